@@ -4,7 +4,15 @@
  * Flags are ztunnel's (src/proxy/metrics.rs): `-`, DENY, CONNECT, TLS_FAILURE, H2_HANDSHAKE_FAILURE, NETWORK_POLICY, IDENTITY_ERROR, CERT_REVOKED.
  */
 
-export type ResponseFlag = '-' | 'DENY' | 'CONNECT' | 'TLS_FAILURE' | 'H2_HANDSHAKE_FAILURE' | 'NETWORK_POLICY' | 'IDENTITY_ERROR' | 'CERT_REVOKED';
+export type ResponseFlag =
+  | '-'
+  | 'DENY'
+  | 'CONNECT'
+  | 'TLS_FAILURE'
+  | 'H2_HANDSHAKE_FAILURE'
+  | 'NETWORK_POLICY'
+  | 'IDENTITY_ERROR'
+  | 'CERT_REVOKED';
 
 interface Outcome {
   readonly flag: ResponseFlag;
@@ -19,23 +27,63 @@ const outcome = (flag: ResponseFlag, status: number | undefined, level: Outcome[
   status === undefined ? { flag, level, doc } : { flag, status, level, doc };
 
 export const outcomes = {
-  POLICY_DENIED: outcome('DENY', 401, 'error', 'An authorization policy refused the connection. The log line names the policy; look at it with kubectl.'),
+  POLICY_DENIED: outcome(
+    'DENY',
+    401,
+    'error',
+    'An authorization policy refused the connection. The log line names the policy; look at it with kubectl.',
+  ),
   POLICY_REVOKED: outcome('DENY', 401, 'error', 'A policy changed and no longer allows this open connection, so it was closed.'),
-  MTLS_REQUIRED: outcome('DENY', 401, 'error', 'The workload is STRICT and the caller came in plaintext. Enrol the caller, or relax the PeerAuthentication.'),
+  MTLS_REQUIRED: outcome(
+    'DENY',
+    401,
+    'error',
+    'The workload is STRICT and the caller came in plaintext. Enrol the caller, or relax the PeerAuthentication.',
+  ),
   SELF_CALL: outcome('DENY', 503, 'error', "The destination is one of ztunnel's own ports."),
   IP_MISMATCH: outcome('DENY', 400, 'error', 'The CONNECT authority is not an address of the pod that received it.'),
   BAD_REQUEST: outcome('DENY', 400, 'error', 'The peer sent something that is no CONNECT request with host and port.'),
-  WORKLOAD_UNKNOWN: outcome('CONNECT', 503, 'error', 'The control plane has not told ztunnel about this pod. Check meshctl status: is ztunnel synced?'),
+  WORKLOAD_UNKNOWN: outcome(
+    'CONNECT',
+    503,
+    'error',
+    'The control plane has not told ztunnel about this pod. Check meshctl status: is ztunnel synced?',
+  ),
   SERVICE_UNKNOWN: outcome('CONNECT', 503, 'error', 'The CONNECT authority names no service, or no port of it, that this pod serves.'),
   NO_HEALTHY_UPSTREAM: outcome('CONNECT', undefined, 'error', 'The service has no healthy endpoint on this port.'),
   NO_ROUTE: outcome('CONNECT', undefined, 'error', 'The destination is in another network and no gateway to it is known.'),
-  WAYPOINT_ABSENT: outcome('CONNECT', undefined, 'error', 'The destination is bound to a waypoint that is not there or not ready; what it would enforce cannot be enforced, so nothing passes.'),
+  WAYPOINT_ABSENT: outcome(
+    'CONNECT',
+    undefined,
+    'error',
+    'The destination is bound to a waypoint that is not there or not ready; what it would enforce cannot be enforced, so nothing passes.',
+  ),
   UPSTREAM_CONNECT: outcome('CONNECT', 503, 'error', 'Connecting to the upstream failed or took longer than ten seconds.'),
   UPSTREAM_TIMEOUT: outcome('NETWORK_POLICY', 503, 'error', 'Connecting to port 15008 timed out; a NetworkPolicy may block it.'),
-  UPSTREAM_STATUS: outcome('CONNECT', undefined, 'error', "The peer's proxy answered the CONNECT with something other than 200. The status says why; 401 is a policy."),
-  TLS_FAILURE: outcome('TLS_FAILURE', undefined, 'error', 'The TLS handshake failed: no certificate, an unknown root, a foreign trust domain, or an identity that was not expected.'),
-  HTTP2_FAILURE: outcome('H2_HANDSHAKE_FAILURE', undefined, 'error', 'The peer broke HTTP/2 (the log says how), and its connection was closed.'),
-  IDENTITY_UNAVAILABLE: outcome('IDENTITY_ERROR', 503, 'error', "No certificate for the pod's service account: the CA refused or could not be reached."),
+  UPSTREAM_STATUS: outcome(
+    'CONNECT',
+    undefined,
+    'error',
+    "The peer's proxy answered the CONNECT with something other than 200. The status says why; 401 is a policy.",
+  ),
+  TLS_FAILURE: outcome(
+    'TLS_FAILURE',
+    undefined,
+    'error',
+    'The TLS handshake failed: no certificate, an unknown root, a foreign trust domain, or an identity that was not expected.',
+  ),
+  HTTP2_FAILURE: outcome(
+    'H2_HANDSHAKE_FAILURE',
+    undefined,
+    'error',
+    'The peer broke HTTP/2 (the log says how), and its connection was closed.',
+  ),
+  IDENTITY_UNAVAILABLE: outcome(
+    'IDENTITY_ERROR',
+    503,
+    'error',
+    "No certificate for the pod's service account: the CA refused or could not be reached.",
+  ),
   CERT_REVOKED: outcome('CERT_REVOKED', undefined, 'error', 'A certificate in the chain is on the revocation list.'),
   DRAINED: outcome('-', 503, 'info', 'ztunnel is shutting down and the time for open connections was over.'),
   POD_REMOVED: outcome('-', 503, 'info', 'The pod left the mesh or was deleted.'),

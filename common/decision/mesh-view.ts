@@ -91,7 +91,11 @@ export interface Service {
 /** `namespace/hostname`: the service's primary key, also the key of `Workload.services`. */
 export const serviceKey = (service: { namespace: string; hostname: string }): string => `${service.namespace}/${service.hostname}`;
 
-export type StringMatch = { readonly exact: string } | { readonly prefix: string } | { readonly suffix: string } | { readonly presence: true };
+export type StringMatch =
+  | { readonly exact: string }
+  | { readonly prefix: string }
+  | { readonly suffix: string }
+  | { readonly presence: true };
 
 /** All fields that are set must hold; the values of one field are alternatives; `not*` holds when none of them does. No field at all never holds. */
 export interface PolicyMatch {
