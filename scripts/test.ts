@@ -1,0 +1,98 @@
+/**
+ * The one gate: lint, types, dependency rules and generated files, then the unit, mesh, conformance and cluster tests, from cheap to dear.
+ * Output is TAP where it is no terminal; the last line counts everything.
+ */
+import { spawnSync } from 'node:child_process';
+import { existsSync, globSync } from 'node:fs';
+import { join } from 'node:path';
+import { run } from 'node:test';
+import { spec, tap } from 'node:test/reporters';
+import { checkGenerated } from './generate.ts';
+import { checkImports } from './imports.ts';
+
+const root = join(import.meta.dirname, '..');
+const tally = { passed: 0, failed: 0, skipped: 0 };
+
+type Outcome = 'passed' | 'failed' | 'skipped';
+
+function record(name: string, outcome: Outcome, detail = ''): void {
+  tally[outcome]++;
+  const mark = outcome === 'failed' ? 'not ok' : 'ok';
+  console.log(`${mark} - ${name}${outcome === 'skipped' ? ' # SKIP' : ''}${detail ? ` ${detail}` : ''}`);
+}
+
+function command(name: string, argv: readonly string[]): void {
+  const [program = '', ...args] = argv;
+  const { status, stdout, stderr } = spawnSync(program, args, { cwd: root, encoding: 'utf8', maxBuffer: 64 << 20 });
+  record(name, status === 0 ? 'passed' : 'failed');
+  if (status !== 0) console.log(`${stdout}${stderr}`);
+}
+
+function problems(name: string, found: readonly string[]): void {
+  record(name, found.length === 0 ? 'passed' : 'failed');
+  for (const problem of found) console.log(`  ${problem}`);
+}
+
+function check(): void {
+  command('lint and format', [join(root, 'node_modules/.bin/biome'), 'check', '--error-on-warnings', '.']);
+  command('types', [join(root, 'node_modules/.bin/tsc'), '-p', '.']);
+  problems('dependency rules', checkImports(root));
+  problems('generated files', checkGenerated(root));
+}
+
+async function tests(kind: string, files: readonly string[]): Promise<void> {
+  if (files.length === 0) return record(kind, 'skipped', 'no test file');
+  // Unit tests share one process, since they touch nothing outside; the others may move their process about, so each file has its own.
+  const isolation = kind === 'unit' ? 'none' : 'process';
+  const stream = run({
+    cwd: root,
+    files: files.map((file) => join(root, file)),
+    isolation,
+    concurrency: false,
+    timeout: 300_000,
+    execArgv: ['--disable-warning=ExperimentalWarning'],
+  });
+  stream.on('test:pass', ({ skip, details }) => {
+    if (details.type !== 'suite') tally[skip === undefined || skip === false ? 'passed' : 'skipped']++;
+  });
+  stream.on('test:fail', ({ details }) => {
+    if (details.type !== 'suite') tally.failed++;
+  });
+  const report = process.stdout.isTTY ? stream.compose(new spec()) : stream.compose(tap);
+  for await (const chunk of report) process.stdout.write(chunk);
+}
+
+const files = (kind: string): string[] => globSync(`test/${kind}/**/*.test.ts`, { cwd: root }).sort();
+
+function conformance(): void {
+  const cases = join(root, '../shared/conformance');
+  if (!existsSync(cases)) record('conformance', 'skipped', 'the folder of cases is not there');
+  else command('conformance', [process.execPath, join(root, 'test/conformance/main.ts'), '--cases', cases]);
+}
+
+async function main(what: string): Promise<void> {
+  const all = what === 'all';
+  const known = new Set(['all', 'check', 'unit', 'mesh', 'conformance', 'cluster', 'interop']);
+  if (!known.has(what)) {
+    const named = globSync(`test/*/**/*${what}*.test.ts`, { cwd: root }).sort();
+    if (named.length === 0) {
+      record(what, 'failed', `no test file has this in its name, and it is none of ${[...known].join(', ')}`);
+      return;
+    }
+    await tests('named', named);
+    return;
+  }
+  if (all || what === 'check') check();
+  if (all || what === 'unit') await tests('unit', files('unit'));
+  if (all || what === 'conformance') conformance();
+  if (all || what === 'mesh') await tests('mesh', files('mesh'));
+  if (all || what === 'cluster') {
+    if (files('cluster').length > 0) await tests('cluster', files('cluster'));
+    else record('cluster', 'skipped', 'there are no cluster tests yet');
+  }
+  if (what === 'interop') await tests('interop', files('interop'));
+}
+
+await main(process.argv[2] ?? 'all');
+console.log(`${tally.passed} passed, ${tally.failed} failed, ${tally.skipped} skipped`);
+process.exit(tally.failed > 0 ? 1 : 0);
