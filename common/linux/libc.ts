@@ -1,0 +1,135 @@
+/**
+ * The C library functions that the mesh needs and Node does not offer, declared once, with the numbers of Linux on x86-64 and arm64
+ * (little-endian, 64-bit; both have the same values here). Buffers are passed as they are: marshalled out-parameters cost twice as much.
+ * Nothing here is called asynchronously: koffi's pool threads would keep the namespace that such a call left them in.
+ */
+import { getSystemErrorMessage, getSystemErrorName } from 'node:util';
+import koffi from 'koffi';
+
+const library = koffi.load('libc.so.6');
+
+export const libc = {
+  socket: library.func('int socket(int domain, int type, int protocol)') as (domain: number, type: number, protocol: number) => number,
+  bind: library.func('int bind(int fd, const void *addr, uint32_t len)') as (fd: number, address: Buffer, length: number) => number,
+  connect: library.func('int connect(int fd, const void *addr, uint32_t len)') as (fd: number, address: Buffer, length: number) => number,
+  listen: library.func('int listen(int fd, int backlog)') as (fd: number, backlog: number) => number,
+  accept4: library.func('int accept4(int fd, void *addr, void *len, int flags)') as (
+    fd: number,
+    address: null,
+    length: null,
+    flags: number,
+  ) => number,
+  setsockopt: library.func('int setsockopt(int fd, int level, int name, const void *value, uint32_t len)') as (
+    fd: number,
+    level: number,
+    name: number,
+    value: Buffer,
+    length: number,
+  ) => number,
+  getsockopt: library.func('int getsockopt(int fd, int level, int name, void *value, void *len)') as (
+    fd: number,
+    level: number,
+    name: number,
+    value: Buffer,
+    length: Buffer,
+  ) => number,
+  sendmsg: library.func('long sendmsg(int fd, const void *message, int flags)') as (fd: number, header: Buffer, flags: number) => number,
+  recvmsg: library.func('long recvmsg(int fd, void *message, int flags)') as (fd: number, header: Buffer, flags: number) => number,
+  setns: library.func('int setns(int fd, int type)') as (fd: number, type: number) => number,
+  ioctl: library.func('int ioctl(int fd, unsigned long request, uint64_t argument)') as (
+    fd: number,
+    request: number,
+    argument: number,
+  ) => number,
+  open: library.func('int open(const char *path, int flags)') as (path: string, flags: number) => number,
+  close: library.func('int close(int fd)') as (fd: number) => number,
+  getrlimit: library.func('int getrlimit(int resource, void *limit)') as (resource: number, limit: Buffer) => number,
+  setrlimit: library.func('int setrlimit(int resource, const void *limit)') as (resource: number, limit: Buffer) => number,
+  // process.abort() is refused in worker threads.
+  abort: library.func('void abort()') as () => void,
+} as const;
+
+export const AF_UNIX = 1;
+export const AF_INET = 2;
+export const AF_INET6 = 10;
+export const SOCK_STREAM = 1;
+export const SOCK_DGRAM = 2;
+export const SOCK_SEQPACKET = 5;
+export const SOCK_NONBLOCK = 0o4000;
+export const SOCK_CLOEXEC = 0o2000000;
+export const O_CLOEXEC = 0o2000000;
+export const CLONE_NEWNET = 0x40000000;
+export const NS_GET_NSTYPE = 0xb703;
+
+export const SOL_IP = 0;
+export const IP_FREEBIND = 15;
+export const IP_TRANSPARENT = 19;
+export const IP_BIND_ADDRESS_NO_PORT = 24;
+export const SOL_SOCKET = 1;
+export const SO_REUSEADDR = 2;
+export const SO_KEEPALIVE = 9;
+export const SO_REUSEPORT = 15;
+export const SO_PEERCRED = 17;
+export const SO_MARK = 36;
+/** Read of the address that a REDIRECT replaced; the same number at level SOL_IP and SOL_IPV6. */
+export const SO_ORIGINAL_DST = 80;
+export const SOL_TCP = 6;
+export const TCP_NODELAY = 1;
+export const TCP_KEEPIDLE = 4;
+export const TCP_KEEPINTVL = 5;
+export const TCP_KEEPCNT = 6;
+export const SOL_IPV6 = 41;
+export const IPV6_V6ONLY = 26;
+export const IPV6_TRANSPARENT = 75;
+export const IPV6_FREEBIND = 78;
+export const RLIMIT_NOFILE = 7;
+
+const EINTR = 4;
+
+/** A system call that failed. `code` is the symbolic name (`EADDRINUSE`), `errno` the number; the message says what it was about. */
+export class LinuxError extends Error {
+  readonly syscall: string;
+  readonly errno: number;
+  readonly code: string;
+
+  constructor(syscall: string, errno: number, about?: string) {
+    const code = errnoName(errno);
+    super(`${syscall}${about === undefined ? '' : ` ${about}`}: ${code} (${errnoText(errno)})`);
+    this.name = 'LinuxError';
+    this.syscall = syscall;
+    this.errno = errno;
+    this.code = code;
+  }
+}
+
+/**
+ * Runs one system call, again if a signal interrupted it, and returns its result.
+ * @param about what the call was about, for the error's message
+ * @throws {LinuxError} where the result is negative
+ */
+export function call(syscall: string, about: string | undefined, run: () => number): number {
+  for (;;) {
+    const result = run();
+    if (result >= 0) return result;
+    const errno = koffi.errno();
+    if (errno !== EINTR) throw new LinuxError(syscall, errno, about);
+  }
+}
+
+export const isLinuxError = (reason: unknown, ...codes: readonly string[]): reason is LinuxError =>
+  reason instanceof LinuxError && (codes.length === 0 || codes.includes(reason.code));
+
+/** Where the bytes of a buffer lie in memory; valid as long as the buffer is referenced. Never for zero-length buffers. */
+export const addressOf = (buffer: Buffer): bigint => koffi.address(buffer);
+
+function errnoName(errno: number): string {
+  const name = getSystemErrorName(-errno);
+  if (!name.startsWith('Unknown')) return name;
+  // libuv does not know them all (ENOPROTOOPT since 1.45, never EUCLEAN); koffi has the C library's list.
+  return Object.entries(koffi.os.errno).find(([, value]) => value === errno)?.[0] ?? `errno ${errno}`;
+}
+
+function errnoText(errno: number): string {
+  const text = getSystemErrorMessage(-errno);
+  return text === undefined || text.startsWith('Unknown') ? `error ${errno}` : text;
+}

@@ -1,0 +1,211 @@
+/**
+ * Sockets that Node cannot make by itself: inside another network namespace, marked, transparent, bound to a foreign source address; and
+ * the address that a redirected connection was meant for. Every descriptor is non-blocking and close-on-exec, and belongs to the caller
+ * until it is handed to node:net or node:dgram (see node.ts).
+ */
+import { formatSocketAddress, type IpAddress, isIpv6, type SocketAddress } from '../base/address.ts';
+import { closeFd } from './descriptor.ts';
+import {
+  AF_INET,
+  AF_INET6,
+  call,
+  IP_BIND_ADDRESS_NO_PORT,
+  IP_FREEBIND,
+  IP_TRANSPARENT,
+  IPV6_FREEBIND,
+  IPV6_TRANSPARENT,
+  IPV6_V6ONLY,
+  isLinuxError,
+  libc,
+  SO_KEEPALIVE,
+  SO_MARK,
+  SO_ORIGINAL_DST,
+  SO_REUSEADDR,
+  SO_REUSEPORT,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOCK_NONBLOCK,
+  SOCK_STREAM,
+  SOL_IP,
+  SOL_IPV6,
+  SOL_SOCKET,
+  SOL_TCP,
+  TCP_KEEPCNT,
+  TCP_KEEPIDLE,
+  TCP_KEEPINTVL,
+  TCP_NODELAY,
+} from './libc.ts';
+import type { Netns } from './netns.ts';
+import { decodeSocketAddress, encodeSocketAddress } from './sockaddr.ts';
+
+export { closeFd } from './descriptor.ts';
+
+const DEFAULT_BACKLOG = 1024;
+
+export interface ListenOptions {
+  /** The thread's own namespace where it is not given. */
+  readonly netns?: Netns;
+  /** `::` takes IPv4 as well; where the kernel has no IPv6 at all it means 0.0.0.0. */
+  readonly address: IpAddress;
+  readonly port: number;
+  readonly reusePort?: boolean;
+  /** `try` goes on without where the process lacks CAP_NET_ADMIN and CAP_NET_RAW. */
+  readonly transparent?: 'try' | 'require' | 'no';
+  /** SO_MARK of the listener, which accepted sockets inherit. */
+  readonly mark?: number;
+  readonly backlog?: number;
+}
+
+export interface Keepalive {
+  /** Idle time before the first probe. */
+  readonly timeS: number;
+  readonly intervalS: number;
+  readonly probes: number;
+}
+
+export interface DialOptions {
+  readonly netns?: Netns;
+  readonly family: 4 | 6;
+  readonly mark?: number;
+  /** Binds to an address that need not be the machine's own. Port 0: any, chosen at connect, so that ports are shared by destinations. */
+  readonly source?: SocketAddress;
+  readonly keepalive?: Keepalive;
+}
+
+export interface UdpOptions {
+  readonly netns?: Netns;
+  readonly address: IpAddress;
+  readonly port: number;
+  readonly mark?: number;
+  readonly reusePort?: boolean;
+}
+
+/** @returns a listening TCP descriptor. @throws {LinuxError} EADDRINUSE, EACCES, EPERM (mark, transparent), EADDRNOTAVAIL, naming the address */
+export function listenTcp(options: ListenOptions): number {
+  const { address, port, reusePort = false, transparent = 'no', mark, backlog = DEFAULT_BACKLOG } = options;
+  return inside(options.netns, () =>
+    bound(SOCK_STREAM, address, port, (fd, family) => {
+      setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1, 'SO_REUSEADDR');
+      if (reusePort) setOption(fd, SOL_SOCKET, SO_REUSEPORT, 1, 'SO_REUSEPORT');
+      if (mark !== undefined) setMark(fd, mark);
+      if (transparent !== 'no') makeTransparent(fd, family, transparent);
+      return () => call('listen', formatSocketAddress({ ip: address, port }), () => libc.listen(fd, backlog));
+    }),
+  );
+}
+
+/** @returns a TCP descriptor that is not yet connected. @throws {LinuxError} EPERM (mark, source), EADDRINUSE, EADDRNOTAVAIL */
+export function tcpSocket({ netns, family, mark, source, keepalive }: DialOptions): number {
+  return inside(netns, () =>
+    open(SOCK_STREAM, family, (fd) => {
+      if (mark !== undefined) setMark(fd, mark);
+      if (keepalive) setNoDelayKeepalive(fd, keepalive);
+      if (!source) return;
+      makeTransparent(fd, family, 'require');
+      setOption(fd, family === 4 ? SOL_IP : SOL_IPV6, family === 4 ? IP_FREEBIND : IPV6_FREEBIND, 1, 'IP_FREEBIND');
+      setOption(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1, 'IP_BIND_ADDRESS_NO_PORT');
+      bind(fd, family, source);
+    }),
+  );
+}
+
+/** @returns a bound UDP descriptor, for `dgram.createSocket(…).bind({ fd })`. @throws {LinuxError} as listenTcp */
+export function udpSocket({ netns, address, port, mark, reusePort = false }: UdpOptions): number {
+  return inside(netns, () =>
+    bound(SOCK_DGRAM, address, port, (fd) => {
+      if (reusePort) setOption(fd, SOL_SOCKET, SO_REUSEPORT, 1, 'SO_REUSEPORT');
+      if (mark !== undefined) setMark(fd, mark);
+      return undefined;
+    }),
+  );
+}
+
+/**
+ * Where a connection was going before a REDIRECT rule took it.
+ * @returns undefined where connection tracking does not know the connection; for one that no rule touched, its own destination
+ * @throws {LinuxError} EBADF, ENOTSOCK
+ */
+export function originalDestination(fd: number): SocketAddress | undefined {
+  // IPv4 first: a dual-stack socket holds IPv4 connections too, and the IPv6 question is answered ENOENT for them.
+  return originalAt(fd, SOL_IP) ?? originalAt(fd, SOL_IPV6);
+}
+
+/** Sets SO_MARK. @throws {LinuxError} EPERM without CAP_NET_ADMIN */
+export function setMark(fd: number, mark: number): void {
+  setOption(fd, SOL_SOCKET, SO_MARK, mark, 'SO_MARK');
+}
+
+/** Sets TCP_NODELAY and keepalive. @throws {LinuxError} EINVAL for times out of the kernel's range */
+export function setNoDelayKeepalive(fd: number, { timeS, intervalS, probes }: Keepalive): void {
+  setOption(fd, SOL_TCP, TCP_NODELAY, 1, 'TCP_NODELAY');
+  setOption(fd, SOL_SOCKET, SO_KEEPALIVE, 1, 'SO_KEEPALIVE');
+  setOption(fd, SOL_TCP, TCP_KEEPIDLE, timeS, 'TCP_KEEPIDLE');
+  setOption(fd, SOL_TCP, TCP_KEEPINTVL, intervalS, 'TCP_KEEPINTVL');
+  setOption(fd, SOL_TCP, TCP_KEEPCNT, probes, 'TCP_KEEPCNT');
+}
+
+const inside = <T>(netns: Netns | undefined, fn: () => T): T => (netns ? netns.run(fn) : fn());
+
+/** Opens a socket, prepares it, binds it, and finishes with what `prepare` returned. */
+function bound(type: number, address: IpAddress, port: number, prepare: (fd: number, family: 4 | 6) => (() => void) | undefined): number {
+  const attempt = (ip: IpAddress): number => {
+    const family = isIpv6(ip) ? 6 : 4;
+    return open(type, family, (fd) => {
+      if (ip === '::') setOption(fd, SOL_IPV6, IPV6_V6ONLY, 0, 'IPV6_V6ONLY');
+      const finish = prepare(fd, family);
+      bind(fd, family, { ip, port });
+      finish?.();
+    });
+  };
+  try {
+    return attempt(address);
+  } catch (error) {
+    if (address === '::' && isLinuxError(error, 'EAFNOSUPPORT')) return attempt('0.0.0.0');
+    throw error;
+  }
+}
+
+function open(type: number, family: 4 | 6, prepare: (fd: number) => void): number {
+  const fd = call('socket', undefined, () => libc.socket(family === 4 ? AF_INET : AF_INET6, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  try {
+    prepare(fd);
+    return fd;
+  } catch (error) {
+    closeFd(fd);
+    throw error;
+  }
+}
+
+function bind(fd: number, family: 4 | 6, address: SocketAddress): void {
+  const sockaddr = encodeSocketAddress(address.ip, address.port, family);
+  call('bind', formatSocketAddress(address), () => libc.bind(fd, sockaddr, sockaddr.length));
+}
+
+function makeTransparent(fd: number, family: 4 | 6, need: 'try' | 'require'): void {
+  try {
+    if (family === 4) setOption(fd, SOL_IP, IP_TRANSPARENT, 1, 'IP_TRANSPARENT');
+    else setOption(fd, SOL_IPV6, IPV6_TRANSPARENT, 1, 'IPV6_TRANSPARENT');
+  } catch (error) {
+    if (need === 'require' || !isLinuxError(error, 'EPERM')) throw error;
+  }
+}
+
+function setOption(fd: number, level: number, option: number, value: number, name: string): void {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32LE(value >>> 0);
+  call('setsockopt', name, () => libc.setsockopt(fd, level, option, bytes, 4));
+}
+
+function originalAt(fd: number, level: number): SocketAddress | undefined {
+  const sockaddr = Buffer.alloc(28);
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(sockaddr.length);
+  try {
+    call('getsockopt', 'SO_ORIGINAL_DST', () => libc.getsockopt(fd, level, SO_ORIGINAL_DST, sockaddr, length));
+  } catch (error) {
+    // EOPNOTSUPP: the level is not the socket's family. The others: no connection tracking in this namespace, or not for this connection.
+    if (isLinuxError(error, 'ENOENT', 'ENOPROTOOPT', 'EOPNOTSUPP')) return undefined;
+    throw error;
+  }
+  return decodeSocketAddress(sockaddr.subarray(0, length.readUInt32LE()));
+}
