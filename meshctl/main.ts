@@ -1,0 +1,64 @@
+/** meshctl: argv → command → exit code. Each command is loaded only when it is called, so that `--help` and `version` start at once. */
+import { Command } from 'commander';
+import { CommandError } from './terminal.ts';
+
+const program = new Command('meshctl')
+  .description('Drives a Warren mesh and tells the truth about it.')
+  .option('--kubeconfig <file>', 'kubeconfig file (default: $KUBECONFIG, then ~/.kube/config)')
+  .option('--context <name>', 'context of the kubeconfig')
+  .option('-i, --istioNamespace <name>', 'namespace of the control plane', 'istio-system')
+  .showHelpAfterError();
+
+program
+  .command('status')
+  .description('control plane, ztunnel per node, enrolled namespaces, waypoints, certificates, and problems in plain words')
+  .option('-o, --output <format>', 'text, json or yaml', 'text')
+  .addHelpText('after', '\nExit status: 0 healthy, 1 degraded, 2 the cluster could not be asked.')
+  .action(async (options: { output: string }) => {
+    const { status } = await import('./commands/status.ts');
+    process.exitCode = await status({ ...connection(), output: options.output });
+  });
+
+const ambient = program.command('ambient').description('puts namespaces into the mesh and takes them out');
+for (const [name, description] of [
+  ['enable', 'labels the namespace, as `kubectl label namespace NAME istio.io/dataplane-mode=ambient` does, and waits for its pods'],
+  ['disable', 'takes the label away and waits until its pods are out of the mesh'],
+] as const) {
+  ambient
+    .command(`${name} <namespace>`)
+    .description(description)
+    .option('--no-wait', 'return at once')
+    .option('--timeout <seconds>', 'how long to wait for the pods', '60')
+    .action(async (namespace: string, options: { wait: boolean; timeout: string }) => {
+      const { setEnrolled } = await import('./commands/ambient.ts');
+      process.exitCode = await setEnrolled({
+        ...connection(),
+        namespace,
+        enrolled: name === 'enable',
+        wait: options.wait,
+        timeout: options.timeout,
+      });
+    });
+}
+
+program
+  .command('version')
+  .description('the version of this program')
+  .action(async () => {
+    const { VERSION } = await import('../common/base/version.ts');
+    console.log(`client version: ${VERSION}`);
+  });
+
+function connection(): { kubeconfig?: string; context?: string; systemNamespace: string; env: NodeJS.ProcessEnv } {
+  const { kubeconfig, context, istioNamespace } = program.opts<{ kubeconfig?: string; context?: string; istioNamespace: string }>();
+  return { ...(kubeconfig && { kubeconfig }), ...(context && { context }), systemNamespace: istioNamespace, env: process.env };
+}
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  // One line with the mend; a stack only where the program itself is at fault.
+  if (error instanceof CommandError) console.error(`meshctl: ${error.message}`);
+  else console.error('meshctl: ', error);
+  process.exitCode = 2;
+}

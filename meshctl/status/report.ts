@@ -1,0 +1,283 @@
+/**
+ * What `meshctl status` says, as a pure function of what the cluster and its proxies answered. Problems are sentences with their mend; an
+ * error makes the mesh degraded, a warning does not.
+ */
+import type { KubeObject } from '../../common/client/kube-api.ts';
+import { plural } from '../terminal.ts';
+import { DATAPLANE_MODE, enrolledPods, isCandidate, isWanted, podPhase, podSpec, REDIRECTION } from './enrolment.ts';
+
+/** What was read. Whatever could not be read is in `failures`, and is a problem. */
+export interface Observations {
+  readonly systemNamespace: string;
+  readonly namespaces: readonly KubeObject[];
+  readonly pods: readonly KubeObject[];
+  readonly services: readonly KubeObject[];
+  readonly nodes: readonly KubeObject[];
+  readonly deployments: readonly KubeObject[];
+  readonly daemonSets: readonly KubeObject[];
+  readonly gateways: readonly KubeObject[];
+  readonly policies: readonly KubeObject[];
+  /** /debug/syncz of every istiod replica. */
+  readonly syncz: readonly ProxySync[];
+  /** /debug/problems of one istiod replica: what it could not translate. */
+  readonly untranslated: readonly { readonly object: string; readonly message: string }[];
+  /** Soonest expiry and number of certificates by ztunnel pod. */
+  readonly certificates: ReadonlyMap<string, { readonly count: number; readonly soonestExpiryMs: number | undefined }>;
+  readonly failures: readonly string[];
+  readonly nowMs: number;
+}
+
+export interface ProxySync {
+  /** `POD.NAMESPACE`. */
+  readonly proxy: string;
+  readonly istio_version?: string;
+  readonly resources?: Readonly<Record<string, { readonly sent?: string; readonly acked?: string; readonly lastError?: string }>>;
+}
+
+export interface Problem {
+  readonly severity: 'error' | 'warning';
+  readonly object: string;
+  readonly message: string;
+}
+
+export interface NodeStatus {
+  readonly node: string;
+  readonly ztunnel: string;
+  readonly version: string;
+  readonly synced: boolean;
+  readonly agent: string;
+  readonly podsEnrolled: number;
+}
+
+export interface StatusReport {
+  readonly healthy: boolean;
+  readonly controlPlane: { readonly ready: number; readonly wanted: number };
+  readonly nodes: readonly NodeStatus[];
+  readonly namespaces: readonly { readonly namespace: string; readonly podsEnrolled: number; readonly pods: number }[];
+  readonly waypoints: readonly { readonly waypoint: string; readonly programmed: boolean; readonly address: string }[];
+  readonly certificates: { readonly count: number; readonly soonestExpiry: string | undefined };
+  readonly problems: readonly Problem[];
+}
+
+const EXPIRY_WARNING_MS = 3_600_000;
+
+export function makeReport(seen: Observations): StatusReport {
+  const problems: Problem[] = seen.failures.map((message) => ({ severity: 'error', object: 'meshctl', message }));
+  const controlPlane = controlPlaneStatus(seen, problems);
+  const nodes = seen.nodes.map((node) => nodeStatus(seen, node.metadata.name ?? '', problems));
+  enrolmentProblems(seen, problems);
+  const namespaces = namespaceStatus(seen);
+  serviceProblems(seen, problems);
+  problems.push(...policyProblems(seen));
+  for (const { object, message } of seen.untranslated) problems.push({ severity: 'warning', object, message });
+  const certificates = certificateStatus(seen, problems);
+  return {
+    healthy: !problems.some(({ severity }) => severity === 'error'),
+    controlPlane,
+    nodes,
+    namespaces,
+    waypoints: seen.gateways.filter(isWaypoint).map((gateway) => waypointStatus(gateway, problems)),
+    certificates,
+    problems,
+  };
+}
+
+function controlPlaneStatus(seen: Observations, problems: Problem[]): { ready: number; wanted: number } {
+  const istiod = seen.deployments.find((deployment) => deployment.metadata.name === 'istiod');
+  if (!istiod) {
+    problems.push({
+      severity: 'error',
+      object: `Deployment ${seen.systemNamespace}/istiod`,
+      message: 'is not there: the mesh is not installed in this namespace',
+    });
+    return { ready: 0, wanted: 0 };
+  }
+  const ready = numberIn(istiod.status, 'readyReplicas');
+  const wanted = numberIn(istiod.spec, 'replicas', 1);
+  if (ready < wanted) {
+    const severity = ready === 0 ? 'error' : 'warning';
+    problems.push({
+      severity,
+      object: `Deployment ${seen.systemNamespace}/istiod`,
+      message: `${ready} of ${plural(wanted, 'replica')} ready; proxies keep what they know`,
+    });
+  }
+  return { ready, wanted };
+}
+
+function nodeStatus(seen: Observations, node: string, problems: Problem[]): NodeStatus {
+  const ztunnel = daemonPod(seen, node, 'ztunnel', problems);
+  const agent = daemonPod(seen, node, 'istio-cni-node', problems);
+  const name = ztunnel?.metadata.name ?? '';
+  const sync = seen.syncz.find(({ proxy }) => proxy === `${name}.${seen.systemNamespace}`);
+  const synced = sync !== undefined && isSynced(sync);
+  if (ztunnel && !sync && seen.syncz.length > 0) {
+    problems.push({
+      severity: 'error',
+      object: `ztunnel ${name}`,
+      message: `(node ${node}) is not connected to istiod; it keeps what it knew`,
+    });
+  }
+  for (const [type, { lastError }] of Object.entries(sync?.resources ?? {})) {
+    if (lastError)
+      problems.push({ severity: 'error', object: `ztunnel ${name}`, message: `rejected ${type.split('.').at(-1)}: ${lastError}` });
+  }
+  return {
+    node,
+    ztunnel: name === '' ? 'absent' : name,
+    version: sync?.istio_version ?? '',
+    synced,
+    agent: agent?.metadata.name ?? 'absent',
+    podsEnrolled: enrolledPods(seen.pods).filter((pod) => podSpec(pod).nodeName === node).length,
+  };
+}
+
+function daemonPod(seen: Observations, node: string, app: string, problems: Problem[]): KubeObject | undefined {
+  const set = `DaemonSet ${seen.systemNamespace}/${app}`;
+  const pods = seen.pods.filter(
+    (pod) => pod.metadata.namespace === seen.systemNamespace && pod.metadata.labels?.app === app && podSpec(pod).nodeName === node,
+  );
+  const pod = pods.find(isReady) ?? pods[0];
+  if (!seen.daemonSets.some(({ metadata }) => metadata.name === app)) {
+    if (!problems.some(({ object }) => object === set)) problems.push({ severity: 'error', object: set, message: 'is not there' });
+  } else if (!pod) problems.push({ severity: 'error', object: set, message: `has no pod on node ${node}` });
+  else if (!isReady(pod))
+    problems.push({
+      severity: 'error',
+      object: `pod ${seen.systemNamespace}/${pod.metadata.name}`,
+      message: `(node ${node}) is not ready: ${whyNotReady(pod)}`,
+    });
+  return pod;
+}
+
+function enrolmentProblems(seen: Observations, problems: Problem[]): void {
+  const namespaces = new Map(seen.namespaces.map((namespace) => [namespace.metadata.name, namespace]));
+  for (const object of [...seen.namespaces, ...seen.pods]) {
+    const mode = object.metadata.labels?.[DATAPLANE_MODE];
+    if (mode !== undefined && mode !== 'ambient' && mode !== 'none') {
+      problems.push({
+        severity: 'warning',
+        object: nameOf(object),
+        message: `label ${DATAPLANE_MODE}=${mode} means nothing; it takes ambient or none`,
+      });
+    }
+  }
+  for (const pod of seen.pods.filter(isCandidate)) {
+    const state = pod.metadata.annotations?.[REDIRECTION];
+    const wanted = isWanted(pod, namespaces.get(pod.metadata.namespace)) && pod.metadata.namespace !== 'kube-system';
+    if (wanted && state === 'pending') {
+      problems.push({
+        severity: 'error',
+        object: nameOf(pod),
+        message: `is redirected but no ztunnel has taken it: it has no network until ztunnel on ${podSpec(pod).nodeName} is ready`,
+      });
+    } else if (wanted && state !== 'enabled' && podPhase(pod) === 'Running') {
+      problems.push({
+        severity: 'error',
+        object: nameOf(pod),
+        message: `should be in the mesh and is not; the node agent on ${podSpec(pod).nodeName} has not enrolled it (its events say why)`,
+      });
+    } else if (!wanted && state === 'enabled') {
+      problems.push({ severity: 'warning', object: nameOf(pod), message: 'is in the mesh although no label asks for it any more' });
+    }
+  }
+}
+
+function namespaceStatus(seen: Observations): { namespace: string; podsEnrolled: number; pods: number }[] {
+  return seen.namespaces.flatMap(({ metadata: { name = '', labels } }) => {
+    const pods = seen.pods.filter((pod) => pod.metadata.namespace === name && isCandidate(pod));
+    const podsEnrolled = enrolledPods(pods).length;
+    return labels?.[DATAPLANE_MODE] === 'ambient' || podsEnrolled > 0 ? [{ namespace: name, podsEnrolled, pods: pods.length }] : [];
+  });
+}
+
+function serviceProblems(seen: Observations, problems: Problem[]): void {
+  const meshed = new Set(
+    seen.namespaces.filter(({ metadata }) => metadata.labels?.[DATAPLANE_MODE] === 'ambient').map(({ metadata }) => metadata.name),
+  );
+  for (const service of seen.services.filter(({ metadata }) => meshed.has(metadata.namespace))) {
+    const selector = (service.spec as { selector?: Record<string, string> } | undefined)?.selector;
+    if (!selector || Object.keys(selector).length === 0) continue;
+    const matches = (pod: KubeObject): boolean => Object.entries(selector).every(([key, value]) => pod.metadata.labels?.[key] === value);
+    if (!seen.pods.some((pod) => pod.metadata.namespace === service.metadata.namespace && matches(pod))) {
+      problems.push({
+        severity: 'warning',
+        object: nameOf(service),
+        message: `selects no pod (${Object.entries(selector)
+          .map((pair) => pair.join('='))
+          .join(',')}): every connection to it is refused`,
+      });
+    }
+  }
+}
+
+/** What istiod wrote into the status of policies: refused, or enforced only in part. */
+function policyProblems(seen: Observations): Problem[] {
+  return seen.policies.flatMap((policy) =>
+    conditionsOf(policy).flatMap((condition): Problem[] => {
+      if (!/Accepted$/.test(condition.type ?? '')) return [];
+      const message = `${condition.reason}: ${condition.message}`;
+      if (condition.status === 'False') return [{ severity: 'error', object: nameOf(policy), message: `is not enforced, ${message}` }];
+      return condition.reason === 'Accepted'
+        ? []
+        : [{ severity: 'warning', object: nameOf(policy), message: `is enforced in part, ${message}` }];
+    }),
+  );
+}
+
+function waypointStatus(gateway: KubeObject, problems: Problem[]): { waypoint: string; programmed: boolean; address: string } {
+  const addresses = (gateway.status as { addresses?: { value?: string }[] } | undefined)?.addresses ?? [];
+  const programmed = conditionsOf(gateway).some(({ type, status }) => type === 'Programmed' && status === 'True');
+  if (!programmed)
+    problems.push({ severity: 'error', object: nameOf(gateway), message: 'is not programmed: what is bound to it is refused' });
+  return { waypoint: `${gateway.metadata.namespace}/${gateway.metadata.name}`, programmed, address: addresses[0]?.value ?? '' };
+}
+
+function certificateStatus(seen: Observations, problems: Problem[]): { count: number; soonestExpiry: string | undefined } {
+  const all = [...seen.certificates.values()];
+  const expiries = all.flatMap(({ soonestExpiryMs }) => (soonestExpiryMs === undefined ? [] : [soonestExpiryMs]));
+  const soonest = expiries.length > 0 ? Math.min(...expiries) : undefined;
+  if (soonest !== undefined && soonest - seen.nowMs < EXPIRY_WARNING_MS) {
+    problems.push({
+      severity: soonest < seen.nowMs ? 'error' : 'warning',
+      object: 'certificates',
+      message: `the first expires ${new Date(soonest).toISOString()}: renewal is not working`,
+    });
+  }
+  return {
+    count: all.reduce((sum, { count }) => sum + count, 0),
+    soonestExpiry: soonest === undefined ? undefined : new Date(soonest).toISOString(),
+  };
+}
+
+interface Condition {
+  readonly type?: string;
+  readonly status?: string;
+  readonly reason?: string;
+  readonly message?: string;
+}
+
+const conditionsOf = (object: KubeObject): readonly Condition[] =>
+  (object.status as { conditions?: Condition[] } | undefined)?.conditions ?? [];
+const isReady = (pod: KubeObject): boolean => conditionsOf(pod).some(({ type, status }) => type === 'Ready' && status === 'True');
+const isWaypoint = (gateway: KubeObject): boolean =>
+  (gateway.spec as { gatewayClassName?: string } | undefined)?.gatewayClassName === 'istio-waypoint';
+const nameOf = ({ kind, metadata }: KubeObject): string =>
+  `${kind ?? 'object'} ${metadata.namespace ? `${metadata.namespace}/` : ''}${metadata.name}`;
+
+function whyNotReady(pod: KubeObject): string {
+  const status = pod.status as { containerStatuses?: { state?: { waiting?: { reason?: string; message?: string } } }[] } | undefined;
+  const waiting = status?.containerStatuses?.map(({ state }) => state?.waiting).find((state) => state !== undefined);
+  return waiting ? [waiting.reason, waiting.message].filter(Boolean).join(': ') : `phase ${podPhase(pod)}`;
+}
+
+/** Everything that was sent has been acknowledged, and something was sent for each type. */
+const isSynced = ({ resources = {} }: ProxySync): boolean => {
+  const types = Object.values(resources);
+  return types.length > 0 && types.every(({ sent, acked }) => sent !== undefined && sent !== '' && sent === acked);
+};
+
+function numberIn(object: unknown, field: string, fallback = 0): number {
+  const value = (object as Record<string, unknown> | undefined)?.[field];
+  return typeof value === 'number' ? value : fallback;
+}
