@@ -1,0 +1,197 @@
+/**
+ * One proxy's stream: requests in, responses out, one write at a time. While a write is under way changes gather in the subscriptions, so a
+ * slow proxy costs names, not messages, and gets the newest state when it is ready. A proxy that takes nothing, or answers nothing, for too
+ * long is let go. No I/O here: the transport is given.
+ */
+import type { Clock, Timer } from '../../common/base/clock.ts';
+import type { DeltaDiscoveryRequest } from '../../common/codec/gen/discovery.ts';
+import type { ResourceChange, ResourceStore } from './resource-store.ts';
+import { Subscription, TooManyNames } from './subscription.ts';
+
+export type StreamFailure = 'INVALID_ARGUMENT' | 'RESOURCE_EXHAUSTED' | 'DEADLINE_EXCEEDED' | 'UNAVAILABLE';
+
+export interface StreamTransport {
+  /** Calls `done` when the bytes have left; never more than one at a time. */
+  write(frame: Buffer, done: () => void): void;
+  /** Ends the stream with a status. `reset`: at once, without waiting for what is still to be written. */
+  fail(code: StreamFailure, message: string, how: 'after-writes' | 'reset'): void;
+}
+
+export interface StreamObserver {
+  sent(push: { typeUrl: string; bytes: number; changedSince: number | undefined }): void;
+  rejected(nack: { typeUrl: string; error: string }): void;
+  staleNonce(typeUrl: string): void;
+  writeTimeout(): void;
+}
+
+export interface StreamLimits {
+  /** Longest time for one response to leave. */
+  readonly writeTimeoutMs: number;
+  /** Longest time for a response to be acknowledged. */
+  readonly ackTimeoutMs: number;
+  /** Responses that may wait for their acknowledgement. */
+  readonly maxUnanswered: number;
+}
+
+export interface DeltaStreamOptions {
+  /** By type URL; sent in this order. */
+  readonly stores: ReadonlyMap<string, ResourceStore>;
+  readonly transport: StreamTransport;
+  readonly observer: StreamObserver;
+  readonly limits: StreamLimits;
+  readonly clock: Clock;
+  /** For `system_version_info`. */
+  systemVersion(): string;
+  /** Unlike any other of this process. */
+  nonce(): string;
+}
+
+export interface SubscriptionStatus {
+  readonly sent: string;
+  readonly acked: string;
+  /** RFC 3339; empty before the first response. */
+  readonly sentTime: string;
+  readonly lastError: string;
+}
+
+export class DeltaStream {
+  readonly #options: DeltaStreamOptions;
+  readonly #subscriptions = new Map<string, Subscription>();
+  #state: 'open' | 'draining' | 'closed' = 'open';
+  #drainReason = '';
+  #writing = false;
+  #watchdog: Timer | undefined;
+
+  constructor(options: DeltaStreamOptions) {
+    this.#options = options;
+  }
+
+  receive(request: DeltaDiscoveryRequest): void {
+    if (this.#state === 'closed') return;
+    const { typeUrl, errorDetail } = request;
+    const subscription = this.#subscription(typeUrl);
+    if (!subscription) {
+      this.#fail('INVALID_ARGUMENT', `type ${JSON.stringify(typeUrl.slice(0, 200))} is not served`);
+      return;
+    }
+    try {
+      const error = errorDetail ? { error: `${errorDetail.message || 'no reason given'} (code ${errorDetail.code})` } : {};
+      const verdict = subscription.request({ ...request, ...error });
+      if (verdict === 'nack') this.#options.observer.rejected({ typeUrl, error: subscription.lastError });
+      if (verdict === 'stale') this.#options.observer.staleNonce(typeUrl);
+    } catch (error) {
+      if (!(error instanceof TooManyNames)) throw error;
+      this.#fail('RESOURCE_EXHAUSTED', error.message);
+      return;
+    }
+    this.#flush();
+  }
+
+  changed(change: ResourceChange): void {
+    if (this.#state === 'closed') return;
+    this.#subscriptions.get(change.typeUrl)?.changed(change);
+    this.#flush();
+  }
+
+  /** Sends what is due and then asks the proxy to come back to whoever answers then. */
+  drain(reason: string): void {
+    if (this.#state !== 'open') return;
+    this.#state = 'draining';
+    this.#drainReason = reason;
+    this.#flush();
+  }
+
+  /** The transport is gone. */
+  closed(): void {
+    this.#state = 'closed';
+    this.#watchdog?.cancel();
+  }
+
+  /** For syncz, by type URL. */
+  status(): Record<string, SubscriptionStatus> {
+    return Object.fromEntries(
+      [...this.#subscriptions].map(([typeUrl, { sentNonce: sent, ackedNonce: acked, sentAt, lastError }]) => [
+        typeUrl,
+        { sent, acked, sentTime: sentAt === 0 ? '' : new Date(sentAt).toISOString(), lastError },
+      ]),
+    );
+  }
+
+  #subscription(typeUrl: string): Subscription | undefined {
+    const known = this.#subscriptions.get(typeUrl);
+    const store = this.#options.stores.get(typeUrl);
+    if (known || !store) return known;
+    const subscription = new Subscription(store);
+    this.#subscriptions.set(typeUrl, subscription);
+    return subscription;
+  }
+
+  #flush(): void {
+    if (this.#writing || this.#state === 'closed') return;
+    // In the order of the stores, whatever the proxy subscribed to first.
+    for (const typeUrl of this.#options.stores.keys()) {
+      const subscription = this.#subscriptions.get(typeUrl);
+      if (!subscription?.due) continue;
+      this.#send(subscription);
+      return;
+    }
+    if (this.#state === 'draining') this.#fail('UNAVAILABLE', this.#drainReason);
+    else this.#watchAnswers();
+  }
+
+  #send(subscription: Subscription): void {
+    const { clock, limits, observer, transport } = this.#options;
+    if (subscription.unanswered >= limits.maxUnanswered) {
+      this.#giveUp(`${subscription.unanswered} responses of ${subscription.typeUrl} were not acknowledged`);
+      return;
+    }
+    const head = {
+      systemVersion: this.#options.systemVersion(),
+      nonce: this.#options.nonce(),
+      now: clock.now(),
+      monotonic: clock.monotonic(),
+    };
+    const { frame, changedSince } = subscription.take(head);
+    this.#writing = true;
+    this.#watch(limits.writeTimeoutMs, () => {
+      observer.writeTimeout();
+      this.#giveUp(`a response of ${frame.length} bytes was not taken for ${limits.writeTimeoutMs / 1000} s`);
+    });
+    transport.write(frame, () => {
+      if (this.#state === 'closed') return;
+      this.#writing = false;
+      observer.sent({ typeUrl: subscription.typeUrl, bytes: frame.length, changedSince });
+      this.#watchdog?.cancel();
+      this.#watchdog = undefined;
+      this.#flush();
+    });
+  }
+
+  #watchAnswers(): void {
+    const { clock, limits } = this.#options;
+    const oldest = [...this.#subscriptions.values()].reduce(
+      (first, { unansweredSince = Infinity }) => Math.min(first, unansweredSince),
+      Infinity,
+    );
+    this.#watchdog?.cancel();
+    this.#watchdog = undefined;
+    if (oldest === Infinity) return;
+    const left = oldest + limits.ackTimeoutMs - clock.monotonic();
+    this.#watch(Math.max(0, left), () => this.#giveUp(`a response was not acknowledged for ${limits.ackTimeoutMs / 1000} s`));
+  }
+
+  #watch(ms: number, run: () => void): void {
+    this.#watchdog?.cancel();
+    this.#watchdog = this.#options.clock.after(ms, run);
+  }
+
+  #giveUp(message: string): void {
+    this.closed();
+    this.#options.transport.fail('DEADLINE_EXCEEDED', message, 'reset');
+  }
+
+  #fail(code: StreamFailure, message: string): void {
+    this.closed();
+    this.#options.transport.fail(code, message, 'after-writes');
+  }
+}

@@ -1,0 +1,126 @@
+/**
+ * The current resources of one type, as bytes ready to be sent. Changes come in sets, one for each flush of the index; a set knows its own
+ * bytes, so that all proxies that follow it get the same buffer.
+ */
+import { createHash } from 'node:crypto';
+import { encodeRemoved, encodeResource } from './response.ts';
+
+export interface ResourceUpdate {
+  readonly name: string;
+  /** Hash of the content; made here where it is empty. Clients give it back on reconnect. */
+  readonly version: string;
+  readonly bytes: Uint8Array;
+  /** Other names under which an on-demand subscriber may ask: `NETWORK/IP`. */
+  readonly aliases?: readonly string[];
+}
+
+/** What changed in one go. */
+export interface ResourceChange {
+  readonly typeUrl: string;
+  /** Updated and removed ones. */
+  readonly names: ReadonlySet<string>;
+  /** `resources` and `removed_resources` of a response with exactly this change. */
+  readonly body: Buffer;
+  /** Monotonic milliseconds of the oldest event in it. */
+  readonly since: number;
+}
+
+export interface StoredResource {
+  readonly name: string;
+  readonly version: string;
+  readonly encoded: Buffer;
+  readonly aliases: readonly string[];
+}
+
+export class ResourceStore {
+  readonly typeUrl: string;
+  readonly #resources = new Map<string, StoredResource>();
+  readonly #byAlias = new Map<string, Set<string>>();
+  #everything: Buffer | undefined;
+  #encodedBytes = 0;
+
+  constructor(typeUrl: string) {
+    this.typeUrl = typeUrl;
+  }
+
+  get size(): number {
+    return this.#resources.size;
+  }
+
+  /** Of all resources together, as they go over the wire. */
+  get encodedBytes(): number {
+    return this.#encodedBytes;
+  }
+
+  get(name: string): StoredResource | undefined {
+    return this.#resources.get(name);
+  }
+
+  values(): Iterable<StoredResource> {
+    return this.#resources.values();
+  }
+
+  /** Names of the resources that carry this alias. */
+  withAlias(alias: string): Iterable<string> {
+    return this.#byAlias.get(alias) ?? [];
+  }
+
+  /** All resources as the body of a response; kept until the next change, since many proxies ask for it at once. */
+  everything(): Buffer {
+    this.#everything ??= Buffer.concat([...this.#resources.values()].map(({ encoded }) => encoded));
+    return this.#everything;
+  }
+
+  /** @returns undefined where nothing is different from before: same content, or removal of what was not there */
+  apply(updated: Iterable<ResourceUpdate>, removed: Iterable<string>, since: number): ResourceChange | undefined {
+    const names = new Set<string>();
+    const pieces: Buffer[] = [];
+    for (const name of removed) {
+      if (!this.#remove(name)) continue;
+      names.add(name);
+      pieces.push(encodeRemoved(name));
+    }
+    for (const update of updated) {
+      const stored = this.#store(update);
+      if (!stored) continue;
+      names.add(stored.name);
+      pieces.push(stored.encoded);
+    }
+    if (names.size === 0) return undefined;
+    this.#everything = undefined;
+    return { typeUrl: this.typeUrl, names, body: Buffer.concat(pieces), since };
+  }
+
+  #store(update: ResourceUpdate): StoredResource | undefined {
+    const version = update.version || contentHash(update.bytes);
+    const before = this.#resources.get(update.name);
+    if (before?.version === version) return undefined;
+    if (before) this.#remove(update.name);
+    const { name, aliases = [] } = update;
+    const stored = { name, version, aliases, encoded: encodeResource(this.typeUrl, { ...update, version }) };
+    this.#resources.set(name, stored);
+    this.#encodedBytes += stored.encoded.length;
+    for (const alias of aliases) {
+      const known = this.#byAlias.get(alias);
+      if (known) known.add(name);
+      else this.#byAlias.set(alias, new Set([name]));
+    }
+    return stored;
+  }
+
+  #remove(name: string): boolean {
+    const before = this.#resources.get(name);
+    if (!before) return false;
+    this.#resources.delete(name);
+    this.#encodedBytes -= before.encoded.length;
+    for (const alias of before.aliases) {
+      const known = this.#byAlias.get(alias);
+      known?.delete(name);
+      if (known?.size === 0) this.#byAlias.delete(alias);
+    }
+    return true;
+  }
+}
+
+// 64 bits tell the versions of one resource apart; this is no signature.
+const contentHash = (bytes: Uint8Array): string => createHash('sha1').update(bytes).digest('hex').slice(0, 16);

@@ -1,0 +1,208 @@
+/**
+ * What one proxy wants of one type, what it has been sent and what it said to it: the bookkeeping of the delta protocol, without I/O.
+ * @see control-plane facts §5.4; Envoy: xDS protocol, "incremental xDS"
+ */
+import { encodeRemoved, encodeResponse } from './response.ts';
+import type { ResourceChange, ResourceStore, StoredResource } from './resource-store.ts';
+
+/** What a proxy said about the last thing it was sent. */
+export type Verdict = 'ack' | 'nack' | 'stale' | 'none';
+
+interface Outstanding {
+  readonly nonce: string;
+  /** Monotonic milliseconds. */
+  readonly sentAt: number;
+}
+
+export interface SubscriptionRequest {
+  readonly resourceNamesSubscribe: readonly string[];
+  readonly resourceNamesUnsubscribe: readonly string[];
+  readonly initialResourceVersions: Readonly<Record<string, string>>;
+  readonly responseNonce: string;
+  readonly error?: string;
+}
+
+/** Names that a proxy may ask for one by one; beyond that it is better off with everything. */
+const MAX_NAMES = 100_000;
+const WILDCARD = '*';
+
+export class TooManyNames extends Error {}
+
+export class Subscription {
+  readonly #store: ResourceStore;
+  readonly #names = new Set<string>();
+  readonly #outstanding: Outstanding[] = [];
+  #wildcard = false;
+  #started = false;
+  /** An answer is due even if it is empty; the map is what the client says it has. */
+  #answer: { readonly versions: ReadonlyMap<string, string>; readonly everything: boolean } | undefined;
+  /** One change waiting: it can go as it is. */
+  #change: ResourceChange | undefined;
+  /** Several changes merged. */
+  readonly #changed = new Set<string>();
+  /** Monotonic milliseconds of the oldest change waiting. */
+  #since: number | undefined;
+  sentNonce = '';
+  ackedNonce = '';
+  /** Wall-clock milliseconds. */
+  sentAt = 0;
+  lastError = '';
+
+  constructor(store: ResourceStore) {
+    this.#store = store;
+  }
+
+  get typeUrl(): string {
+    return this.#store.typeUrl;
+  }
+
+  get wildcard(): boolean {
+    return this.#wildcard;
+  }
+
+  /** Whether there is something to send. */
+  get due(): boolean {
+    return this.#answer !== undefined || this.#change !== undefined || this.#changed.size > 0;
+  }
+
+  /** Responses that have not been answered. */
+  get unanswered(): number {
+    return this.#outstanding.length;
+  }
+
+  /** When the oldest response was sent that has not been answered; monotonic milliseconds. */
+  get unansweredSince(): number | undefined {
+    return this.#outstanding[0]?.sentAt;
+  }
+
+  /** @throws {TooManyNames} */
+  request(request: SubscriptionRequest): Verdict {
+    const first = !this.#started;
+    const verdict = first || request.responseNonce === '' ? 'none' : this.#answered(request);
+    this.#started = true;
+    this.#subscribe(request, first);
+    return verdict;
+  }
+
+  /** Something happened to resources of this type. */
+  changed(change: ResourceChange): void {
+    if (!this.#started) return;
+    const relevant = this.#wildcard ? change : this.#subscribed(change);
+    if (!relevant) return;
+    this.#since ??= change.since;
+    if (!this.#change && this.#changed.size === 0 && this.#wildcard) {
+      this.#change = change;
+      return;
+    }
+    this.#mergeWaiting();
+    for (const name of relevant.names) this.#changed.add(name);
+  }
+
+  /** The next response, for what is due now; `changedSince` is absent where it only answers a request. */
+  take(head: { systemVersion: string; nonce: string; now: number; monotonic: number }): {
+    frame: Buffer;
+    changedSince: number | undefined;
+  } {
+    const body = this.#takeBody();
+    const changedSince = this.#since;
+    this.#since = undefined;
+    this.sentNonce = head.nonce;
+    this.sentAt = head.now;
+    this.#outstanding.push({ nonce: head.nonce, sentAt: head.monotonic });
+    return { frame: encodeResponse({ typeUrl: this.typeUrl, ...head }, body), changedSince };
+  }
+
+  #answered({ responseNonce, error }: SubscriptionRequest): Verdict {
+    const index = this.#outstanding.findIndex(({ nonce }) => nonce === responseNonce);
+    // An answer to an earlier response shows that the proxy is alive, so it counts against silence; it says nothing about the last one.
+    if (index >= 0) this.#outstanding.splice(0, index + 1);
+    if (responseNonce !== this.sentNonce) return 'stale';
+    if (error !== undefined) {
+      this.lastError = error;
+      return 'nack';
+    }
+    this.ackedNonce = responseNonce;
+    this.lastError = '';
+    return 'ack';
+  }
+
+  #subscribe(request: SubscriptionRequest, first: boolean): void {
+    const { resourceNamesSubscribe: add, resourceNamesUnsubscribe: drop } = request;
+    for (const name of drop) {
+      if (name === WILDCARD) this.#wildcard = false;
+      else this.#names.delete(name);
+    }
+    const wildcard = add.includes(WILDCARD) || (first && add.length === 0 && !drop.includes(WILDCARD));
+    const names = add.filter((name) => name !== WILDCARD);
+    if (this.#names.size + names.length > MAX_NAMES) throw new TooManyNames(`more than ${MAX_NAMES} names subscribed`);
+    for (const name of names) this.#names.add(name);
+    if (wildcard) this.#wildcard = true;
+    if (first || wildcard) {
+      this.#answer = { versions: new Map(Object.entries(request.initialResourceVersions)), everything: this.#wildcard };
+    }
+    if (names.length === 0) return;
+    this.#mergeWaiting();
+    for (const name of names) this.#changed.add(name);
+  }
+
+  #mergeWaiting(): void {
+    if (!this.#change) return;
+    for (const name of this.#change.names) this.#changed.add(name);
+    this.#change = undefined;
+  }
+
+  #subscribed(change: ResourceChange): { names: string[] } | undefined {
+    const names = [...change.names].filter((name) => this.#wants(name));
+    return names.length > 0 ? { names } : undefined;
+  }
+
+  #wants(name: string): boolean {
+    return this.#names.has(name) || (this.#store.get(name)?.aliases.some((alias) => this.#names.has(alias)) ?? false);
+  }
+
+  #takeBody(): Buffer {
+    const answer = this.#answer;
+    this.#answer = undefined;
+    if (answer) return this.#answerBody(answer);
+    const change = this.#change;
+    this.#change = undefined;
+    if (change) return change.body;
+    const names = [...this.#changed];
+    this.#changed.clear();
+    return Buffer.concat(names.flatMap((name) => this.#piecesOf(name)));
+  }
+
+  #answerBody({ versions, everything }: { versions: ReadonlyMap<string, string>; everything: boolean }): Buffer {
+    this.#mergeWaiting();
+    const asked = [...this.#changed];
+    this.#changed.clear();
+    // What it has or asks for and is not there; a removal that waited is said here too.
+    const gone = [...new Set([...versions.keys(), ...asked])].filter((name) => !this.#resolves(name)).map(encodeRemoved);
+    if (everything && versions.size === 0 && gone.length === 0) return this.#store.everything();
+    const resources = everything ? this.#store.values() : this.#resourcesNamed([...asked, ...this.#names]);
+    const fresh = [...resources].filter(({ name, version }) => versions.get(name) !== version).map(({ encoded }) => encoded);
+    return Buffer.concat([...gone, ...fresh]);
+  }
+
+  #piecesOf(name: string): Buffer[] {
+    const found = this.#resourcesNamed([name]);
+    return found.length > 0 ? found.map(({ encoded }) => encoded) : [encodeRemoved(name)];
+  }
+
+  /** By name or alias. What an alias led to is subscribed by its name too, so that its removal is told. */
+  #resourcesNamed(names: Iterable<string>): StoredResource[] {
+    const found = new Map<string, StoredResource>();
+    for (const name of names) {
+      for (const key of this.#store.get(name) ? [name] : this.#store.withAlias(name)) {
+        const resource = this.#store.get(key);
+        if (resource) found.set(key, resource);
+        if (!this.#wildcard) this.#names.add(key);
+      }
+    }
+    return [...found.values()];
+  }
+
+  #resolves(name: string): boolean {
+    return this.#store.get(name) !== undefined || [...this.#store.withAlias(name)].length > 0;
+  }
+}
