@@ -1,0 +1,172 @@
+/**
+ * L4 authorization (istio-data-plane.md §7.3): does a policy that applies to the local workload refuse this connection? Pure, and the
+ * same code for the data path, for re-checks of open connections, for `meshctl explain` and for rehearsal.
+ */
+import { type Cidr, cidrContains, ipBytes, type SocketAddress } from '../base/address.ts';
+import type { OutcomeCode } from '../base/errors.ts';
+import { formatSpiffeId, type SpiffeId } from '../base/spiffe.ts';
+import { type MeshView, type Policy, type PolicyMatch, policyKey, type StringMatch, type Workload } from './mesh-view.ts';
+
+export interface PolicyInput {
+  /** Address of the TCP peer. */
+  readonly source: SocketAddress;
+  /** From the peer's certificate; undefined for plaintext. */
+  readonly identity: SpiffeId | undefined;
+  /** The pod's address and the port that will be dialled (after an application tunnel's override). */
+  readonly destination: SocketAddress;
+}
+
+export interface PolicyVerdict {
+  readonly allowed: boolean;
+  /** namespace/name of the policy that decided; absent where none did. */
+  readonly policy?: string;
+  /** For the log: why it is refused, or what allowed it. */
+  readonly reason: string;
+  /** Present exactly where the connection is refused. */
+  readonly code?: OutcomeCode;
+  /** Policies that are only rehearsed, and what they would have matched. */
+  readonly dryRun: readonly { readonly policy: string; readonly matched: boolean }[];
+  /** Policies that the workload names and nobody has sent: worth a warning, since what they say is not enforced. */
+  readonly missing: readonly string[];
+}
+
+/** A connection as matches see it, converted once for all policies. */
+export interface PolicySubject {
+  /** Without `spiffe://`; undefined for plaintext. */
+  readonly principal: string | undefined;
+  readonly identity: SpiffeId | undefined;
+  readonly sourceIp: Uint8Array;
+  readonly destinationIp: Uint8Array;
+  readonly destinationPort: number;
+}
+
+export function policySubject({ source, identity, destination }: PolicyInput): PolicySubject {
+  return {
+    principal: identity && formatSpiffeId(identity).slice('spiffe://'.length),
+    identity,
+    sourceIp: ipBytes(source.ip) ?? NO_ADDRESS,
+    destinationIp: ipBytes(destination.ip) ?? NO_ADDRESS,
+    destinationPort: destination.port,
+  };
+}
+
+/**
+ * The policies in whose scope a workload is: its namespace's, the mesh's, and those that selected it. A name that the workload carries and
+ * that is not known (yet) is passed over, as ztunnel does.
+ */
+export function applicablePolicies(view: MeshView, local: Workload): Policy[] {
+  const policies = [...view.namespacePolicies(local.namespace), ...view.globalPolicies()];
+  for (const key of local.authorizationPolicies) {
+    const policy = view.policyByKey(key);
+    if (policy && !policies.includes(policy)) policies.push(policy);
+  }
+  return policies;
+}
+
+/**
+ * Any enforced DENY that matches refuses; then, where there are enforced ALLOW policies, one of them must match. Dry-run policies are
+ * evaluated for the log and count for nothing.
+ */
+export function decidePolicy(view: MeshView, local: Workload, input: PolicyInput): PolicyVerdict {
+  const subject = policySubject(input);
+  const policies = applicablePolicies(view, local);
+  const dryRun = policies
+    .filter((policy) => policy.dryRun)
+    .map((policy) => ({ policy: policyKey(policy), matched: policyMatches(policy, subject) }));
+  const missing = local.authorizationPolicies.filter((key) => view.policyByKey(key) === undefined);
+  const verdict = decideEnforced(
+    policies.filter((policy) => !policy.dryRun),
+    subject,
+  );
+  return { ...verdict, dryRun, missing };
+}
+
+function decideEnforced(enforced: readonly Policy[], subject: PolicySubject): Omit<PolicyVerdict, 'dryRun' | 'missing'> {
+  const denied = enforced.find((policy) => policy.action === 'DENY' && policyMatches(policy, subject));
+  if (denied) {
+    const policy = policyKey(denied);
+    return { allowed: false, policy, reason: `explicitly denied by: ${policy}`, code: codeOf(denied, subject) };
+  }
+  const allows = enforced.filter((policy) => policy.action === 'ALLOW');
+  const [first] = allows;
+  if (!first) return { allowed: true, reason: 'no allow policies' };
+  const allowed = allows.find((policy) => policyMatches(policy, subject));
+  if (allowed) return { allowed: true, policy: policyKey(allowed), reason: `explicitly allowed by: ${policyKey(allowed)}` };
+  const reason = 'allow policies exist, but none allowed';
+  // Naming a policy is only honest where there is one: with several, none of them is the one to blame.
+  if (allows.length > 1) return { allowed: false, reason: `${reason}: ${namesOf(allows)}`, code: 'POLICY_DENIED' };
+  return { allowed: false, policy: policyKey(first), reason: `${reason}: ${policyKey(first)}`, code: 'POLICY_DENIED' };
+}
+
+/** Any group; all rules of it; any match of each rule, where a rule without matches holds. A policy without groups never matches. */
+export function policyMatches(policy: Policy, subject: PolicySubject): boolean {
+  return policy.groups.some((rules) =>
+    rules.every((matches) => matches.length === 0 || matches.some((match) => matchHolds(match, subject))),
+  );
+}
+
+/** All fields that are set hold. A match without any field holds never: it is what is left of a rule that L4 cannot express. */
+export function matchHolds(match: PolicyMatch, subject: PolicySubject): boolean {
+  if (FIELDS.every((field) => match[field].length === 0)) return false;
+  const { identity, principal, sourceIp, destinationIp, destinationPort } = subject;
+  const inNamespace = (want: StringMatch): boolean => identity !== undefined && stringMatches(want, identity.namespace);
+  const isPrincipal = (want: StringMatch): boolean => principal !== undefined && stringMatches(want, principal);
+  const isAccount = (want: { readonly namespace: string; readonly serviceAccount: string }): boolean =>
+    identity !== undefined && want.namespace === identity.namespace && want.serviceAccount === identity.serviceAccount;
+  const fromRange = (cidr: Cidr): boolean => cidrContains(cidr, sourceIp);
+  const toRange = (cidr: Cidr): boolean => cidrContains(cidr, destinationIp);
+  const toPort = (port: number): boolean => port === destinationPort;
+  return (
+    fieldHolds(match.destinationPorts, match.notDestinationPorts, toPort) &&
+    fieldHolds(match.namespaces, match.notNamespaces, inNamespace) &&
+    fieldHolds(match.principals, match.notPrincipals, isPrincipal) &&
+    fieldHolds(match.serviceAccounts, match.notServiceAccounts, isAccount) &&
+    fieldHolds(match.sourceIps, match.notSourceIps, fromRange) &&
+    fieldHolds(match.destinationIps, match.notDestinationIps, toRange)
+  );
+}
+
+/** Case-sensitive; `presence` holds for any text but the empty one. */
+export function stringMatches(match: StringMatch, value: string): boolean {
+  if ('exact' in match) return value === match.exact;
+  if ('prefix' in match) return value.startsWith(match.prefix);
+  if ('suffix' in match) return value.endsWith(match.suffix);
+  return value !== '';
+}
+
+// Where an address is none of ours to parse, no range contains it.
+const NO_ADDRESS = new Uint8Array(0);
+
+const FIELDS = [
+  'namespaces',
+  'notNamespaces',
+  'principals',
+  'notPrincipals',
+  'sourceIps',
+  'notSourceIps',
+  'destinationIps',
+  'notDestinationIps',
+  'destinationPorts',
+  'notDestinationPorts',
+  'serviceAccounts',
+  'notServiceAccounts',
+] as const satisfies readonly (keyof PolicyMatch)[];
+
+const fieldHolds = <T>(wanted: readonly T[], unwanted: readonly T[], holds: (value: T) => boolean): boolean =>
+  (wanted.length === 0 || wanted.some(holds)) && !unwanted.some(holds);
+
+// PeerAuthentication reaches us as DENY policies with these names (istio-data-plane.md §7.3). To a caller in plaintext they mean
+// "enrol yourself", which is other advice than "ask for a policy".
+const isPeerAuthentication = (policy: Policy): boolean =>
+  policy.name === 'istio_converted_static_strict' || policy.name.startsWith('converted_peer_authentication_');
+
+const codeOf = (policy: Policy, subject: PolicySubject): OutcomeCode =>
+  isPeerAuthentication(policy) && subject.identity === undefined ? 'MTLS_REQUIRED' : 'POLICY_DENIED';
+
+// A namespace may hold hundreds of policies; a log line names a few.
+const NAMES_SHOWN = 5;
+
+function namesOf(policies: readonly Policy[]): string {
+  const names = policies.slice(0, NAMES_SHOWN).map(policyKey).join(', ');
+  return policies.length > NAMES_SHOWN ? `${names} and ${policies.length - NAMES_SHOWN} more` : names;
+}
