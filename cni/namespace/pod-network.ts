@@ -1,0 +1,52 @@
+/**
+ * The rules of one pod, applied and taken away. Everything can be repeated: the rules are one transaction that replaces what was there,
+ * and the routing commands are content with what they find.
+ */
+import { readFileSync } from 'node:fs';
+import type { Netns } from '../../common/linux/netns.ts';
+import { addRoutes, type IpCommand, removeRoutes } from '../rules/pod-routes.ts';
+import { drainingRules, noRules, type PodRulesConfig, podRules } from '../rules/pod-rules.ts';
+import { CommandError, type Inside, runInside } from './run-inside.ts';
+
+export interface PodNamespace extends Inside {
+  readonly netns: Netns;
+}
+
+/** Captures the pod's traffic. @throws {CommandError} naming pod and command */
+export async function applyPodRules(pod: PodNamespace, config: PodRulesConfig): Promise<void> {
+  await runCommands(pod, addRoutes(config.ipv6 && loopbackHasIpv6(pod.netns)));
+  await nft(pod, podRules(config));
+}
+
+/** Captures nothing new, and keeps what is being relayed alive. @throws {CommandError} */
+export const drainPodRules = (pod: PodNamespace): Promise<void> => nft(pod, drainingRules());
+
+/** Leaves nothing of ours in the pod. @throws {CommandError} */
+export async function removePodRules(pod: PodNamespace): Promise<void> {
+  await nft(pod, noRules());
+  await runCommands(pod, removeRoutes(loopbackHasIpv6(pod.netns)));
+}
+
+/** One transaction. @throws {CommandError} */
+export async function nft(inside: Inside, commands: readonly string[]): Promise<void> {
+  await runInside(inside, 'nft', ['-f', '-'], `${commands.join('\n')}\n`);
+}
+
+async function runCommands(pod: PodNamespace, commands: readonly IpCommand[]): Promise<void> {
+  for (const command of commands) {
+    try {
+      await runInside(pod, 'ip', command.arguments);
+    } catch (error) {
+      if (!(error instanceof CommandError && command.doneAlready.test(error.stderr))) throw error;
+    }
+  }
+}
+
+function loopbackHasIpv6(netns: Netns): boolean {
+  try {
+    return netns.run(() => readFileSync('/proc/sys/net/ipv6/conf/lo/disable_ipv6', 'utf8')).trim() === '0';
+  } catch {
+    // A kernel without IPv6 has no such file.
+    return false;
+  }
+}
