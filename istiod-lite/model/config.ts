@@ -1,0 +1,23 @@
+/** What the translation needs to know about the mesh as a whole. */
+import type { Labels } from './objects.ts';
+
+export interface MeshModelConfig {
+  /** First segment of every workload's uid; CLUSTER_ID. */
+  readonly clusterId: string;
+  /** DNS domain of the cluster, `cluster.local`. */
+  readonly domain: string;
+  /** Namespace whose policies without a selector hold for the whole mesh. */
+  readonly rootNamespace: string;
+  readonly trustDomain: string;
+  /** Network of this cluster; empty where everything is one network. */
+  readonly network: string;
+  /** Sends policies annotated `istio.io/dry-run: "true"` instead of refusing them; ztunnels before 1.29 would enforce them. */
+  readonly dryRunPolicies?: boolean;
+  /** Who may see a namespace's ServiceEntries, by the namespace's labels; everybody where it is missing. */
+  readonly serviceEntryVisibility?: (namespaceLabels: Labels) => Visibility;
+}
+
+export type Visibility = 'PUBLIC' | 'NAMESPACE' | 'NONE';
+
+/** ztunnel fills in the default itself, so it does not travel. */
+export const sentTrustDomain = ({ trustDomain }: MeshModelConfig): string => (trustDomain === 'cluster.local' ? '' : trustDomain);

@@ -1,0 +1,406 @@
+/**
+ * More than 300 lines, as it is one table: the objects that the mesh is made from, what of them depends on what, and for each change the
+ * outputs that must be made anew. Reverse indexes keep the cost of a change with what it touches: by label pair, node, gateway, hostname.
+ * Outputs are named by their source, `Kind/namespace/name`.
+ */
+import { isDeepStrictEqual } from 'node:util';
+import type { Locality } from '../../common/codec/gen/workload.ts';
+import type { AuthorizationPolicy } from './authorization-policy.ts';
+import type { EndpointSlice, PodReference } from './endpoint-slice.ts';
+import type { Gateway, GatewayClass } from './gateway.ts';
+import { networkGateway } from './gateway.ts';
+import { type HostnameOwners, hostnameOwners } from './hostnames.ts';
+import type { MeshService } from './mesh-service.ts';
+import * as names from './names.ts';
+import type { Labels } from './objects.ts';
+import { effectiveMode, type MtlsMode, oldest, type PeerAuthentication } from './peer-authentication.ts';
+import type { Pod } from './pod.ts';
+import { LabelIndex, SelectorIndex } from './selectors.ts';
+import type { ServiceEntry } from './service-entry.ts';
+import type { WorkloadEntry } from './workload-entry.ts';
+import type { BindingWords } from './waypoint-binding.ts';
+
+/** A namespace's labels, and those of its annotations that services inherit. */
+export type Namespace = BindingWords;
+
+/** A Service or ServiceEntry with what its binding and its status need. */
+export interface ServiceSource {
+  readonly key: string;
+  readonly namespace: string;
+  readonly words: BindingWords;
+  readonly services: readonly MeshService[];
+}
+
+type Selecting<T> = T & { readonly selector: Labels };
+
+/** What must be made anew. */
+export class Stale {
+  readonly workloads = new Set<string>();
+  /** Sources of services, for their binding and status. */
+  readonly services = new Set<string>();
+  /** Hostnames, each with the namespaces in which somebody claimed it or no longer does. */
+  readonly hostnames = new Map<string, Set<string>>();
+  readonly peerAuthentications = new Set<string>();
+
+  hostname({ hostname, namespace }: MeshService): void {
+    const namespaces = this.hostnames.get(hostname);
+    if (namespaces) namespaces.add(namespace);
+    else this.hostnames.set(hostname, new Set([namespace]));
+  }
+}
+
+const NO_WORDS: BindingWords = { labels: {}, annotations: {} };
+
+export class Inputs {
+  readonly stale = new Stale();
+  readonly pods = new Map<string, Pod>();
+  readonly workloadEntries = new Map<string, WorkloadEntry>();
+  readonly serviceEntries = new Map<string, ServiceEntry>();
+  readonly slices = new Map<string, EndpointSlice>();
+  readonly services = new Map<string, ServiceSource>();
+  readonly gateways = new Map<string, Gateway>();
+  readonly gatewayClasses = new Map<string, GatewayClass>();
+  readonly peerAuthentications = new Map<string, PeerAuthentication>();
+  readonly #rootNamespace: string;
+  readonly #namespaces = new Map<string, Namespace>();
+  readonly #nodes = new Map<string, Locality>();
+  readonly #policies = new Map<string, Selecting<AuthorizationPolicy>>();
+  /** Sources of workloads that services and policies can select. */
+  readonly #members = new LabelIndex();
+  readonly #selectingServices = new SelectorIndex<Selecting<MeshService>>();
+  readonly #selectingPolicies = new SelectorIndex<Selecting<AuthorizationPolicy>>();
+  readonly #selectingPeers = new SelectorIndex<Selecting<PeerAuthentication>>();
+  /** PeerAuthentications without selector, by namespace. */
+  readonly #namespacePeers = new Groups<PeerAuthentication>();
+  readonly #servicesOfNamespace = new Groups<string>();
+  readonly #podsOfNode = new Groups<string>();
+  readonly #slicesOfService = new Groups<string>();
+  readonly #slicesOfPod = new Groups<string>();
+  readonly #claims = new Groups<MeshService>();
+  readonly #sourcesOfNetwork = new Groups<string>();
+  readonly #gatewayUse = { service: new GatewayUse(), workload: new GatewayUse() };
+
+  constructor(rootNamespace: string) {
+    this.#rootNamespace = rootNamespace;
+  }
+
+  // What is asked while outputs are made.
+
+  namespace(name: string): Namespace {
+    return this.#namespaces.get(name) ?? NO_WORDS;
+  }
+
+  locality(node: string): Locality | undefined {
+    return this.#nodes.get(node);
+  }
+
+  owners(hostname: string): HostnameOwners {
+    return hostnameOwners([...this.#claims.of(hostname)]);
+  }
+
+  isPublished(service: MeshService): boolean {
+    const claims = this.#claims.of(service.hostname);
+    return claims.size < 2 || this.owners(service.hostname).byNamespace.get(service.namespace) === service;
+  }
+
+  /** Published services that select these labels. */
+  selecting(namespace: string, labels: Labels): MeshService[] {
+    return this.#selectingServices.matching(namespace, labels).filter((service) => this.isPublished(service));
+  }
+
+  /** Services without a selector whose slices name this pod. */
+  listing(pod: Pod): MeshService[] {
+    const found = new Set<MeshService>();
+    for (const key of this.#slicesOfPod.of(pod.key)) {
+      const slice = this.slices.get(key);
+      const service = slice && this.service(slice.service);
+      if (slice && service && !service.selector && slice.pods.some((reference) => refersTo(reference, pod))) found.add(service);
+    }
+    return [...found];
+  }
+
+  /** A Kubernetes Service by `namespace/name`. */
+  service(key: string): MeshService | undefined {
+    return this.services.get(`Service/${key}`)?.services[0];
+  }
+
+  /** `namespace/name` of the policies that select these labels: those of the namespace and of the root namespace, sorted. */
+  policies(namespace: string, labels: Labels): string[] {
+    const own = this.#selectingPolicies.matching(namespace, labels);
+    const root = namespace === this.#rootNamespace ? [] : this.#selectingPolicies.matching(this.#rootNamespace, labels);
+    return [...own, ...root].map(({ key }) => key).sort();
+  }
+
+  /** The PeerAuthentication with a selector that counts for these labels. */
+  peerAuthentication(namespace: string, labels: Labels): PeerAuthentication | undefined {
+    return namespace === this.#rootNamespace ? undefined : oldest(this.#selectingPeers.matching(namespace, labels));
+  }
+
+  /** mTLS mode of a namespace for workloads that nothing more specific selects. */
+  namespaceMode(namespace: string): MtlsMode {
+    const mesh = oldest(this.#namespacePeers.of(this.#rootNamespace))?.mode;
+    return namespace === this.#rootNamespace ? effectiveMode(mesh) : effectiveMode(oldest(this.#namespacePeers.of(namespace))?.mode, mesh);
+  }
+
+  /** The first gateway to another network. */
+  networkGateway(network: string): Gateway | undefined {
+    const found = [...this.gateways.values()].filter((gateway) => networkGateway(gateway)?.network === network);
+    return found.sort((a, b) => (a.key < b.key ? -1 : 1))[0];
+  }
+
+  /** Remembers which gateways a source's services, or its workloads, were made from; they are made anew when one of them changes. */
+  recordGateways(made: 'service' | 'workload', source: string, used: ReadonlySet<string>): void {
+    this.#gatewayUse[made].record(source, used);
+  }
+
+  // Changes. Each takes the object's new slice, or undefined where it is gone or counts for nothing.
+
+  setNamespace(name: string, next: Namespace | undefined): void {
+    if (isDeepStrictEqual(this.#namespaces.get(name), next)) return;
+    put(this.#namespaces, name, next);
+    this.#staleMembers(name, {});
+    for (const source of this.#servicesOfNamespace.of(name)) this.stale.services.add(source);
+  }
+
+  setNode(name: string, next: Locality | undefined): void {
+    if (isDeepStrictEqual(this.#nodes.get(name), next)) return;
+    put(this.#nodes, name, next);
+    for (const key of this.#podsOfNode.of(name)) this.stale.workloads.add(`Pod/${key}`);
+  }
+
+  setPod(key: string, next: Pod | undefined): void {
+    const before = this.pods.get(key);
+    if (isDeepStrictEqual(before, next)) return;
+    const source = `Pod/${key}`;
+    if (before) this.#podsOfNode.remove(before.node, key);
+    if (next) this.#podsOfNode.add(next.node, key);
+    put(this.pods, key, next);
+    this.#setMember(source, before, next);
+  }
+
+  setWorkloadEntry(key: string, next: WorkloadEntry | undefined): void {
+    const before = this.workloadEntries.get(key);
+    if (isDeepStrictEqual(before, next)) return;
+    const source = `WorkloadEntry/${key}`;
+    if (before) this.#sourcesOfNetwork.remove(before.endpoint.network, source);
+    if (next && next.endpoint.network !== '') this.#sourcesOfNetwork.add(next.endpoint.network, source);
+    put(this.workloadEntries, key, next);
+    this.#setMember(source, before, next);
+  }
+
+  setServiceEntry(key: string, next: ServiceEntry | undefined): void {
+    const before = this.serviceEntries.get(key);
+    if (isDeepStrictEqual(before, next)) return;
+    const source = `ServiceEntry/${key}`;
+    for (const { network } of before?.endpoints ?? []) this.#sourcesOfNetwork.remove(network, source);
+    for (const { network } of next?.endpoints ?? []) if (network !== '') this.#sourcesOfNetwork.add(network, source);
+    put(this.serviceEntries, key, next);
+    this.#setMember(source, before, next);
+  }
+
+  setServices(kind: MeshService['source'], key: string, next: ServiceSource | undefined): void {
+    const source = `${kind}/${key}`;
+    const before = this.services.get(source);
+    if (isDeepStrictEqual(before, next)) return;
+    if (before) this.#servicesOfNamespace.remove(before.namespace, source);
+    if (next) this.#servicesOfNamespace.add(next.namespace, source);
+    put(this.services, source, next);
+    this.stale.services.add(source);
+    if (before && next && isDeepStrictEqual(before.services, next.services)) return;
+    for (const service of before?.services ?? []) this.#withdraw(service);
+    for (const service of next?.services ?? []) this.#claim(service);
+  }
+
+  setSlice(key: string, next: EndpointSlice | undefined): void {
+    const before = this.slices.get(key);
+    if (isDeepStrictEqual(before, next)) return;
+    put(this.slices, key, next);
+    if (before) this.#unlinkSlice(before);
+    if (next) this.#linkSlice(next);
+    this.stale.workloads.add(`EndpointSlice/${key}`);
+  }
+
+  setGateway(key: string, next: Gateway | undefined): void {
+    const before = this.gateways.get(key);
+    if (isDeepStrictEqual(before, next)) return;
+    put(this.gateways, key, next);
+    this.#staleUsers(key);
+    for (const gateway of [before, next]) {
+      const network = gateway && networkGateway(gateway)?.network;
+      if (network) for (const source of this.#sourcesOfNetwork.of(network)) this.stale.workloads.add(source);
+    }
+  }
+
+  setGatewayClass(name: string, next: GatewayClass | undefined): void {
+    if (isDeepStrictEqual(this.gatewayClasses.get(name), next)) return;
+    put(this.gatewayClasses, name, next);
+    for (const gateway of this.gateways.values()) if (gateway.className === name) this.#staleUsers(gateway.key);
+  }
+
+  setPolicy(key: string, next: AuthorizationPolicy | undefined): void {
+    const before = this.#policies.get(key);
+    const selecting = next && isSelecting(next) && next.authorization ? next : undefined;
+    if (before && selecting && isDeepStrictEqual(before.selector, selecting.selector)) return;
+    for (const policy of [before, selecting]) {
+      if (policy) this.#staleMembers(policy.namespace === this.#rootNamespace ? undefined : policy.namespace, policy.selector);
+    }
+    if (before) this.#selectingPolicies.remove(before.namespace, before);
+    if (selecting) this.#selectingPolicies.add(selecting.namespace, selecting);
+    put(this.#policies, key, selecting);
+  }
+
+  setPeerAuthentication(key: string, next: PeerAuthentication | undefined): void {
+    const before = this.peerAuthentications.get(key);
+    if (isDeepStrictEqual(before, next)) return;
+    put(this.peerAuthentications, key, next);
+    this.stale.peerAuthentications.add(key);
+    if (before) this.#unlinkPeer(before);
+    if (next) this.#linkPeer(next);
+  }
+
+  #setMember(source: string, before: Member | undefined, next: Member | undefined): void {
+    if (next) this.#members.add(next.namespace, source, next.labels);
+    else if (before) this.#members.remove(before.namespace, source);
+    this.stale.workloads.add(source);
+  }
+
+  #claim(service: MeshService): void {
+    this.#claims.add(service.hostname, service);
+    if (isSelecting(service)) this.#selectingServices.add(service.namespace, service);
+    this.#staleClaims(service);
+  }
+
+  #withdraw(service: MeshService): void {
+    this.#staleClaims(service);
+    this.#claims.remove(service.hostname, service);
+    if (isSelecting(service)) this.#selectingServices.remove(service.namespace, service);
+  }
+
+  /** All that share the hostname: another one may own it now. */
+  #staleClaims(service: MeshService): void {
+    this.stale.hostname(service);
+    for (const claim of this.#claims.of(service.hostname)) {
+      this.stale.hostname(claim);
+      if (claim.selector) this.#staleMembers(claim.namespace, claim.selector);
+      if (claim.source === 'ServiceEntry') this.stale.workloads.add(`ServiceEntry/${claim.key}`);
+      else this.#staleSlices(claim.key);
+    }
+  }
+
+  #staleSlices(service: string): void {
+    for (const key of this.#slicesOfService.of(service)) {
+      this.stale.workloads.add(`EndpointSlice/${key}`);
+      for (const pod of this.slices.get(key)?.pods ?? []) this.#stalePod(pod);
+    }
+  }
+
+  #linkSlice(slice: EndpointSlice): void {
+    this.#slicesOfService.add(slice.service, slice.key);
+    for (const pod of slice.pods) {
+      this.#slicesOfPod.add(pod.key, slice.key);
+      this.#stalePod(pod);
+    }
+  }
+
+  #unlinkSlice(slice: EndpointSlice): void {
+    this.#slicesOfService.remove(slice.service, slice.key);
+    for (const pod of slice.pods) {
+      this.#slicesOfPod.remove(pod.key, slice.key);
+      this.#stalePod(pod);
+    }
+  }
+
+  #stalePod({ key }: PodReference): void {
+    if (this.pods.has(key)) this.stale.workloads.add(`Pod/${key}`);
+  }
+
+  #linkPeer(peer: PeerAuthentication): void {
+    if (isSelecting(peer)) this.#selectingPeers.add(peer.namespace, peer);
+    else this.#namespacePeers.add(peer.namespace, peer);
+    this.#stalePeer(peer);
+  }
+
+  #unlinkPeer(peer: PeerAuthentication): void {
+    this.#stalePeer(peer);
+    if (isSelecting(peer)) this.#selectingPeers.remove(peer.namespace, peer);
+    else this.#namespacePeers.remove(peer.namespace, peer);
+  }
+
+  #stalePeer(peer: PeerAuthentication): void {
+    const namespace = peer.namespace === this.#rootNamespace ? undefined : peer.namespace;
+    if (isSelecting(peer)) {
+      if (namespace !== undefined) this.#staleMembers(namespace, peer.selector);
+      return;
+    }
+    // What ports deviate from is the namespace's mode, or the mesh's.
+    this.#staleMembers(namespace, {});
+    for (const other of this.peerAuthentications.values()) {
+      if (namespace === undefined || other.namespace === namespace) this.stale.peerAuthentications.add(other.key);
+    }
+  }
+
+  #staleUsers(gateway: string): void {
+    for (const source of this.#gatewayUse.service.users(gateway)) this.stale.services.add(source);
+    for (const source of this.#gatewayUse.workload.users(gateway)) this.stale.workloads.add(source);
+  }
+
+  #staleMembers(namespace: string | undefined, selector: Labels): void {
+    this.#members.select(namespace, selector, (source) => this.stale.workloads.add(source));
+  }
+}
+
+interface Member {
+  readonly namespace: string;
+  readonly labels: Labels;
+}
+
+const isSelecting = <T extends { readonly selector: Labels | undefined }>(item: T): item is Selecting<T> => item.selector !== undefined;
+
+const refersTo = (reference: PodReference, pod: Pod): boolean =>
+  reference.key === pod.key && (reference.uid === '' || pod.uid === '' || reference.uid === pod.uid);
+
+function put<T>(map: Map<string, T>, key: string, value: T | undefined): void {
+  if (value === undefined) map.delete(key);
+  else map.set(key, value);
+}
+
+const EMPTY: ReadonlySet<never> = new Set<never>();
+
+/** Sets by key, without empty ones. */
+class Groups<T> {
+  readonly #sets = new Map<string, Set<T>>();
+
+  of(key: string): ReadonlySet<T> {
+    return this.#sets.get(key) ?? EMPTY;
+  }
+
+  add(key: string, item: T): void {
+    const set = this.#sets.get(key);
+    if (set) set.add(item);
+    else this.#sets.set(key, new Set([item]));
+  }
+
+  remove(key: string, item: T): void {
+    const set = this.#sets.get(key);
+    if (set?.delete(item) && set.size === 0) this.#sets.delete(key);
+  }
+}
+
+/** Who was made from which gateways. */
+class GatewayUse {
+  readonly #users = new Groups<string>();
+  readonly #used = new Map<string, readonly string[]>();
+
+  users(gateway: string): ReadonlySet<string> {
+    return this.#users.of(gateway);
+  }
+
+  record(source: string, used: ReadonlySet<string>): void {
+    for (const key of this.#used.get(source) ?? []) if (!used.has(key)) this.#users.remove(key, source);
+    for (const key of used) this.#users.add(key, source);
+    if (used.size > 0) this.#used.set(source, [...used]);
+    else this.#used.delete(source);
+  }
+}
+
+export const inheritedAnnotations = [names.TRAFFIC_DISTRIBUTION, names.USE_WAYPOINT_CANARY_WEIGHT] as const;

@@ -1,0 +1,34 @@
+/** Labels and annotations that the translation reads (control-plane facts §1.1, §2.3, §3.1). They are Istio's and Kubernetes' interface. */
+
+export const REDIRECTION = 'ambient.istio.io/redirection';
+export const TUNNEL = 'networking.istio.io/tunnel';
+export const INBOUND_BINDING = 'ambient.istio.io/waypoint-inbound-binding';
+export const DRY_RUN = 'istio.io/dry-run';
+
+export const USE_WAYPOINT = 'istio.io/use-waypoint';
+export const USE_WAYPOINT_NAMESPACE = 'istio.io/use-waypoint-namespace';
+export const USE_WAYPOINT_CANARY = 'istio.io/use-waypoint-canary';
+export const USE_WAYPOINT_CANARY_NAMESPACE = 'istio.io/use-waypoint-canary-namespace';
+export const USE_WAYPOINT_CANARY_WEIGHT = 'istio.io/use-waypoint-canary-weight';
+export const INGRESS_USE_WAYPOINT = 'istio.io/ingress-use-waypoint';
+export const WAYPOINT_FOR = 'istio.io/waypoint-for';
+
+export const GATEWAY_NAME = 'gateway.networking.k8s.io/gateway-name';
+export const GATEWAY_MANAGED = 'gateway.istio.io/managed';
+
+export const TRAFFIC_DISTRIBUTION = 'networking.istio.io/traffic-distribution';
+export const ENABLE_AUTO_ALLOCATE_IP = 'networking.istio.io/enable-autoallocate-ip';
+export const NETWORK = 'topology.istio.io/network';
+export const SERVICE_NAME = 'kubernetes.io/service-name';
+
+export const WORKLOAD_NAME = 'service.istio.io/workload-name';
+export const CANONICAL_NAME = 'service.istio.io/canonical-name';
+export const CANONICAL_REVISION = 'service.istio.io/canonical-revision';
+export const AUTO_REGISTRATION_GROUP = 'istio.io/autoRegistrationGroup';
+
+export const REGION = 'topology.kubernetes.io/region';
+export const ZONE = 'topology.kubernetes.io/zone';
+export const SUBZONE = 'topology.istio.io/subzone';
+
+/** What waypoints and their Services are found by: the port on which HBONE is spoken, whatever a listener says. */
+export const HBONE_PORT = 15008;

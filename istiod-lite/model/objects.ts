@@ -1,0 +1,94 @@
+/**
+ * Reading Kubernetes objects that anybody may have written. Nothing here throws: what has the wrong type reads as absent, and whoever
+ * needs it says so to the object's report.
+ */
+
+export type Labels = Readonly<Record<string, string>>;
+
+/** Takes a sentence about the object that is being read. */
+export type Report = (message: string) => void;
+
+export interface ObjectMeta {
+  /** Empty for objects of the cluster. */
+  readonly namespace: string;
+  readonly name: string;
+  readonly uid: string;
+  readonly labels: Labels;
+  readonly annotations: Labels;
+  /** RFC 3339 as the API server wrote it, so that text order is time order; empty where it is missing. */
+  readonly createdAt: string;
+  readonly generation: number;
+}
+
+const NONE: Labels = Object.freeze({});
+
+/** @returns undefined where there is no name, without which an object cannot be anything */
+export function readMeta(object: unknown): ObjectMeta | undefined {
+  const meta = at(object, 'metadata');
+  const name = text(at(meta, 'name'));
+  if (name === '') return undefined;
+  return {
+    namespace: text(at(meta, 'namespace')),
+    name,
+    uid: text(at(meta, 'uid')),
+    labels: textMap(at(meta, 'labels')),
+    annotations: textMap(at(meta, 'annotations')),
+    createdAt: text(at(meta, 'creationTimestamp')),
+    generation: whole(at(meta, 'generation')) ?? 0,
+  };
+}
+
+/** `namespace/name`, or `name` alone for objects of the cluster. */
+export const objectKey = ({ namespace, name }: { namespace: string; name: string }): string =>
+  namespace === '' ? name : `${namespace}/${name}`;
+
+export const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+/** The value at the end of a path of field names; undefined as soon as one is missing. */
+export function at(value: unknown, ...path: readonly string[]): unknown {
+  let here = value;
+  for (const field of path) {
+    if (!isRecord(here) || !Object.hasOwn(here, field)) return undefined;
+    here = here[field];
+  }
+  return here;
+}
+
+export const text = (value: unknown): string => (typeof value === 'string' ? value : '');
+
+export const list = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
+
+export const records = (value: unknown): readonly Record<string, unknown>[] => list(value).filter(isRecord);
+
+export const texts = (value: unknown): readonly string[] => list(value).filter((item) => typeof item === 'string');
+
+export const whole = (value: unknown): number | undefined => (typeof value === 'number' && Number.isSafeInteger(value) ? value : undefined);
+
+/** A port as objects write it: a number, or the same in digits. */
+export function portOf(value: unknown): number | undefined {
+  const number = typeof value === 'string' && /^\d{1,5}$/.test(value) ? Number(value) : whole(value);
+  return number !== undefined && number >= 1 && number <= 65535 ? number : undefined;
+}
+
+/** The map itself where every value is text, else a copy without the others. */
+export function textMap(value: unknown): Labels {
+  if (!isRecord(value)) return NONE;
+  const entries = Object.entries(value);
+  if (entries.length === 0) return NONE;
+  const good = entries.filter((entry): entry is [string, string] => typeof entry[1] === 'string');
+  return good.length === entries.length ? (value as Labels) : Object.fromEntries(good);
+}
+
+/** The given keys only, so that a kept slice does not keep `last-applied-configuration` alive. */
+export function pick(labels: Labels, keys: readonly string[]): Labels {
+  const found = keys.filter((key) => Object.hasOwn(labels, key));
+  return found.length === 0 ? NONE : Object.fromEntries(found.map((key) => [key, labels[key] ?? '']));
+}
+
+/** Booleans in annotations, with the spellings of Go's strconv.ParseBool, which Istio uses for them. */
+export function annotationFlag(value: string | undefined): boolean | undefined {
+  if (value === undefined) return undefined;
+  if (['1', 't', 'T', 'TRUE', 'true', 'True'].includes(value)) return true;
+  return ['0', 'f', 'F', 'FALSE', 'false', 'False'].includes(value) ? false : undefined;
+}

@@ -1,0 +1,76 @@
+/** Which conditions users' objects show, which they should, and what there is to write about the difference. */
+import {
+  type Condition,
+  conditionsToWrite,
+  fieldManagers,
+  type ReportedKind,
+  readConditions,
+  type StatusWrite,
+  sameCondition,
+} from './conditions.ts';
+import { statusPath, watchedKinds } from './watched-kinds.ts';
+
+interface Entry {
+  readonly shown: readonly Condition[];
+  wanted: readonly Condition[];
+  /** What was last handed out for writing and has not been seen on the object yet. */
+  written: readonly Condition[] | undefined;
+}
+
+export class StatusTable {
+  readonly #entries = new Map<string, Entry>();
+  readonly #pending = new Set<string>();
+
+  /** Takes the conditions that the object shows now; a write that has arrived, or that somebody undid, is forgotten. */
+  observe(kind: ReportedKind, key: string, object: unknown): void {
+    const id = `${kind}/${key}`;
+    const shown = readConditions(kind, object);
+    const entry = this.#entries.get(id);
+    if (entry && sameList(entry.shown, shown)) return;
+    this.#entries.set(id, { shown, wanted: entry?.wanted ?? [], written: undefined });
+    this.#pending.add(id);
+  }
+
+  forget(kind: ReportedKind, key: string): void {
+    this.#entries.delete(`${kind}/${key}`);
+    this.#pending.delete(`${kind}/${key}`);
+  }
+
+  want(kind: ReportedKind, key: string, conditions: readonly Condition[]): void {
+    const id = `${kind}/${key}`;
+    const entry = this.#entries.get(id);
+    if (!entry) return;
+    entry.wanted = conditions;
+    this.#pending.add(id);
+  }
+
+  take(): StatusWrite[] {
+    const writes: StatusWrite[] = [];
+    for (const id of this.#pending) {
+      const entry = this.#entries.get(id);
+      if (!entry) continue;
+      const conditions = conditionsToWrite(entry.shown, entry.wanted);
+      if (!conditions || (entry.written && sameList(entry.written, conditions))) continue;
+      entry.written = conditions;
+      writes.push(statusWrite(id, conditions));
+    }
+    this.#pending.clear();
+    return writes;
+  }
+}
+
+function statusWrite(id: string, conditions: readonly Condition[]): StatusWrite {
+  const [kind, namespace = '', name = ''] = id.split('/') as [ReportedKind, string?, string?];
+  return {
+    kind,
+    apiVersion: watchedKinds[kind].apiVersion,
+    path: statusPath(kind, namespace, name),
+    namespace,
+    name,
+    fieldManager: fieldManagers[kind],
+    conditions,
+  };
+}
+
+const sameList = (a: readonly Condition[], b: readonly Condition[]): boolean =>
+  a.length === b.length && a.every((condition) => b.some((other) => sameCondition(condition, other)));

@@ -1,0 +1,53 @@
+/** The kinds of Kubernetes objects that the translation is made from. */
+
+export interface WatchedKind {
+  readonly kind: string;
+  /** As in `apiVersion`. */
+  readonly apiVersion: string;
+  /** List and watch path over all namespaces. */
+  readonly path: string;
+  /** The type may be missing from the cluster (its CustomResourceDefinition is not installed); that means: no such objects. */
+  readonly optional: boolean;
+  /** Whether objects live in namespaces. */
+  readonly namespaced: boolean;
+}
+
+const core = (kind: string, resource: string, namespaced = true): WatchedKind => ({
+  kind,
+  apiVersion: 'v1',
+  path: `/api/v1/${resource}`,
+  optional: false,
+  namespaced,
+});
+
+const grouped = (kind: string, apiVersion: string, resource: string, o: { optional: boolean; namespaced?: boolean }): WatchedKind => ({
+  kind,
+  apiVersion,
+  path: `/apis/${apiVersion}/${resource}`,
+  optional: o.optional,
+  namespaced: o.namespaced ?? true,
+});
+
+export const watchedKinds = {
+  Namespace: core('Namespace', 'namespaces', false),
+  Node: core('Node', 'nodes', false),
+  Pod: core('Pod', 'pods'),
+  Service: core('Service', 'services'),
+  EndpointSlice: grouped('EndpointSlice', 'discovery.k8s.io/v1', 'endpointslices', { optional: false }),
+  AuthorizationPolicy: grouped('AuthorizationPolicy', 'security.istio.io/v1', 'authorizationpolicies', { optional: true }),
+  PeerAuthentication: grouped('PeerAuthentication', 'security.istio.io/v1', 'peerauthentications', { optional: true }),
+  ServiceEntry: grouped('ServiceEntry', 'networking.istio.io/v1', 'serviceentries', { optional: true }),
+  WorkloadEntry: grouped('WorkloadEntry', 'networking.istio.io/v1', 'workloadentries', { optional: true }),
+  Gateway: grouped('Gateway', 'gateway.networking.k8s.io/v1', 'gateways', { optional: true }),
+  GatewayClass: grouped('GatewayClass', 'gateway.networking.k8s.io/v1', 'gatewayclasses', { optional: true, namespaced: false }),
+} as const satisfies Record<string, WatchedKind>;
+
+export type WatchedKindName = keyof typeof watchedKinds;
+
+/** `/api/v1/namespaces/shop/services/web/status` */
+export function statusPath(kind: WatchedKindName, namespace: string, name: string): string {
+  const { path, namespaced } = watchedKinds[kind];
+  const slash = path.lastIndexOf('/');
+  const scope = namespaced ? `${path.slice(0, slash)}/namespaces/${namespace}` : path.slice(0, slash);
+  return `${scope}${path.slice(slash)}/${name}/status`;
+}

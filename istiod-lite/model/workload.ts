@@ -1,0 +1,81 @@
+/** What every kind of workload has in common, whichever object it was made from (control-plane facts §2.3, §2.5). */
+import {
+  type ApplicationTunnel,
+  type GatewayAddress,
+  type Locality,
+  NetworkMode,
+  type PortList,
+  TunnelProtocol,
+  type Workload,
+  WorkloadStatus,
+  WorkloadType,
+} from '../../common/codec/gen/workload.ts';
+import { type MeshModelConfig, sentTrustDomain } from './config.ts';
+import { type MeshService, serviceKeyOf } from './mesh-service.ts';
+import * as names from './names.ts';
+import type { Labels } from './objects.ts';
+import type { Port } from '../../common/codec/gen/workload.ts';
+
+/** What other objects add to a workload. */
+export interface Surroundings {
+  /** Published services that this workload is an endpoint of. */
+  readonly services: readonly MeshService[];
+  /** `namespace/name` of the selecting policies. */
+  readonly policies: readonly string[];
+  readonly waypoint: GatewayAddress | undefined;
+  readonly applicationTunnel: ApplicationTunnel | undefined;
+  readonly networkGateway: GatewayAddress | undefined;
+}
+
+export const ALONE: Surroundings = {
+  services: [],
+  policies: [],
+  waypoint: undefined,
+  applicationTunnel: undefined,
+  networkGateway: undefined,
+};
+
+/** A workload with nothing but its mesh-wide fields; the caller fills in its own. */
+export function blankWorkload(config: MeshModelConfig, surroundings: Surroundings): Workload {
+  return {
+    name: '',
+    namespace: '',
+    addresses: [],
+    network: config.network,
+    tunnelProtocol: TunnelProtocol.NONE,
+    trustDomain: sentTrustDomain(config),
+    serviceAccount: '',
+    waypoint: surroundings.waypoint,
+    node: '',
+    canonicalName: '',
+    canonicalRevision: '',
+    workloadType: WorkloadType.POD,
+    workloadName: '',
+    nativeTunnel: false,
+    authorizationPolicies: [...surroundings.policies],
+    status: WorkloadStatus.HEALTHY,
+    clusterId: config.clusterId,
+    networkGateway: surroundings.networkGateway,
+    uid: '',
+    hostname: '',
+    services: {},
+    applicationTunnel: surroundings.applicationTunnel,
+    locality: undefined,
+    networkMode: NetworkMode.STANDARD,
+    extensions: [],
+    capacity: undefined,
+  };
+}
+
+/** Sorted by name: equal inputs must give equal bytes, whatever the order in which objects came. */
+export function servicePorts(services: readonly MeshService[], ports: (service: MeshService) => Port[]): Record<string, PortList> {
+  const sorted = services.map((service) => [serviceKeyOf(service), service] as const).sort(([a], [b]) => (a < b ? -1 : 1));
+  return Object.fromEntries(sorted.map(([key, service]) => [key, { ports: ports(service) }]));
+}
+
+/** Whether the workload ends HBONE tunnels by itself. */
+export const endsTunnels = (labels: Labels): boolean => (labels[names.TUNNEL] ?? '').split(',').includes('http');
+
+export function localityOf(region: string, zone: string, subzone: string): Locality | undefined {
+  return region === '' && zone === '' && subzone === '' ? undefined : { region, zone, subzone };
+}
