@@ -14,14 +14,7 @@ import { Inputs, inheritedAnnotations, type ServiceSource } from './inputs.ts';
 import type { MeshService } from './mesh-service.ts';
 import * as names from './names.ts';
 import { type Labels, objectKey, pick, readMeta, type Report } from './objects.ts';
-import {
-  convertedName,
-  convertPorts,
-  peerAuthenticationReference,
-  readPeerAuthentication,
-  STATIC_STRICT,
-  staticStrict,
-} from './peer-authentication.ts';
+import { convertPorts, peerAuthenticationReference, readPeerAuthentication, STATIC_STRICT, staticStrict } from './peer-authentication.ts';
 import { podWorkload, readPod } from './pod.ts';
 import { type Problem, ProblemList } from './problems.ts';
 import {
@@ -93,7 +86,9 @@ export class MeshIndex {
     for (const [hostname, namespaces] of stale.hostnames)
       this.#guard(`hostname ${hostname}`, () => this.#remakeHostname(hostname, namespaces));
     stale.hostnames.clear();
-    drain(stale.workloads, (source) => this.#guard(source, () => this.#remakeWorkloads(source)));
+    drain(stale.workloads, (source) =>
+      this.#guard(source, () => this.#publish(this.#addresses, source, this.#workloads(source).map(workloadResource))),
+    );
     drain(stale.peerAuthentications, (key) => this.#remakePeerAuthentication(key));
     return {
       address: this.#addresses.take(),
@@ -268,15 +263,6 @@ export class MeshIndex {
     this.#addresses.set(serviceResource(message));
   }
 
-  #remakeWorkloads(source: string): void {
-    const made = this.#workloads(source).map(workloadResource);
-    const present = new Set(made.map(({ name }) => name));
-    for (const name of this.#made.get(source) ?? []) if (!present.has(name)) this.#addresses.delete(name);
-    for (const resource of made) this.#addresses.set(resource);
-    if (made.length > 0) this.#made.set(source, [...present]);
-    else this.#made.delete(source);
-  }
-
   #workloads(source: string): Workload[] {
     const slash = source.indexOf('/');
     const key = source.slice(slash + 1);
@@ -402,12 +388,21 @@ export class MeshIndex {
   #remakePeerAuthentication(key: string): void {
     const { peerAuthentications } = this.#inputs;
     const { rootNamespace } = this.#config;
+    const source = `PeerAuthentication/${key}`;
     const peer = peerAuthentications.get(key);
     const converted = peer && peer.namespace !== rootNamespace ? convertPorts(peer, this.#inputs.namespaceMode(peer.namespace)) : undefined;
-    if (converted) this.#authorizations.set(authorizationResource(converted));
-    else this.#authorizations.delete(convertedResource(key));
+    this.#publish(this.#authorizations, source, converted ? [authorizationResource(converted)] : []);
     if (peerAuthentications.size > 0) this.#authorizations.set(authorizationResource(staticStrict(rootNamespace)));
     else this.#authorizations.delete(`${rootNamespace}/${STATIC_STRICT}`);
+  }
+
+  /** Replaces what a source made before. */
+  #publish(table: ResourceTable, source: string, made: readonly Resource[]): void {
+    const present = made.map(({ name }) => name);
+    for (const name of this.#made.get(source) ?? []) if (!present.includes(name)) table.delete(name);
+    for (const resource of made) table.set(resource);
+    if (made.length > 0) this.#made.set(source, present);
+    else this.#made.delete(source);
   }
 
   /** One object that breaks the translation must not keep the others from being translated; what it was before stays published. */
@@ -434,11 +429,6 @@ interface WorkloadMember {
 function drain<T>(set: Set<T>, visit: (item: T) => void): void {
   for (const item of set) visit(item);
   set.clear();
-}
-
-function convertedResource(key: string): string {
-  const slash = key.indexOf('/');
-  return `${key.slice(0, slash)}/${convertedName(key.slice(slash + 1))}`;
 }
 
 function namespaceWords(object: unknown): BindingWords {

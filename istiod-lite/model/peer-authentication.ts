@@ -64,7 +64,7 @@ export function peerAuthenticationReference(
   return effectiveMode(own?.mode, inherited) === 'STRICT' ? `${rootNamespace}/${STATIC_STRICT}` : undefined;
 }
 
-export const convertedName = (name: string): string => `converted_peer_authentication_${name}`;
+const convertedName = (name: string): string => `converted_peer_authentication_${name}`;
 
 const convertedKey = ({ namespace, name }: PeerAuthentication): string => `${namespace}/${convertedName(name)}`;
 

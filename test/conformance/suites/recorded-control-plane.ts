@@ -1,0 +1,146 @@
+/**
+ * Whole cluster states, and what the real istiod published to ztunnel and wrote into statuses for each. Two differences are on purpose
+ * (design decision 13) and are applied to the expectation: a DENY about HTTP alone denies its L4 part, and an absent waypoint refuses.
+ */
+import { isDeepStrictEqual } from 'node:util';
+import { type Condition, type ReportedKind, ownedConditions, readConditions } from '../../../istiod-lite/model/conditions.ts';
+import { MeshIndex } from '../../../istiod-lite/model/index.ts';
+import { type WatchedKindName, watchedKinds } from '../../../istiod-lite/model/watched-kinds.ts';
+import { type ConfigDump, configDump, sortDump } from '../../support/config-dump.ts';
+import { ABSENT_WAYPOINT_RULE, denyWithoutEmptyClauses } from '../../support/conformance-rules.ts';
+import { attempt, type CaseResult, type Cases, type Suite } from '../suite.ts';
+
+interface ClusterObject {
+  readonly kind: string;
+  readonly metadata: { readonly name: string; readonly namespace?: string; readonly labels?: Record<string, string> };
+  readonly status?: { readonly conditions?: readonly { readonly type: string }[] };
+}
+
+interface RecordedCase {
+  readonly cluster: readonly ClusterObject[];
+  readonly ztunnel: ConfigDump;
+}
+
+const FOLDER = 'recorded/control-plane';
+
+const config = {
+  clusterId: 'Kubernetes',
+  domain: 'cluster.local',
+  rootNamespace: 'istio-system',
+  trustDomain: 'cluster.local',
+  network: '',
+};
+
+export const suite: Suite = {
+  suite: FOLDER,
+  *run(cases: Cases): Iterable<CaseResult> {
+    for (const file of cases.list(FOLDER)) {
+      if (!file.endsWith('.json')) continue;
+      const stem = file.slice(0, -5);
+      yield attempt(stem, () => runCase(stem, JSON.parse(cases.read(`${FOLDER}/${file}`))));
+      const unbuilt = writtenByOthers(JSON.parse(cases.read(`${FOLDER}/${file}`)));
+      if (unbuilt.length > 0) {
+        const reason = `istiod-lite writes no status yet for ${unbuilt.join(', ')}, and deploys no waypoints`;
+        yield { case: `${stem}/gateways, routes and targeted policies`, verdict: 'skip', reason };
+      }
+    }
+  },
+};
+
+function runCase(name: string, { cluster, ztunnel }: RecordedCase): CaseResult {
+  const index = new MeshIndex(config);
+  for (const object of cluster)
+    if (isWatched(object.kind)) index.apply({ type: 'added', kind: object.kind, object: withoutOurConditions(object) });
+  const { statuses } = index.flush();
+  const actual = configDump(index.addresses(), index.authorizations());
+  const rules = new Set<string>();
+  const expected = sortDump(applyRules(ztunnel, cluster, rules));
+  for (const part of ['workloads', 'services', 'policies'] as const) {
+    const difference = firstDifference(actual[part], expected[part]);
+    if (difference) return { case: name, verdict: 'fail', reason: `${part}: ${difference}` };
+  }
+  const written = Object.fromEntries(
+    statuses.map(({ kind, namespace, name: object, conditions }) => [`${kind} ${namespace}/${object}`, plain(conditions)]),
+  );
+  const shown = expectedConditions(cluster);
+  const difference = firstDifference(written, shown);
+  if (difference) return { case: name, verdict: 'fail', reason: `conditions: ${difference}` };
+  return { case: name, verdict: 'pass', reason: [...rules].map((rule) => `differs: ${rule}`).join('; ') };
+}
+
+const isWatched = (kind: string): kind is WatchedKindName => Object.hasOwn(watchedKinds, kind);
+
+const isReported = (kind: string): kind is ReportedKind => Object.hasOwn(ownedConditions, kind);
+
+/** As the object was before the control plane saw it, so that everything there is to say is said. */
+function withoutOurConditions(object: ClusterObject): ClusterObject {
+  const { kind } = object;
+  if (!isReported(kind) || !object.status?.conditions) return object;
+  const conditions = object.status.conditions.filter(({ type }) => !ownedConditions[kind].includes(type));
+  return { ...object, status: { ...object.status, conditions } };
+}
+
+/** Type, status and reason; the words are each control plane's own. */
+const plain = (conditions: readonly Condition[]) => conditions.map(({ type, status, reason }) => `${type}=${status} ${reason}`).sort();
+
+function expectedConditions(cluster: readonly ClusterObject[]): Record<string, string[]> {
+  return Object.fromEntries(
+    cluster.flatMap((object) => {
+      if (!isReported(object.kind)) return [];
+      const conditions = plain(readConditions(object.kind, object));
+      return conditions.length > 0 ? [[`${object.kind} ${object.metadata.namespace}/${object.metadata.name}`, conditions]] : [];
+    }),
+  );
+}
+
+/** Kinds with conditions that the real istiod wrote and we do not write. */
+function writtenByOthers({ cluster }: RecordedCase): string[] {
+  const kinds = cluster
+    .filter(({ kind, status }) => {
+      const conditions = status?.conditions ?? [];
+      if (kind === 'Gateway' || kind.endsWith('Route')) return true;
+      return conditions.some(({ type }) => type === 'WaypointAccepted');
+    })
+    .map(({ kind }) => kind);
+  return [...new Set(kinds)].sort();
+}
+
+function applyRules(recorded: ConfigDump, cluster: readonly ClusterObject[], rules: Set<string>): ConfigDump {
+  return {
+    workloads: recorded.workloads,
+    policies: recorded.policies.map((policy) => denyWithoutEmptyClauses(policy, rules)),
+    services: recorded.services.map((service) => absentWaypoint(service, cluster, rules)),
+  };
+}
+
+/** Services and ServiceEntries whose own label names a Gateway that has no address. */
+function absentWaypoint(service: Record<string, unknown>, cluster: readonly ClusterObject[], rules: Set<string>): Record<string, unknown> {
+  const object = cluster.find(
+    ({ kind, metadata }) =>
+      (kind === 'Service' || kind === 'ServiceEntry') && metadata.name === service.name && metadata.namespace === service.namespace,
+  );
+  const condition =
+    object && isReported(object.kind)
+      ? readConditions(object.kind, object).find(({ reason }) => reason === 'WaypointIsNotReady')
+      : undefined;
+  const labels = object?.metadata.labels ?? {};
+  const name = labels['istio.io/use-waypoint'];
+  if (!condition || !name) return service;
+  const namespace = labels['istio.io/use-waypoint-namespace'] ?? service.namespace;
+  rules.add(ABSENT_WAYPOINT_RULE);
+  return { ...service, waypoint: { destination: `${namespace}/${name}.${namespace}.svc.cluster.local`, hboneMtlsPort: 15008 } };
+}
+
+/** Path and values of the first place where two values are not the same; undefined where they are. */
+function firstDifference(actual: unknown, expected: unknown, path = ''): string | undefined {
+  if (isDeepStrictEqual(actual, expected)) return undefined;
+  if (isObject(actual) && isObject(expected)) {
+    for (const key of new Set([...Object.keys(expected), ...Object.keys(actual)])) {
+      const difference = firstDifference(actual[key], expected[key], `${path}.${key}`);
+      if (difference) return difference;
+    }
+  }
+  return `${path}: expected ${JSON.stringify(expected)}, got ${JSON.stringify(actual)}`;
+}
+
+const isObject = (value: unknown): value is Record<string, unknown> => value !== null && typeof value === 'object';
