@@ -1,7 +1,42 @@
 /** Every implementation of MeshView that a test of decisions should hold for. */
-import type { MeshView } from '../../common/decision/mesh-view.ts';
+import type { MeshView, Policy, Service, Workload } from '../../common/decision/mesh-view.ts';
+import { policyKey, serviceKey } from '../../common/decision/mesh-view.ts';
+import { encodePolicy, encodeService, encodeWorkload } from '../../ztunnel/state/encode.ts';
+import { MeshStateReader } from '../../ztunnel/state/reader.ts';
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE, MeshStateWriter, type StatePush } from '../../ztunnel/state/writer.ts';
 import { type MeshContents, PlainMesh } from './plain-mesh.ts';
 
 export const meshes: Readonly<Record<string, (contents: MeshContents) => MeshView>> = {
   plain: (contents) => new PlainMesh(contents),
+  packed: (contents) => packedMesh(contents).reader,
 };
+
+/** A writer with these contents, and a reader of it. */
+export function packedMesh({ workloads = [], services = [], policies = [] }: MeshContents = {}): {
+  writer: MeshStateWriter;
+  reader: MeshStateReader;
+} {
+  const writer = new MeshStateWriter({ seed: 1, maxBytes: 64 << 20 });
+  writer.apply(addressPush({ workloads, services }));
+  writer.apply(policyPush(policies));
+  return { writer, reader: new MeshStateReader(writer.shared) };
+}
+
+export const addressPush = (contents: {
+  workloads?: readonly Workload[];
+  services?: readonly Service[];
+  removed?: readonly string[];
+}): StatePush => ({
+  typeUrl: ADDRESS_TYPE,
+  resources: [
+    ...(contents.workloads ?? []).map((workload) => ({ name: workload.uid, version: 'v1', bytes: encodeWorkload(workload) })),
+    ...(contents.services ?? []).map((service) => ({ name: serviceKey(service), version: 'v1', bytes: encodeService(service) })),
+  ],
+  removed: contents.removed ?? [],
+});
+
+export const policyPush = (policies: readonly Policy[], removed: readonly string[] = []): StatePush => ({
+  typeUrl: AUTHORIZATION_TYPE,
+  resources: policies.map((policy) => ({ name: policyKey(policy), version: '', bytes: encodePolicy(policy) })),
+  removed,
+});

@@ -1,0 +1,246 @@
+/**
+ * MeshView over packed memory: finds blocks by key, decodes what it finds, and remembers a bounded number of decoded objects. Which picture
+ * of the mesh it looks at is up to whoever owns it (reader.ts, writer.ts); within one picture its answers never change.
+ */
+import { type IpAddress, ipBytes, maskBytes } from '../../common/base/address.ts';
+import {
+  type Endpoint,
+  type MeshView,
+  type Policy,
+  policyKey,
+  type Service,
+  serviceKey,
+  type Workload,
+} from '../../common/decision/mesh-view.ts';
+import { type ArenaView, type BlockRef, kinds } from './arena.ts';
+import { BlockCache } from './block-cache.ts';
+import { decodeAddress, decodePolicy } from './decode.ts';
+import { hashRange, hashText, type KeyKind, keyKinds } from './hash.ts';
+import { scanIndex } from './index-table.ts';
+import { listItem, listItems, listKey, listLength, type Root, resourceBytes } from './records.ts';
+
+export interface PackedViewOptions {
+  readonly arena: ArenaView;
+  readonly seed: number;
+  readonly root: Root;
+  /** Name of the node that we run on: a pod is looked for here first. */
+  readonly node?: string | undefined;
+  /** Decoded objects kept, of each kind. */
+  readonly cacheEntries?: number | undefined;
+}
+
+// A workload decodes to about 1.5 KB of objects, so a worker keeps about 3 MB of them.
+const DEFAULT_CACHE_ENTRIES = 2048;
+
+export class PackedView implements MeshView {
+  protected readonly arena: ArenaView;
+  protected root: Root;
+  readonly #seed: number;
+  readonly #node: string | undefined;
+  readonly #workloads: BlockCache<Workload>;
+  readonly #services: BlockCache<Service>;
+  readonly #policies: BlockCache<Policy>;
+  readonly #endpoints: BlockCache<readonly Endpoint[]>;
+  readonly #policyLists: BlockCache<readonly Policy[]>;
+
+  constructor({ arena, seed, root, node, cacheEntries = DEFAULT_CACHE_ENTRIES }: PackedViewOptions) {
+    this.arena = arena;
+    this.root = root;
+    this.#seed = seed;
+    this.#node = node;
+    this.#workloads = new BlockCache(arena, cacheEntries);
+    this.#services = new BlockCache(arena, cacheEntries);
+    this.#policies = new BlockCache(arena, cacheEntries);
+    this.#endpoints = new BlockCache(arena, Math.ceil(cacheEntries / 16));
+    this.#policyLists = new BlockCache(arena, Math.ceil(cacheEntries / 16));
+  }
+
+  get counts(): { readonly workloads: number; readonly services: number; readonly policies: number } {
+    const { workloads, services, policies } = this.root;
+    return { workloads, services, policies };
+  }
+
+  workloadByUid(uid: string): Workload | undefined {
+    return this.#findWorkloads(keyKinds.workloadUid, uid, '', (w) => w.uid === uid)[0];
+  }
+
+  workloadByAddress(network: string, ip: IpAddress): Workload | undefined {
+    const claimants = this.#findWorkloads(
+      keyKinds.workloadAddress,
+      network,
+      ip,
+      (w) => !w.hostNetwork && w.network === network && w.addresses.includes(ip),
+    );
+    return bestOf(claimants, (w) => (isPod(w) ? 2 : 0) + (w.protocol === 'HBONE' ? 1 : 0));
+  }
+
+  workloadByPod(pod: { name: string; namespace: string; serviceAccount: string }): Workload | undefined {
+    const { name, namespace, serviceAccount } = pod;
+    const found = this.#findWorkloads(
+      keyKinds.workloadPod,
+      namespace,
+      name,
+      (w) => w.name === name && w.namespace === namespace && w.serviceAccount === serviceAccount,
+    );
+    // Clusters that share a mesh may have pods of one name; the node agent speaks of the one that is here.
+    return bestOf(found, (w) => (this.#node !== undefined && w.node === this.#node ? 2 : 0) + (isPod(w) ? 1 : 0));
+  }
+
+  workloadByHostname(namespace: string, hostname: string): Workload | undefined {
+    if (hostname === '') return undefined;
+    const found = this.#findWorkloads(
+      keyKinds.workloadHostname,
+      namespace,
+      hostname,
+      (w) => w.namespace === namespace && w.hostname === hostname,
+    );
+    return found.at(-1);
+  }
+
+  serviceByKey(namespace: string, hostname: string): Service | undefined {
+    const key = `${namespace}/${hostname}`;
+    return this.#findServices(hashText(this.#seed, keyKinds.service, key), (s) => serviceKey(s) === key)[0];
+  }
+
+  servicesByAddress(network: string, ip: IpAddress): readonly Service[] {
+    const exact = this.#findServices(hashText(this.#seed, keyKinds.serviceAddress, network, ip), (s) =>
+      s.addresses.some((address) => address.network === network && address.ip === ip),
+    );
+    const { prefixes4, prefixes6 } = this.root;
+    const prefixes = ip.includes(':') ? prefixes6 : prefixes4;
+    if (prefixes.every((word) => word === 0)) return exact;
+    const bytes = ipBytes(ip);
+    return bytes ? [...exact, ...this.#servicesByRange(network, bytes, prefixes, exact)] : exact;
+  }
+
+  servicesByHostname(hostname: string): readonly Service[] {
+    return this.#findServices(hashText(this.#seed, keyKinds.serviceHostname, hostname), (s) => s.hostname === hostname);
+  }
+
+  endpoints(service: Service): readonly Endpoint[] {
+    const key = serviceKey(service);
+    const list = this.#findList(keyKinds.endpoints, key);
+    if (list === 0) return [];
+    const all = this.#endpoints.get(list, () => this.#decodeEndpoints(list, key));
+    return service.loadBalancing.allowUnhealthy ? all : all.filter(({ workload }) => workload.healthy);
+  }
+
+  policyByKey(key: string): Policy | undefined {
+    let found: Policy | undefined;
+    this.#scan(keyKinds.policy, key, '', (ref) => {
+      const policy = this.#policyAt(ref);
+      if (policy && policyKey(policy) === key) found = policy;
+      return found !== undefined;
+    });
+    return found;
+  }
+
+  globalPolicies(): readonly Policy[] {
+    return this.#policyList(GLOBAL_POLICIES);
+  }
+
+  namespacePolicies(namespace: string): readonly Policy[] {
+    return this.#policyList(namespacePoliciesKey(namespace));
+  }
+
+  #decodeEndpoints(list: BlockRef, key: string): readonly Endpoint[] {
+    const endpoints: Endpoint[] = [];
+    for (let i = 0; i < listLength(this.arena, list); i++) {
+      const workload = this.#workloadAt(listItem(this.arena, list, i));
+      const ports = workload?.services.get(key);
+      if (workload && ports) endpoints.push({ workload, ports });
+    }
+    return endpoints;
+  }
+
+  #policyList(key: string): readonly Policy[] {
+    const list = this.#findList(keyKinds.namespacePolicies, key);
+    if (list === 0) return [];
+    return this.#policyLists.get(list, () => listItems(this.arena, list).flatMap((ref) => this.#policyAt(ref) ?? []));
+  }
+
+  #findList(kind: KeyKind, key: string): BlockRef {
+    let found = 0;
+    this.#scan(kind, key, '', (ref) => {
+      if (this.arena.kind(ref) === kinds.list && listKey(this.arena, ref) === key) found = ref;
+      return found !== 0;
+    });
+    return found;
+  }
+
+  /** Those that the key's hash leads to and that really have it, the oldest first. */
+  #findWorkloads(kind: KeyKind, first: string, second: string, holds: (workload: Workload) => boolean): Workload[] {
+    const found: { serial: number; workload: Workload }[] = [];
+    this.#scan(kind, first, second, (ref) => {
+      const workload = this.#workloadAt(ref);
+      if (workload && holds(workload)) found.push({ serial: this.arena.serial(ref), workload });
+      return false;
+    });
+    return unique(found.sort((a, b) => a.serial - b.serial).map(({ workload }) => workload));
+  }
+
+  #findServices(hash: number, holds: (service: Service) => boolean): Service[] {
+    const found: { serial: number; service: Service }[] = [];
+    scanIndex(this.arena, this.root, hash, (ref) => {
+      const service = this.#serviceAt(ref);
+      if (service && holds(service)) found.push({ serial: this.arena.serial(ref), service });
+      return false;
+    });
+    return unique(found.sort((a, b) => a.serial - b.serial).map(({ service }) => service));
+  }
+
+  #servicesByRange(network: string, bytes: Uint8Array, prefixes: Uint32Array, exact: readonly Service[]): Service[] {
+    const found: Service[] = [];
+    for (let length = bytes.length * 8; length >= 0; length--) {
+      if (((prefixes[length >>> 5] ?? 0) & (1 << (length & 31))) === 0) continue;
+      const masked = maskBytes(bytes, length);
+      const matching = this.#findServices(hashRange(this.#seed, network, masked, length), (s) =>
+        s.ranges.some(
+          (range) => range.network === network && range.cidr.length === length && Buffer.compare(range.cidr.bytes, masked) === 0,
+        ),
+      );
+      found.push(...matching);
+    }
+    return unique(found).filter((service) => !exact.includes(service));
+  }
+
+  #scan(kind: KeyKind, first: string, second: string, visit: (ref: BlockRef) => boolean): void {
+    scanIndex(this.arena, this.root, hashText(this.#seed, kind, first, second), visit);
+  }
+
+  #workloadAt(ref: BlockRef): Workload | undefined {
+    if (this.arena.kind(ref) !== kinds.workload) return undefined;
+    return this.#workloads.get(ref, () => {
+      const decoded = decodeAddress(resourceBytes(this.arena, ref));
+      if ('workload' in decoded) return decoded.workload;
+      throw new Error('a block of kind workload holds a service');
+    });
+  }
+
+  #serviceAt(ref: BlockRef): Service | undefined {
+    if (this.arena.kind(ref) !== kinds.service) return undefined;
+    return this.#services.get(ref, () => {
+      const decoded = decodeAddress(resourceBytes(this.arena, ref));
+      if ('service' in decoded) return decoded.service;
+      throw new Error('a block of kind service holds a workload');
+    });
+  }
+
+  #policyAt(ref: BlockRef): Policy | undefined {
+    if (this.arena.kind(ref) !== kinds.policy) return undefined;
+    return this.#policies.get(ref, () => decodePolicy(resourceBytes(this.arena, ref)));
+  }
+}
+
+/** Keys of the lists of policies. A namespace's name has no slash. */
+export const GLOBAL_POLICIES = '/global';
+export const namespacePoliciesKey = (namespace: string): string => `namespace/${namespace}`;
+
+const isPod = (workload: Workload): boolean => workload.uid.includes('//Pod/');
+
+const unique = <T>(items: readonly T[]): T[] => (items.length < 2 ? [...items] : [...new Set(items)]);
+
+/** The one with the highest rank; of several the last to come. */
+function bestOf<T>(items: readonly T[], rank: (item: T) => number): T | undefined {
+  return items.reduce<T | undefined>((best, item) => (best === undefined || rank(item) >= rank(best) ? item : best), undefined);
+}

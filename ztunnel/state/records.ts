@@ -1,0 +1,116 @@
+/**
+ * How resources and lists lie in blocks. A resource is kept as the bytes that came over xDS, with its name and version behind it; a list
+ * (the endpoints of a service, the policies of a namespace) is an array of references under its key. Nothing is changed once written.
+ */
+import type { Arena, ArenaView, BlockKind, BlockRef } from './arena.ts';
+import { kinds } from './arena.ts';
+
+/** A resource as xDS names it. */
+export interface ResourceRecord {
+  /** Hash of the key that this kind of resource is unique by. */
+  readonly keyHash: number;
+  readonly bytes: Uint8Array;
+  readonly name: string;
+  readonly version: string;
+}
+
+// Words of a resource: hash of its own key, length of its bytes, of its name, of its version; then these three.
+const RESOURCE_WORDS = 4;
+
+/** @throws {ArenaFull} */
+export function writeResource(arena: Arena, kind: BlockKind, { keyHash, bytes, name, version }: ResourceRecord): BlockRef {
+  const nameBytes = Buffer.from(name);
+  const versionBytes = Buffer.from(version);
+  const size = RESOURCE_WORDS * 4 + bytes.length + nameBytes.length + versionBytes.length;
+  arena.demand(size);
+  const ref = arena.allocate(kind, size);
+  arena.setWord(ref, 0, keyHash);
+  arena.setWord(ref, 1, bytes.length);
+  arena.setWord(ref, 2, nameBytes.length);
+  arena.setWord(ref, 3, versionBytes.length);
+  let at = RESOURCE_WORDS * 4;
+  for (const part of [bytes, nameBytes, versionBytes]) {
+    arena.setBytes(ref, at, part);
+    at += part.length;
+  }
+  return ref;
+}
+
+export const resourceKeyHash = (arena: ArenaView, ref: BlockRef): number => arena.word(ref, 0);
+
+export const resourceBytes = (arena: ArenaView, ref: BlockRef): Uint8Array => arena.bytes(ref, RESOURCE_WORDS * 4, arena.word(ref, 1));
+
+export function resourceName(arena: ArenaView, ref: BlockRef): string {
+  return arena.text(ref, RESOURCE_WORDS * 4 + arena.word(ref, 1), arena.word(ref, 2));
+}
+
+export function resourceVersion(arena: ArenaView, ref: BlockRef): string {
+  return arena.text(ref, RESOURCE_WORDS * 4 + arena.word(ref, 1) + arena.word(ref, 2), arena.word(ref, 3));
+}
+
+/** Whether the same bytes came again, under the same name. */
+export function sameResource(arena: ArenaView, ref: BlockRef, { bytes, name }: Pick<ResourceRecord, 'bytes' | 'name'>): boolean {
+  return arena.word(ref, 1) === bytes.length && Buffer.compare(resourceBytes(arena, ref), bytes) === 0 && resourceName(arena, ref) === name;
+}
+
+// Words of a list: number of references, length of the key in bytes; then the references, then the key.
+const LIST_WORDS = 2;
+
+/** @throws {ArenaFull} */
+export function writeList(arena: Arena, key: string, refs: readonly BlockRef[]): BlockRef {
+  const keyBytes = Buffer.from(key);
+  const list = arena.allocate(kinds.list, (LIST_WORDS + refs.length) * 4 + keyBytes.length);
+  arena.setWord(list, 0, refs.length);
+  arena.setWord(list, 1, keyBytes.length);
+  for (const [i, ref] of refs.entries()) arena.setWord(list, LIST_WORDS + i, ref);
+  arena.setBytes(list, (LIST_WORDS + refs.length) * 4, keyBytes);
+  return list;
+}
+
+export const listLength = (arena: ArenaView, list: BlockRef): number => arena.word(list, 0);
+
+export const listItem = (arena: ArenaView, list: BlockRef, i: number): BlockRef => arena.word(list, LIST_WORDS + i);
+
+export function listKey(arena: ArenaView, list: BlockRef): string {
+  return arena.text(list, (LIST_WORDS + listLength(arena, list)) * 4, arena.word(list, 1));
+}
+
+export function listItems(arena: ArenaView, list: BlockRef): BlockRef[] {
+  return Array.from({ length: listLength(arena, list) }, (_, i) => listItem(arena, list, i));
+}
+
+/** A picture: where its index is, what there is at all. */
+export interface Root {
+  readonly directory: BlockRef;
+  readonly mask: number;
+  readonly workloads: number;
+  readonly services: number;
+  readonly policies: number;
+  /** Prefix lengths that ranges of services have, as bits: 33 for IPv4, 129 for IPv6. */
+  readonly prefixes4: Uint32Array;
+  readonly prefixes6: Uint32Array;
+}
+
+export const PREFIX_WORDS_4 = 2;
+export const PREFIX_WORDS_6 = 5;
+const ROOT_WORDS = 5;
+
+export function writeRoot(arena: Arena, root: Root): BlockRef {
+  const ref = arena.allocate(kinds.root, (ROOT_WORDS + PREFIX_WORDS_4 + PREFIX_WORDS_6) * 4);
+  const words = [root.directory, root.mask, root.workloads, root.services, root.policies, ...root.prefixes4, ...root.prefixes6];
+  for (const [i, word] of words.entries()) arena.setWord(ref, i, word);
+  return ref;
+}
+
+export function readRoot(arena: ArenaView, ref: BlockRef): Root {
+  const words = (start: number, count: number): Uint32Array => Uint32Array.from({ length: count }, (_, i) => arena.word(ref, start + i));
+  return {
+    directory: arena.word(ref, 0),
+    mask: arena.word(ref, 1),
+    workloads: arena.word(ref, 2),
+    services: arena.word(ref, 3),
+    policies: arena.word(ref, 4),
+    prefixes4: words(ROOT_WORDS, PREFIX_WORDS_4),
+    prefixes6: words(ROOT_WORDS + PREFIX_WORDS_4, PREFIX_WORDS_6),
+  };
+}
