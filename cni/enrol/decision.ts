@@ -2,6 +2,7 @@
  * Whether a pod belongs to the mesh: the selectors of the node's setting, and what no selector can override (control-plane facts,
  * section 1.2). Pure; the reason is for the log and for people.
  */
+import { type IpAddress, parseIp } from '../../common/base/address.ts';
 import type { KubeObject } from '../../common/client/kube-api.ts';
 import { type LabelSelector, type Labels, selectorMatches } from './label-selector.ts';
 
@@ -55,6 +56,13 @@ export function decideEnrolment(rules: EnrolmentRules, pod: Pod, namespaceLabels
 
 /** Its containers have ended for good. */
 export const isFinished = ({ status }: Pod): boolean => status?.phase === 'Succeeded' || status?.phase === 'Failed';
+
+/** Its addresses; none before it has a network. */
+export function podIps({ status }: Pod): IpAddress[] {
+  const { podIP, podIPs = [] } = status ?? {};
+  const texts = podIPs.length > 0 ? podIPs.map(({ ip }) => ip) : [podIP];
+  return texts.flatMap((text) => parseIp(text ?? '') ?? []);
+}
 
 function exclusion({ excludedNamespaces }: EnrolmentRules, pod: Pod): string | undefined {
   const { namespace = '', annotations = {} } = pod.metadata;

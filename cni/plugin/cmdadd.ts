@@ -24,7 +24,7 @@ export function parseCmdAdd(text: string): CmdAdd {
   const fields = body as Record<string, unknown>;
   const netns = nameOf(fields, 'Netns', 4096);
   if (!netns.startsWith('/')) throw new Error(`Netns: expected an absolute path, got ${JSON.stringify(netns)}`);
-  return { netns, podName: nameOf(fields, 'PodName'), podNamespace: nameOf(fields, 'PodNamespace'), ips: ipsOf(fields['IPs']) };
+  return { netns, podName: nameOf(fields, 'PodName'), podNamespace: nameOf(fields, 'PodNamespace'), ips: ipsOf(fields.IPs) };
 }
 
 function nameOf(fields: Record<string, unknown>, field: string, limit = MAX_NAME): string {

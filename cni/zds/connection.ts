@@ -6,8 +6,8 @@
 import { type Clock, seconds, type Timer } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
-import { closeFd } from '../../common/linux/sockets.ts';
 import type { SeqpacketSocket } from '../../common/linux/seqpacket.ts';
+import { closeFd } from '../../common/linux/sockets.ts';
 import { decodeAck, decodeHello, encodeSnapshotSent } from './messages.ts';
 
 /** What a connection needs of a socket. */
@@ -26,6 +26,8 @@ export interface ZdsRequest {
 export interface ZdsConnectionOptions {
   readonly clock: Clock;
   readonly log: Log;
+  /** Who it is, for the log. */
+  readonly peer: string;
   /** Asked for when ztunnel has said hello. Without the SnapshotSent, which follows by itself. */
   snapshot(): readonly ZdsRequest[];
   onClose(): void;
@@ -97,7 +99,7 @@ export class ZdsConnection {
     if (state.at !== 'idle') state.timer.cancel();
     this.#state = { at: 'closed', reason };
     this.#socket.close();
-    this.#options.log.info({ reason, waiting: this.#queue.length }, 'ztunnel disconnected');
+    this.#options.log.info({ ztunnel: this.#options.peer, reason, waiting: this.#queue.length }, 'ztunnel disconnected');
     const lost = state.at === 'waiting' ? [state.request, ...this.#queue] : this.#queue;
     this.#options.onClose();
     for (const request of lost.splice(0)) request.settle(new Error(`cannot ${request.what}: ${reason}`));
@@ -146,7 +148,7 @@ export class ZdsConnection {
         if (error instanceof ZdsRefusal) this.close(error.message);
         if (error) return;
         this.#synced = true;
-        this.#options.log.info({ pods }, 'ztunnel has the snapshot');
+        this.#options.log.info({ ztunnel: this.#options.peer, pods }, 'ztunnel has the snapshot');
       },
     };
   }

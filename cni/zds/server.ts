@@ -99,12 +99,13 @@ export class ZdsServer {
       socket.close();
       return;
     }
-    const own = log.child({ ztunnel: peerText(socket) });
+    const peer = peerText(socket);
     const connection: ZdsConnection = new ZdsConnection(socket, {
       clock,
-      log: own,
+      log,
+      peer,
       snapshot: () => {
-        own.info('ztunnel connected');
+        log.info({ ztunnel: peer }, 'ztunnel connected');
         // The state is usable from here on, so the count includes it.
         this.#options.onConnected(this.connected);
         return this.#options.snapshot().map(asRequest);

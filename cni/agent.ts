@@ -1,0 +1,268 @@
+/**
+ * The node agent, as a table of contents: the node's pods and all namespaces are watched; what an earlier agent enrolled is taken over; then
+ * ztunnels are let in, the CNI plugin is answered, and every pod goes where its labels say. Last the marker that tells the node about us.
+ */
+import { existsSync, mkdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { type Clock, minutes, type Timer } from '../common/base/clock.ts';
+import { errorMessage } from '../common/base/errors.ts';
+import type { Log } from '../common/base/log.ts';
+import { type KubeApi, KubeApiError, type KubeObject } from '../common/client/kube-api.ts';
+import { type ObjectChange, type ObjectStore, objectKey, watchObjects } from '../common/client/kube-watch.ts';
+import { SeqpacketServer } from '../common/linux/seqpacket.ts';
+import { type HttpEndpoint, notFound, serveHttp } from '../common/server/http-endpoint.ts';
+import { decideEnrolment, type EnrolmentDecision, isFinished, type Pod, podIps } from './enrol/decision.ts';
+import { Enrolment } from './enrol/enrolment.ts';
+import type { Labels } from './enrol/label-selector.ts';
+import { REDIRECTION } from './enrol/pod-enrolment.ts';
+import { findKubeletUid } from './host/kubelet-user.ts';
+import { ProbeSets } from './host/probe-sets.ts';
+import { NamespaceLabels } from './kube/namespace-labels.ts';
+import { annotateRedirection, warnPod } from './kube/pod-status.ts';
+import { type CniMetrics, cniMetrics } from './metrics.ts';
+import { NetnsFinder } from './namespace/find-netns.ts';
+import { applyPodRules, drainPodRules, removePodRules } from './namespace/pod-network.ts';
+import { countRelayed } from './namespace/relayed.ts';
+import type { CmdAdd } from './plugin/cmdadd.ts';
+import { type EventServer, serveEvents } from './plugin/event-server.ts';
+import { installMarker, removeMarker } from './plugin/install.ts';
+import type { CniSettings } from './settings.ts';
+import { ZdsServer } from './zds/server.ts';
+
+/** What the agent asks of the API server. */
+export type AgentApi = Pick<KubeApi, 'get' | 'create' | 'patch' | 'listPage' | 'watch'>;
+
+export interface AgentParts {
+  readonly settings: CniSettings;
+  readonly api: AgentApi;
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly log: Log;
+}
+
+const SWEEP_MS = minutes(1);
+
+export class NodeAgent {
+  readonly #parts: AgentParts;
+  readonly #ending = new AbortController();
+  readonly #metrics: CniMetrics;
+  readonly #pods: ObjectStore<Pod>;
+  readonly #namespaces: NamespaceLabels;
+  readonly #finder: NetnsFinder;
+  readonly #probes: ProbeSets;
+  readonly #enrolment: Enrolment;
+  readonly #synced: Promise<unknown>;
+  #zds: ZdsServer | undefined;
+  #events: EventServer | undefined;
+  #endpoints: HttpEndpoint[] = [];
+  #sweeping: Timer | undefined;
+  #working = false;
+  #ready = false;
+
+  constructor(parts: AgentParts) {
+    const { settings, api, clock, random, log } = parts;
+    this.#parts = parts;
+    this.#metrics = cniMetrics(() => this.#enrolment.enrolled);
+    const procRoot = existsSync(settings.hostProc) ? settings.hostProc : '/proc';
+    this.#finder = new NetnsFinder({ folder: settings.podNetnsDir, procRoot });
+    const probeSource = { v4: settings.probeSourceV4, v6: settings.probeSourceV6 };
+    this.#probes = new ProbeSets({ ipv6: settings.ipv6, probeSource, kubeletUid: findKubeletUid(procRoot) });
+    this.#enrolment = new Enrolment({
+      clock,
+      random,
+      log,
+      drainDeadlineMs: settings.drainDeadlineMs,
+      nodeRules: {
+        redirectDns: settings.dnsCapture,
+        ingressMode: false,
+        virtualInterfaces: [],
+        ipv6: settings.ipv6,
+        probeSource,
+        captureOpenConnections: settings.captureOpenConnections,
+      },
+      decide: (pod) => this.#decide(pod, this.#namespaces.get(pod.metadata.namespace ?? '')),
+      findNetns: (uid) => this.#finder.find(uid),
+      openNetns: (path) => this.#finder.open(path),
+      network: { apply: applyPodRules, drain: drainPodRules, remove: removePodRules, countRelayed },
+      ztunnel: {
+        add: (pod, netnsFd) => this.#zdsServer().add(pod, netnsFd),
+        remove: (uid) => this.#zdsServer().remove(uid),
+      },
+      setProbed: (uid, ips) => this.#probes.set(uid, ips),
+      annotate: (pod, value) => annotateRedirection(api, pod, value),
+      warn: (pod, message) => warnPod({ api, log, nodeName: settings.nodeName, now: () => clock.now() }, pod, message),
+    });
+
+    const watch = { clock, random, log, signal: this.#ending.signal };
+    const synced = [Promise.withResolvers<void>(), Promise.withResolvers<void>()] as const;
+    this.#synced = Promise.all(synced.map(({ promise }) => promise));
+    const namespaces = watchObjects<KubeObject>(api, {
+      ...watch,
+      path: '/api/v1/namespaces',
+      onSynced: synced[0].resolve,
+      onChange: (change) => this.#onNamespace(change),
+    });
+    this.#namespaces = new NamespaceLabels(namespaces);
+    this.#pods = watchObjects<Pod>(api, {
+      ...watch,
+      path: '/api/v1/pods',
+      fieldSelector: `spec.nodeName=${settings.nodeName}`,
+      onSynced: synced[1].resolve,
+      onChange: (change) => this.#onPod(change),
+    });
+  }
+
+  /** Resolves when pods are looked after. @throws where a socket, a port, a folder or nft cannot be used, naming it */
+  async start(): Promise<void> {
+    const { settings, log } = this.#parts;
+    await this.#serveHealthAndMetrics();
+    await this.#synced;
+    if (this.#ending.signal.aborted) return;
+    const restored = this.#restore();
+    await this.#probes.start(new Map(restored.map((pod) => [pod.metadata.uid ?? '', podIps(pod)])));
+    this.#zds = this.#listenForZtunnel();
+    this.#events = await serveEvents({
+      path: join(settings.runDir, 'pluginevent.sock'),
+      log,
+      onAdd: (event) => this.#onAdd(event),
+      onAnswer: (status) => this.#metrics.pluginRequest(status),
+    });
+    this.#working = true;
+    for (const pod of this.#pods.values()) this.#enrolment.upsert(pod);
+    this.#sweep();
+    this.#install();
+    this.#ready = true;
+    log.info({ node: settings.nodeName, restored: restored.length }, 'the node agent is ready');
+  }
+
+  /** Leaves everything as it is where another agent will follow; takes every pod out of the mesh where the agent was uninstalled. */
+  async stop(): Promise<void> {
+    const { settings, log } = this.#parts;
+    const uninstalled = this.#working && (await this.#isUninstalled());
+    this.#ready = false;
+    this.#working = false;
+    this.#ending.abort();
+    this.#sweeping?.cancel();
+    if (uninstalled) removeMarker(settings.cniNetDir);
+    const problems = await this.#enrolment.stop(uninstalled);
+    for (const error of problems) log.error({ error }, 'a pod could not be taken out of the mesh');
+    if (uninstalled) {
+      await this.#probes
+        .remove()
+        .catch((error: unknown) => log.error({ error: errorMessage(error) }, "the node's rules could not be removed"));
+    }
+    this.#zds?.close();
+    await Promise.all([this.#events?.close(), ...this.#endpoints.map((endpoint) => endpoint.close())]);
+    log.info({ uninstalled }, 'the node agent has stopped');
+  }
+
+  #decide(pod: Pod, labels: Labels | undefined): EnrolmentDecision {
+    const { ambient, selectors, excludeNamespaces } = this.#parts.settings;
+    if (!ambient) return { enrol: false, selected: false, reason: 'AMBIENT_ENABLED is false' };
+    return decideEnrolment({ selectors, excludedNamespaces: excludeNamespaces }, pod, labels);
+  }
+
+  /** Pods that an earlier agent enrolled stay enrolled, whatever happens in between: ztunnel serves them still. */
+  #restore(): Pod[] {
+    const enrolled = [...this.#pods.values()].filter((pod) => pod.metadata.annotations?.[REDIRECTION] === 'enabled' && !isFinished(pod));
+    const found = this.#finder.findAll(enrolled.flatMap(({ metadata }) => metadata.uid ?? []));
+    for (const pod of enrolled) this.#enrolment.restore(pod, found.get(pod.metadata.uid ?? ''), !this.#parts.settings.reconcileRules);
+    return enrolled;
+  }
+
+  #listenForZtunnel(): ZdsServer {
+    const { settings, clock, log } = this.#parts;
+    mkdirSync(dirname(settings.ztunnelSocket), { recursive: true });
+    return new ZdsServer({
+      listener: SeqpacketServer.listen(settings.ztunnelSocket, 0o600),
+      clock,
+      log,
+      snapshot: () => this.#enrolment.snapshot(),
+      onConnected: (count) => this.#metrics.ztunnelConnected(count),
+    });
+  }
+
+  #zdsServer(): ZdsServer {
+    if (!this.#zds) throw new Error('the agent is not listening for ztunnel yet');
+    return this.#zds;
+  }
+
+  async #onAdd(event: CmdAdd): Promise<void> {
+    const { settings, api } = this.#parts;
+    const { podName, podNamespace } = event;
+    if (settings.excludeNamespaces.includes(podNamespace)) return;
+    if (podName === settings.podName && podNamespace === settings.podNamespace) return;
+    const path = `/api/v1/namespaces/${encodeURIComponent(podNamespace)}`;
+    const [namespace, pod] = await Promise.all([api.get<KubeObject>(path), api.get<Pod>(`${path}/pods/${encodeURIComponent(podName)}`)]);
+    this.#namespaces.learn(namespace);
+    if (!this.#decide(pod, namespace.metadata.labels ?? {}).enrol) return;
+    await this.#enrolment.join(pod, event.netns, event.ips, settings.cmdAddTimeoutMs);
+  }
+
+  #onPod({ type, object }: ObjectChange<Pod>): void {
+    if (!this.#working) return;
+    this.#metrics.reconcileEvent(type === 'added' ? 'add' : type === 'modified' ? 'update' : 'delete');
+    if (type === 'deleted') this.#enrolment.delete(object);
+    else this.#enrolment.upsert(object);
+  }
+
+  #onNamespace({ object, previous }: ObjectChange<KubeObject>): void {
+    const { name = '', labels } = object.metadata;
+    this.#namespaces.watched(name);
+    if (this.#working && JSON.stringify(labels) !== JSON.stringify(previous?.metadata.labels)) this.#enrolment.pokeNamespace(name);
+  }
+
+  #sweep(): void {
+    this.#sweeping = this.#parts.clock.after(SWEEP_MS, () => {
+      this.#enrolment.sweep((pod) => this.#pods.get(objectKey(pod))?.metadata.uid === pod.metadata.uid);
+      this.#sweep();
+    });
+  }
+
+  #install(): void {
+    const { cniNetDir, runDir, excludeNamespaces } = this.#parts.settings;
+    installMarker(cniNetDir, { socket: join(runDir, 'pluginevent.sock'), excludeNamespaces });
+    this.#metrics.installed();
+  }
+
+  async #isUninstalled(): Promise<boolean> {
+    const { api, settings, log } = this.#parts;
+    try {
+      const path = `/apis/apps/v1/namespaces/${settings.podNamespace}/daemonsets/${settings.daemonSet}`;
+      const daemonSet = await api.get<KubeObject>(path);
+      return daemonSet.metadata.deletionTimestamp !== undefined;
+    } catch (error) {
+      if (error instanceof KubeApiError && error.status === 404) return true;
+      // Not knowing, the rules stay: pods of the mesh that suddenly talk in the clear are worse than leftovers.
+      log.warn({ error: errorMessage(error) }, 'whether the agent is uninstalled is not known, so everything stays in place');
+      return false;
+    }
+  }
+
+  async #serveHealthAndMetrics(): Promise<void> {
+    const { settings, log } = this.#parts;
+    const shared = { addresses: ['::'], log };
+    this.#endpoints = await Promise.all([
+      serveHttp({
+        ...shared,
+        name: 'health',
+        port: settings.healthPort,
+        answer: ({ path }) => {
+          if (path === '/healthz') return { status: 200, body: 'ok\n' };
+          if (path === '/readyz') return this.#ready ? { status: 200, body: 'ok\n' } : { status: 503, body: 'not ready\n' };
+          return notFound();
+        },
+      }),
+      serveHttp({
+        ...shared,
+        name: 'metrics',
+        port: settings.monitoringPort,
+        answer: async ({ path }) => {
+          if (path !== '/metrics' && path !== '/stats/prometheus') return notFound();
+          const { registry } = this.#metrics;
+          return { status: 200, body: await registry.metrics(), contentType: registry.contentType };
+        },
+      }),
+    ]);
+  }
+}

@@ -1,0 +1,400 @@
+/**
+ * One pod on its way into the mesh, in it, or out of it. Level-based: whatever happened, `#step` looks at what is wanted and what is there,
+ * and does what is missing, in an order that loses no connection:
+ *   in:  ztunnel listens in the pod, then the rules send traffic there, then the annotation tells everybody else;
+ *   out: annotation, then rules that capture nothing new, then, once nothing is relayed any more, ztunnel and the last rules.
+ * A failure is tried again with a growing wait; one run at a time.
+ */
+import type { IpAddress } from '../../common/base/address.ts';
+import { Backoff } from '../../common/base/backoff.ts';
+import { type Clock, seconds, type Timer } from '../../common/base/clock.ts';
+import { errorMessage } from '../../common/base/errors.ts';
+import type { Log } from '../../common/base/log.ts';
+import type { Netns } from '../../common/linux/netns.ts';
+import type { PodNamespace } from '../namespace/pod-network.ts';
+import { podOptions, rulesFor } from '../rules/pod-options.ts';
+import type { PodRulesConfig } from '../rules/pod-rules.ts';
+import type { ZdsPod } from '../zds/messages.ts';
+import type { SnapshotPod } from '../zds/server.ts';
+import { type EnrolmentDecision, isFinished, type Pod, podIps } from './decision.ts';
+
+export const REDIRECTION = 'ambient.istio.io/redirection';
+/** What the annotation says: captured and served, captured only, not in the mesh. */
+export type Redirection = 'enabled' | 'pending' | undefined;
+
+export interface EnrolmentParts {
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly log: Log;
+  readonly nodeRules: PodRulesConfig;
+  readonly drainDeadlineMs: number;
+  decide(pod: Pod): EnrolmentDecision;
+  /** undefined where the pod has no namespace that this node can see. */
+  findNetns(uid: string): Netns | undefined;
+  /** The namespace that a CNI call named. @throws where it is none */
+  openNetns(path: string): Netns;
+  readonly network: {
+    apply(pod: PodNamespace, config: PodRulesConfig): Promise<void>;
+    drain(pod: PodNamespace): Promise<void>;
+    remove(pod: PodNamespace): Promise<void>;
+    countRelayed(netns: Netns, podIps: readonly IpAddress[]): number;
+  };
+  readonly ztunnel: { add(pod: ZdsPod, netnsFd: () => number | undefined): Promise<void>; remove(uid: string): Promise<void> };
+  /** Addresses whose probes pass; an empty list takes the pod out. */
+  setProbed(uid: string, ips: readonly IpAddress[]): Promise<void>;
+  annotate(pod: Pod, value: Redirection): Promise<void>;
+  /** A Kubernetes event on the pod. Never throws. */
+  warn(pod: Pod, message: string): void;
+  /** At most so many pods are worked on at a time. */
+  gate<T>(run: () => Promise<T>): Promise<T>;
+  /** Nothing of the pod is left with us. */
+  onForgotten(uid: string): void;
+}
+
+const RETRY = { firstMs: 5, maxMs: seconds(5), jitter: 0.2 };
+// istiod tells the other nodes that the pod's tunnel port is about to close; until they know, it stays open.
+const LEAVE_GRACE_MS = seconds(2);
+const DRAIN_POLL_MS = seconds(5);
+
+type Step = { readonly done: true } | { readonly againMs: number };
+const DONE: Step = { done: true };
+const FOREIGN_RULES = 'written by an earlier agent';
+const MAX_NOTES = 32;
+
+interface Waiter {
+  resolve(): void;
+  reject(error: Error): void;
+}
+
+export class PodEnrolment {
+  readonly uid: string;
+  readonly #parts: EnrolmentParts;
+  readonly #backoff: Backoff;
+  /** For every log line. A child log for each pod would live as long as the process. */
+  readonly #fields: { readonly pod: string | undefined; readonly namespace: string | undefined };
+  readonly #waiters = new Set<Waiter>();
+  #pod: Pod;
+  #deleted = false;
+  #stopped = false;
+  #given: { readonly path: string; readonly ips: readonly IpAddress[] } | undefined;
+  #givenIps: readonly IpAddress[] = [];
+  #netns: Netns | undefined;
+  /** The rules that were written, as text, to see whether they must be written again. */
+  #rules: string | undefined;
+  #draining: { readonly since: number } | undefined;
+  #served = false;
+  #annotation: Redirection;
+  #probed = '';
+  #running: Promise<void> | undefined;
+  #dirty = false;
+  #timer: Timer | undefined;
+  #lastProblem: string | undefined;
+  readonly #noted = new Set<string>();
+
+  constructor(uid: string, pod: Pod, parts: EnrolmentParts) {
+    this.uid = uid;
+    this.#pod = pod;
+    this.#parts = parts;
+    this.#annotation = annotationOf(pod);
+    this.#backoff = new Backoff({ ...RETRY, random: parts.random });
+    this.#fields = { pod: pod.metadata.name, namespace: pod.metadata.namespace };
+  }
+
+  get pod(): Pod {
+    return this.#pod;
+  }
+
+  /** In the mesh as far as this node is concerned: captured, and ztunnel serves it. */
+  get enrolled(): boolean {
+    return this.#served && this.#rules !== undefined && !this.#draining;
+  }
+
+  /** A pod that an earlier agent enrolled: ztunnel serves it still. Call before the first `poke`. */
+  restore(netns: Netns | undefined, rulesAreKept: boolean): void {
+    this.#netns = netns;
+    this.#served = true;
+    this.#rules = rulesAreKept ? rulesText(this.#config()) : FOREIGN_RULES;
+  }
+
+  update(pod: Pod): void {
+    this.#pod = pod;
+    this.#annotation = annotationOf(pod);
+    this.poke();
+  }
+
+  /** The pod is gone from the API. */
+  delete(): void {
+    this.#deleted = true;
+    this.poke();
+  }
+
+  /** A CNI call named the pod's namespace. Resolves when ztunnel serves the pod; rejects with the last problem after `timeoutMs`. */
+  join(path: string, ips: readonly IpAddress[], timeoutMs: number): Promise<void> {
+    this.#given = { path, ips };
+    return new Promise((resolve, reject) => {
+      const timer = this.#parts.clock.after(timeoutMs, () =>
+        settle(() => reject(new Error(this.#lastProblem ?? `not ready after ${timeoutMs} ms`))),
+      );
+      const settle = (end: () => void): void => {
+        timer.cancel();
+        this.#waiters.delete(waiter);
+        end();
+      };
+      const waiter: Waiter = { resolve: () => settle(resolve), reject: (error) => settle(() => reject(error)) };
+      this.#waiters.add(waiter);
+      this.poke();
+    });
+  }
+
+  /** For a ztunnel that has just connected; undefined where it need not know about this pod. */
+  snapshot(): SnapshotPod | undefined {
+    if (!this.#served && !this.#netns) return undefined;
+    return {
+      ...zdsPod(this.uid, this.#pod),
+      netnsFd: () => this.#netns?.fd,
+      settle: (error) => {
+        this.#served = error === undefined;
+        if (error) this.#parts.log.warn({ ...this.#fields, error: errorMessage(error) }, 'ztunnel did not take a pod of the snapshot');
+        this.poke();
+      },
+    };
+  }
+
+  /** Looks again, soon. */
+  poke(): void {
+    if (this.#stopped) return;
+    this.#dirty = true;
+    this.#timer?.cancel();
+    this.#running ??= this.#run();
+  }
+
+  /** Ends all work. With `remove`, takes the pod out of the mesh first, at once. */
+  async stop(remove: boolean): Promise<void> {
+    this.#stopped = true;
+    this.#timer?.cancel();
+    for (const waiter of this.#waiters) waiter.reject(new Error('the node agent is stopping'));
+    await this.#running;
+    if (remove && !this.#deleted && this.#netns) {
+      await this.#parts.gate(async () => {
+        await this.#annotate(undefined);
+        if (this.#netns) await this.#parts.network.remove({ netns: this.#netns, about: this.#about() });
+        await this.#giveUp();
+      });
+    }
+    this.#closeNetns();
+  }
+
+  async #run(): Promise<void> {
+    try {
+      while (this.#dirty && !this.#stopped) {
+        this.#dirty = false;
+        const next = await this.#parts.gate(() => this.#attempt());
+        if (next !== undefined && !this.#dirty && !this.#stopped) this.#timer = this.#parts.clock.after(next, () => this.poke());
+      }
+    } finally {
+      this.#running = undefined;
+    }
+  }
+
+  /** @returns after how many milliseconds to look again without being asked; undefined for never */
+  async #attempt(): Promise<number | undefined> {
+    try {
+      const step = await this.#step();
+      this.#backoff.reset();
+      this.#lastProblem = undefined;
+      return 'againMs' in step ? step.againMs : undefined;
+    } catch (error) {
+      this.#report(errorMessage(error));
+      return this.#backoff.next();
+    }
+  }
+
+  #step(): Promise<Step> {
+    if (this.#deleted || isFinished(this.#pod)) return this.#forget();
+    const decision = this.#parts.decide(this.#pod);
+    if (decision.enrol) return this.#enter();
+    for (const waiter of this.#waiters) waiter.resolve();
+    if (decision.selected) this.#note(`not enrolled: ${decision.reason}`);
+    return this.#leave();
+  }
+
+  async #enter(): Promise<Step> {
+    this.#takeGiven();
+    if (!this.#netns) {
+      this.#netns = this.#findStarted();
+      this.#served = false;
+    }
+    if (!this.#netns) return DONE;
+    const pod = { netns: this.#netns, about: this.#about() };
+    // A drain that was begun is over; what was never taken from ztunnel need not be given again.
+    if (this.#draining) this.#rules = undefined;
+    this.#draining = undefined;
+    const refusal = this.#served ? undefined : await this.#serve();
+    const config = this.#config();
+    const text = rulesText(config);
+    if (this.#rules !== text) {
+      await this.#parts.network.apply(pod, config);
+      this.#rules = text;
+    }
+    await this.#probe(this.#ips());
+    if (this.#served) for (const waiter of this.#waiters) waiter.resolve();
+    await this.#annotate(this.#served ? 'enabled' : 'pending');
+    if (refusal !== undefined) throw refusal;
+    return DONE;
+  }
+
+  /** @returns why ztunnel does not serve the pod: the rules are written all the same, as a pod of the mesh may not talk past it */
+  async #serve(): Promise<Error | undefined> {
+    const netns = this.#netns;
+    try {
+      await this.#parts.ztunnel.add(zdsPod(this.uid, this.#pod), () => (this.#netns === netns ? netns?.fd : undefined));
+      this.#served = true;
+      this.#parts.log.info(this.#fields, 'ztunnel serves the pod');
+      return undefined;
+    } catch (error) {
+      return error instanceof Error ? error : new Error(String(error));
+    }
+  }
+
+  async #leave(): Promise<Step> {
+    this.#given = undefined;
+    if (this.#annotation !== undefined && !this.#netns) {
+      this.#netns = this.#parts.findNetns(this.uid);
+      this.#rules = FOREIGN_RULES;
+    }
+    await this.#annotate(undefined);
+    await this.#probe([]);
+    const netns = this.#netns;
+    if (!netns || this.#rules === undefined) {
+      await this.#giveUp();
+      return this.#release();
+    }
+    const pod = { netns, about: this.#about() };
+    const { clock, network, drainDeadlineMs } = this.#parts;
+    if (!this.#draining) {
+      await network.drain(pod);
+      this.#draining = { since: clock.monotonic() };
+      this.#parts.log.info(this.#fields, 'the pod leaves the mesh');
+    }
+    const passed = clock.monotonic() - this.#draining.since;
+    if (passed < LEAVE_GRACE_MS) return { againMs: LEAVE_GRACE_MS - passed };
+    const relayed = network.countRelayed(netns, this.#ips());
+    if (relayed > 0 && passed < drainDeadlineMs) {
+      this.#parts.log.debug({ ...this.#fields, relayed }, 'connections of a pod that left are still relayed');
+      return { againMs: Math.min(DRAIN_POLL_MS, drainDeadlineMs - passed) };
+    }
+    await this.#giveUp();
+    await network.remove(pod);
+    this.#parts.log.info({ ...this.#fields, cut: relayed }, 'the pod has left the mesh');
+    return this.#release();
+  }
+
+  /** Finished or deleted: its processes have ended, so there is nothing to be careful about; the rules went with the namespace. */
+  async #forget(): Promise<Step> {
+    for (const waiter of this.#waiters) waiter.reject(new Error(this.#deleted ? 'the pod was deleted' : 'the pod has finished'));
+    await this.#probe([]);
+    await this.#giveUp();
+    this.#closeNetns();
+    if (!this.#deleted) await this.#annotate(undefined);
+    return this.#release();
+  }
+
+  /** ztunnel may have the pod also where it did not acknowledge it: the answer may have been lost. */
+  async #giveUp(): Promise<void> {
+    if (this.#netns || this.#served) await this.#parts.ztunnel.remove(this.uid);
+    this.#served = false;
+  }
+
+  #release(): Step {
+    this.#closeNetns();
+    this.#rules = undefined;
+    this.#draining = undefined;
+    if (this.#deleted) this.#parts.onForgotten(this.uid);
+    return DONE;
+  }
+
+  #takeGiven(): void {
+    const given = this.#given;
+    if (!given) return;
+    const netns = this.#parts.openNetns(given.path);
+    this.#given = undefined;
+    this.#givenIps = given.ips;
+    if (this.#netns?.identity() === netns.identity()) {
+      netns.close();
+      return;
+    }
+    // The pod has got another sandbox: nothing of what was done for the first one holds.
+    this.#closeNetns();
+    this.#netns = netns;
+    this.#served = false;
+    this.#rules = undefined;
+  }
+
+  /** A pod without an address has no network yet; its creator will call. */
+  #findStarted(): Netns | undefined {
+    if (this.#ips().length === 0) return undefined;
+    const netns = this.#parts.findNetns(this.uid);
+    if (!netns) throw new Error('its network namespace was not found on this node');
+    return netns;
+  }
+
+  #config(): PodRulesConfig {
+    const options = podOptions(this.#pod.metadata);
+    for (const problem of options.problems) this.#note(problem);
+    return rulesFor(this.#parts.nodeRules, options);
+  }
+
+  #ips(): IpAddress[] {
+    const ips = podIps(this.#pod);
+    return ips.length > 0 ? ips : [...this.#givenIps];
+  }
+
+  async #probe(ips: readonly IpAddress[]): Promise<void> {
+    const text = ips.join();
+    if (text === this.#probed) return;
+    await this.#parts.setProbed(this.uid, ips);
+    this.#probed = text;
+  }
+
+  async #annotate(value: Redirection): Promise<void> {
+    if (this.#annotation === value) return;
+    await this.#parts.annotate(this.#pod, value);
+    this.#annotation = value;
+  }
+
+  #closeNetns(): void {
+    this.#netns?.close();
+    this.#netns = undefined;
+  }
+
+  #about = (): string => `pod ${this.#pod.metadata.namespace}/${this.#pod.metadata.name}`;
+
+  /** What nobody can retry away: said once. */
+  #note(problem: string): void {
+    if (this.#noted.has(problem) || this.#noted.size >= MAX_NOTES) return;
+    this.#noted.add(problem);
+    this.#parts.log.warn({ ...this.#fields, error: problem }, 'a pod asks for what it cannot have');
+    this.#parts.warn(this.#pod, problem);
+  }
+
+  /** Once for each problem, until it changes or is over: a retry each five seconds need not be read each time. */
+  #report(problem: string): void {
+    if (problem === this.#lastProblem) return;
+    this.#lastProblem = problem;
+    this.#parts.log.warn({ ...this.#fields, error: problem }, 'enrolment has a problem');
+    this.#parts.warn(this.#pod, problem);
+  }
+}
+
+/** To see whether rules must be written again. */
+const rulesText = (config: PodRulesConfig): string => JSON.stringify(config);
+
+function annotationOf({ metadata }: Pod): Redirection {
+  const value = metadata.annotations?.[REDIRECTION];
+  return value === 'enabled' || value === undefined ? value : 'pending';
+}
+
+function zdsPod(uid: string, { metadata, spec }: Pod): ZdsPod {
+  const { name = '', namespace = '' } = metadata;
+  return { uid, name, namespace, serviceAccount: spec?.serviceAccountName || 'default' };
+}

@@ -1,0 +1,34 @@
+/**
+ * Labels of namespaces: from the watch, or newer, where a CNI call made us ask. A pod that is created right after its namespace was labelled
+ * must not start outside the mesh only because the watch is a moment late.
+ */
+import type { KubeObject } from '../../common/client/kube-api.ts';
+import type { ObjectStore } from '../../common/client/kube-watch.ts';
+import type { Labels } from '../enrol/label-selector.ts';
+
+export class NamespaceLabels {
+  readonly #store: ObjectStore<KubeObject>;
+  readonly #ahead = new Map<string, KubeObject>();
+
+  constructor(store: ObjectStore<KubeObject>) {
+    this.#store = store;
+  }
+
+  /** undefined where the namespace is not known. */
+  get(name: string): Labels | undefined {
+    const namespace = this.#ahead.get(name) ?? this.#store.get(name);
+    return namespace && (namespace.metadata.labels ?? {});
+  }
+
+  /** A namespace as the API server has it now; holds until the watch says something about it. */
+  learn(namespace: KubeObject): void {
+    const { name = '', resourceVersion } = namespace.metadata;
+    if (this.#store.get(name)?.metadata.resourceVersion === resourceVersion) this.#ahead.delete(name);
+    else this.#ahead.set(name, namespace);
+  }
+
+  /** The watch has reported the namespace. */
+  watched(name: string): void {
+    this.#ahead.delete(name);
+  }
+}
