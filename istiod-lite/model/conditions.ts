@@ -1,6 +1,7 @@
 /** What istiod-lite says about users' objects in their status: Istio's condition types and reasons, our words (control-plane facts §3.4). */
-import type { WatchedKindName } from './watched-kinds.ts';
+
 import { at, records, text, whole } from './objects.ts';
+import type { WatchedKindName } from './watched-kinds.ts';
 
 export interface Condition {
   readonly type: string;

@@ -7,7 +7,7 @@ import { NetworkMode, type Workload, WorkloadStatus, WorkloadType } from '../../
 import type { MeshModelConfig } from './config.ts';
 import { type MeshService, type NamedPorts, portsOnSlice } from './mesh-service.ts';
 import * as names from './names.ts';
-import { at, objectKey, portOf, readMeta, records, type Report, text, texts } from './objects.ts';
+import { at, objectKey, portOf, type Report, readMeta, records, text, texts } from './objects.ts';
 import { ALONE, blankWorkload, servicePorts } from './workload.ts';
 
 export interface EndpointSlice {

@@ -3,10 +3,10 @@
  * class `istio-remote` stands for another network's gateway (§7).
  */
 import { ipBytes } from '../../common/base/address.ts';
-import { ApplicationTunnel_Protocol as Tunnel, type ApplicationTunnel, type GatewayAddress } from '../../common/codec/gen/workload.ts';
+import { type ApplicationTunnel, type GatewayAddress, ApplicationTunnel_Protocol as Tunnel } from '../../common/codec/gen/workload.ts';
 import type { MeshModelConfig } from './config.ts';
 import * as names from './names.ts';
-import { at, isRecord, type Labels, objectKey, pick, portOf, readMeta, records, type Report, text, whole } from './objects.ts';
+import { at, isRecord, type Labels, objectKey, pick, portOf, type Report, readMeta, records, text, whole } from './objects.ts';
 import { labelSelectorPicks } from './selectors.ts';
 
 export interface Gateway {

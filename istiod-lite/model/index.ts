@@ -4,18 +4,17 @@
  * somebody wrote into an object.
  */
 import { errorMessage } from '../../common/base/errors.ts';
-import type { Workload } from '../../common/codec/gen/workload.ts';
 import { type AuthorizationPolicy, readAuthorizationPolicy } from './authorization-policy.ts';
-import { type Condition, type ReportedKind, type StatusWrite, WAYPOINT_MISSING } from './conditions.ts';
+import type { ReportedKind, StatusWrite } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
-import { readEndpointSlice, sliceWorkload } from './endpoint-slice.ts';
-import { applicationTunnel, networkGateway, readGateway, readGatewayClass } from './gateway.ts';
+import { readEndpointSlice } from './endpoint-slice.ts';
+import { readGateway, readGatewayClass } from './gateway.ts';
 import { Inputs, inheritedAnnotations, type ServiceSource } from './inputs.ts';
 import type { MeshService } from './mesh-service.ts';
 import * as names from './names.ts';
-import { type Labels, objectKey, pick, readMeta, type Report } from './objects.ts';
-import { convertPorts, peerAuthenticationReference, readPeerAuthentication, STATIC_STRICT, staticStrict } from './peer-authentication.ts';
-import { podWorkload, readPod } from './pod.ts';
+import { objectKey, pick, type Report, readMeta } from './objects.ts';
+import { convertPorts, readPeerAuthentication, STATIC_STRICT, staticStrict } from './peer-authentication.ts';
+import { readPod } from './pod.ts';
 import { type Problem, ProblemList } from './problems.ts';
 import {
   authorizationResource,
@@ -25,13 +24,14 @@ import {
   serviceResource,
   workloadResource,
 } from './resources.ts';
-import { readService, serviceMessage } from './service.ts';
-import { type EntryEndpoint, entryEndpoints, entryServices, entryWorkload, readServiceEntry, type ServiceEntry } from './service-entry.ts';
+import { readService } from './service.ts';
+import { entryServices, readServiceEntry, type ServiceEntry } from './service-entry.ts';
 import { StatusTable } from './status-table.ts';
-import { bindWaypoint, type BindingWords, publishedWaypoint, type WaypointBinding, waypointCondition } from './waypoint-binding.ts';
+import { Translation } from './translation.ts';
 import type { WatchedKindName } from './watched-kinds.ts';
-import { localityOf, type Surroundings } from './workload.ts';
-import { readWorkloadEntry, workloadEntryWorkload } from './workload-entry.ts';
+import type { BindingWords } from './waypoint-binding.ts';
+import { localityOf } from './workload.ts';
+import { readWorkloadEntry } from './workload-entry.ts';
 
 export interface ObjectChange {
   readonly type: 'added' | 'modified' | 'deleted';
@@ -51,6 +51,7 @@ export interface MeshChanges {
 export class MeshIndex {
   readonly #config: MeshModelConfig;
   readonly #inputs: Inputs;
+  readonly #translation: Translation;
   readonly #addresses = new ResourceTable();
   readonly #authorizations = new ResourceTable();
   readonly #statuses = new StatusTable();
@@ -61,6 +62,7 @@ export class MeshIndex {
   constructor(config: MeshModelConfig) {
     this.#config = config;
     this.#inputs = new Inputs(config.rootNamespace);
+    this.#translation = new Translation(config, this.#inputs);
   }
 
   apply({ type, kind, object }: ObjectChange): void {
@@ -86,9 +88,7 @@ export class MeshIndex {
     for (const [hostname, namespaces] of stale.hostnames)
       this.#guard(`hostname ${hostname}`, () => this.#remakeHostname(hostname, namespaces));
     stale.hostnames.clear();
-    drain(stale.workloads, (source) =>
-      this.#guard(source, () => this.#publish(this.#addresses, source, this.#workloads(source).map(workloadResource))),
-    );
+    drain(stale.workloads, (source) => this.#guard(source, () => this.#remakeWorkloads(source)));
     drain(stale.peerAuthentications, (key) => this.#remakePeerAuthentication(key));
     return {
       address: this.#addresses.take(),
@@ -190,199 +190,28 @@ export class MeshIndex {
   }
 
   #remakeServiceSource(source: string): void {
+    const conditions = this.#translation.serviceConditions(source);
     const found = this.#inputs.services.get(source);
-    if (!found) {
-      this.#inputs.recordGateways('service', source, new Set());
-      return;
-    }
-    const kind = source.startsWith('Service/') ? 'Service' : 'ServiceEntry';
-    const binding = this.#bindService(source, found);
-    const ingress =
-      found.words.labels[names.INGRESS_USE_WAYPOINT] ?? this.#inputs.namespace(found.namespace).labels[names.INGRESS_USE_WAYPOINT];
-    const conditions = [
-      waypointCondition(binding, ingress),
-      kind === 'ServiceEntry' ? wildcardCondition(found.services, binding) : undefined,
-    ];
-    this.#statuses.want(
-      kind,
-      found.key,
-      conditions.filter((condition) => condition !== undefined),
-    );
+    if (!found) return;
+    this.#statuses.want(source.startsWith('Service/') ? 'Service' : 'ServiceEntry', found.key, conditions);
     for (const service of found.services) this.#inputs.stale.hostname(service);
-  }
-
-  #bindService(source: string, { namespace, words, services }: ServiceSource): WaypointBinding {
-    const used = new Set<string>();
-    const inherited = this.#inputs.namespace(namespace);
-    const request = {
-      traffic: 'service' as const,
-      namespace,
-      own: words,
-      inherited,
-      namespaceLabels: inherited.labels,
-      namespaceOnly: services.some(({ visibility }) => visibility !== 0),
-    };
-    const binding = bindWaypoint(this.#config, request, this.#gatewayView(used));
-    this.#inputs.recordGateways('service', source, used);
-    return binding;
-  }
-
-  #gatewayView(used: Set<string>): Parameters<typeof bindWaypoint>[2] {
-    return {
-      gateway: (key) => {
-        used.add(key);
-        return this.#inputs.gateways.get(key);
-      },
-      gatewayClass: (name) => this.#inputs.gatewayClasses.get(name),
-    };
   }
 
   #remakeHostname(hostname: string, namespaces: Iterable<string>): void {
     const owners = this.#inputs.owners(hostname);
     for (const namespace of new Set([...namespaces, ...owners.byNamespace.keys()])) {
       const service = owners.byNamespace.get(namespace);
-      if (service) this.#remakeService(service, service === owners.canonical);
+      const message = service && this.#translation.service(service, service === owners.canonical);
+      if (message) this.#addresses.set(serviceResource(message));
       else this.#addresses.delete(`${namespace}/${hostname}`);
     }
   }
 
-  #remakeService(service: MeshService, canonical: boolean): void {
-    const source = `${service.source}/${service.key}`;
-    const found = this.#inputs.services.get(source);
-    if (!found) return;
-    const binding = this.#bindService(source, found);
-    const inherited = this.#inputs.namespace(service.namespace);
-    const ingress = found.words.labels[names.INGRESS_USE_WAYPOINT] ?? inherited.labels[names.INGRESS_USE_WAYPOINT];
-    const message = serviceMessage(service, {
-      distribution: inherited.annotations[names.TRAFFIC_DISTRIBUTION],
-      waypoint: publishedWaypoint(binding),
-      weightedWaypoints: binding.at === 'bound' ? binding.weighted : [],
-      ingressUseWaypoint: ingress === 'true' && publishedWaypoint(binding) !== undefined,
-      canonical,
-    });
-    this.#addresses.set(serviceResource(message));
-  }
-
-  #workloads(source: string): Workload[] {
-    const slash = source.indexOf('/');
-    const key = source.slice(slash + 1);
-    switch (source.slice(0, slash)) {
-      case 'Pod':
-        return this.#podWorkloads(source, key);
-      case 'WorkloadEntry':
-        return this.#workloadEntryWorkloads(source, key);
-      case 'ServiceEntry':
-        return this.#serviceEntryWorkloads(source, key);
-      default:
-        return this.#sliceWorkloads(key);
-    }
-  }
-
-  #podWorkloads(source: string, key: string): Workload[] {
-    const pod = this.#inputs.pods.get(key);
-    if (!pod) return this.#forgetGateways(source);
-    const used = new Set<string>();
-    const services = [...this.#inputs.selecting(pod.namespace, pod.labels), ...this.#inputs.listing(pod)];
-    const around = this.#surroundings(
-      { namespace: pod.namespace, labels: pod.labels, bindingLabels: pod.labels, services, network: '' },
-      used,
-    );
-    this.#inputs.recordGateways('workload', source, used);
-    return [podWorkload(this.#config, pod, this.#inputs.locality(pod.node), around)];
-  }
-
-  #workloadEntryWorkloads(source: string, key: string): Workload[] {
-    const entry = this.#inputs.workloadEntries.get(key);
-    if (!entry) return this.#forgetGateways(source);
-    const used = new Set<string>();
-    const { namespace, labels } = entry;
-    const services = this.#inputs.selecting(namespace, labels);
-    const { network } = entry.endpoint;
-    const { binding, ...around } = this.#surroundings({ namespace, labels, bindingLabels: labels, services, network }, used);
-    this.#inputs.recordGateways('workload', source, used);
-    const condition = waypointCondition(binding, undefined);
-    this.#statuses.want('WorkloadEntry', key, condition ? [condition] : []);
-    return [workloadEntryWorkload(this.#config, entry, around)];
-  }
-
-  #serviceEntryWorkloads(source: string, key: string): Workload[] {
-    const entry = this.#inputs.serviceEntries.get(key);
-    if (!entry) return this.#forgetGateways(source);
-    const published = (this.#inputs.services.get(source)?.services ?? []).filter((service) => this.#inputs.isPublished(service));
-    const used = new Set<string>();
-    const make = ({ endpoint, host }: EntryEndpoint): Workload => {
-      const around = this.#surroundings(
-        {
-          namespace: entry.namespace,
-          labels: entry.labels,
-          bindingLabels: endpoint.labels,
-          services: published.filter(({ hostname }) => host === undefined || hostname === host),
-          network: endpoint.network,
-        },
-        used,
-      );
-      return entryWorkload(this.#config, entry, endpoint, around);
-    };
-    const workloads = published.length > 0 ? entryEndpoints(entry).map(make) : [];
-    this.#inputs.recordGateways('workload', source, used);
-    return workloads;
-  }
-
-  #sliceWorkloads(key: string): Workload[] {
-    const slice = this.#inputs.slices.get(key);
-    const service = slice && this.#inputs.service(slice.service);
-    if (!slice || !service) return [];
-    return slice.endpoints.map((endpoint) => sliceWorkload(this.#config, slice, endpoint, service));
-  }
-
-  #forgetGateways(source: string): [] {
-    this.#inputs.recordGateways('workload', source, new Set());
-    return [];
-  }
-
-  #surroundings(member: WorkloadMember, used: Set<string>): Surroundings & { readonly binding: WaypointBinding } {
-    const { namespace, labels } = member;
-    const peer = this.#inputs.peerAuthentication(namespace, labels);
-    const reference = peerAuthenticationReference(this.#config.rootNamespace, this.#inputs.namespaceMode(namespace), peer);
-    const policies = this.#inputs.policies(namespace, labels);
-    return {
-      services: member.services,
-      policies: reference === undefined ? policies : [...policies, reference].sort(),
-      networkGateway: this.#networkGateway(member.network, used),
-      ...this.#workloadWaypoint(member, used),
-    };
-  }
-
-  /** A waypoint's own instances go through no waypoint, but may want their connections in a form of their own. */
-  #workloadWaypoint({ namespace, bindingLabels }: WorkloadMember, used: Set<string>) {
-    const view = this.#gatewayView(used);
-    const ownName = bindingLabels[names.GATEWAY_NAME];
-    const ownKey = ownName ? `${namespace}/${ownName}` : undefined;
-    const own = ownKey === undefined ? undefined : view.gateway(ownKey);
-    if (own?.address) {
-      const tunnel = applicationTunnel(own, view.gatewayClass(own.className));
-      return { binding: { at: 'unbound' } as const, waypoint: undefined, applicationTunnel: tunnel };
-    }
-    const inherited = this.#inputs.namespace(namespace);
-    const request = {
-      traffic: 'workload' as const,
-      namespace,
-      own: { labels: bindingLabels, annotations: {} },
-      inherited,
-      namespaceLabels: inherited.labels,
-      namespaceOnly: false,
-    };
-    const binding = bindWaypoint(this.#config, request, view);
-    // A waypoint that is about to become ready must not wait for itself.
-    const itself = binding.at === 'absent' && binding.waypoint === ownKey;
-    return { binding, waypoint: itself ? undefined : publishedWaypoint(binding), applicationTunnel: undefined };
-  }
-
-  #networkGateway(network: string, used: Set<string>) {
-    if (network === '' || network === this.#config.network) return undefined;
-    const gateway = this.#inputs.networkGateway(network);
-    if (gateway) used.add(gateway.key);
-    return gateway && networkGateway(gateway)?.address;
+  #remakeWorkloads(source: string): void {
+    const { workloads, condition } = this.#translation.workloads(source);
+    this.#publish(this.#addresses, source, workloads.map(workloadResource));
+    if (source.startsWith(WORKLOAD_ENTRY))
+      this.#statuses.want('WorkloadEntry', source.slice(WORKLOAD_ENTRY.length), condition ? [condition] : []);
   }
 
   #remakePeerAuthentication(key: string): void {
@@ -398,10 +227,10 @@ export class MeshIndex {
 
   /** Replaces what a source made before. */
   #publish(table: ResourceTable, source: string, made: readonly Resource[]): void {
-    const present = made.map(({ name }) => name);
-    for (const name of this.#made.get(source) ?? []) if (!present.includes(name)) table.delete(name);
+    const present = new Set(made.map(({ name }) => name));
+    for (const name of this.#made.get(source) ?? []) if (!present.has(name)) table.delete(name);
     for (const resource of made) table.set(resource);
-    if (made.length > 0) this.#made.set(source, present);
+    if (made.length > 0) this.#made.set(source, [...present]);
     else this.#made.delete(source);
   }
 
@@ -416,15 +245,7 @@ export class MeshIndex {
   }
 }
 
-interface WorkloadMember {
-  readonly namespace: string;
-  /** What services and policies select by. */
-  readonly labels: Labels;
-  /** Where a waypoint is named. */
-  readonly bindingLabels: Labels;
-  readonly services: readonly MeshService[];
-  readonly network: string;
-}
+const WORKLOAD_ENTRY = 'WorkloadEntry/';
 
 function drain<T>(set: Set<T>, visit: (item: T) => void): void {
   for (const item of set) visit(item);
@@ -468,14 +289,3 @@ const sourceOf = (
   words,
   services,
 });
-
-/** Hosts with a wildcard cannot be resolved, so they mean nothing without a waypoint that reads the requested name. */
-function wildcardCondition(services: readonly MeshService[], binding: WaypointBinding): Condition | undefined {
-  if (binding.at === 'bound' || !services.some(({ hostname }) => hostname.startsWith('*'))) return undefined;
-  return {
-    type: WAYPOINT_MISSING,
-    status: 'True',
-    reason: 'NoWaypointForWildcardService',
-    message: 'hosts with a wildcard have an effect only once a waypoint serves them',
-  };
-}

@@ -17,8 +17,8 @@ import { effectiveMode, type MtlsMode, oldest, type PeerAuthentication } from '.
 import type { Pod } from './pod.ts';
 import { LabelIndex, SelectorIndex } from './selectors.ts';
 import type { ServiceEntry } from './service-entry.ts';
-import type { WorkloadEntry } from './workload-entry.ts';
 import type { BindingWords } from './waypoint-binding.ts';
+import type { WorkloadEntry } from './workload-entry.ts';
 
 /** A namespace's labels, and those of its annotations that services inherit. */
 export type Namespace = BindingWords;

@@ -1,7 +1,7 @@
 /** Which endpoints ztunnel prefers (control-plane facts §2.6). A fresh object for each service: shared ones leak into each other. */
 import {
-  type LoadBalancing,
   LoadBalancing_HealthPolicy as HealthPolicy,
+  type LoadBalancing,
   LoadBalancing_Mode as Mode,
   LoadBalancing_Scope as Scope,
 } from '../../common/codec/gen/workload.ts';

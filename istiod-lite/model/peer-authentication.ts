@@ -4,7 +4,7 @@
  * not do in two corners (a STRICT port under a PERMISSIVE workload in a STRICT mesh; an exception that says DISABLE).
  */
 import { Action, type Authorization, type Match, Scope } from '../../common/codec/gen/authorization.ts';
-import { at, isRecord, type Labels, objectKey, portOf, readMeta, type Report, text, textMap } from './objects.ts';
+import { at, isRecord, type Labels, objectKey, portOf, type Report, readMeta, text, textMap } from './objects.ts';
 
 export type MtlsMode = 'UNSET' | 'DISABLE' | 'PERMISSIVE' | 'STRICT';
 

@@ -1,10 +1,11 @@
 /** Pod → Workload (control-plane facts §2.3). Only what the translation reads of a pod is kept. */
-import { type Locality, NetworkMode, TunnelProtocol, type Workload, WorkloadStatus } from '../../common/codec/gen/workload.ts';
+
 import { ipBytes } from '../../common/base/address.ts';
+import { type Locality, NetworkMode, TunnelProtocol, type Workload, WorkloadStatus } from '../../common/codec/gen/workload.ts';
 import type { MeshModelConfig } from './config.ts';
 import { portsOnPod } from './mesh-service.ts';
 import * as names from './names.ts';
-import { at, type Labels, objectKey, portOf, readMeta, records, type Report, text } from './objects.ts';
+import { at, type Labels, objectKey, portOf, type Report, readMeta, records, text } from './objects.ts';
 import { blankWorkload, endsTunnels, type Surroundings, servicePorts } from './workload.ts';
 import { canonicalName, canonicalRevision, controllerName } from './workload-name.ts';
 

@@ -7,7 +7,7 @@ import { type Endpoint, endpointWorkload, readEndpoint } from './endpoint.ts';
 import { passthrough } from './load-balancing.ts';
 import type { MeshPort, MeshService } from './mesh-service.ts';
 import * as names from './names.ts';
-import { at, type Labels, type ObjectMeta, objectKey, portOf, readMeta, records, type Report, text, textMap, texts } from './objects.ts';
+import { at, type Labels, type ObjectMeta, objectKey, portOf, type Report, readMeta, records, text, textMap, texts } from './objects.ts';
 import type { Surroundings } from './workload.ts';
 import { canonicalName, canonicalRevision } from './workload-name.ts';
 

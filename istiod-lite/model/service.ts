@@ -14,7 +14,7 @@ import type { MeshModelConfig } from './config.ts';
 import { distribution, nodeOnly, withUnhealthy } from './load-balancing.ts';
 import type { MeshPort, MeshService } from './mesh-service.ts';
 import * as names from './names.ts';
-import { at, objectKey, portOf, readMeta, records, type Report, text, textMap, texts, whole } from './objects.ts';
+import { at, objectKey, portOf, type Report, readMeta, records, text, textMap, texts, whole } from './objects.ts';
 
 /** @returns undefined for ExternalName, which is a DNS alias and nothing that traffic can be sent to */
 export function readService(config: MeshModelConfig, object: unknown, report: Report): MeshService | undefined {

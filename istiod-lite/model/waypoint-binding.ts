@@ -4,8 +4,8 @@
  * decision 8; Istio publishes no waypoint then, and the traffic flows).
  */
 import type { GatewayAddress, WeightedWaypoint } from '../../common/codec/gen/workload.ts';
-import type { MeshModelConfig } from './config.ts';
 import { type Condition, WAYPOINT_BOUND } from './conditions.ts';
+import type { MeshModelConfig } from './config.ts';
 import { type Gateway, type GatewayClass, mayAttach, trafficType } from './gateway.ts';
 import * as names from './names.ts';
 import type { Labels } from './objects.ts';

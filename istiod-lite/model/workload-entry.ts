@@ -3,7 +3,7 @@ import type { Workload } from '../../common/codec/gen/workload.ts';
 import type { MeshModelConfig } from './config.ts';
 import { type Endpoint, endpointWorkload, readEndpoint } from './endpoint.ts';
 import * as names from './names.ts';
-import { at, type Labels, objectKey, readMeta, type Report } from './objects.ts';
+import { at, type Labels, objectKey, type Report, readMeta } from './objects.ts';
 import type { Surroundings } from './workload.ts';
 import { canonicalName, canonicalRevision } from './workload-name.ts';
 

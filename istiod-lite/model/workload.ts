@@ -1,4 +1,6 @@
 /** What every kind of workload has in common, whichever object it was made from (control-plane facts §2.3, §2.5). */
+
+import type { Port } from '../../common/codec/gen/workload.ts';
 import {
   type ApplicationTunnel,
   type GatewayAddress,
@@ -14,7 +16,6 @@ import { type MeshModelConfig, sentTrustDomain } from './config.ts';
 import { type MeshService, serviceKeyOf } from './mesh-service.ts';
 import * as names from './names.ts';
 import type { Labels } from './objects.ts';
-import type { Port } from '../../common/codec/gen/workload.ts';
 
 /** What other objects add to a workload. */
 export interface Surroundings {

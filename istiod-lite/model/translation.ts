@@ -1,0 +1,226 @@
+/** Objects and what surrounds them, put together: the workloads and services of one source at a time, as they are now. */
+import type { GatewayAddress, Service, Workload } from '../../common/codec/gen/workload.ts';
+import { type Condition, WAYPOINT_MISSING } from './conditions.ts';
+import type { MeshModelConfig } from './config.ts';
+import { sliceWorkload } from './endpoint-slice.ts';
+import { applicationTunnel, networkGateway } from './gateway.ts';
+import type { Inputs, ServiceSource } from './inputs.ts';
+import type { MeshService } from './mesh-service.ts';
+import * as names from './names.ts';
+import type { Labels } from './objects.ts';
+import { peerAuthenticationReference } from './peer-authentication.ts';
+import { podWorkload } from './pod.ts';
+import { serviceMessage } from './service.ts';
+import { type EntryEndpoint, entryEndpoints, entryWorkload } from './service-entry.ts';
+import { bindWaypoint, type GatewayView, publishedWaypoint, type WaypointBinding, waypointCondition } from './waypoint-binding.ts';
+import type { Surroundings } from './workload.ts';
+import { workloadEntryWorkload } from './workload-entry.ts';
+
+export interface TranslatedWorkloads {
+  readonly workloads: Workload[];
+  /** Of the binding to a waypoint, for objects that show one. */
+  readonly condition: Condition | undefined;
+}
+
+const NOTHING: TranslatedWorkloads = { workloads: [], condition: undefined };
+
+export class Translation {
+  readonly #config: MeshModelConfig;
+  readonly #inputs: Inputs;
+
+  constructor(config: MeshModelConfig, inputs: Inputs) {
+    this.#config = config;
+    this.#inputs = inputs;
+  }
+
+  /** @param source `Kind/namespace/name` of a Pod, WorkloadEntry, ServiceEntry or EndpointSlice; gone ones make nothing */
+  workloads(source: string): TranslatedWorkloads {
+    const used = new Set<string>();
+    const made = this.#workloads(source, used);
+    this.#inputs.recordGateways('workload', source, used);
+    return made;
+  }
+
+  /** What the status of a Service or ServiceEntry says. */
+  serviceConditions(source: string): Condition[] {
+    const found = this.#inputs.services.get(source);
+    if (!found) {
+      this.#inputs.recordGateways('service', source, new Set());
+      return [];
+    }
+    const binding = this.#bindService(source, found);
+    const conditions = [waypointCondition(binding, this.#ingress(found)), wildcardCondition(source, found.services, binding)];
+    return conditions.filter((condition) => condition !== undefined);
+  }
+
+  /** @param canonical whether the service owns its hostname over all namespaces */
+  service(service: MeshService, canonical: boolean): Service | undefined {
+    const source = `${service.source}/${service.key}`;
+    const found = this.#inputs.services.get(source);
+    if (!found) return undefined;
+    const binding = this.#bindService(source, found);
+    const waypoint = publishedWaypoint(binding);
+    return serviceMessage(service, {
+      distribution: this.#inputs.namespace(service.namespace).annotations[names.TRAFFIC_DISTRIBUTION],
+      waypoint,
+      weightedWaypoints: binding.at === 'bound' ? binding.weighted : [],
+      ingressUseWaypoint: waypoint !== undefined && this.#ingress(found) === 'true',
+      canonical,
+    });
+  }
+
+  #ingress({ words, namespace }: ServiceSource): string | undefined {
+    return words.labels[names.INGRESS_USE_WAYPOINT] ?? this.#inputs.namespace(namespace).labels[names.INGRESS_USE_WAYPOINT];
+  }
+
+  #bindService(source: string, { namespace, words, services }: ServiceSource): WaypointBinding {
+    const used = new Set<string>();
+    const inherited = this.#inputs.namespace(namespace);
+    const request = {
+      traffic: 'service' as const,
+      namespace,
+      own: words,
+      inherited,
+      namespaceLabels: inherited.labels,
+      namespaceOnly: services.some(({ visibility }) => visibility !== 0),
+    };
+    const binding = bindWaypoint(this.#config, request, this.#gatewayView(used));
+    this.#inputs.recordGateways('service', source, used);
+    return binding;
+  }
+
+  /** Notes down every gateway that is asked for, also those that are not there. */
+  #gatewayView(used: Set<string>): GatewayView {
+    return {
+      gateway: (key) => {
+        used.add(key);
+        return this.#inputs.gateways.get(key);
+      },
+      gatewayClass: (name) => this.#inputs.gatewayClasses.get(name),
+    };
+  }
+
+  #workloads(source: string, used: Set<string>): TranslatedWorkloads {
+    const slash = source.indexOf('/');
+    const key = source.slice(slash + 1);
+    switch (source.slice(0, slash)) {
+      case 'Pod':
+        return this.#pod(key, used);
+      case 'WorkloadEntry':
+        return this.#workloadEntry(key, used);
+      case 'ServiceEntry':
+        return this.#serviceEntry(source, key, used);
+      default:
+        return this.#slice(key);
+    }
+  }
+
+  #pod(key: string, used: Set<string>): TranslatedWorkloads {
+    const pod = this.#inputs.pods.get(key);
+    if (!pod) return NOTHING;
+    const { namespace, labels } = pod;
+    const services = [...this.#inputs.selecting(namespace, labels), ...this.#inputs.listing(pod)];
+    const { binding, ...around } = this.#surroundings({ namespace, labels, bindingLabels: labels, services, network: '' }, used);
+    const workload = podWorkload(this.#config, pod, this.#inputs.locality(pod.node), around);
+    return { workloads: [workload], condition: waypointCondition(binding, undefined) };
+  }
+
+  #workloadEntry(key: string, used: Set<string>): TranslatedWorkloads {
+    const entry = this.#inputs.workloadEntries.get(key);
+    if (!entry) return NOTHING;
+    const { namespace, labels, endpoint } = entry;
+    const services = this.#inputs.selecting(namespace, labels);
+    const member = { namespace, labels, bindingLabels: labels, services, network: endpoint.network };
+    const { binding, ...around } = this.#surroundings(member, used);
+    return { workloads: [workloadEntryWorkload(this.#config, entry, around)], condition: waypointCondition(binding, undefined) };
+  }
+
+  #serviceEntry(source: string, key: string, used: Set<string>): TranslatedWorkloads {
+    const entry = this.#inputs.serviceEntries.get(key);
+    const published = (this.#inputs.services.get(source)?.services ?? []).filter((service) => this.#inputs.isPublished(service));
+    if (!entry || published.length === 0) return NOTHING;
+    const make = ({ endpoint, host }: EntryEndpoint): Workload[] => {
+      const services = published.filter(({ hostname }) => host === undefined || hostname === host);
+      if (services.length === 0) return [];
+      const { namespace, labels } = entry;
+      const member = { namespace, labels, bindingLabels: endpoint.labels, services, network: endpoint.network };
+      const { binding, ...around } = this.#surroundings(member, used);
+      return [entryWorkload(this.#config, entry, endpoint, around)];
+    };
+    return { workloads: entryEndpoints(entry).flatMap(make), condition: undefined };
+  }
+
+  #slice(key: string): TranslatedWorkloads {
+    const slice = this.#inputs.slices.get(key);
+    const service = slice && this.#inputs.service(slice.service);
+    if (!slice || !service) return NOTHING;
+    return { workloads: slice.endpoints.map((endpoint) => sliceWorkload(this.#config, slice, endpoint, service)), condition: undefined };
+  }
+
+  #surroundings(member: WorkloadMember, used: Set<string>): Surroundings & { readonly binding: WaypointBinding } {
+    const { namespace, labels } = member;
+    const peer = this.#inputs.peerAuthentication(namespace, labels);
+    const reference = peerAuthenticationReference(this.#config.rootNamespace, this.#inputs.namespaceMode(namespace), peer);
+    const policies = this.#inputs.policies(namespace, labels);
+    return {
+      services: member.services,
+      policies: reference === undefined ? policies : [...policies, reference].sort(),
+      networkGateway: this.#networkGateway(member.network, used),
+      ...this.#workloadWaypoint(member, used),
+    };
+  }
+
+  /** A waypoint's own instances go through no waypoint, but may want their connections in a form of their own. */
+  #workloadWaypoint({ namespace, bindingLabels }: WorkloadMember, used: Set<string>) {
+    const view = this.#gatewayView(used);
+    const ownName = bindingLabels[names.GATEWAY_NAME];
+    const ownKey = ownName ? `${namespace}/${ownName}` : undefined;
+    const own = ownKey === undefined ? undefined : view.gateway(ownKey);
+    if (own?.address) {
+      const tunnel = applicationTunnel(own, view.gatewayClass(own.className));
+      return { binding: { at: 'unbound' } as const, waypoint: undefined, applicationTunnel: tunnel };
+    }
+    const inherited = this.#inputs.namespace(namespace);
+    const request = {
+      traffic: 'workload' as const,
+      namespace,
+      own: { labels: bindingLabels, annotations: {} },
+      inherited,
+      namespaceLabels: inherited.labels,
+      namespaceOnly: false,
+    };
+    const binding = bindWaypoint(this.#config, request, view);
+    // A waypoint that is about to become ready must not wait for itself.
+    const itself = binding.at === 'absent' && binding.waypoint === ownKey;
+    return { binding, waypoint: itself ? undefined : publishedWaypoint(binding), applicationTunnel: undefined };
+  }
+
+  #networkGateway(network: string, used: Set<string>): GatewayAddress | undefined {
+    if (network === '' || network === this.#config.network) return undefined;
+    const gateway = this.#inputs.networkGateway(network);
+    if (gateway) used.add(gateway.key);
+    return gateway && networkGateway(gateway)?.address;
+  }
+}
+
+interface WorkloadMember {
+  readonly namespace: string;
+  /** What services and policies select by. */
+  readonly labels: Labels;
+  /** Where a waypoint is named. */
+  readonly bindingLabels: Labels;
+  readonly services: readonly MeshService[];
+  readonly network: string;
+}
+
+/** Hosts with a wildcard cannot be resolved, so they mean nothing without a waypoint that reads the requested name. */
+function wildcardCondition(source: string, services: readonly MeshService[], binding: WaypointBinding): Condition | undefined {
+  if (source.startsWith('Service/') || binding.at === 'bound' || !services.some(({ hostname }) => hostname.startsWith('*')))
+    return undefined;
+  return {
+    type: WAYPOINT_MISSING,
+    status: 'True',
+    reason: 'NoWaypointForWildcardService',
+    message: 'hosts with a wildcard have an effect only once a waypoint serves them',
+  };
+}
