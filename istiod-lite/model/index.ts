@@ -271,7 +271,7 @@ const BINDING_LABELS = [
   names.GATEWAY_MANAGED,
 ];
 
-function bindingWords(object: unknown): BindingWords {
+export function bindingWords(object: unknown): BindingWords {
   const meta = readMeta(object);
   return {
     labels: pick(meta?.labels ?? {}, BINDING_LABELS),
