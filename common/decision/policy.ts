@@ -58,7 +58,7 @@ export function applicablePolicies(view: MeshView, local: Workload): Policy[] {
   const policies = [...view.namespacePolicies(local.namespace), ...view.globalPolicies()];
   for (const key of local.authorizationPolicies) {
     const policy = view.policyByKey(key);
-    if (policy && !policies.includes(policy)) policies.push(policy);
+    if (policy && !policies.some((other) => policyKey(other) === key)) policies.push(policy);
   }
   return policies;
 }

@@ -2,6 +2,7 @@
  * The mesh as plain objects: the obvious implementation of MeshView, slow and easy to believe. Tests of decisions use it, and the packed
  * state is compared with it.
  */
+import { isDeepStrictEqual } from 'node:util';
 import { cidrContains, type IpAddress, ipBytes } from '../../common/base/address.ts';
 import {
   type Endpoint,
@@ -113,6 +114,8 @@ export class PlainMesh implements MeshView {
 }
 
 function replace<T>(map: Map<string, T>, key: string, value: T): void {
+  // The same again is no change, not even of the order.
+  if (isDeepStrictEqual(map.get(key), value)) return;
   map.delete(key);
   map.set(key, value);
 }

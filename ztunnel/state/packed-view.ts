@@ -176,7 +176,7 @@ export class PackedView implements MeshView {
       if (workload && holds(workload)) found.push({ serial: this.arena.serial(ref), workload });
       return false;
     });
-    return unique(found.sort((a, b) => a.serial - b.serial).map(({ workload }) => workload));
+    return found.sort((a, b) => a.serial - b.serial).map(({ workload }) => workload);
   }
 
   #findServices(hash: number, holds: (service: Service) => boolean): Service[] {
@@ -186,10 +186,12 @@ export class PackedView implements MeshView {
       if (service && holds(service)) found.push({ serial: this.arena.serial(ref), service });
       return false;
     });
-    return unique(found.sort((a, b) => a.serial - b.serial).map(({ service }) => service));
+    return found.sort((a, b) => a.serial - b.serial).map(({ service }) => service);
   }
 
   #servicesByRange(network: string, bytes: Uint8Array, prefixes: Uint32Array, exact: readonly Service[]): Service[] {
+    // A service may have the address itself, or several ranges around it; by key, since equal objects may have been decoded twice.
+    const seen = new Set(exact.map(serviceKey));
     const found: Service[] = [];
     for (let length = bytes.length * 8; length >= 0; length--) {
       if (((prefixes[length >>> 5] ?? 0) & (1 << (length & 31))) === 0) continue;
@@ -199,9 +201,13 @@ export class PackedView implements MeshView {
           (range) => range.network === network && range.cidr.length === length && Buffer.compare(range.cidr.bytes, masked) === 0,
         ),
       );
-      found.push(...matching);
+      for (const service of matching) {
+        const key = serviceKey(service);
+        if (!seen.has(key)) found.push(service);
+        seen.add(key);
+      }
     }
-    return unique(found).filter((service) => !exact.includes(service));
+    return found;
   }
 
   #scan(kind: KeyKind, first: string, second: string, visit: (ref: BlockRef) => boolean): void {
@@ -237,8 +243,6 @@ export const GLOBAL_POLICIES = '/global';
 export const namespacePoliciesKey = (namespace: string): string => `namespace/${namespace}`;
 
 const isPod = (workload: Workload): boolean => workload.uid.includes('//Pod/');
-
-const unique = <T>(items: readonly T[]): T[] => (items.length < 2 ? [...items] : [...new Set(items)]);
 
 /** The one with the highest rank; of several the last to come. */
 function bestOf<T>(items: readonly T[], rank: (item: T) => number): T | undefined {
