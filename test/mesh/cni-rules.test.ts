@@ -1,0 +1,229 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { applyPodRules, drainPodRules, nft, type PodNamespace, removePodRules } from '../../cni/namespace/pod-network.ts';
+import { countRelayed } from '../../cni/namespace/relayed.ts';
+import { DEFAULT_PROBE_SOURCE } from '../../cni/rules/constants.ts';
+import { hostRules, noHostRules, probeSets } from '../../cni/rules/host-rules.ts';
+import type { PodRulesConfig } from '../../cni/rules/pod-rules.ts';
+import { joinNetns, makeNetns, type TestNetns, withoutNamespaces } from '../support/netns.ts';
+import { startApp, startToyZtunnel, ToyClient } from '../support/toy-ztunnel.ts';
+
+const options = { skip: withoutNamespaces ?? false, timeout: 30_000 };
+
+const config: PodRulesConfig = {
+  redirectDns: false,
+  ingressMode: false,
+  virtualInterfaces: [],
+  ipv6: true,
+  probeSource: DEFAULT_PROBE_SOURCE,
+  captureOpenConnections: false,
+};
+
+test('new connections of the pod go to 15001 with their destination known, on both families', options, async (t) => {
+  const { pod, peer, at, inside } = world(t);
+  startApp(t, peer.netns, 8080);
+  const ztunnel = startToyZtunnel(t, pod.netns);
+  await applyPodRules(inside, config);
+  for (const host of [at.peer.v4, at.peer.v6]) await ToyClient.open(t, pod.netns, host, 8080);
+  assert.deepEqual(ztunnel.seen, [`out ${at.peer.v4}:8080`, `out [${at.peer.v6}]:8080`]);
+  assert.equal(packets(pod, 'redirect to :15001'), 2);
+});
+
+test("connections to the pod go to 15006, and the application sees the caller's own address", options, async (t) => {
+  const { pod, peer, at, inside } = world(t);
+  const app = startApp(t, pod.netns, 8080);
+  const ztunnel = startToyZtunnel(t, pod.netns);
+  await applyPodRules(inside, config);
+  for (const host of [at.pod.v4, at.pod.v6]) await (await ToyClient.open(t, peer.netns, host, 8080)).say('hello');
+  assert.deepEqual(ztunnel.seen, [`in ${at.pod.v4}:8080 from ${at.peer.v4}`, `in [${at.pod.v6}]:8080 from ${at.peer.v6}`]);
+  assert.deepEqual(app.callers, [at.peer.v4, at.peer.v6]);
+});
+
+test('tunnels on 15008, the pod talking to itself, and probes of the node are not taken', options, async (t) => {
+  const { pod, peer, at, inside } = world(t);
+  for (const port of [8080, 15008]) startApp(t, pod.netns, port);
+  const ztunnel = startToyZtunnel(t, pod.netns);
+  await applyPodRules(inside, config);
+  for (const host of [at.pod.v4, at.pod.v6]) await ToyClient.open(t, peer.netns, host, 15008);
+  for (const host of [at.pod.v4, at.pod.v6, '127.0.0.1', '::1']) await ToyClient.open(t, pod.netns, host, 8080);
+  for (const [ip, from] of [
+    ['-4', DEFAULT_PROBE_SOURCE.v4],
+    ['-6', DEFAULT_PROBE_SOURCE.v6],
+  ] as const) {
+    peer.exec('ip', ip, 'address', 'add', from, 'dev', 'lo', ...(ip === '-6' ? ['nodad'] : []));
+    pod.exec('ip', ip, 'route', 'add', 'default', 'via', ip === '-4' ? at.peer.v4 : at.peer.v6);
+  }
+  await (await ToyClient.open(t, peer.netns, at.pod.v4, 8080, DEFAULT_PROBE_SOURCE.v4)).say('probe');
+  await (await ToyClient.open(t, peer.netns, at.pod.v6, 8080, DEFAULT_PROBE_SOURCE.v6)).say('probe');
+  assert.deepEqual(ztunnel.seen, []);
+});
+
+test('connections that are open survive enrolment, in both directions, and new ones are taken', options, async (t) => {
+  const { pod, peer, at, inside } = world(t);
+  startApp(t, peer.netns, 8080);
+  startApp(t, pod.netns, 8080);
+  const before = [];
+  for (const end of ['v4', 'v6'] as const) {
+    before.push(await ToyClient.open(t, pod.netns, at.peer[end], 8080));
+    before.push(await ToyClient.open(t, peer.netns, at.pod[end], 8080));
+  }
+  const ztunnel = startToyZtunnel(t, pod.netns);
+  await applyPodRules(inside, config);
+  for (const client of before) await client.say('still here');
+  assert.deepEqual(ztunnel.seen, []);
+  await ToyClient.open(t, pod.netns, at.peer.v4, 8080);
+  assert.deepEqual(ztunnel.seen, [`out ${at.peer.v4}:8080`]);
+});
+
+test("with Istio's rules to the letter, enrolment cuts what was open", options, async (t) => {
+  const { pod, peer, at, inside } = world(t);
+  startApp(t, peer.netns, 8080);
+  const before = await ToyClient.open(t, pod.netns, at.peer.v4, 8080);
+  startToyZtunnel(t, pod.netns);
+  await applyPodRules(inside, { ...config, captureOpenConnections: true });
+  await assert.rejects(before.say('gone'), /cut|within 4 s/);
+});
+
+test('relayed connections survive un-enrolment, new ones go direct, and the count says when the rules can go', options, async (t) => {
+  const { pod, peer, at, inside } = world(t);
+  startApp(t, peer.netns, 8080);
+  const app = startApp(t, pod.netns, 8080);
+  const ztunnel = startToyZtunnel(t, pod.netns);
+  await applyPodRules(inside, config);
+  const relayed = [];
+  for (const end of ['v4', 'v6'] as const) {
+    relayed.push(await ToyClient.open(t, pod.netns, at.peer[end], 8080));
+    relayed.push(await ToyClient.open(t, peer.netns, at.pod[end], 8080));
+  }
+  const taken = ztunnel.seen.length;
+  const podIps = [at.pod.v4, at.pod.v6];
+  assert.ok(countRelayed(pod.netns, podIps) >= 4);
+
+  await drainPodRules(inside);
+  for (const client of relayed) await client.say('still here');
+  const direct = [await ToyClient.open(t, pod.netns, at.peer.v4, 8080), await ToyClient.open(t, peer.netns, at.pod.v6, 8080)];
+  assert.equal(ztunnel.seen.length, taken, 'new connections are not taken');
+  assert.equal(app.callers.length, 3);
+
+  for (const client of relayed) client.end();
+  await until(() => countRelayed(pod.netns, podIps) === 0);
+  await removePodRules(inside);
+  for (const client of direct) await client.say('still here too');
+  assert.equal(pod.exec('nft', 'list', 'ruleset'), '');
+});
+
+test('applying twice changes nothing, removing twice leaves nothing', options, async (t) => {
+  const { pod, inside } = world(t);
+  const untouched = networkOf(pod);
+  await applyPodRules(inside, { ...config, redirectDns: true });
+  const applied = networkOf(pod);
+  assert.match(applied, /redirect to :15053/);
+  assert.match(applied, /fwmark 0x111\/0xfff lookup 100/);
+  await applyPodRules(inside, { ...config, redirectDns: true });
+  assert.equal(networkOf(pod), applied);
+  await removePodRules(inside);
+  assert.equal(networkOf(pod), untouched);
+  await removePodRules(inside);
+  assert.equal(networkOf(pod), untouched);
+});
+
+test('ingress mode takes what goes out and leaves what comes in', options, async (t) => {
+  const { pod, peer, at, inside } = world(t);
+  startApp(t, peer.netns, 8080);
+  startApp(t, pod.netns, 8080);
+  const ztunnel = startToyZtunnel(t, pod.netns);
+  await applyPodRules(inside, { ...config, ingressMode: true });
+  await ToyClient.open(t, peer.netns, at.pod.v4, 8080);
+  await ToyClient.open(t, pod.netns, at.peer.v4, 8080);
+  assert.deepEqual(ztunnel.seen, [`out ${at.peer.v4}:8080`]);
+});
+
+test('what comes in by a virtual interface counts as outbound', options, async (t) => {
+  const { pod, peer, at, inside } = world(t);
+  startApp(t, pod.netns, 8080);
+  const ztunnel = startToyZtunnel(t, pod.netns);
+  await applyPodRules(inside, { ...config, virtualInterfaces: ['v1'] });
+  await ToyClient.open(t, peer.netns, at.pod.v4, 8080);
+  assert.deepEqual(ztunnel.seen, [`out ${at.pod.v4}:8080`]);
+});
+
+test('a pod without IPv6 gets the rules all the same', options, async (t) => {
+  const { pod, peer, at, inside } = world(t);
+  pod.exec('sysctl', '-qw', 'net.ipv6.conf.all.disable_ipv6=1', 'net.ipv6.conf.lo.disable_ipv6=1');
+  startApp(t, peer.netns, 8080);
+  const ztunnel = startToyZtunnel(t, pod.netns);
+  await applyPodRules(inside, config);
+  await ToyClient.open(t, pod.netns, at.peer.v4, 8080);
+  assert.equal(ztunnel.seen.length, 1);
+  await removePodRules(inside);
+});
+
+test("the node's own connections to enrolled pods come from the probe address, forwarded ones do not", options, async (t) => {
+  const [node, pod, other] = [makeNetns(t), makeNetns(t), makeNetns(t)];
+  const [toPod, toOther] = [joinNetns(node, pod, 1), joinNetns(node, other, 2)];
+  node.exec('sysctl', '-qw', 'net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1');
+  for (const [end, gateway] of [
+    [pod, toPod.a],
+    [other, toOther.a],
+  ] as const) {
+    end.exec('ip', '-4', 'route', 'add', 'default', 'via', gateway.v4);
+    end.exec('ip', '-6', 'route', 'add', 'default', 'via', gateway.v6);
+  }
+  const app = startApp(t, pod.netns, 8080);
+  const probed = new Map([
+    [toPod.b.v4, 'uid-1'],
+    [toPod.b.v6, 'uid-1'],
+  ]);
+  const inside = { netns: node.netns, about: 'the node' };
+  const rules = hostRules({ ipv6: true, probeSource: DEFAULT_PROBE_SOURCE, kubeletUid: undefined });
+  await nft(inside, [...probeSets(probed), ...rules]);
+  for (const host of [toPod.b.v4, toPod.b.v6]) {
+    await ToyClient.open(t, node.netns, host, 8080);
+    await ToyClient.open(t, other.netns, host, 8080);
+  }
+  assert.deepEqual(app.callers, [DEFAULT_PROBE_SOURCE.v4, toOther.b.v4, DEFAULT_PROBE_SOURCE.v6, toOther.b.v6]);
+  await nft(inside, probeSets(new Map()));
+  await ToyClient.open(t, node.netns, toPod.b.v4, 8080);
+  assert.equal(app.callers.at(-1), toPod.a.v4);
+  await nft(inside, noHostRules());
+  assert.equal(node.exec('nft', 'list', 'ruleset'), '');
+});
+
+test('an error names the pod and the command', options, async (t) => {
+  const { inside } = world(t);
+  await assert.rejects(nft(inside, ['add rule inet nowhere here accept']), /pod shop\/orders-1: nft -f -: exit status 1: .*No such file/);
+  const bad = applyPodRules(inside, { ...config, virtualInterfaces: ['bad name'] });
+  await assert.rejects(bad, /pod shop\/orders-1: nft -f -: exit status 1/);
+});
+
+function world(t: TestContext) {
+  const [pod, peer] = [makeNetns(t), makeNetns(t)];
+  const { a, b } = joinNetns(pod, peer, 1);
+  const inside: PodNamespace = { netns: pod.netns, about: 'pod shop/orders-1' };
+  return { pod, peer, at: { pod: a, peer: b }, inside };
+}
+
+const networkOf = (ns: TestNetns): string =>
+  [
+    ns.exec('nft', 'list', 'ruleset').replace(/packets \d+ bytes \d+/g, ''),
+    ...['-4', '-6'].map(
+      (family) => ns.exec('ip', family, 'rule') + ns.exec('ip', family, 'route', 'show', 'table', 'all', 'type', 'local'),
+    ),
+  ].join('');
+
+/** Sum of the counters of the rules that contain `text`. */
+function packets(ns: TestNetns, text: string): number {
+  const lines = ns
+    .exec('nft', 'list', 'table', 'inet', 'istio-ambient-nat')
+    .split('\n')
+    .filter((line) => line.includes(text));
+  return lines.reduce((sum, line) => sum + Number(/packets (\d+)/.exec(line)?.[1]), 0);
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  const deadline = performance.now() + 5000;
+  while (!condition()) {
+    assert.ok(performance.now() < deadline, 'it did not happen within 5 s');
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
