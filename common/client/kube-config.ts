@@ -83,8 +83,7 @@ function fromFiles(paths: readonly string[], wanted: string | undefined): KubeCr
   const server = cluster && string(cluster.value, 'server');
   if (!cluster || !server) throw new Error(`${where}: context "${contextName}" names cluster "${clusterName}", which has no server`);
   const user = find(files, 'users', String(context.user));
-  if (user?.value.exec || user?.value['auth-provider'] || cluster.value['proxy-url'])
-    return throughClientNode(paths, contextName, server);
+  if (user?.value.exec || user?.value['auth-provider'] || cluster.value['proxy-url']) return throughClientNode(paths, contextName, server);
   const token = user && (string(user.value, 'tokenFile') ?? string(user.value, 'token'));
   const tokenFile = user && string(user.value, 'tokenFile') && resolve(dirname(user.path), token ?? '');
   const username = user && string(user.value, 'username');

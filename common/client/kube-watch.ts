@@ -20,7 +20,7 @@ export interface ObjectStore<T> {
 
 export interface ObjectChange<T> {
   readonly type: 'added' | 'modified' | 'deleted';
-  /** For `deleted` the last state known. `metadata.managedFields` is taken off. */
+  /** For `deleted` the last state known: where the watch missed the deletion, what the store kept. `metadata.managedFields` is taken off. */
   readonly object: T;
   readonly previous?: T;
 }
@@ -38,6 +38,8 @@ export interface WatchOptions<T> {
   readonly log: Log;
   /** Ends the watch. */
   readonly signal: AbortSignal;
+  /** What the store keeps of an object, for those who only follow changes; must keep name, namespace, uid and resourceVersion. */
+  keep?(object: T): T;
   /** Once, after the changes of the first list. */
   onSynced?(): void;
   /** In the server's order. An object that was replaced by another of the same name (new uid) is a `deleted` and an `added`. */
@@ -49,6 +51,21 @@ export function watchObjects<T extends KubeObject>(api: WatchableApi, options: W
   const watcher = new Watcher<T>(api, options);
   void watcher.run();
   return watcher;
+}
+
+/** For `keep`: enough to notice changes and to report deletions. */
+export function keepIdentity<T extends KubeObject>({ apiVersion, kind, metadata }: T): T {
+  const { name, namespace, uid, resourceVersion } = metadata;
+  return {
+    ...(apiVersion && { apiVersion }),
+    ...(kind && { kind }),
+    metadata: {
+      ...(name && { name }),
+      ...(namespace && { namespace }),
+      ...(uid && { uid }),
+      ...(resourceVersion && { resourceVersion }),
+    },
+  } as T;
 }
 
 /** `namespace/name`, or `name` where there is no namespace. */
@@ -176,7 +193,7 @@ class Watcher<T extends KubeObject> implements ObjectStore<T> {
       previous = undefined;
     }
     if (previous && previous.metadata.resourceVersion === object.metadata.resourceVersion) return;
-    this.#objects.set(key, object);
+    this.#objects.set(key, this.#options.keep?.(object) ?? object);
     this.#report(previous ? { type: 'modified', object, previous } : { type: 'added', object });
   }
 

@@ -28,8 +28,11 @@ export type NodeVerdict =
 
 const MAX_FIELD = 1024;
 
-/** From the first request of a stream: `TYPE~IP~POD.NAMESPACE~DOMAIN` and its metadata. */
-export function readProxyNode(node: Node | undefined, identity: ProxyIdentity): NodeVerdict {
+/**
+ * From the first request of a stream: `TYPE~IP~POD.NAMESPACE~DOMAIN` and its metadata.
+ * @param identity what the claim is compared with; not at all where it is undefined
+ */
+export function readProxyNode(node: Node | undefined, identity: ProxyIdentity | undefined): NodeVerdict {
   if (!node?.id) return invalid('the first request of a stream needs node.id');
   const parts = node.id.slice(0, MAX_FIELD).split('~');
   const [type = '', ip = '', name = '', domain = ''] = parts;
@@ -41,8 +44,9 @@ export function readProxyNode(node: Node | undefined, identity: ProxyIdentity): 
   const metadata = (key: string): string => text(node.metadata?.[key]);
   const namespace = metadata('NAMESPACE') || (domain.split('.')[0] ?? '');
   const serviceAccount = metadata('SERVICE_ACCOUNT');
-  if (namespace !== identity.namespace) return foreign(`namespace ${namespace}`, identity);
-  if (serviceAccount !== '' && serviceAccount !== identity.serviceAccount) return foreign(`service account ${serviceAccount}`, identity);
+  if (identity && namespace !== identity.namespace) return foreign(`namespace ${namespace}`, identity);
+  if (identity && serviceAccount !== '' && serviceAccount !== identity.serviceAccount)
+    return foreign(`service account ${serviceAccount}`, identity);
   return {
     proxy: {
       type,

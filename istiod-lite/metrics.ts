@@ -1,0 +1,101 @@
+/** What istiod-lite counts, under Istio's names (control-plane facts §5.7), so that existing dashboards keep working. */
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { VERSION } from '../common/base/version.ts';
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from './model/resources.ts';
+
+export interface MetricRow {
+  readonly name: string;
+  readonly type: 'counter' | 'gauge' | 'histogram';
+  readonly labels: readonly string[];
+  readonly help: string;
+}
+
+const row = (name: string, type: MetricRow['type'], help: string, ...labels: string[]): MetricRow => ({ name, type, labels, help });
+
+export const metricRows = {
+  xds: row('pilot_xds', 'gauge', 'Proxies connected over xDS.', 'version'),
+  xdsPushes: row('pilot_xds_pushes', 'counter', 'Responses sent to proxies.', 'type'),
+  xdsRejects: row('pilot_total_xds_rejects', 'counter', 'Responses that a proxy rejected.', 'type'),
+  xdsExpiredNonce: row('pilot_xds_expired_nonce', 'counter', 'Acknowledgements of a response that is not the last one.', 'type'),
+  xdsWriteTimeout: row('pilot_xds_write_timeout', 'counter', 'Proxies let go because they took nothing for too long.'),
+  xdsConfigSize: row('pilot_xds_config_size_bytes', 'histogram', 'Bytes of each response.', 'type'),
+  xdsRefused: row('warren_xds_streams_refused_total', 'counter', 'Streams refused or ended by istiod, by gRPC status.', 'code'),
+  convergence: row('pilot_proxy_convergence_time', 'histogram', 'Seconds between a change and the moment when a proxy has been sent it.'),
+  pushTriggers: row('pilot_push_triggers', 'counter', 'Pushes by what caused them: a change of the configuration, or a request.', 'type'),
+  resources: row('warren_xds_resources', 'gauge', 'Resources that are served.', 'type'),
+  k8sEvents: row('pilot_k8s_reg_events', 'counter', 'Changes of Kubernetes objects seen.', 'type', 'event'),
+  csrs: row('citadel_server_csr_count', 'counter', 'Certificate requests received.'),
+  issued: row('citadel_server_success_cert_issuance_count', 'counter', 'Certificates issued.'),
+  authenticationFailures: row(
+    'citadel_server_authentication_failure_count',
+    'counter',
+    'Certificate requests whose caller could not be authenticated, or may not have the identity.',
+  ),
+  csrParsingErrors: row('citadel_server_csr_parsing_err_count', 'counter', 'Certificate requests that could not be read.'),
+  csrSignErrors: row('citadel_server_csr_sign_err_count', 'counter', 'Certificate requests that could not be signed.'),
+  rootExpiryTimestamp: row('citadel_server_root_cert_expiry_timestamp', 'gauge', 'When the root expires, in seconds since 1970.'),
+  rootExpirySeconds: row('citadel_server_root_cert_expiry_seconds', 'gauge', 'Seconds until the root expires.'),
+  chainExpiryTimestamp: row(
+    'citadel_server_cert_chain_expiry_timestamp',
+    'gauge',
+    'When the signing certificate expires, in seconds since 1970.',
+  ),
+  chainExpirySeconds: row('citadel_server_cert_chain_expiry_seconds', 'gauge', 'Seconds until the signing certificate expires.'),
+  tokenReviews: row('warren_token_reviews_total', 'counter', 'Tokens that the API server was asked about, by outcome.', 'outcome'),
+  statusWrites: row('warren_status_writes_total', 'counter', "Conditions written to users' objects, by outcome.", 'outcome'),
+  writer: row('warren_writer', 'gauge', '1 where this replica holds the lease and writes to the cluster.'),
+  build: row('istio_build', 'gauge', 'Always 1; says what runs.', 'component', 'tag'),
+  info: row('pilot_info', 'gauge', 'Always 1; says what runs.', 'version'),
+  uptime: row('istiod_uptime_seconds', 'gauge', 'Seconds since the start.'),
+  startup: row('startup_duration_seconds', 'gauge', 'Seconds from the start until ready.'),
+} as const satisfies Record<string, MetricRow>;
+
+const CONVERGENCE_SECONDS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 3, 5, 10, 20, 30];
+const SIZE_BYTES = [1, 10_000, 1_000_000, 4_000_000, 10_000_000, 40_000_000];
+
+export type Metrics = ReturnType<typeof createMetrics>;
+
+/** One process's metrics. `processMetrics` adds what Node says about itself. */
+export function createMetrics({ processMetrics }: { processMetrics: boolean }) {
+  const registry = new Registry();
+  if (processMetrics) collectDefaultMetrics({ register: registry });
+  const options = ({ name, help, labels }: MetricRow) => ({ name, help, labelNames: labels, registers: [registry] });
+  const counter = (of: MetricRow) => new Counter<string>(options(of));
+  const gauge = (of: MetricRow) => new Gauge<string>(options(of));
+  const metrics = {
+    registry,
+    xds: gauge(metricRows.xds),
+    xdsPushes: counter(metricRows.xdsPushes),
+    xdsRejects: counter(metricRows.xdsRejects),
+    xdsExpiredNonce: counter(metricRows.xdsExpiredNonce),
+    xdsWriteTimeout: counter(metricRows.xdsWriteTimeout),
+    xdsConfigSize: new Histogram<string>({ ...options(metricRows.xdsConfigSize), buckets: SIZE_BYTES }),
+    xdsRefused: counter(metricRows.xdsRefused),
+    convergence: new Histogram<string>({ ...options(metricRows.convergence), buckets: CONVERGENCE_SECONDS }),
+    pushTriggers: counter(metricRows.pushTriggers),
+    resources: gauge(metricRows.resources),
+    k8sEvents: counter(metricRows.k8sEvents),
+    csrs: counter(metricRows.csrs),
+    issued: counter(metricRows.issued),
+    authenticationFailures: counter(metricRows.authenticationFailures),
+    csrParsingErrors: counter(metricRows.csrParsingErrors),
+    csrSignErrors: counter(metricRows.csrSignErrors),
+    rootExpiryTimestamp: gauge(metricRows.rootExpiryTimestamp),
+    rootExpirySeconds: gauge(metricRows.rootExpirySeconds),
+    chainExpiryTimestamp: gauge(metricRows.chainExpiryTimestamp),
+    chainExpirySeconds: gauge(metricRows.chainExpirySeconds),
+    tokenReviews: counter(metricRows.tokenReviews),
+    statusWrites: counter(metricRows.statusWrites),
+    writer: gauge(metricRows.writer),
+    uptime: gauge(metricRows.uptime),
+    startup: gauge(metricRows.startup),
+  };
+  gauge(metricRows.build).set({ component: 'pilot', tag: VERSION }, 1);
+  gauge(metricRows.info).set({ version: VERSION }, 1);
+  return metrics;
+}
+
+/** The short names that `type` labels have. */
+export const typeLabel = (typeUrl: string): string => TYPE_LABELS[typeUrl] ?? 'other';
+
+const TYPE_LABELS: Readonly<Record<string, string>> = { [ADDRESS_TYPE]: 'wds', [AUTHORIZATION_TYPE]: 'wads' };

@@ -1,0 +1,126 @@
+/** What istiod-lite can be told, under Istio's names. Read once, by main.ts. */
+import { hours, minutes, seconds } from '../common/base/clock.ts';
+import { count, duration, flag, list, oneOf, optionalText, portNumber, setting, text, type Settings } from '../common/base/settings.ts';
+import { LOG_LEVELS } from '../common/base/log.ts';
+
+export const settingsTable = {
+  kubeconfig: setting('KUBECONFIG', optionalText, undefined, "How to reach the API server; the pod's service account where it is empty."),
+  podName: setting('POD_NAME', text, 'istiod', 'Name of this replica; the holder of the writer lease is known by it.'),
+  systemNamespace: setting('POD_NAMESPACE', text, 'istio-system', "Where istiod runs, and where the root's Secret and the leases are."),
+  rootNamespace: setting('ROOT_NAMESPACE', optionalText, undefined, 'Namespace whose policies hold for the whole mesh.', 'POD_NAMESPACE'),
+  clusterId: setting('CLUSTER_ID', text, 'Kubernetes', 'Name of this cluster: the first segment of every workload uid.'),
+  trustDomain: setting('TRUST_DOMAIN', text, 'cluster.local', 'Trust domain of all identities.'),
+  domain: setting('DOMAIN', text, 'cluster.local', "The cluster's DNS domain."),
+  network: setting(
+    'NETWORK',
+    text,
+    '',
+    "Network of this cluster; the label topology.istio.io/network of istiod's namespace where it is empty.",
+  ),
+  trustedNodeAccounts: setting(
+    'CA_TRUSTED_NODE_ACCOUNTS',
+    list,
+    ['istio-system/ztunnel'],
+    'Accounts, as namespace/name, that may ask for certificates of the pods on their node.',
+    'istio-system/ztunnel',
+  ),
+  tokenAudiences: setting('TOKEN_AUDIENCES', list, ['istio-ca'], "Audiences of proxies' tokens.", 'istio-ca'),
+  defaultCertificateMs: setting(
+    'DEFAULT_WORKLOAD_CERT_TTL',
+    duration,
+    hours(24),
+    'Lifetime of a certificate whose request names none.',
+    '24h',
+  ),
+  maxCertificateMs: setting('MAX_WORKLOAD_CERT_TTL', duration, hours(24 * 90), 'Longest lifetime that may be asked for.', '2160h'),
+  rootCertificateMs: setting('CITADEL_SELF_SIGNED_CA_CERT_TTL', duration, hours(24 * 3650), 'Lifetime of the self-signed root.', '87600h'),
+  rootCaDirectory: setting(
+    'ROOT_CA_DIR',
+    text,
+    '/etc/cacerts',
+    'Folder of a CA that the operator brings (ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem).',
+  ),
+  customHost: setting('ISTIOD_CUSTOM_HOST', list, [], "Further DNS names in istiod's own certificate.", ''),
+  debounceMs: setting(
+    'PILOT_DEBOUNCE_AFTER',
+    duration,
+    100,
+    'Shortest time between two pushes; the first change after a pause goes out at once.',
+    '100ms',
+  ),
+  identityCheck: setting('PILOT_ENABLE_XDS_IDENTITY_CHECK', flag, true, "A proxy's namespace must be that of its token."),
+  sendTimeoutMs: setting(
+    'PILOT_XDS_SEND_TIMEOUT',
+    duration,
+    minutes(1),
+    'A proxy that does not take a response for this long is let go.',
+    '1m',
+  ),
+  ackTimeoutMs: setting(
+    'PILOT_XDS_ACK_TIMEOUT',
+    duration,
+    minutes(5),
+    'A proxy that does not acknowledge a response for this long is let go.',
+    '5m',
+  ),
+  maxConnectionAgeMs: setting(
+    'KEEPALIVE_MAX_SERVER_CONNECTION_AGE',
+    duration,
+    minutes(30),
+    'After this time, a tenth more or less, a proxy is asked to connect anew.',
+    '30m',
+  ),
+  maxProxies: setting('PILOT_MAX_PROXIES', count, 5000, 'Proxies connected at a time.'),
+  drainMs: setting('TERMINATION_DRAIN_DURATION_SECONDS', duration, seconds(5), 'Time given to open streams on shutdown.', '5s'),
+  grpcPort: setting('GRPC_TLS_PORT', portNumber, 15012, 'xDS and certificates, over TLS.'),
+  monitoringPort: setting('MONITORING_PORT', portNumber, 15014, 'Metrics, version and diagnostics.'),
+  httpPort: setting('HTTP_PORT', portNumber, 8080, 'Readiness.'),
+  logLevel: setting('LOG_LEVEL', oneOf(...LOG_LEVELS), 'info', 'How much is logged.'),
+  logAsJson: setting('LOG_AS_JSON', flag, false, 'Log lines as JSON.'),
+} as const;
+
+export type IstiodSettings = Settings<typeof settingsTable>;
+
+/** Flags of Istio's `pilot-discovery discovery` that its chart passes, and the settings that they are. */
+export const flagSettings: Readonly<Record<string, string>> = {
+  monitoringAddr: 'MONITORING_PORT',
+  secureGRPCAddr: 'GRPC_TLS_PORT',
+  httpAddr: 'HTTP_PORT',
+  domain: 'DOMAIN',
+  keepaliveMaxServerConnectionAge: 'KEEPALIVE_MAX_SERVER_CONNECTION_AGE',
+  log_output_level: 'LOG_LEVEL',
+  log_as_json: 'LOG_AS_JSON',
+  clusterID: 'CLUSTER_ID',
+  kubeconfig: 'KUBECONFIG',
+  namespace: 'POD_NAMESPACE',
+};
+
+/**
+ * The environment with the flags laid over it: `--monitoringAddr=:15014`, `--domain cluster.local`.
+ * @throws Error for a flag that is none, or has no value
+ */
+export function withFlags(env: Readonly<Record<string, string | undefined>>, args: readonly string[]): Record<string, string | undefined> {
+  const merged: Record<string, string | undefined> = { ...env };
+  for (let i = 0; i < args.length; i++) {
+    const match = /^--([A-Za-z_]+)(?:=(.*))?$/.exec(args[i] ?? '');
+    const name = match?.[1] && flagSettings[match[1]];
+    if (!name)
+      throw new Error(
+        `unknown argument ${args[i]}: expected one of ${Object.keys(flagSettings)
+          .map((known) => `--${known}`)
+          .join(', ')}`,
+      );
+    const value = match[2] ?? (name === 'LOG_AS_JSON' ? 'true' : args[++i]);
+    if (value === undefined) throw new Error(`--${match[1]} needs a value`);
+    merged[name] = flagValue(name, value);
+  }
+  return merged;
+}
+
+// Istio writes addresses as `:15014` and levels as `default:info,ads:debug`; we have one level.
+function flagValue(name: string, value: string): string {
+  if (name.endsWith('_PORT')) return value.slice(value.lastIndexOf(':') + 1);
+  if (name === 'LOG_LEVEL')
+    return (value.split(',').find((part) => !part.includes(':') || part.startsWith('default:')) ?? 'info').replace('default:', '');
+  return value;
+}

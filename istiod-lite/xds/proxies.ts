@@ -1,0 +1,79 @@
+/** All proxies that are connected: whom a change is told to, and what syncz shows. */
+import type { Clock } from '../../common/base/clock.ts';
+import type { DeltaStream, SubscriptionStatus } from './delta-stream.ts';
+import type { ProxyNode } from './proxy-node.ts';
+import type { ResourceChange } from './resource-store.ts';
+
+export interface ConnectedProxy {
+  readonly node: ProxyNode;
+  readonly stream: DeltaStream;
+  /** Milliseconds since 1970. */
+  readonly since: number;
+  readonly peer: string;
+}
+
+/** One row of /debug/syncz, with Istio's field names where it has them. */
+export interface SyncRow {
+  readonly proxy: string;
+  readonly proxy_type: string;
+  readonly istio_version: string;
+  readonly cluster_id: string;
+  readonly node: string;
+  readonly address: string;
+  readonly connectedSince: string;
+  readonly resources: Readonly<Record<string, SubscriptionStatus>>;
+}
+
+export class Proxies {
+  readonly #clock: Clock;
+  readonly #connected = new Set<ConnectedProxy>();
+  readonly #onChange: (versions: ReadonlyMap<string, number>) => void;
+
+  /** @param onChange told how many proxies of which version there are */
+  constructor(clock: Clock, onChange: (versions: ReadonlyMap<string, number>) => void) {
+    this.#clock = clock;
+    this.#onChange = onChange;
+  }
+
+  get size(): number {
+    return this.#connected.size;
+  }
+
+  /** @returns what takes it out again; calling it twice is no harm */
+  add(proxy: Omit<ConnectedProxy, 'since'>): () => void {
+    const connected = { ...proxy, since: this.#clock.now() };
+    this.#connected.add(connected);
+    this.#changed();
+    return () => {
+      if (this.#connected.delete(connected)) this.#changed();
+    };
+  }
+
+  push(change: ResourceChange): void {
+    // A stream that ends while it is told leaves the set.
+    for (const { stream } of [...this.#connected]) stream.changed(change);
+  }
+
+  drain(reason: string): void {
+    for (const { stream } of [...this.#connected]) stream.drain(reason);
+  }
+
+  rows(): SyncRow[] {
+    return [...this.#connected].map(({ node, stream, since, peer }) => ({
+      proxy: node.name,
+      proxy_type: node.type,
+      istio_version: node.version,
+      cluster_id: node.clusterId,
+      node: node.node,
+      address: peer,
+      connectedSince: new Date(since).toISOString(),
+      resources: stream.status(),
+    }));
+  }
+
+  #changed(): void {
+    const versions = new Map<string, number>();
+    for (const { node } of this.#connected) versions.set(node.version, (versions.get(node.version) ?? 0) + 1);
+    this.#onChange(versions);
+  }
+}

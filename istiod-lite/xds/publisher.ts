@@ -1,0 +1,87 @@
+/**
+ * From changes of the cluster to what proxies are told: the index translates, the stores hold the bytes, the push queue decides when. Nothing
+ * is published before the whole cluster has been read.
+ */
+import type { Clock } from '../../common/base/clock.ts';
+import type { Log } from '../../common/base/log.ts';
+import type { Metrics } from '../metrics.ts';
+import { typeLabel } from '../metrics.ts';
+import type { StatusWrite } from '../model/conditions.ts';
+import type { MeshIndex, ObjectChange } from '../model/index.ts';
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type ResourceChanges } from '../model/resources.ts';
+import type { Proxies } from './proxies.ts';
+import { PushQueue } from './push-queue.ts';
+import { ResourceStore } from './resource-store.ts';
+
+export interface PublisherOptions {
+  readonly index: MeshIndex;
+  readonly proxies: Proxies;
+  readonly metrics: Metrics;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Shortest time between two pushes. */
+  readonly intervalMs: number;
+  writeStatuses(writes: readonly StatusWrite[]): void;
+}
+
+export class Publisher {
+  readonly #options: PublisherOptions;
+  readonly #queue: PushQueue;
+  readonly #addresses = new ResourceStore(ADDRESS_TYPE);
+  readonly #authorizations = new ResourceStore(AUTHORIZATION_TYPE);
+  /** Policies go first: a workload names those that select it, and a name that ztunnel does not know is passed over. */
+  readonly stores: ReadonlyMap<string, ResourceStore> = new Map([
+    [AUTHORIZATION_TYPE, this.#authorizations],
+    [ADDRESS_TYPE, this.#addresses],
+  ]);
+  readonly #startedAt: string;
+  #pushes = 0;
+  #started = false;
+
+  constructor(options: PublisherOptions) {
+    this.#options = options;
+    this.#startedAt = new Date(options.clock.now()).toISOString();
+    this.#queue = new PushQueue({ clock: options.clock, intervalMs: options.intervalMs, flush: (since) => this.#flush(since) });
+  }
+
+  /** For `system_version_info`. */
+  get version(): string {
+    return `${this.#startedAt}/${this.#pushes}`;
+  }
+
+  apply(change: ObjectChange): void {
+    this.#options.index.apply(change);
+    if (this.#started) this.#queue.changed();
+  }
+
+  /** The cluster has been read: from now on changes are told. */
+  start(): void {
+    this.#started = true;
+    this.#flush(this.#options.clock.monotonic());
+  }
+
+  stop(): void {
+    this.#queue.stop();
+  }
+
+  #flush(since: number): void {
+    const { index, log, proxies, writeStatuses } = this.#options;
+    try {
+      const { address, authorization, statuses, problems } = index.flush();
+      for (const { object, message } of problems) log.warn({ object, error: message }, 'object has a problem');
+      const changes = [this.#store(this.#authorizations, authorization, since), this.#store(this.#addresses, address, since)];
+      this.#pushes++;
+      for (const change of changes) if (change) proxies.push(change);
+      writeStatuses(statuses);
+    } catch (error) {
+      // One flush is lost at most; the next one compares with what the index holds.
+      log.error({ err: error }, 'changes could not be published');
+    }
+  }
+
+  #store(store: ResourceStore, { changed, removed }: ResourceChanges, since: number) {
+    const change = store.apply(changed, removed, since);
+    this.#options.metrics.resources.set({ type: typeLabel(store.typeUrl) }, store.size);
+    return change;
+  }
+}
