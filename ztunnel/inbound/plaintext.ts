@@ -1,0 +1,89 @@
+/**
+ * A connection that reached a pod in the clear and that redirection brought to port 15006: policies decide without an identity, then it
+ * goes on to the application from its original source address (istio-data-plane.md §7.1).
+ */
+import type { Socket } from 'node:net';
+import { formatSocketAddress, type SocketAddress } from '../../common/base/address.ts';
+import { ProxyError } from '../../common/base/errors.ts';
+import { formatTraceparent, traceIdOf } from '../../common/decision/headers.ts';
+import { inboundService } from '../../common/decision/inbound.ts';
+import { OWN_PORTS } from '../../common/decision/ports.ts';
+import { AppSocket } from '../../common/hbone/app-socket.ts';
+import { relay } from '../../common/hbone/relay.ts';
+import { fdOf } from '../../common/linux/node.ts';
+import { originalDestination } from '../../common/linux/sockets.ts';
+import type { LiveConnection } from '../worker/connections.ts';
+import { dialApplication } from '../worker/dial.ts';
+import { type PodProxy, socketEnds } from '../worker/pod.ts';
+import type { ConnectionRecord } from '../worker/telemetry.ts';
+import { enforce, recheck } from './enforce.ts';
+
+/** Never rejects for what a peer or the network did; that is in the log. */
+export async function servePlaintext(pod: PodProxy, socket: Socket): Promise<void> {
+  const ends = socketEnds(socket);
+  if (!ends) {
+    socket.destroy();
+    return;
+  }
+  const { telemetry, connections } = pod.parts;
+  const destination = originalDestination(fdOf(socket)) ?? ends.local;
+  const live = connections.add(pod.spec.uid);
+  telemetry.socketOpened('inbound');
+  try {
+    await carry(pod, live, AppSocket.accepted(socket), ends.remote, destination);
+  } finally {
+    connections.remove(live);
+    telemetry.socketClosed('inbound');
+  }
+}
+
+async function carry(
+  pod: PodProxy,
+  live: LiveConnection,
+  app: AppSocket,
+  source: SocketAddress,
+  destination: SocketAddress,
+): Promise<void> {
+  const { telemetry, view, settings, connections, randomBytes } = pod.parts;
+  const id = traceIdOf(formatTraceparent(randomBytes(24))) ?? '';
+  let record: ConnectionRecord | undefined;
+  try {
+    if (OWN_PORTS.has(destination.port)) throw new ProxyError('SELF_CALL', 'attempted recursive call to ourselves');
+    const local = await pod.local.wait(live.signal);
+    const subject = { source, destination, identity: undefined };
+    record = telemetry.opened({
+      direction: 'inbound',
+      id,
+      source,
+      sourceWorkload: view.workloadByAddress(settings.network, source.ip),
+      sourceIdentity: undefined,
+      destination,
+      destinationWorkload: local,
+      destinationIdentity: undefined,
+      service: inboundService(view, local, destination.port),
+      mutualTls: false,
+    });
+    // Described before it is judged: a policy that changes in between must find this connection.
+    connections.describe(live, {
+      uid: pod.spec.uid,
+      direction: 'inbound',
+      src: formatSocketAddress(source),
+      originalDst: null,
+      actualDst: formatSocketAddress(destination),
+      protocol: 'TCP',
+      recheck: () => recheck(pod, subject),
+    });
+    enforce(pod, local, subject);
+    const upstream = await dialApplication(pod, { to: destination, source, signal: live.signal });
+    const running = relay(app, upstream);
+    record.running(running);
+    live.relaying(running);
+    const { error } = await running.done;
+    record.ended(error);
+  } catch (reason) {
+    const error = ProxyError.from(reason, 'CONNECTION_LOST', 'connection failed');
+    if (record) record.ended(error);
+    else telemetry.failedEarly({ direction: 'inbound', source, destination, error, id });
+    app.destroy(error);
+  }
+}

@@ -1,0 +1,90 @@
+/**
+ * Every metric that ztunnel exposes, one row each: names, labels and their order are Istio's (istio-data-plane.md §10.1), what is our own
+ * starts with `warren_`. docs/metrics.md is generated from this table.
+ */
+import type { MetricFamily } from '../common/server/metric-family.ts';
+
+/** Labels of a connection, in the order in which Istio writes them; the last four only where a locality is known. */
+export const TRAFFIC_LABELS = [
+  'reporter',
+  'source_workload',
+  'source_canonical_service',
+  'source_canonical_revision',
+  'source_workload_namespace',
+  'source_principal',
+  'source_app',
+  'source_version',
+  'source_cluster',
+  'destination_service',
+  'destination_service_namespace',
+  'destination_service_name',
+  'destination_workload',
+  'destination_canonical_service',
+  'destination_canonical_revision',
+  'destination_workload_namespace',
+  'destination_principal',
+  'destination_app',
+  'destination_version',
+  'destination_cluster',
+  'request_protocol',
+  'response_flags',
+  'connection_security_policy',
+  'source_region',
+  'source_zone',
+  'destination_region',
+  'destination_zone',
+] as const;
+
+type Options = Partial<Pick<MetricFamily, 'stable' | 'hideZero'>>;
+
+const counter = (name: string, labels: readonly string[], help: string, options: Options = {}): MetricFamily => ({
+  name,
+  type: 'counter',
+  labels,
+  help,
+  stable: false,
+  ...options,
+});
+
+const gauge = (name: string, labels: readonly string[], help: string, options: Options = {}): MetricFamily => ({
+  name,
+  type: 'gauge',
+  labels,
+  help,
+  stable: false,
+  ...options,
+});
+
+const stable = { stable: true };
+
+export const metrics = {
+  build: gauge('istio_build', ['component', 'tag'], 'Component and version of this process', stable),
+  opened: counter('istio_tcp_connections_opened_total', TRAFFIC_LABELS, 'TCP connections opened', stable),
+  closed: counter('istio_tcp_connections_closed_total', TRAFFIC_LABELS, 'TCP connections closed', stable),
+  received: counter('istio_tcp_received_bytes_total', TRAFFIC_LABELS, 'Bytes that went from client to server', stable),
+  sent: counter('istio_tcp_sent_bytes_total', TRAFFIC_LABELS, 'Bytes that went from server to client', stable),
+  failed: counter('istio_tcp_connections_failed_total', TRAFFIC_LABELS, 'TCP connections that failed'),
+  socketsOpen: gauge('istio_tcp_sockets_open', ['reporter'], 'Application connections that are open'),
+  xdsTerminations: counter('istio_xds_connection_terminations_total', ['reason'], 'Ends of the connection to the control plane'),
+  xdsMessages: counter('istio_xds_message_total', ['url'], 'Messages from the control plane'),
+  xdsBytes: counter('istio_xds_message_bytes_total', ['url'], 'Bytes of messages from the control plane'),
+  activeProxies: gauge('workload_manager_active_proxy_count', [], 'Pods that are served'),
+  pendingProxies: gauge('workload_manager_pending_proxy_count', [], 'Pods whose listeners could not be opened yet'),
+  proxiesStarted: counter('workload_manager_proxies_started_total', [], 'Pods that began to be served'),
+  proxiesStopped: counter('workload_manager_proxies_stopped_total', [], 'Pods that ceased to be served'),
+  openFds: gauge('process_open_fds', [], 'Descriptors that are open', stable),
+  maxFds: gauge('process_max_fds', [], 'Descriptors that may be open', stable),
+  residentMemory: gauge('process_resident_memory_bytes', [], 'Resident memory', stable),
+  cpuSeconds: counter('process_cpu_seconds_total', [], 'Processor time of user and system', stable),
+  startTime: gauge('process_start_time_seconds', [], 'When this process started, in seconds since 1970', stable),
+  refusals: counter('warren_refusals_total', ['code', 'policy'], 'Connections refused or failed, by error code and deciding policy'),
+  workersReplaced: counter('warren_workers_replaced_total', [], 'Data workers that ended or hung and were replaced'),
+  workers: gauge('warren_workers', [], 'Data workers that are serving'),
+  seriesOverflow: counter('warren_series_overflow_total', [], 'Times that a metric series did not fit and went to one named other', {
+    hideZero: true,
+  }),
+  logLinesDropped: counter('warren_log_lines_dropped_total', [], 'Log lines lost because the reader was too slow', { hideZero: true }),
+  certificates: gauge('warren_certificates', ['state'], 'Identities by the state of their certificate'),
+} as const satisfies Record<string, MetricFamily>;
+
+export const metricFamilies: readonly MetricFamily[] = Object.values(metrics);

@@ -1,0 +1,144 @@
+/**
+ * A connection that a pod opened and redirection brought to port 15001: find out where it was going, decide, connect, relay
+ * (istio-data-plane.md §6).
+ */
+import type { Socket } from 'node:net';
+import { formatSocketAddress, type SocketAddress } from '../../common/base/address.ts';
+import { ProxyError } from '../../common/base/errors.ts';
+import { formatSpiffeId } from '../../common/base/spiffe.ts';
+import { formatBaggage, formatForwarded, formatTraceparent, traceIdOf } from '../../common/decision/headers.ts';
+import type { Workload } from '../../common/decision/mesh-view.ts';
+import { type OutboundRoute, routeOutbound } from '../../common/decision/outbound.ts';
+import { AppSocket } from '../../common/hbone/app-socket.ts';
+import { relay } from '../../common/hbone/relay.ts';
+import type { Pipe } from '../../common/hbone/types.ts';
+import { fdOf } from '../../common/linux/node.ts';
+import { originalDestination } from '../../common/linux/sockets.ts';
+import type { LiveConnection } from '../worker/connections.ts';
+import { dialApplication } from '../worker/dial.ts';
+import { type PodProxy, socketEnds } from '../worker/pod.ts';
+import type { ConnectionFacts, ConnectionRecord } from '../worker/telemetry.ts';
+
+/** A hostname behind a hostname behind a hostname is a mistake. */
+const MAX_RESOLUTIONS = 3;
+
+/** Never rejects for what a peer or the network did; that is in the log. */
+export async function serveOutbound(pod: PodProxy, socket: Socket): Promise<void> {
+  const ends = socketEnds(socket);
+  if (!ends) {
+    socket.destroy();
+    return;
+  }
+  const { telemetry, connections } = pod.parts;
+  const destination = originalDestination(fdOf(socket)) ?? ends.local;
+  const live = connections.add(pod.spec.uid);
+  telemetry.socketOpened('outbound');
+  try {
+    await carry(pod, live, AppSocket.accepted(socket), ends.remote, destination);
+  } finally {
+    connections.remove(live);
+    telemetry.socketClosed('outbound');
+  }
+}
+
+async function carry(pod: PodProxy, live: LiveConnection, app: AppSocket, from: SocketAddress, destination: SocketAddress): Promise<void> {
+  const { telemetry, randomBytes } = pod.parts;
+  const traceparent = formatTraceparent(randomBytes(24));
+  const id = traceIdOf(traceparent) ?? '';
+  let record: ConnectionRecord | undefined;
+  try {
+    const source = await pod.local.wait(live.signal);
+    const route = await decide(pod, source, from, destination);
+    record = telemetry.opened(factsOf({ id, from, source, destination, route }));
+    const upstream = await connect(pod, live, { route, source, from, traceparent });
+    pod.parts.connections.describe(live, {
+      uid: pod.spec.uid,
+      direction: 'outbound',
+      src: formatSocketAddress(from),
+      originalDst: formatSocketAddress(destination),
+      actualDst: 'authority' in route ? route.authority : formatSocketAddress('to' in route ? route.to : destination),
+      protocol: 'via' in route && route.via === 'hbone' ? 'HBONE' : 'TCP',
+    });
+    const running = relay(app, upstream);
+    record.running(running);
+    live.relaying(running);
+    const { error } = await running.done;
+    record.ended(error);
+  } catch (reason) {
+    const error = ProxyError.from(reason, 'CONNECTION_LOST', 'connection failed');
+    if (record) record.ended(error);
+    else telemetry.failedEarly({ direction: 'outbound', source: from, destination, error, id });
+    app.destroy(error);
+  }
+}
+
+async function decide(pod: PodProxy, source: Workload, from: SocketAddress, destination: SocketAddress): Promise<OutboundRoute> {
+  const { view, random, settings, resolver } = pod.parts;
+  const resolved = new Map<string, readonly string[]>();
+  for (;;) {
+    const route = routeOutbound(view, { source, sourceIp: from.ip, destination, network: settings.network, random, resolved });
+    if (!('via' in route) || route.via !== 'resolve' || resolved.size >= MAX_RESOLUTIONS) return route;
+    resolved.set(route.hostname, await resolver.resolve(route.hostname));
+  }
+}
+
+interface Upstream {
+  readonly route: OutboundRoute;
+  readonly source: Workload;
+  readonly from: SocketAddress;
+  readonly traceparent: string;
+}
+
+async function connect(pod: PodProxy, live: LiveConnection, { route, source, from, traceparent }: Upstream): Promise<Pipe> {
+  if ('refuse' in route) throw new ProxyError(route.refuse, route.message);
+  switch (route.via) {
+    case 'passthrough':
+    case 'tcp':
+      return dialApplication(pod, { to: route.to, signal: live.signal });
+    case 'hbone':
+      return pod.pool.connect(
+        { source: formatSpiffeId(source), destinations: route.peers, to: route.to, sourceIp: from.ip },
+        {
+          authority: route.authority,
+          headers: [
+            ['baggage', formatBaggage(source)],
+            ['forwarded', formatForwarded(from, route.service?.hostname)],
+            ['traceparent', traceparent],
+          ],
+          signal: live.signal,
+        },
+      );
+    case 'double-hbone':
+      throw new ProxyError(
+        'NO_ROUTE',
+        `${route.authority} is in network "${route.workload.network}", and this version cannot tunnel through gateways to other networks`,
+      );
+    case 'resolve':
+      throw new ProxyError('NO_HEALTHY_UPSTREAM', `cannot resolve ${route.hostname}`);
+  }
+}
+
+function factsOf(known: {
+  id: string;
+  from: SocketAddress;
+  source: Workload;
+  destination: SocketAddress;
+  route: OutboundRoute;
+}): ConnectionFacts {
+  const { id, from, source, destination, route } = known;
+  const tunnel = 'via' in route && (route.via === 'hbone' || route.via === 'double-hbone') ? route : undefined;
+  const workload = 'workload' in route ? route.workload : undefined;
+  return {
+    direction: 'outbound',
+    id,
+    source: from,
+    sourceWorkload: source,
+    sourceIdentity: tunnel && formatSpiffeId(source),
+    destination: 'to' in route ? route.to : destination,
+    authority: tunnel?.authority,
+    destinationWorkload: workload,
+    destinationIdentity: tunnel && workload && formatSpiffeId(workload),
+    service: 'service' in route ? route.service : undefined,
+    mutualTls: tunnel !== undefined,
+  };
+}

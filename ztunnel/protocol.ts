@@ -1,0 +1,60 @@
+/**
+ * What the supervisor and its data workers tell each other: plain data, by postMessage. State, counters and the heartbeat are not here;
+ * they are shared memory. Descriptors are the process's, so their numbers mean the same in every thread.
+ */
+import type { LogLevel } from '../common/base/log.ts';
+import type { SeriesAnnouncement, SeriesSegment } from '../common/server/shared-series.ts';
+import type { IdentityCertificate } from '../common/tls/mesh-tls.ts';
+import type { PodInfo, ZtunnelSettings } from './settings.ts';
+import type { SharedMeshState } from './state/shared.ts';
+
+/** Who a data worker listens for. */
+export interface PodSpec {
+  /** Kubernetes's pod UID; `dedicated` and `self` for the two that come from no node agent. */
+  readonly uid: string;
+  readonly info: PodInfo;
+  /** The pod's network namespace; undefined for the process's own. The worker opens its own copy. */
+  readonly netnsFd: number | undefined;
+  /** `pod`: all three listeners. `self`: HBONE only, for this process's own endpoints (istio-data-plane.md §1.4). */
+  readonly kind: 'pod' | 'self';
+}
+
+export interface WorkerStart {
+  readonly index: number;
+  readonly settings: ZtunnelSettings;
+  readonly state: SharedMeshState;
+  readonly segment: SeriesSegment;
+  /** One Int32 that the worker counts up each second. */
+  readonly heartbeat: SharedArrayBuffer;
+}
+
+export type ToWorker =
+  | { readonly type: 'pod-add'; readonly pod: PodSpec }
+  | { readonly type: 'pod-remove'; readonly uid: string }
+  /** There is a newer picture in the shared memory. */
+  | { readonly type: 'state'; readonly policiesChanged: boolean }
+  | { readonly type: 'certificate'; readonly certificate: IdentityCertificate }
+  | { readonly type: 'certificate-failed'; readonly identity: string; readonly reason: string }
+  | { readonly type: 'log-level'; readonly level: LogLevel; readonly accessLevel: LogLevel }
+  | { readonly type: 'connections'; readonly question: number }
+  /** Stop accepting; connections may go on until `drain-deadline`. */
+  | { readonly type: 'drain' }
+  | { readonly type: 'drain-deadline' };
+
+export type FromWorker =
+  | { readonly type: 'ready' }
+  | { readonly type: 'pod-bound'; readonly uid: string; readonly problem?: string }
+  | { readonly type: 'certificate-wanted'; readonly identity: string }
+  | { readonly type: 'series'; readonly series: readonly SeriesAnnouncement[] }
+  | { readonly type: 'connections'; readonly question: number; readonly connections: readonly ConnectionDump[] }
+  | { readonly type: 'drained' };
+
+/** One open connection as `config_dump` shows it. */
+export interface ConnectionDump {
+  readonly uid: string;
+  readonly direction: 'inbound' | 'outbound';
+  readonly src: string;
+  readonly originalDst: string | null;
+  readonly actualDst: string;
+  readonly protocol: 'TCP' | 'HBONE' | 'DOUBLEHBONE';
+}

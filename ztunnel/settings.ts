@@ -1,0 +1,414 @@
+/**
+ * What ztunnel reads from its environment, under the names of Istio's ztunnel (istio-data-plane.md §1.3), in one pure function. Features
+ * of Istio's ztunnel that are not built here are refused by name: a setting that silently does nothing would be worse than none.
+ */
+
+import { availableParallelism } from 'node:os';
+import { load } from 'js-yaml';
+import { errorMessage } from '../common/base/errors.ts';
+import { LOG_LEVELS, type LogLevel } from '../common/base/log.ts';
+import {
+  count,
+  duration,
+  type Form,
+  flag,
+  oneOf,
+  optionalText,
+  readSettings,
+  type Settings,
+  SettingsError,
+  type SettingsTable,
+  setting,
+  text,
+} from '../common/base/settings.ts';
+import { parseSocketAddress } from '../common/base/address.ts';
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+const optionalFlag: Form<boolean | undefined> = { name: 'true or false', parse: (value) => flag.parse(value) };
+const optionalCount: Form<number | undefined> = { name: 'whole number', parse: (value) => count.parse(value) };
+const optionalDuration: Form<number | undefined> = { name: 'duration', parse: (value) => duration.parse(value) };
+
+const mark: Form<number | undefined> = {
+  name: 'packet mark',
+  parse(value) {
+    const number = /^0x[0-9a-f]{1,8}$/i.test(value) ? Number.parseInt(value, 16) : count.parse(value);
+    if (number > 0xffffffff) throw new Error('expected a 32-bit mark');
+    return number;
+  },
+};
+
+/** Threads as Istio writes them: a number, `50%` of the processors, or `0` for all of them. */
+export const threads: Form<number> = {
+  name: 'number or percentage of processors',
+  parse(value) {
+    const percent = /^(\d{1,3})%$/.exec(value)?.[1];
+    if (percent !== undefined) return Math.max(1, Math.ceil((availableParallelism() * Number(percent)) / 100));
+    const number = count.parse(value);
+    if (number > MAX_WORKERS) throw new Error(`expected at most ${MAX_WORKERS} threads`);
+    return number === 0 ? availableParallelism() : number;
+  },
+};
+
+export interface PodInfo {
+  readonly name: string;
+  readonly namespace: string;
+  readonly serviceAccount: string;
+}
+
+const podInfo: Form<PodInfo | undefined> = {
+  name: 'namespace/name/serviceaccount',
+  parse(value) {
+    const [namespace, name, serviceAccount, ...more] = value.split('/');
+    if (!namespace || !name || !serviceAccount || more.length > 0) throw new Error('expected namespace/name/serviceaccount');
+    return { namespace, name, serviceAccount };
+  },
+};
+
+export interface LogDirectives {
+  readonly level: LogLevel;
+  /** Level of one scope where it differs (`access=warn`). */
+  readonly scopes: Readonly<Record<string, LogLevel>>;
+}
+
+/** `info`, or `info,access=warn,xds=debug`. */
+export const logDirectives: Form<LogDirectives> = {
+  name: 'level, or level,scope=level',
+  parse(value) {
+    let level: LogLevel = 'info';
+    const scopes: Record<string, LogLevel> = {};
+    for (const directive of value.split(',').map((piece) => piece.trim())) {
+      const [scope, word] = directive.includes('=') ? directive.split('=', 2) : [undefined, directive];
+      const named = LOG_LEVELS.find((known) => known === (word === 'off' ? 'silent' : word));
+      if (!named) throw new Error(`expected one of ${LOG_LEVELS.join(', ')}, alone or as scope=level`);
+      if (scope === undefined) level = named;
+      else scopes[scope.replace(/^ztunnel::/, '')] = named;
+    }
+    return { level, scopes };
+  },
+};
+
+const MAX_WORKERS = 64;
+
+export const settingsTable = {
+  mode: setting(
+    'PROXY_MODE',
+    oneOf('shared', 'dedicated'),
+    'shared',
+    'serve all enrolled pods of a node, or one workload in this namespace',
+  ),
+  workload: setting('PROXY_WORKLOAD_INFO', podInfo, undefined, 'the one workload of dedicated mode: namespace/name/serviceaccount', 'none'),
+  proxy: setting('ENABLE_PROXY', flag, true, 'run the proxy (nothing else is left to run when it is off)'),
+  ipv6: setting('IPV6_ENABLED', flag, true, 'listen on IPv6 as well'),
+  xdsAddress: setting(
+    'XDS_ADDRESS',
+    optionalText,
+    undefined,
+    'control plane; empty for none',
+    'https://istiod.istio-system.svc:15012 in a cluster, else https://localhost:15012',
+  ),
+  caAddress: setting('CA_ADDRESS', optionalText, undefined, 'certificate authority; empty for none', 'as XDS_ADDRESS'),
+  xdsRoot: setting(
+    'XDS_ROOT_CA',
+    text,
+    './var/run/secrets/istio/root-cert.pem',
+    'roots for the control plane: a file, SYSTEM, or PEM text',
+  ),
+  caRoot: setting('CA_ROOT_CA', text, './var/run/secrets/istio/root-cert.pem', 'roots for the CA: a file, SYSTEM, or PEM text'),
+  xdsHostname: setting('ALT_XDS_HOSTNAME', optionalText, undefined, "another name accepted in the control plane's certificate", 'none'),
+  caHostname: setting('ALT_CA_HOSTNAME', optionalText, undefined, "another name accepted in the CA's certificate", 'none'),
+  authToken: setting(
+    'AUTH_TOKEN',
+    optionalText,
+    undefined,
+    'token for control plane and CA: a file, or the token itself',
+    './var/run/secrets/tokens/istio-token where that exists',
+  ),
+  clusterId: setting(
+    'ISTIO_META_CLUSTER_ID',
+    optionalText,
+    undefined,
+    'name of this cluster; CLUSTER_ID is read where this is unset',
+    'Kubernetes',
+  ),
+  clusterIdPlain: setting('CLUSTER_ID', text, 'Kubernetes', 'name of this cluster'),
+  clusterDomain: setting('CLUSTER_DOMAIN', text, 'cluster.local', 'DNS domain of the cluster'),
+  network: setting('NETWORK', text, '', 'name of the network that this node is in'),
+  nodeName: setting('NODE_NAME', text, '', 'this node: certificates of its workloads are fetched ahead'),
+  podName: setting('POD_NAME', text, '', 'own pod; with POD_NAMESPACE and SERVICE_ACCOUNT it turns the self proxy on'),
+  podNamespace: setting('POD_NAMESPACE', text, '', 'own namespace'),
+  serviceAccount: setting('SERVICE_ACCOUNT', text, '', 'own service account'),
+  trustDomain: setting('TRUST_DOMAIN', text, 'cluster.local', 'trust domain of the own identity'),
+  instanceIp: setting('INSTANCE_IP', text, '1.1.1.1', 'own address, as the control plane is told'),
+  localXdsPath: setting('LOCAL_XDS_PATH', optionalText, undefined, 'static configuration: a YAML file', 'none'),
+  localXds: setting('LOCAL_XDS', optionalText, undefined, 'static configuration: the YAML itself', 'none'),
+  certDir: setting(
+    'CERT_DIR',
+    optionalText,
+    undefined,
+    'folder with cert-chain.pem, key.pem and root-cert.pem instead of a CA; NAMESPACE/SERVICEACCOUNT below it for each identity in shared mode',
+    'none',
+  ),
+  secretTtlMs: setting('SECRET_TTL', duration, 86_400_000, 'life asked for certificates', '24h'),
+  zdsPath: setting('INPOD_UDS', text, '/var/run/ztunnel/ztunnel.sock', "the node agent's socket"),
+  portReuse: setting('INPOD_PORT_REUSE', flag, true, 'SO_REUSEPORT on listeners in pods; needed for more than one worker and for upgrades'),
+  packetMark: setting(
+    'PACKET_MARK',
+    mark,
+    undefined,
+    'mark of our own packets, which redirection leaves alone',
+    '1337 in shared mode, none in dedicated',
+  ),
+  originalSource: setting(
+    'ENABLE_ORIG_SRC',
+    optionalFlag,
+    undefined,
+    'connect to applications from the original source address',
+    'where the kernel allows it',
+  ),
+  keepalive: setting('KEEPALIVE_ENABLED', flag, true, 'TCP keepalive'),
+  keepaliveTimeMs: setting('KEEPALIVE_TIME', duration, 180_000, 'idle time before the first keepalive probe', '180s'),
+  keepaliveIntervalMs: setting('KEEPALIVE_INTERVAL', duration, 180_000, 'time between keepalive probes', '180s'),
+  keepaliveProbes: setting('KEEPALIVE_RETRIES', count, 9, 'keepalive probes without an answer before a connection is given up'),
+  streamWindow: setting('HTTP2_STREAM_WINDOW_SIZE', count, 4 << 20, 'receive window of a tunnel, bytes'),
+  connectionWindow: setting('HTTP2_CONNECTION_WINDOW_SIZE', count, 16 << 20, 'receive window of an HBONE connection, bytes'),
+  frameSize: setting('HTTP2_FRAME_SIZE', count, 1 << 20, 'largest HTTP/2 frame accepted, bytes'),
+  poolMaxStreams: setting('POOL_MAX_STREAMS_PER_CONNECTION', count, 100, 'tunnels on one HBONE connection'),
+  poolUnusedMs: setting('POOL_UNUSED_RELEASE_TIMEOUT', duration, 300_000, 'how long an unused HBONE connection is kept', '5m'),
+  // Shorter than terminationGracePeriodSeconds, so that we close connections before the kubelet kills us.
+  drainDeadlineMs: setting(
+    'CONNECTION_TERMINATION_DEADLINE',
+    optionalDuration,
+    undefined,
+    'time given to open connections on shutdown',
+    '5s',
+  ),
+  graceSeconds: setting(
+    'TERMINATION_GRACE_PERIOD_SECONDS',
+    optionalCount,
+    undefined,
+    "the pod's grace period, from which the deadline is made",
+    'none',
+  ),
+  workers: setting('ZTUNNEL_WORKER_THREADS', threads, 2, 'data workers: a number, a percentage of the processors, or 0 for all'),
+  workerHeapMb: setting('WARREN_WORKER_HEAP_MB', count, 512, 'heap of one data worker in MiB; a worker that needs more is replaced'),
+  maxSeries: setting('WARREN_MAX_SERIES', count, 20_000, 'metric series of one data worker; more go to one named "other"'),
+  loopbackAppTunnel: setting('LOCALHOST_APP_TUNNEL', flag, true, 'reach PROXY-protocol applications over loopback'),
+  responseBaggage: setting(
+    'ENABLE_RESPONSE_BAGGAGE',
+    flag,
+    true,
+    'describe the destination in answers to tunnels, and believe what callers say of themselves',
+  ),
+  policyInfoLogging: setting('AUTHZ_POLICY_INFO_LOGGING', flag, false, 'log policy decisions at info'),
+  compliance: setting('COMPLIANCE_POLICY', oneOf('', 'pqc'), '', 'pqc: only post-quantum key exchange'),
+  log: setting('RUST_LOG', logDirectives, { level: 'info', scopes: {} }, 'log level, or level,scope=level', 'info'),
+  logFormat: setting('LOG_FORMAT', oneOf('text', 'plain', 'json'), 'text', 'lines for people or for machines'),
+  proxyConfig: setting(
+    'PROXY_CONFIG',
+    optionalText,
+    undefined,
+    'YAML: discoveryAddress, proxyAdminPort, statsPort, concurrency, proxyMetadata',
+    'none',
+  ),
+  kubernetesHost: setting('KUBERNETES_SERVICE_HOST', optionalText, undefined, 'set by Kubernetes in every pod', 'none'),
+} as const satisfies SettingsTable;
+
+/** Names of Istio's ztunnel that would change behaviour and that nothing here acts on: value that asks for it, and what it would mean. */
+const unsupported: Readonly<Record<string, { asks(value: string): boolean; what: string }>> = {
+  CRL_PATH: { asks: (value) => value !== '', what: 'certificate revocation lists' },
+  FAKE_CA: { asks: (value) => value === 'true', what: 'a built-in test CA (use CERT_DIR)' },
+  TLS12_ENABLED: { asks: (value) => value === 'true', what: 'TLS 1.2 in the mesh' },
+  XDS_ON_DEMAND: { asks: (value) => value === 'true', what: 'on-demand xDS' },
+  UNSTABLE_ENABLE_SOCKS5: { asks: (value) => value === 'true', what: 'the SOCKS5 listener' },
+  ISTIO_META_DNS_CAPTURE: { asks: (value) => value === 'true', what: 'the DNS proxy (leave DNS capture off in the node agent as well)' },
+};
+
+export interface ControlPlaneAddress {
+  /** `host:port`. */
+  readonly target: string;
+  readonly tls: boolean;
+  readonly root: string;
+  readonly alternativeName: string | undefined;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+export interface ZtunnelSettings
+  extends Omit<
+    Settings<typeof settingsTable>,
+    | 'xdsAddress'
+    | 'caAddress'
+    | 'clusterId'
+    | 'clusterIdPlain'
+    | 'drainDeadlineMs'
+    | 'graceSeconds'
+    | 'logFormat'
+    | 'proxyConfig'
+    | 'kubernetesHost'
+  > {
+  readonly clusterId: string;
+  readonly drainDeadlineMs: number;
+  readonly logFormat: 'text' | 'json';
+  readonly xds: ControlPlaneAddress | undefined;
+  readonly ca: ControlPlaneAddress | undefined;
+  readonly adminPort: number;
+  readonly statsPort: number;
+  readonly readinessPort: number;
+  /** ISTIO_META_* and proxyMetadata, prefix stripped; ISTIO_METAJSON_* parsed. */
+  readonly metadata: Readonly<Record<string, unknown>>;
+}
+
+/** @throws {SettingsError} naming everything that is wrong, not just the first */
+export function readZtunnelSettings(env: Environment): ZtunnelSettings {
+  const problems: string[] = [];
+  const file = collect(problems, () => readProxyConfig(env['PROXY_CONFIG'])) ?? {};
+  const metadata = collect(problems, () => readMetadata(env, file)) ?? {};
+  const withFile = file.concurrency !== undefined ? { ZTUNNEL_WORKER_THREADS: String(file.concurrency), ...env } : env;
+  const read = collect(problems, () => readSettings(settingsTable, withFile));
+  for (const [name, { asks, what }] of Object.entries(unsupported)) {
+    const value = env[name];
+    if (value !== undefined && asks(value)) problems.push(`${name}=${JSON.stringify(value)}: this version does not have ${what}`);
+  }
+  if (read) problems.push(...contradictions(read));
+  if (!read || problems.length > 0) throw new SettingsError(problems);
+
+  const inCluster = read.kubernetesHost !== undefined;
+  const fallback = file.discoveryAddress ?? (inCluster ? 'istiod.istio-system.svc:15012' : 'localhost:15012');
+  const { xdsAddress, caAddress, clusterIdPlain, graceSeconds, proxyConfig, kubernetesHost, ...rest } = read;
+  return {
+    ...rest,
+    clusterId: read.clusterId ?? clusterIdPlain,
+    packetMark: read.packetMark ?? (read.mode === 'shared' ? 1337 : undefined),
+    drainDeadlineMs: read.drainDeadlineMs ?? graceDeadlineMs(graceSeconds),
+    logFormat: read.logFormat === 'json' ? 'json' : 'text',
+    xds: address(env['XDS_ADDRESS'] ?? fallback, read.xdsRoot, read.xdsHostname, headers(env, 'XDS_HEADER_')),
+    ca: address(env['CA_ADDRESS'] ?? fallback, read.caRoot, read.caHostname, headers(env, 'CA_HEADER_')),
+    adminPort: file.proxyAdminPort ?? 15000,
+    statsPort: file.statsPort ?? 15020,
+    readinessPort: 15021,
+    metadata,
+  };
+}
+
+/** Where redirection rules send what a pod opens, and what reaches it in the clear. Tunnels go to HBONE_PORT (common/decision/ports.ts). */
+export const OUTBOUND_PORT = 15001;
+export const INBOUND_PLAINTEXT_PORT = 15006;
+
+function contradictions(read: Settings<typeof settingsTable>): string[] {
+  const found: string[] = [];
+  if (read.localXdsPath !== undefined && read.localXds !== undefined) found.push('LOCAL_XDS_PATH and LOCAL_XDS: give one of them');
+  if (read.mode === 'dedicated' && !read.workload) found.push('PROXY_WORKLOAD_INFO: dedicated mode needs namespace/name/serviceaccount');
+  if (!read.proxy) found.push('ENABLE_PROXY="false": nothing is left to run');
+  if (read.connectionWindow < read.streamWindow) found.push('HTTP2_CONNECTION_WINDOW_SIZE: smaller than HTTP2_STREAM_WINDOW_SIZE');
+  if (read.frameSize < 16_384 || read.frameSize > 0xffffff)
+    found.push('HTTP2_FRAME_SIZE: expected 16384 to 16777215 (RFC 9113, section 6.5.2)');
+  if (read.streamWindow < 1 || read.connectionWindow > 0x7fffffff) found.push('HTTP2 window sizes: expected 1 to 2147483647');
+  if (read.mode === 'shared' && !read.portReuse && read.workers > 1) found.push('INPOD_PORT_REUSE="false": needs ZTUNNEL_WORKER_THREADS=1');
+  return found;
+}
+
+/** What the pod's grace period leaves us: five seconds less, one second less where it is short, never less than one. */
+function graceDeadlineMs(graceSeconds: number | undefined): number {
+  if (graceSeconds === undefined) return 5000;
+  return Math.max(1, graceSeconds > 10 ? graceSeconds - 5 : graceSeconds - 1) * 1000;
+}
+
+function address(
+  uri: string,
+  root: string,
+  alternativeName: string | undefined,
+  extra: Readonly<Record<string, string>>,
+): ControlPlaneAddress | undefined {
+  if (uri === '') return undefined;
+  const tls = !uri.startsWith('http://');
+  const target = uri.replace(/^https?:\/\//, '').replace(/\/+$/, '');
+  const known = parseSocketAddress(target) !== undefined || /:\d+$/.test(target);
+  return { target: known ? target : `${target}:${tls ? 443 : 80}`, tls, root, alternativeName, headers: extra };
+}
+
+function headers(env: Environment, prefix: string): Record<string, string> {
+  const found: Record<string, string> = {};
+  for (const [name, value] of Object.entries(env)) {
+    if (name.startsWith(prefix) && value !== undefined) found[name.slice(prefix.length).toLowerCase()] = value;
+  }
+  return found;
+}
+
+interface ProxyConfigFile {
+  readonly discoveryAddress?: string;
+  readonly proxyAdminPort?: number;
+  readonly statsPort?: number;
+  readonly concurrency?: number;
+  readonly proxyMetadata?: Readonly<Record<string, string>>;
+}
+
+function readProxyConfig(yaml: string | undefined): ProxyConfigFile {
+  if (yaml === undefined || yaml.trim() === '') return {};
+  const read = parseYaml(yaml);
+  if (typeof read !== 'object' || read === null || Array.isArray(read)) throw new SettingsError(['PROXY_CONFIG: expected a YAML mapping']);
+  const found = read as Record<string, unknown>;
+  const problems: string[] = [];
+  const numberOf = (key: string): number | undefined => {
+    const value = found[key];
+    if (value === undefined || value === null) return undefined;
+    if (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= 65535) return value;
+    problems.push(`PROXY_CONFIG ${key}: expected a whole number up to 65535`);
+    return undefined;
+  };
+  const adminPort = numberOf('proxyAdminPort');
+  const statsPort = numberOf('statsPort');
+  const concurrency = numberOf('concurrency');
+  const discoveryAddress = found['discoveryAddress'];
+  if (discoveryAddress !== undefined && typeof discoveryAddress !== 'string') problems.push('PROXY_CONFIG discoveryAddress: expected text');
+  const proxyMetadata = found['proxyMetadata'];
+  if (proxyMetadata !== undefined && (typeof proxyMetadata !== 'object' || proxyMetadata === null)) {
+    problems.push('PROXY_CONFIG proxyMetadata: expected a mapping');
+  }
+  if (problems.length > 0) throw new SettingsError(problems);
+  return {
+    ...(typeof discoveryAddress === 'string' ? { discoveryAddress } : {}),
+    ...(adminPort !== undefined ? { proxyAdminPort: adminPort } : {}),
+    ...(statsPort !== undefined ? { statsPort } : {}),
+    ...(concurrency !== undefined ? { concurrency } : {}),
+    ...(proxyMetadata ? { proxyMetadata: Object.fromEntries(Object.entries(proxyMetadata).map(([k, v]) => [k, String(v)])) } : {}),
+  };
+}
+
+function parseYaml(yaml: string): unknown {
+  try {
+    return load(yaml);
+  } catch (error) {
+    throw new SettingsError([`PROXY_CONFIG: ${errorMessage(error)}`]);
+  }
+}
+
+const stripMeta = (name: string): string => name.replace(/^ISTIO_META_/, '');
+
+function readMetadata(env: Environment, file: ProxyConfigFile): Record<string, unknown> {
+  const found: Record<string, unknown> = {};
+  const problems: string[] = [];
+  for (const [name, value] of Object.entries(file.proxyMetadata ?? {})) found[stripMeta(name)] = value;
+  for (const [name, value] of Object.entries(env)) {
+    if (value === undefined) continue;
+    if (name.startsWith('ISTIO_META_')) found[stripMeta(name)] = value;
+    if (!name.startsWith('ISTIO_METAJSON_')) continue;
+    try {
+      found[name.slice('ISTIO_METAJSON_'.length)] = JSON.parse(value);
+    } catch {
+      problems.push(`${name}: expected JSON`);
+    }
+  }
+  if (problems.length > 0) throw new SettingsError(problems);
+  return found;
+}
+
+/** Keeps the problems of one reader so that the next one is read as well. */
+function collect<T>(problems: string[], read: () => T): T | undefined {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof SettingsError)) throw error;
+    problems.push(...error.problems);
+    return undefined;
+  }
+}

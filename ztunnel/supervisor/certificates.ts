@@ -1,0 +1,74 @@
+/**
+ * Which identities this ztunnel keeps certificates for: those that connections ask for, and ahead of them those of the workloads on its own
+ * node (istio-data-plane.md §5, prefetch and forget).
+ */
+import type { Clock } from '../../common/base/clock.ts';
+import type { Log } from '../../common/base/log.ts';
+import { formatSpiffeId } from '../../common/base/spiffe.ts';
+import { CaClient } from '../../common/client/ca-client.ts';
+import type { TokenSource } from '../../common/client/grpc-endpoint.ts';
+import type { Workload } from '../../common/decision/mesh-view.ts';
+import { type CertificateListener, CertificateKeeper, type CertificateSource } from '../certificates/keeper.ts';
+import { caSource, fileSource } from '../certificates/sources.ts';
+import type { ZtunnelSettings } from '../settings.ts';
+import type { StateChange } from '../state/writer.ts';
+
+export interface CertificatesOptions {
+  readonly settings: ZtunnelSettings;
+  readonly token: TokenSource;
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly log: Log;
+  readonly listener: CertificateListener;
+}
+
+export function certificateKeeper({ settings, token, clock, random, log, listener }: CertificatesOptions): CertificateKeeper {
+  return new CertificateKeeper({ source: sourceOf(settings, token), clock, random, log, listener });
+}
+
+function sourceOf(settings: ZtunnelSettings, token: TokenSource): CertificateSource {
+  const { certDir, ca, clusterId, secretTtlMs, mode } = settings;
+  if (certDir !== undefined) return fileSource(certDir);
+  if (ca) {
+    return caSource({
+      ca: new CaClient({ endpoint: ca, token, clusterId }),
+      validitySeconds: Math.round(secretTtlMs / 1000),
+      impersonate: mode === 'shared',
+    });
+  }
+  return { fetch: () => Promise.reject(new Error('neither CA_ADDRESS nor CERT_DIR is set')) };
+}
+
+/** Counts the workloads of each identity on our node; the first one fetches, the last one's end forgets. */
+export class Prefetch {
+  readonly #keeper: Pick<CertificateKeeper, 'want' | 'forget'>;
+  readonly #uses = new Map<string, number>();
+
+  constructor(keeper: Pick<CertificateKeeper, 'want' | 'forget'>) {
+    this.#keeper = keeper;
+  }
+
+  changed({ local }: Pick<StateChange, 'local'>): void {
+    // Uses are added before others are taken away: a pod that is replaced must not lose its identity for a moment.
+    for (const { after } of local) if (after && speaksHbone(after)) this.#use(formatSpiffeId(after));
+    for (const { before } of local) if (before && speaksHbone(before)) this.#release(formatSpiffeId(before));
+  }
+
+  #use(identity: string): void {
+    const uses = this.#uses.get(identity) ?? 0;
+    this.#uses.set(identity, uses + 1);
+    if (uses === 0) this.#keeper.want(identity, 'warmup');
+  }
+
+  #release(identity: string): void {
+    const uses = (this.#uses.get(identity) ?? 0) - 1;
+    if (uses > 0) {
+      this.#uses.set(identity, uses);
+      return;
+    }
+    this.#uses.delete(identity);
+    this.#keeper.forget(identity);
+  }
+}
+
+const speaksHbone = (workload: Workload): boolean => workload.protocol === 'HBONE' || workload.nativeTunnel;

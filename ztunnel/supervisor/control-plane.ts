@@ -1,0 +1,74 @@
+/** Where the mesh's state comes from: a control plane over delta xDS, or a static file; either way it ends up in the shared state. */
+import { readFile } from 'node:fs/promises';
+import type { Clock } from '../../common/base/clock.ts';
+import type { Log } from '../../common/base/log.ts';
+import type { GrpcEndpoint, TokenSource } from '../../common/client/grpc-endpoint.ts';
+import { XdsClient } from '../../common/client/xds-client.ts';
+import type { Node } from '../../common/codec/gen/discovery.ts';
+import type { SeriesWriter } from '../../common/server/shared-series.ts';
+import { metrics } from '../metrics.ts';
+import type { ZtunnelSettings } from '../settings.ts';
+import { staticResources } from '../state/static-config.ts';
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type MeshStateWriter } from '../state/writer.ts';
+
+export interface ControlPlaneOptions {
+  readonly settings: ZtunnelSettings;
+  readonly endpoint: GrpcEndpoint;
+  readonly token: TokenSource;
+  readonly writer: MeshStateWriter;
+  readonly series: SeriesWriter;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Everything that we asked for has come once. */
+  onSynced(): void;
+}
+
+/** How this node's proxy introduces itself (istio-data-plane.md §3). */
+export function xdsNode(settings: ZtunnelSettings): Node {
+  const { podName, podNamespace, instanceIp, nodeName, metadata } = settings;
+  return {
+    id: `ztunnel~${instanceIp}~${podName}.${podNamespace}~${podNamespace}.svc.cluster.local`,
+    cluster: '',
+    buildVersion: '',
+    metadata: {
+      NAME: podName,
+      NAMESPACE: podNamespace,
+      INSTANCE_IPS: instanceIp,
+      NODE_NAME: nodeName,
+      CLUSTER_ID: settings.clusterId,
+      ...metadata,
+    },
+  };
+}
+
+export function controlPlane({ settings, endpoint, token, writer, series, clock, log, onSynced }: ControlPlaneOptions): XdsClient {
+  return new XdsClient({
+    endpoint,
+    token,
+    clusterId: settings.clusterId,
+    node: xdsNode(settings),
+    typeUrls: [ADDRESS_TYPE, AUTHORIZATION_TYPE],
+    clock,
+    log,
+    versions: (typeUrl) => writer.versions(typeUrl),
+    apply: (push) => writer.apply(push),
+    onMessage: (typeUrl, bytes) => {
+      series.add(series.slot(metrics.xdsMessages, [typeUrl]), 1);
+      series.add(series.slot(metrics.xdsBytes, [typeUrl]), bytes);
+    },
+    onTermination: (reason) => series.add(series.slot(metrics.xdsTerminations, [reason]), 1),
+    onSynced,
+  });
+}
+
+/** Reads LOCAL_XDS_PATH or LOCAL_XDS once. @throws {Error} naming what is wrong in it; nothing is applied then */
+export async function applyStaticConfig(settings: ZtunnelSettings, writer: MeshStateWriter): Promise<void> {
+  const { localXdsPath, localXds } = settings;
+  const yaml = localXdsPath === undefined ? localXds : await readFile(localXdsPath, 'utf8');
+  if (yaml === undefined) return;
+  for (const push of staticResources(yaml)) {
+    const { rejected } = writer.apply(push);
+    const [first] = rejected;
+    if (first) throw new Error(`static configuration: ${first.name}: ${first.reason}`);
+  }
+}

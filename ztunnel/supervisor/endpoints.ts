@@ -1,0 +1,141 @@
+/** The plaintext HTTP servers of a ztunnel: admin on loopback, metrics, readiness (istio-data-plane.md §10). */
+import { readdir, readFile } from 'node:fs/promises';
+import type { Log, LogLevel } from '../../common/base/log.ts';
+import { type HttpAnswer, type HttpEndpoint, type HttpRequest, notFound, serveHttp } from '../../common/server/http-endpoint.ts';
+import { metricsContentType, metricsText } from '../../common/server/metrics-text.ts';
+import type { SeriesReader, SeriesWriter } from '../../common/server/shared-series.ts';
+import { metricFamilies, metrics } from '../metrics.ts';
+import { type LogDirectives, logDirectives, type ZtunnelSettings } from '../settings.ts';
+import type { Readiness } from './readiness.ts';
+
+export interface EndpointsOptions {
+  readonly settings: ZtunnelSettings;
+  readonly log: Log;
+  readonly reader: SeriesReader;
+  readonly series: SeriesWriter;
+  readonly readiness: Readiness;
+  /** The levels in force. */
+  levels(): LogDirectives;
+  setLevels(levels: LogDirectives): void;
+  configDump(): Promise<object>;
+  /** Begins the shutdown. */
+  quit(): void;
+  /** Brings gauges up to date that are only looked at when somebody asks. */
+  beforeScrape(): void;
+}
+
+const LOOPBACK = ['127.0.0.1', '::1'];
+
+/** @throws {Error} naming the endpoint whose port is taken */
+export async function serveEndpoints(options: EndpointsOptions): Promise<{ close(): Promise<void> }> {
+  const { settings, log } = options;
+  const anywhere = settings.ipv6 ? ['::'] : ['0.0.0.0'];
+  const open: HttpEndpoint[] = [];
+  try {
+    open.push(
+      await serveHttp({
+        name: 'admin',
+        addresses: settings.ipv6 ? LOOPBACK : ['127.0.0.1'],
+        port: settings.adminPort,
+        log,
+        answer: (request) => admin(options, request),
+      }),
+      await serveHttp({
+        name: 'metrics',
+        addresses: anywhere,
+        port: settings.statsPort,
+        log,
+        answer: (request) => scrape(options, request),
+      }),
+      await serveHttp({
+        name: 'readiness',
+        addresses: anywhere,
+        port: settings.readinessPort,
+        log,
+        answer: (request) => ready(options, request),
+      }),
+    );
+  } catch (error) {
+    await Promise.all(open.map((endpoint) => endpoint.close()));
+    throw error;
+  }
+  return { close: async () => void (await Promise.all(open.map((endpoint) => endpoint.close()))) };
+}
+
+function ready({ readiness }: EndpointsOptions, { path }: HttpRequest): HttpAnswer {
+  if (path !== '/healthz/ready') return notFound();
+  const pending = readiness.pending();
+  return pending.length === 0 ? { status: 200, body: 'ready\n' } : { status: 500, body: `not ready, pending: ${pending.join(', ')}\n` };
+}
+
+async function scrape(options: EndpointsOptions, { path, headers }: HttpRequest): Promise<HttpAnswer> {
+  if (path !== '/metrics' && path !== '/stats/prometheus') return notFound();
+  options.beforeScrape();
+  await measureProcess(options.series);
+  const body = await metricsText(metricFamilies, options.reader.collect());
+  return { status: 200, body, contentType: metricsContentType(headers['accept'] as string | undefined) };
+}
+
+async function measureProcess(series: SeriesWriter): Promise<void> {
+  const [fds, limits] = await Promise.all([readdir('/proc/self/fd'), readFile('/proc/self/limits', 'utf8')]);
+  const limit = /Max open files\s+(\d+)/.exec(limits)?.[1];
+  const { user, system } = process.cpuUsage();
+  series.set(series.slot(metrics.openFds, []), fds.length);
+  if (limit !== undefined) series.set(series.slot(metrics.maxFds, []), Number(limit));
+  series.set(series.slot(metrics.residentMemory, []), process.memoryUsage.rss());
+  series.set(series.slot(metrics.cpuSeconds, []), (user + system) / 1e6);
+  series.set(series.slot(metrics.startTime, []), performance.timeOrigin / 1000);
+}
+
+const INDEX = `<!doctype html>
+<title>ztunnel (Warren)</title>
+<h1>ztunnel (Warren)</h1>
+<ul>
+<li><a href="/config_dump">/config_dump</a>: what it knows, serves and carries
+<li>POST /logging?level=LEVEL or ?level=SCOPE=LEVEL: log levels; ?reset=true: those of the start
+<li>POST /quitquitquit: drain and end
+</ul>
+`;
+
+async function admin(options: EndpointsOptions, request: HttpRequest): Promise<HttpAnswer> {
+  switch (request.path) {
+    case '/':
+      return { status: 200, body: INDEX, contentType: 'text/html; charset=utf-8' };
+    case '/config_dump':
+      return { status: 200, body: `${JSON.stringify(await options.configDump(), undefined, 2)}\n`, contentType: 'application/json' };
+    case '/logging':
+      return request.method === 'POST' ? logging(options, request.query) : methodNotAllowed();
+    case '/quitquitquit':
+      if (request.method !== 'POST') return methodNotAllowed();
+      options.quit();
+      return { status: 200, body: 'shutdown now\n' };
+    default:
+      return notFound();
+  }
+}
+
+const methodNotAllowed = (): HttpAnswer => ({ status: 405, body: 'Invalid HTTP method\n' });
+
+function logging(options: EndpointsOptions, query: URLSearchParams): HttpAnswer {
+  const wanted = query.get('level');
+  if (query.get('reset') === 'true') options.setLevels(options.settings.log);
+  else if (wanted !== null && wanted !== '') {
+    let levels: LogDirectives;
+    try {
+      levels = logDirectives.parse(wanted);
+    } catch (error) {
+      return {
+        status: 400,
+        body: `Invalid level provided: ${JSON.stringify(wanted.slice(0, 200))}: ${error instanceof Error ? error.message : error}\n`,
+      };
+    }
+    // A directive for one scope leaves the others as they are.
+    const general = wanted.split(',').some((piece) => !piece.includes('='));
+    const before = options.levels();
+    options.setLevels({ level: general ? levels.level : before.level, scopes: { ...before.scopes, ...levels.scopes } });
+  }
+  return { status: 200, body: `current log level is ${describeLevels(options.levels())}\n` };
+}
+
+const describeLevels = ({ level, scopes }: LogDirectives): string =>
+  [level, ...Object.entries(scopes).map(([scope, own]: [string, LogLevel]) => `${scope}=${own}`)].join(',');

@@ -1,0 +1,162 @@
+/**
+ * A data worker: its pods' proxies over shared state, told by the supervisor what to serve. Nothing here reads a file or talks to a
+ * control plane; what it needs comes by message or lies in shared memory.
+ */
+import { randomFillSync } from 'node:crypto';
+import { type Clock, systemClock } from '../../common/base/clock.ts';
+import { errorMessage, ProxyError } from '../../common/base/errors.ts';
+import type { Log, LogRoot } from '../../common/base/log.ts';
+import type { MeshView } from '../../common/decision/mesh-view.ts';
+import { SeriesWriter, type SeriesAnnouncement } from '../../common/server/shared-series.ts';
+import { AccessLog } from '../access-log.ts';
+import { metrics } from '../metrics.ts';
+import { HostnameResolver, systemLookup } from '../outbound/resolve.ts';
+import type { FromWorker, PodSpec, ToWorker, WorkerStart } from '../protocol.ts';
+import { MeshStateReader } from '../state/reader.ts';
+import { WorkerCertificates } from './certificates.ts';
+import { ConnectionTable } from './connections.ts';
+import { StateChanges } from './local-workload.ts';
+import { PodProxy, type WorkerParts } from './pod.ts';
+import { Telemetry } from './telemetry.ts';
+
+const HEARTBEAT_MS = 500;
+const RANDOM_POOL_BYTES = 4096;
+
+export class DataWorker {
+  readonly #send: (message: FromWorker) => void;
+  readonly #logs: LogRoot;
+  readonly #log: Log;
+  readonly #access: AccessLog;
+  readonly #reader: MeshStateReader;
+  readonly #changes = new StateChanges();
+  readonly #parts: WorkerParts;
+  readonly #pods = new Map<string, PodProxy>();
+  readonly #clock: Clock = systemClock;
+  #announced: SeriesAnnouncement[] = [];
+
+  constructor(start: WorkerStart, logs: LogRoot, send: (message: FromWorker) => void) {
+    const { settings } = start;
+    this.#send = send;
+    this.#logs = logs;
+    this.#log = logs.log.child({ worker: start.index });
+    this.#reader = new MeshStateReader(start.state, { node: settings.nodeName || undefined });
+    this.#access = new AccessLog({
+      output: logs.writer,
+      format: settings.logFormat,
+      level: settings.log.scopes['access'] ?? settings.log.level,
+      now: () => this.#clock.now(),
+    });
+    const series = new SeriesWriter(start.segment, (announcement) => this.#announce(announcement));
+    this.#parts = {
+      settings,
+      view: this.#reader as MeshView,
+      changes: this.#changes,
+      clock: this.#clock,
+      random: Math.random,
+      randomBytes: pooledRandomBytes(),
+      log: this.#log,
+      certificates: new WorkerCertificates({
+        tls: { postQuantumOnly: settings.compliance === 'pqc' },
+        clock: this.#clock,
+        want: (identity) => send({ type: 'certificate-wanted', identity }),
+      }),
+      connections: new ConnectionTable(),
+      telemetry: new Telemetry({ series, access: this.#access, clock: this.#clock }),
+      resolver: new HostnameResolver({ lookup: systemLookup, clock: this.#clock }),
+    };
+    const dropped = series.slot(metrics.logLinesDropped, []);
+    const heartbeat = new Int32Array(start.heartbeat);
+    // Not unreferenced: it also keeps an idle worker alive.
+    setInterval(() => {
+      Atomics.add(heartbeat, 0, 1);
+      series.set(dropped, logs.writer.dropped);
+    }, HEARTBEAT_MS);
+  }
+
+  receive(message: ToWorker): void {
+    switch (message.type) {
+      case 'pod-add':
+        return this.#addPod(message.pod);
+      case 'pod-remove':
+        return this.#removePod(message.uid);
+      case 'state':
+        return this.#stateChanged(message.policiesChanged);
+      case 'certificate':
+        return this.#parts.certificates.arrived(message.certificate);
+      case 'certificate-failed':
+        return this.#parts.certificates.failed(message.identity, message.reason);
+      case 'log-level':
+        this.#logs.setLevel(message.level);
+        this.#access.level = message.accessLevel;
+        return;
+      case 'connections':
+        return this.#send({ type: 'connections', question: message.question, connections: this.#parts.connections.dump() });
+      case 'drain':
+        return this.#drain();
+      case 'drain-deadline':
+        return this.#parts.connections.abortAll(new ProxyError('DRAINED', 'connection closed due to connection drain'));
+    }
+  }
+
+  #addPod(spec: PodSpec): void {
+    const known = this.#pods.get(spec.uid);
+    if (known) this.#removePod(spec.uid);
+    let pod: PodProxy | undefined;
+    try {
+      pod = new PodProxy(this.#parts, spec);
+      pod.listen();
+      this.#pods.set(spec.uid, pod);
+      this.#send({ type: 'pod-bound', uid: spec.uid });
+    } catch (error) {
+      pod?.destroy(new ProxyError('POD_REMOVED', 'the pod could not be served'));
+      this.#send({ type: 'pod-bound', uid: spec.uid, problem: errorMessage(error) });
+    }
+  }
+
+  #removePod(uid: string): void {
+    const pod = this.#pods.get(uid);
+    this.#pods.delete(uid);
+    pod?.destroy(new ProxyError('POD_REMOVED', 'the pod left the mesh or was deleted'));
+  }
+
+  #stateChanged(policiesChanged: boolean): void {
+    if (!this.#reader.refresh()) return;
+    this.#changes.emit();
+    for (const [uid, pod] of this.#pods) if (pod.workloadChanged() && !policiesChanged) this.#parts.connections.recheck(uid);
+    if (policiesChanged) this.#parts.connections.recheck();
+  }
+
+  #drain(): void {
+    for (const pod of this.#pods.values()) pod.drain();
+    void this.#parts.connections.empty().then(() => {
+      for (const uid of [...this.#pods.keys()]) this.#removePod(uid);
+      this.#parts.telemetry.flush();
+      this.#logs.writer.flushNow();
+      this.#send({ type: 'drained' });
+    });
+  }
+
+  /** New series come in bursts; one message carries those of a turn. */
+  #announce(announcement: SeriesAnnouncement): void {
+    this.#announced.push(announcement);
+    if (this.#announced.length > 1) return;
+    queueMicrotask(() => {
+      this.#send({ type: 'series', series: this.#announced });
+      this.#announced = [];
+    });
+  }
+}
+
+/** Random bytes from a pool: one call into the generator for a hundred connections. */
+function pooledRandomBytes(): (length: number) => Uint8Array {
+  const pool = Buffer.alloc(RANDOM_POOL_BYTES);
+  let used = pool.length;
+  return (length) => {
+    if (used + length > pool.length) {
+      randomFillSync(pool);
+      used = 0;
+    }
+    used += length;
+    return pool.subarray(used - length, used);
+  };
+}

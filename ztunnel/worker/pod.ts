@@ -1,0 +1,193 @@
+/**
+ * One pod's share of a data worker: listeners in the pod's network namespace, its pool of tunnels, its local workload. All of the pod's
+ * sockets are made inside its namespace and carry our mark, so that redirection leaves them alone.
+ */
+import { createServer, type Server, type Socket } from 'node:net';
+import { type IpAddress, parseIp, type SocketAddress } from '../../common/base/address.ts';
+import type { Clock } from '../../common/base/clock.ts';
+import { errorMessage, type ProxyError } from '../../common/base/errors.ts';
+import type { Log } from '../../common/base/log.ts';
+import type { MeshView } from '../../common/decision/mesh-view.ts';
+import { HBONE_PORT } from '../../common/decision/ports.ts';
+import { HbonePool } from '../../common/hbone/pool.ts';
+import { Netns } from '../../common/linux/netns.ts';
+import { closeFd, type Keepalive, listenTcp, setNoDelayKeepalive } from '../../common/linux/sockets.ts';
+import { HboneInbound } from '../inbound/hbone.ts';
+import { servePlaintext } from '../inbound/plaintext.ts';
+import type { HostnameResolver } from '../outbound/resolve.ts';
+import { serveOutbound } from '../outbound/outbound.ts';
+import { dialTunnel } from '../outbound/tunnel.ts';
+import type { PodSpec } from '../protocol.ts';
+import { INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT, type ZtunnelSettings } from '../settings.ts';
+import type { WorkerCertificates } from './certificates.ts';
+import type { ConnectionTable } from './connections.ts';
+import { LocalWorkload, type StateChanges } from './local-workload.ts';
+import type { Telemetry } from './telemetry.ts';
+
+/** What every pod of a worker shares. */
+export interface WorkerParts {
+  readonly settings: ZtunnelSettings;
+  readonly view: MeshView;
+  readonly changes: StateChanges;
+  readonly clock: Clock;
+  readonly random: () => number;
+  /** Fresh random bytes. */
+  randomBytes(length: number): Uint8Array;
+  readonly log: Log;
+  readonly certificates: WorkerCertificates;
+  readonly connections: ConnectionTable;
+  readonly telemetry: Telemetry;
+  readonly resolver: HostnameResolver;
+}
+
+export class PodProxy {
+  readonly parts: WorkerParts;
+  readonly spec: PodSpec;
+  readonly netns: Netns | undefined;
+  readonly local: LocalWorkload;
+  readonly pool: HbonePool;
+  readonly mark: number | undefined;
+  readonly keepalive: Keepalive | undefined;
+  /** Aborted when the pod is removed. */
+  readonly #removed = new AbortController();
+  readonly #inbound: HboneInbound;
+  /** Names of the policies that selected the pod when last looked at. */
+  #selectedBy: string | undefined;
+  #servers: Server[] = [];
+
+  /** @throws {LinuxError} where the namespace is gone */
+  constructor(parts: WorkerParts, spec: PodSpec) {
+    const { settings, view, changes, clock } = parts;
+    this.parts = parts;
+    this.spec = spec;
+    // A descriptor of our own: the supervisor's ends with the pod, our last sockets may be made a little later.
+    this.netns = spec.netnsFd === undefined ? undefined : Netns.open(`/proc/self/fd/${spec.netnsFd}`);
+    this.mark = spec.kind === 'self' ? undefined : settings.packetMark;
+    this.keepalive = settings.keepalive ? keepaliveOf(settings) : undefined;
+    this.local = new LocalWorkload({ view, info: spec.info, changes, clock });
+    this.pool = new HbonePool({
+      clock,
+      dial: (key, signal) => dialTunnel(this, key, signal),
+      limits: clientLimits(settings),
+      maxStreamsPerConnection: settings.poolMaxStreams,
+      unusedReleaseMs: settings.poolUnusedMs,
+    });
+    this.#inbound = new HboneInbound(this);
+  }
+
+  get name(): string {
+    return `${this.spec.info.namespace}/${this.spec.info.name}`;
+  }
+
+  /** @throws {Error} naming port and pod where a listener cannot be opened; then none is left open */
+  listen(): void {
+    try {
+      this.#listen(HBONE_PORT, (socket) => this.#inbound.accept(socket));
+      if (this.spec.kind === 'self') return;
+      this.#listen(INBOUND_PLAINTEXT_PORT, (socket) => servePlaintext(this, socket));
+      this.#listen(OUTBOUND_PORT, (socket) => serveOutbound(this, socket));
+    } catch (error) {
+      this.stopListening();
+      throw error;
+    }
+  }
+
+  /** The kernel gives new connections to whoever else listens there; open ones go on. */
+  stopListening(): void {
+    for (const server of this.#servers) server.close();
+    this.#servers = [];
+  }
+
+  /** Tells peers to open no more tunnels on their connections. */
+  drain(): void {
+    this.stopListening();
+    this.#inbound.drain();
+  }
+
+  /** The mesh's state is another one. @returns whether other policies apply to the pod now */
+  workloadChanged(): boolean {
+    this.#inbound.workloadChanged();
+    const selected = this.local.get()?.authorizationPolicies.join('\n');
+    const changed = selected !== this.#selectedBy;
+    this.#selectedBy = selected;
+    return changed;
+  }
+
+  /** The end of everything, at once. */
+  destroy(error: ProxyError): void {
+    this.stopListening();
+    this.#removed.abort(error);
+    this.parts.connections.abortAll(error, this.spec.uid);
+    this.#inbound.destroy(error);
+    this.pool.destroy(error);
+    this.netns?.close();
+  }
+
+  get removed(): AbortSignal {
+    return this.#removed.signal;
+  }
+
+  #listen(port: number, serve: (socket: Socket) => Promise<void>): void {
+    const address = this.parts.settings.ipv6 ? '::' : '0.0.0.0';
+    let fd: number;
+    try {
+      fd = listenTcp({
+        ...(this.netns ? { netns: this.netns } : {}),
+        address,
+        port,
+        reusePort: this.parts.settings.portReuse,
+        transparent: this.spec.kind === 'self' ? 'no' : 'try',
+        ...(this.mark !== undefined ? { mark: this.mark } : {}),
+      });
+    } catch (error) {
+      throw new Error(`cannot listen on port ${port} for ${this.name}: ${errorMessage(error)}`, { cause: error });
+    }
+    try {
+      // Accepted sockets inherit both from their listener. Peers of 15008 are proxies, which ping.
+      if (this.keepalive && port !== HBONE_PORT) setNoDelayKeepalive(fd, this.keepalive);
+    } catch (error) {
+      closeFd(fd);
+      throw error;
+    }
+    const server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true }, (socket) => {
+      const direction = port === OUTBOUND_PORT ? 'outbound' : 'inbound';
+      // Until somebody reads it, a socket's error has no other listener.
+      socket.on('error', () => undefined);
+      serve(socket).catch((error: unknown) => {
+        socket.destroy();
+        this.parts.log.error({ pod: this.name, direction, error: errorMessage(error) }, 'connection handler failed');
+      });
+    });
+    server.on('error', (error) => this.parts.log.error({ pod: this.name, port, error: error.message }, 'listener failed'));
+    server.listen({ fd });
+    this.#servers.push(server);
+  }
+}
+
+/** The address at the other end and our own, canonical; undefined where the connection is already gone. */
+export function socketEnds(socket: Socket): { readonly remote: SocketAddress; readonly local: SocketAddress } | undefined {
+  const remote = end(socket.remoteAddress, socket.remotePort);
+  const local = end(socket.localAddress, socket.localPort);
+  return remote && local ? { remote, local } : undefined;
+}
+
+function end(address: string | undefined, port: number | undefined): SocketAddress | undefined {
+  const ip: IpAddress | undefined = address === undefined ? undefined : parseIp(address.replace(/%.*$/, ''));
+  return ip !== undefined && port !== undefined ? { ip, port } : undefined;
+}
+
+const keepaliveOf = (settings: ZtunnelSettings): Keepalive => ({
+  timeS: Math.max(1, Math.round(settings.keepaliveTimeMs / 1000)),
+  intervalS: Math.max(1, Math.round(settings.keepaliveIntervalMs / 1000)),
+  probes: settings.keepaliveProbes,
+});
+
+const CLIENT_HEADER_LIST_BYTES = 16 << 10;
+
+const clientLimits = ({ streamWindow, connectionWindow, frameSize }: ZtunnelSettings) => ({
+  streamWindow,
+  connectionWindow,
+  maxFrameSize: frameSize,
+  maxConcurrentStreams: 0,
+  maxHeaderListSize: CLIENT_HEADER_LIST_BYTES,
+});

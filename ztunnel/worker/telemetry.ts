@@ -1,0 +1,246 @@
+/**
+ * What is counted and logged about each connection: opened and closed, bytes while it runs, its line when it ends. Both reporters count
+ * `received` from client to server and `sent` from server to client; the log line counts from its own side (istio-data-plane.md §10).
+ */
+import { formatSocketAddress, type SocketAddress } from '../../common/base/address.ts';
+import type { Clock } from '../../common/base/clock.ts';
+import { outcomes, type ProxyError, type ResponseFlag } from '../../common/base/errors.ts';
+import { formatSpiffeId } from '../../common/base/spiffe.ts';
+import type { Baggage } from '../../common/decision/headers.ts';
+import type { Service, Workload } from '../../common/decision/mesh-view.ts';
+import type { Relay } from '../../common/hbone/types.ts';
+import type { SeriesWriter } from '../../common/server/shared-series.ts';
+import type { AccessField, AccessLog } from '../access-log.ts';
+import { metrics } from '../metrics.ts';
+
+export interface ConnectionFacts {
+  readonly direction: 'inbound' | 'outbound';
+  /** Trace id: what `meshctl explain` asks for. */
+  readonly id: string;
+  readonly source: SocketAddress;
+  readonly sourceWorkload: Workload | undefined;
+  /** What the caller says of itself; used where its workload is not known. */
+  readonly sourceBaggage?: Baggage | undefined;
+  /** Only where TLS proved it. */
+  readonly sourceIdentity: string | undefined;
+  /** Where the TCP connection goes, or came in: `:15008` for tunnels. */
+  readonly destination: SocketAddress;
+  /** The CONNECT's authority. */
+  readonly authority?: string | undefined;
+  readonly destinationWorkload: Workload | undefined;
+  readonly destinationIdentity: string | undefined;
+  readonly service: Pick<Service, 'hostname' | 'namespace' | 'name'> | undefined;
+  readonly mutualTls: boolean;
+}
+
+export interface TelemetryOptions {
+  readonly series: SeriesWriter;
+  readonly access: AccessLog;
+  readonly clock: Clock;
+}
+
+const FLUSH_MS = 1000;
+
+export class Telemetry {
+  readonly #options: TelemetryOptions;
+  readonly #running = new Set<ConnectionRecord>();
+  readonly #overflowSlot: number;
+  readonly #socketsOpen: Readonly<Record<ConnectionFacts['direction'], number>>;
+
+  constructor(options: TelemetryOptions) {
+    this.#options = options;
+    const { series } = options;
+    this.#overflowSlot = series.slot(metrics.seriesOverflow, []);
+    this.#socketsOpen = {
+      outbound: series.slot(metrics.socketsOpen, ['source']),
+      inbound: series.slot(metrics.socketsOpen, ['destination']),
+    };
+    this.#armFlush();
+  }
+
+  /** The connection's ends and identities are known: from here on it counts, whatever comes of it. */
+  opened(facts: ConnectionFacts): ConnectionRecord {
+    const record = new ConnectionRecord(this.#options, facts, (ended) => {
+      this.#running.delete(ended);
+      if (ended.error) this.#countRefusal(ended.error);
+    });
+    this.#running.add(record);
+    return record;
+  }
+
+  /** It ended before anything was known about it but addresses. */
+  failedEarly(failure: {
+    direction: ConnectionFacts['direction'];
+    source: SocketAddress;
+    destination: SocketAddress;
+    error: ProxyError;
+    id?: string;
+  }): void {
+    const { direction, source, destination, error, id } = failure;
+    this.#countRefusal(error);
+    this.#options.access.write('warn', 'connection failed', () => [
+      ['src.addr', formatSocketAddress(source), 'bare'],
+      ['dst.addr', formatSocketAddress(destination), 'bare'],
+      ['direction', direction],
+      ['error', error.message],
+      ['id', id],
+      ['warren.code', error.code],
+      ['warren.policy', error.policy],
+    ]);
+  }
+
+  socketOpened(direction: ConnectionFacts['direction']): void {
+    this.#options.series.add(this.#socketsOpen[direction], 1);
+  }
+
+  socketClosed(direction: ConnectionFacts['direction']): void {
+    this.#options.series.add(this.#socketsOpen[direction], -1);
+  }
+
+  /** Brings the byte counters of open connections up to date. */
+  flush(): void {
+    for (const record of this.#running) record.flush();
+    this.#options.series.set(this.#overflowSlot, this.#options.series.overflowed);
+  }
+
+  #armFlush(): void {
+    this.#options.clock.after(FLUSH_MS, () => {
+      this.flush();
+      this.#armFlush();
+    });
+  }
+
+  #countRefusal(error: ProxyError): void {
+    const { series } = this.#options;
+    series.add(series.slot(metrics.refusals, [error.code, error.policy ?? '']), 1);
+  }
+}
+
+export class ConnectionRecord {
+  readonly facts: ConnectionFacts;
+  error: ProxyError | undefined;
+  readonly #options: TelemetryOptions;
+  readonly #ended: (record: ConnectionRecord) => void;
+  readonly #startedAt: number;
+  readonly #labels: string[];
+  readonly #received: number;
+  readonly #sent: number;
+  #relay: Pick<Relay, 'forward' | 'backward'> | undefined;
+  #countedForward = 0;
+  #countedBackward = 0;
+
+  constructor(options: TelemetryOptions, facts: ConnectionFacts, ended: (record: ConnectionRecord) => void) {
+    const { series, access, clock } = options;
+    this.#options = options;
+    this.facts = facts;
+    this.#ended = ended;
+    this.#startedAt = clock.monotonic();
+    this.#labels = trafficLabels(facts, '-');
+    series.add(series.slot(metrics.opened, this.#labels), 1);
+    this.#received = series.slot(metrics.received, this.#labels);
+    this.#sent = series.slot(metrics.sent, this.#labels);
+    access.write('debug', 'connection opened', () => leadingFields(facts));
+  }
+
+  /** Bytes are flowing; client to server is `forward`. */
+  running(relay: Pick<Relay, 'forward' | 'backward'>): void {
+    this.#relay = relay;
+  }
+
+  flush(): void {
+    if (!this.#relay) return;
+    const { series } = this.#options;
+    const { forward, backward } = this.#relay;
+    if (forward !== this.#countedForward) series.add(this.#received, forward - this.#countedForward);
+    if (backward !== this.#countedBackward) series.add(this.#sent, backward - this.#countedBackward);
+    this.#countedForward = forward;
+    this.#countedBackward = backward;
+  }
+
+  /** Exactly once. */
+  ended(error?: ProxyError): void {
+    this.error = error;
+    this.flush();
+    const { series, access, clock } = this.#options;
+    series.add(series.slot(metrics.closed, this.#labels), 1);
+    if (error) series.add(series.slot(metrics.failed, trafficLabels(this.facts, outcomes[error.code].flag)), 1);
+    const level = error && outcomes[error.code].level !== 'info' ? 'error' : 'info';
+    access.write(level, 'connection complete', () => {
+      const outbound = this.facts.direction === 'outbound';
+      const forward = this.#relay?.forward ?? 0;
+      const backward = this.#relay?.backward ?? 0;
+      return [
+        ...leadingFields(this.facts),
+        ['bytes_sent', outbound ? forward : backward],
+        ['bytes_recv', outbound ? backward : forward],
+        ['duration', `${Math.floor(clock.monotonic() - this.#startedAt)}ms`],
+        ['error', error?.message],
+        ['id', this.facts.id],
+        ['warren.code', error?.code],
+        ['warren.policy', error?.policy],
+      ];
+    });
+    this.#ended(this);
+  }
+}
+
+const UNKNOWN = 'unknown';
+const orUnknown = (value: string | undefined): string => (value === undefined || value === '' ? UNKNOWN : value);
+
+function trafficLabels(facts: ConnectionFacts, flag: ResponseFlag): string[] {
+  const { sourceWorkload: from, sourceBaggage: said, destinationWorkload: to, service } = facts;
+  const canonicalName = orUnknown(from?.canonicalName ?? said?.canonicalName);
+  const canonicalRevision = orUnknown(from?.canonicalRevision ?? said?.canonicalRevision);
+  return [
+    facts.direction === 'outbound' ? 'source' : 'destination',
+    orUnknown(from?.workloadName ?? said?.workloadName),
+    canonicalName,
+    canonicalRevision,
+    orUnknown(from?.namespace ?? said?.namespace),
+    orUnknown(facts.sourceIdentity),
+    canonicalName,
+    canonicalRevision,
+    orUnknown(from?.clusterId ?? said?.clusterId),
+    orUnknown(service?.hostname),
+    orUnknown(service?.namespace),
+    orUnknown(service?.name),
+    orUnknown(to?.workloadName),
+    orUnknown(to?.canonicalName),
+    orUnknown(to?.canonicalRevision),
+    orUnknown(to?.namespace),
+    to ? formatSpiffeId(to) : UNKNOWN,
+    orUnknown(to?.canonicalName),
+    orUnknown(to?.canonicalRevision),
+    orUnknown(to?.clusterId),
+    'tcp',
+    flag,
+    facts.mutualTls ? 'mutual_tls' : UNKNOWN,
+    ...localityLabels(facts),
+  ];
+}
+
+const NO_LOCALITY = ['', '', '', ''];
+
+function localityLabels({ sourceWorkload: from, sourceBaggage: said, destinationWorkload: to }: ConnectionFacts): string[] {
+  const values = [from?.locality.region ?? said?.region, from?.locality.zone ?? said?.zone, to?.locality.region, to?.locality.zone];
+  return values.some((value) => value !== undefined && value !== '') ? values.map(orUnknown) : NO_LOCALITY;
+}
+
+function leadingFields(facts: ConnectionFacts): AccessField[] {
+  const { sourceWorkload: from, sourceBaggage: said, destinationWorkload: to } = facts;
+  return [
+    ['src.addr', formatSocketAddress(facts.source), 'bare'],
+    ['src.workload', from?.name ?? said?.workloadName],
+    ['src.namespace', from?.namespace ?? said?.namespace],
+    ['src.identity', facts.mutualTls ? facts.sourceIdentity : undefined],
+    ['src.cluster', from?.clusterId ?? said?.clusterId],
+    ['dst.addr', formatSocketAddress(facts.destination), 'bare'],
+    ['dst.hbone_addr', facts.authority, 'bare'],
+    ['dst.service', facts.service?.hostname],
+    ['dst.workload', to?.name],
+    ['dst.namespace', to?.namespace],
+    ['dst.identity', facts.mutualTls ? facts.destinationIdentity : undefined],
+    ['dst.cluster', to?.clusterId],
+    ['direction', facts.direction],
+  ];
+}
