@@ -1,11 +1,22 @@
 /** The pages of docs/ that are made from tables in the code: errors, settings, metrics. */
+import { cniMetrics } from '../cni/metrics.ts';
+import { cniSettings } from '../cni/settings.ts';
 import { outcomes } from '../common/base/errors.ts';
+import type { SettingsTable } from '../common/base/settings.ts';
+import { metricRows } from '../istiod-lite/metrics.ts';
+import { settingsTable as istiodSettings } from '../istiod-lite/settings.ts';
+import { metricFamilies, TRAFFIC_LABELS } from '../ztunnel/metrics.ts';
+import { settingsTable as ztunnelSettings } from '../ztunnel/settings.ts';
 
 const NOTE = '<!-- Made by scripts/generate.ts from the tables in the code. Change those. -->';
 
 /** Path and text of each page. */
 export function generatedDocs(): [string, string][] {
-  return [['docs/errors.md', errorsPage()]];
+  return [
+    ['docs/errors.md', errorsPage()],
+    ['docs/config.md', configPage()],
+    ['docs/metrics.md', metricsPage()],
+  ];
 }
 
 function errorsPage(): string {
@@ -18,20 +29,86 @@ function errorsPage(): string {
       doc,
     ],
   );
-  return page(
-    'Errors',
-    [
-      'Why a connection was refused or failed. The code is in the access log (`warren.code`), in the metric `warren_refusals_total`, and, for',
-      "peers of the mesh, in the answer's header `x-warren-refusal`. The flag is `response_flags` of the `istio_tcp_*` metrics; the status is",
-      'what a peer’s CONNECT is answered with.',
-    ].join('\n'),
-    ['code', 'flag', 'status', 'level', 'what it means, what to do'],
-    rows,
-  );
+  const intro = [
+    'Why a connection was refused or failed. The code is in the access log (`warren.code`), in the metric `warren_refusals_total`, and, for',
+    "peers of the mesh, in the answer's header `x-warren-refusal`. The flag is `response_flags` of the `istio_tcp_*` metrics; the status is",
+    "what a peer's CONNECT is answered with.",
+  ].join('\n');
+  return page('Errors', intro, [table(['code', 'flag', 'status', 'level', 'what it means, what to do'], rows)]);
 }
 
-export function page(title: string, intro: string, head: readonly string[], rows: readonly (readonly string[])[]): string {
+function configPage(): string {
+  const intro = 'Settings are environment variables. A component reads all of them at its start and reports every bad one at once.';
+  const section = (title: string, settings: SettingsTable): string => {
+    const rows = Object.values(settings).map(({ env, form, fallback, fallbackText, doc }) => [
+      `\`${env}\``,
+      form.name,
+      code(fallbackText ?? defaultText(fallback)),
+      doc,
+    ]);
+    return `## ${title}\n\n${table(['name', 'form', 'default', 'what it does'], rows)}`;
+  };
+  return page('Settings', intro, [
+    section('ztunnel', ztunnelSettings),
+    section('istiod-lite', istiodSettings),
+    section('node agent', cniSettings),
+  ]);
+}
+
+function defaultText(value: unknown): string {
+  if (value === undefined || value === '') return '';
+  if (Array.isArray(value)) return value.join(',');
+  return typeof value === 'object' ? JSON.stringify(value) : String(value);
+}
+
+function metricsPage(): string {
+  const intro = [
+    'What Prometheus can scrape: ztunnel on port 15020, istiod-lite and the node agent on 15014, path `/metrics`. Names and labels are',
+    "Istio's; what starts with `warren_` is ours. Labels of a connection (below as *traffic labels*), in this order:",
+    '',
+    TRAFFIC_LABELS.map((label) => `\`${label}\``).join(', '),
+  ].join('\n');
+  const traffic = TRAFFIC_LABELS.join();
+  const labels = (names: readonly string[]): string =>
+    names.join() === traffic ? '*traffic labels*' : names.map((name) => `\`${name}\``).join(', ');
+  const section = (title: string, rows: readonly { name: string; type: string; labels: readonly string[]; help: string }[]): string =>
+    `## ${title}\n\n${table(
+      ['name', 'type', 'labels', 'what it counts'],
+      rows.map((row) => [`\`${row.name}\``, row.type, labels(row.labels), row.help]),
+    )}`;
+  return page('Metrics', intro, [
+    section('ztunnel', metricFamilies),
+    section('istiod-lite', Object.values(metricRows)),
+    section('node agent', agentRows()),
+  ]);
+}
+
+/** The node agent's metrics are few and live in prom-client only; what Node says about itself is left out. */
+function agentRows(): { name: string; type: string; labels: readonly string[]; help: string }[] {
+  interface Registered {
+    readonly name: string;
+    readonly help: string;
+    readonly labelNames?: readonly string[];
+    readonly constructor: { readonly name: string };
+  }
+  const registered = cniMetrics(() => 0).registry.getMetricsAsArray() as unknown as readonly Registered[];
+  return registered
+    .filter(({ name }) => !/^(process|nodejs)_/.test(name))
+    .map((metric) => ({
+      name: metric.name,
+      type: metric.constructor.name.toLowerCase(),
+      labels: metric.labelNames ?? [],
+      help: metric.help,
+    }));
+}
+
+const code = (text: string): string => (text === '' ? '' : `\`${text}\``);
+
+const page = (title: string, intro: string, parts: readonly string[]): string =>
+  `${NOTE}\n\n# ${title}\n\n${intro}\n\n${parts.join('\n\n')}\n`;
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const line = (cells: readonly string[]): string =>
     `| ${cells.map((cell) => cell.replaceAll('|', '\\|').replaceAll('\n', ' ')).join(' | ')} |`;
-  return `${NOTE}\n\n# ${title}\n\n${intro}\n\n${[line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n')}\n`;
+  return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n');
 }
