@@ -5,6 +5,7 @@
 
 import { availableParallelism } from 'node:os';
 import { load } from 'js-yaml';
+import { parseSocketAddress } from '../common/base/address.ts';
 import { errorMessage } from '../common/base/errors.ts';
 import { LOG_LEVELS, type LogLevel } from '../common/base/log.ts';
 import {
@@ -21,7 +22,6 @@ import {
   setting,
   text,
 } from '../common/base/settings.ts';
-import { parseSocketAddress } from '../common/base/address.ts';
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -261,7 +261,7 @@ export interface ZtunnelSettings
 /** @throws {SettingsError} naming everything that is wrong, not just the first */
 export function readZtunnelSettings(env: Environment): ZtunnelSettings {
   const problems: string[] = [];
-  const file = collect(problems, () => readProxyConfig(env['PROXY_CONFIG'])) ?? {};
+  const file = collect(problems, () => readProxyConfig(env.PROXY_CONFIG)) ?? {};
   const metadata = collect(problems, () => readMetadata(env, file)) ?? {};
   const withFile = file.concurrency !== undefined ? { ZTUNNEL_WORKER_THREADS: String(file.concurrency), ...env } : env;
   const read = collect(problems, () => readSettings(settingsTable, withFile));
@@ -281,8 +281,8 @@ export function readZtunnelSettings(env: Environment): ZtunnelSettings {
     packetMark: read.packetMark ?? (read.mode === 'shared' ? 1337 : undefined),
     drainDeadlineMs: read.drainDeadlineMs ?? graceDeadlineMs(graceSeconds),
     logFormat: read.logFormat === 'json' ? 'json' : 'text',
-    xds: address(env['XDS_ADDRESS'] ?? fallback, read.xdsRoot, read.xdsHostname, headers(env, 'XDS_HEADER_')),
-    ca: address(env['CA_ADDRESS'] ?? fallback, read.caRoot, read.caHostname, headers(env, 'CA_HEADER_')),
+    xds: address(env.XDS_ADDRESS ?? fallback, read.xdsRoot, read.xdsHostname, headers(env, 'XDS_HEADER_')),
+    ca: address(env.CA_ADDRESS ?? fallback, read.caRoot, read.caHostname, headers(env, 'CA_HEADER_')),
     adminPort: file.proxyAdminPort ?? 15000,
     statsPort: file.statsPort ?? 15020,
     readinessPort: 15021,
@@ -358,9 +358,9 @@ function readProxyConfig(yaml: string | undefined): ProxyConfigFile {
   const adminPort = numberOf('proxyAdminPort');
   const statsPort = numberOf('statsPort');
   const concurrency = numberOf('concurrency');
-  const discoveryAddress = found['discoveryAddress'];
+  const discoveryAddress = found.discoveryAddress;
   if (discoveryAddress !== undefined && typeof discoveryAddress !== 'string') problems.push('PROXY_CONFIG discoveryAddress: expected text');
-  const proxyMetadata = found['proxyMetadata'];
+  const proxyMetadata = found.proxyMetadata;
   if (proxyMetadata !== undefined && (typeof proxyMetadata !== 'object' || proxyMetadata === null)) {
     problems.push('PROXY_CONFIG proxyMetadata: expected a mapping');
   }

@@ -43,7 +43,7 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
   const segment = createSegment(SUPERVISOR_SERIES);
   reader.attach(SUPERVISOR_WRITER, segment);
   const series = new SeriesWriter(segment, (announcement) => reader.announce(SUPERVISOR_WRITER, [announcement]));
-  series.set(series.slot(metrics.build, ['ztunnel', String(settings.metadata['ISTIO_VERSION'] ?? 'unknown')]), 1);
+  series.set(series.slot(metrics.build, ['ztunnel', String(settings.metadata.ISTIO_VERSION ?? 'unknown')]), 1);
 
   // State, and what comes of its changes.
   const writer = new MeshStateWriter({ node: settings.nodeName || undefined });
@@ -120,7 +120,7 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
     setLevels: (next) => {
       levels = next;
       logs.setLevel(next.level);
-      fleet.setLogLevels(next.level, next.scopes['access'] ?? next.level);
+      fleet.setLogLevels(next.level, next.scopes.access ?? next.level);
     },
     configDump: () =>
       configDump({

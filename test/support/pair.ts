@@ -66,21 +66,28 @@ export async function makePair(t: TestContext, options: PairOptions = {}): Promi
   const captured = options.capture ?? ['client', 'server'];
   for (const { name, netns } of [client, server]) {
     if (!captured.some((one) => one === name)) continue;
-    await applyPodRules({ netns: netns.netns, about: name }, {
-      redirectDns: false,
-      ingressMode: false,
-      virtualInterfaces: [],
-      ipv6: true,
-      probeSource: DEFAULT_PROBE_SOURCE,
-      captureOpenConnections: false,
-    });
+    await applyPodRules(
+      { netns: netns.netns, about: name },
+      {
+        redirectDns: false,
+        ingressMode: false,
+        virtualInterfaces: [],
+        ipv6: true,
+        probeSource: DEFAULT_PROBE_SOURCE,
+        captureOpenConnections: false,
+      },
+    );
   }
   return { folder, authority, client, server, config, certificates };
 }
 
 export const SERVICE_VIP = '10.96.0.10';
 
-function meshYaml(client: TestPod, server: TestPod, { policies = '[]', serverPolicies = [], serverProtocol = 'HBONE', capture }: PairOptions): string {
+function meshYaml(
+  client: TestPod,
+  server: TestPod,
+  { policies = '[]', serverPolicies = [], serverProtocol = 'HBONE', capture }: PairOptions,
+): string {
   const captured = capture ?? ['client', 'server'];
   const protocolOf = (name: 'client' | 'server', wanted: string): string => (captured.includes(name) ? wanted : 'TCP');
   const workload = (pod: TestPod, protocol: string, services: string, selected: readonly string[]): string => `

@@ -27,7 +27,7 @@ export function startProgram(
 ): Program {
   const argv = [process.execPath, file, ...args];
   const [command = '', ...rest] = netns ? ['nsenter', `--net=${netns.path}`, '--', ...argv] : argv;
-  const child = spawn(command, rest, { cwd: ROOT, env: { PATH: process.env['PATH'] ?? '', ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(command, rest, { cwd: ROOT, env: { PATH: process.env.PATH ?? '', ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
   let output = '';
   const watchers = new Set<() => void>();
   const took = (chunk: Buffer): void => {

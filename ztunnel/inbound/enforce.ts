@@ -2,10 +2,10 @@
 import { ProxyError } from '../../common/base/errors.ts';
 import type { Workload } from '../../common/decision/mesh-view.ts';
 import { decidePolicy, type PolicyInput } from '../../common/decision/policy.ts';
-import type { PodProxy } from '../worker/pod.ts';
+import type { PodContext } from '../worker/context.ts';
 
 /** @throws {ProxyError} POLICY_DENIED or MTLS_REQUIRED with the policy that decided */
-export function enforce(pod: PodProxy, local: Workload, subject: PolicyInput): void {
+export function enforce(pod: PodContext, local: Workload, subject: PolicyInput): void {
   const verdict = decidePolicy(pod.parts.view, local, subject);
   const { log, settings } = pod.parts;
   for (const { policy, matched } of verdict.dryRun) {
@@ -19,7 +19,7 @@ export function enforce(pod: PodProxy, local: Workload, subject: PolicyInput): v
 }
 
 /** @returns why an open connection may not go on; undefined where it may */
-export function recheck(pod: PodProxy, subject: PolicyInput): ProxyError | undefined {
+export function recheck(pod: PodContext, subject: PolicyInput): ProxyError | undefined {
   // Without the workload there is nothing to judge by; the pod is going, or the control plane has lost it for a moment.
   const local = pod.local.get();
   if (!local) return undefined;

@@ -17,8 +17,8 @@ import { defaultServerLimits } from '../../common/hbone/types.ts';
 import { belongsToTrustDomain, firstSpiffeId, MESH_ALPN, peerUris } from '../../common/tls/mesh-tls.ts';
 import type { ReadyCertificate } from '../worker/certificates.ts';
 import type { LiveConnection } from '../worker/connections.ts';
+import { type PodContext, socketEnds } from '../worker/context.ts';
 import { dialApplication } from '../worker/dial.ts';
-import { type PodProxy, socketEnds } from '../worker/pod.ts';
 import type { ConnectionRecord } from '../worker/telemetry.ts';
 import { enforce, recheck } from './enforce.ts';
 import { proxyHeader } from './proxy-protocol.ts';
@@ -34,13 +34,13 @@ interface Peer {
 }
 
 export class HboneInbound {
-  readonly #pod: PodProxy;
+  readonly #pod: PodContext;
   readonly #connections = new Set<HboneServerConnection>();
   readonly #handshaking = new Set<Socket>();
   #tls: { readonly identity: string; readonly server: Server; readonly unwatch: () => void } | undefined;
   #draining = false;
 
-  constructor(pod: PodProxy) {
+  constructor(pod: PodContext) {
     this.#pod = pod;
   }
 
@@ -166,7 +166,7 @@ export class HboneInbound {
 }
 
 /** One CONNECT, from its arrival to the end of its relay. */
-async function serveConnect(pod: PodProxy, peer: Peer, request: ConnectRequest): Promise<void> {
+async function serveConnect(pod: PodContext, peer: Peer, request: ConnectRequest): Promise<void> {
   const { connections, telemetry } = pod.parts;
   const live = connections.add(pod.spec.uid);
   const abandoned = (): void => live.abort(new ProxyError('CONNECTION_LOST', 'the peer gave the tunnel up before it was open'));
@@ -191,7 +191,7 @@ async function serveConnect(pod: PodProxy, peer: Peer, request: ConnectRequest):
 }
 
 interface Context {
-  readonly pod: PodProxy;
+  readonly pod: PodContext;
   readonly peer: Peer;
   readonly request: ConnectRequest;
   readonly live: LiveConnection;
@@ -266,12 +266,12 @@ function refuse({ request, id, peer, pod }: Context, error: ProxyError): void {
 }
 
 const TRACEPARENT_LENGTH = 55;
-const freshId = (pod: PodProxy): string => traceIdOf(formatTraceparent(pod.parts.randomBytes(24))) ?? '';
+const freshId = (pod: PodContext): string => traceIdOf(formatTraceparent(pod.parts.randomBytes(24))) ?? '';
 
 const fields = (headers: Headers, name: string): string[] => headers.filter(([key]) => key === name).map(([, value]) => value);
 const field = (headers: Headers, name: string): string | undefined => headers.find(([key]) => key === name)?.[1];
 
-const serverLimits = ({ parts }: PodProxy): HboneLimits => ({
+const serverLimits = ({ parts }: PodContext): HboneLimits => ({
   ...defaultServerLimits,
   streamWindow: parts.settings.streamWindow,
   connectionWindow: parts.settings.connectionWindow,

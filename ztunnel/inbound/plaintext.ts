@@ -13,13 +13,13 @@ import { relay } from '../../common/hbone/relay.ts';
 import { fdOf } from '../../common/linux/node.ts';
 import { originalDestination } from '../../common/linux/sockets.ts';
 import type { LiveConnection } from '../worker/connections.ts';
+import { type PodContext, socketEnds } from '../worker/context.ts';
 import { dialApplication } from '../worker/dial.ts';
-import { type PodProxy, socketEnds } from '../worker/pod.ts';
 import type { ConnectionRecord } from '../worker/telemetry.ts';
 import { enforce, recheck } from './enforce.ts';
 
 /** Never rejects for what a peer or the network did; that is in the log. */
-export async function servePlaintext(pod: PodProxy, socket: Socket): Promise<void> {
+export async function servePlaintext(pod: PodContext, socket: Socket): Promise<void> {
   const ends = socketEnds(socket);
   if (!ends) {
     socket.destroy();
@@ -38,7 +38,7 @@ export async function servePlaintext(pod: PodProxy, socket: Socket): Promise<voi
 }
 
 async function carry(
-  pod: PodProxy,
+  pod: PodContext,
   live: LiveConnection,
   app: AppSocket,
   source: SocketAddress,

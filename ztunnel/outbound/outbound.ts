@@ -15,15 +15,15 @@ import type { Pipe } from '../../common/hbone/types.ts';
 import { fdOf } from '../../common/linux/node.ts';
 import { originalDestination } from '../../common/linux/sockets.ts';
 import type { LiveConnection } from '../worker/connections.ts';
+import { type PodContext, socketEnds } from '../worker/context.ts';
 import { dialApplication } from '../worker/dial.ts';
-import { type PodProxy, socketEnds } from '../worker/pod.ts';
 import type { ConnectionFacts, ConnectionRecord } from '../worker/telemetry.ts';
 
 /** A hostname behind a hostname behind a hostname is a mistake. */
 const MAX_RESOLUTIONS = 3;
 
 /** Never rejects for what a peer or the network did; that is in the log. */
-export async function serveOutbound(pod: PodProxy, socket: Socket): Promise<void> {
+export async function serveOutbound(pod: PodContext, socket: Socket): Promise<void> {
   const ends = socketEnds(socket);
   if (!ends) {
     socket.destroy();
@@ -41,7 +41,13 @@ export async function serveOutbound(pod: PodProxy, socket: Socket): Promise<void
   }
 }
 
-async function carry(pod: PodProxy, live: LiveConnection, app: AppSocket, from: SocketAddress, destination: SocketAddress): Promise<void> {
+async function carry(
+  pod: PodContext,
+  live: LiveConnection,
+  app: AppSocket,
+  from: SocketAddress,
+  destination: SocketAddress,
+): Promise<void> {
   const { telemetry, randomBytes } = pod.parts;
   const traceparent = formatTraceparent(randomBytes(24));
   const id = traceIdOf(traceparent) ?? '';
@@ -72,7 +78,7 @@ async function carry(pod: PodProxy, live: LiveConnection, app: AppSocket, from: 
   }
 }
 
-async function decide(pod: PodProxy, source: Workload, from: SocketAddress, destination: SocketAddress): Promise<OutboundRoute> {
+async function decide(pod: PodContext, source: Workload, from: SocketAddress, destination: SocketAddress): Promise<OutboundRoute> {
   const { view, random, settings, resolver } = pod.parts;
   const resolved = new Map<string, readonly string[]>();
   for (;;) {
@@ -89,7 +95,7 @@ interface Upstream {
   readonly traceparent: string;
 }
 
-async function connect(pod: PodProxy, live: LiveConnection, { route, source, from, traceparent }: Upstream): Promise<Pipe> {
+async function connect(pod: PodContext, live: LiveConnection, { route, source, from, traceparent }: Upstream): Promise<Pipe> {
   if ('refuse' in route) throw new ProxyError(route.refuse, route.message);
   switch (route.via) {
     case 'passthrough':

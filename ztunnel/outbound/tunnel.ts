@@ -4,11 +4,11 @@ import { formatSocketAddress } from '../../common/base/address.ts';
 import { errorMessage, ProxyError } from '../../common/base/errors.ts';
 import type { PoolKey } from '../../common/hbone/pool.ts';
 import { ignoreServerName, isExpectedPeer, MESH_ALPN, peerUris } from '../../common/tls/mesh-tls.ts';
+import type { PodContext } from '../worker/context.ts';
 import { CONNECT_TIMEOUT_MS, dialPeer } from '../worker/dial.ts';
-import type { PodProxy } from '../worker/pod.ts';
 
 /** @throws {ProxyError} IDENTITY_UNAVAILABLE, UPSTREAM_CONNECT, UPSTREAM_TIMEOUT, TLS_FAILURE; the signal's reason */
-export async function dialTunnel(pod: PodProxy, key: PoolKey, signal: AbortSignal): Promise<TLSSocket> {
+export async function dialTunnel(pod: PodContext, key: PoolKey, signal: AbortSignal): Promise<TLSSocket> {
   const { context } = await pod.parts.certificates.get(key.source, signal);
   const socket = await dialPeer(pod, key.to, signal);
   const tls = connect({
@@ -30,7 +30,7 @@ export async function dialTunnel(pod: PodProxy, key: PoolKey, signal: AbortSigna
   }
 }
 
-function handshaken(pod: PodProxy, tls: TLSSocket, signal: AbortSignal): Promise<void> {
+function handshaken(pod: PodContext, tls: TLSSocket, signal: AbortSignal): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const aborted = (): void => reject(signal.reason);
   const closed = (): void => reject(new Error('the peer closed the connection'));

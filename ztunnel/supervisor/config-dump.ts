@@ -12,8 +12,8 @@ import {
   type Policy,
   type PolicyMatch,
   type Service,
-  serviceKey,
   type StringMatch,
+  serviceKey,
   type Workload,
 } from '../../common/decision/mesh-view.ts';
 import type { CertificateState } from '../certificates/keeper.ts';
@@ -47,7 +47,7 @@ export async function configDump(sources: DumpSources): Promise<object> {
       rustVersion: `none: warren on Node ${process.versions.node}`,
       buildProfile: 'release',
       buildStatus: 'Clean',
-      istioVersion: String(sources.settings.metadata['ISTIO_VERSION'] ?? 'unknown'),
+      istioVersion: String(sources.settings.metadata.ISTIO_VERSION ?? 'unknown'),
       cryptoProvider: `openssl ${process.versions.openssl}`,
     },
     config: settingsDump(sources.settings),

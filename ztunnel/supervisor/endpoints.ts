@@ -73,7 +73,7 @@ async function scrape(options: EndpointsOptions, { path, headers }: HttpRequest)
   options.beforeScrape();
   await measureProcess(options.series);
   const body = await metricsText(metricFamilies, options.reader.collect());
-  return { status: 200, body, contentType: metricsContentType(headers['accept'] as string | undefined) };
+  return { status: 200, body, contentType: metricsContentType(headers.accept as string | undefined) };
 }
 
 async function measureProcess(series: SeriesWriter): Promise<void> {

@@ -99,7 +99,10 @@ export class WorkerFleet {
       const waiting = new Set(this.#workers.keys());
       const settle = (problem?: string): void => {
         binding.settle = undefined;
-        if (problem === undefined) return resolve();
+        if (problem === undefined) {
+          resolve();
+          return;
+        }
         this.removePod(pod.uid);
         reject(new Error(problem));
       };
@@ -213,18 +216,24 @@ export class WorkerFleet {
   #received(running: Running, message: FromWorker): void {
     switch (message.type) {
       case 'ready':
-        return this.#ready(running);
+        this.#ready(running);
+        break;
       case 'pod-bound':
-        return this.#bound(running, message.uid, message.problem);
+        this.#bound(running, message.uid, message.problem);
+        break;
       case 'certificate-wanted':
-        return this.#certificateWanted(running, message.identity);
+        this.#certificateWanted(running, message.identity);
+        break;
       case 'series':
-        return this.#options.reader.announce(running.id, message.series);
+        this.#options.reader.announce(running.id, message.series);
+        break;
       case 'connections':
-        return this.#dumped(running, message.question, message.connections);
+        this.#dumped(running, message.question, message.connections);
+        break;
       case 'drained':
         running.drained = true;
-        return this.#lookDrained();
+        this.#lookDrained();
+        break;
     }
   }
 

@@ -7,7 +7,7 @@ import { type Clock, systemClock } from '../../common/base/clock.ts';
 import { errorMessage, ProxyError } from '../../common/base/errors.ts';
 import type { Log, LogRoot } from '../../common/base/log.ts';
 import type { MeshView } from '../../common/decision/mesh-view.ts';
-import { SeriesWriter, type SeriesAnnouncement } from '../../common/server/shared-series.ts';
+import { type SeriesAnnouncement, SeriesWriter } from '../../common/server/shared-series.ts';
 import { AccessLog } from '../access-log.ts';
 import { metrics } from '../metrics.ts';
 import { HostnameResolver, systemLookup } from '../outbound/resolve.ts';
@@ -15,8 +15,9 @@ import type { FromWorker, PodSpec, ToWorker, WorkerStart } from '../protocol.ts'
 import { MeshStateReader } from '../state/reader.ts';
 import { WorkerCertificates } from './certificates.ts';
 import { ConnectionTable } from './connections.ts';
+import type { WorkerParts } from './context.ts';
 import { StateChanges } from './local-workload.ts';
-import { PodProxy, type WorkerParts } from './pod.ts';
+import { PodProxy } from './pod.ts';
 import { Telemetry } from './telemetry.ts';
 
 const HEARTBEAT_MS = 500;
@@ -43,7 +44,7 @@ export class DataWorker {
     this.#access = new AccessLog({
       output: logs.writer,
       format: settings.logFormat,
-      level: settings.log.scopes['access'] ?? settings.log.level,
+      level: settings.log.scopes.access ?? settings.log.level,
       now: () => this.#clock.now(),
     });
     const series = new SeriesWriter(start.segment, (announcement) => this.#announce(announcement));
@@ -76,25 +77,33 @@ export class DataWorker {
   receive(message: ToWorker): void {
     switch (message.type) {
       case 'pod-add':
-        return this.#addPod(message.pod);
+        this.#addPod(message.pod);
+        break;
       case 'pod-remove':
-        return this.#removePod(message.uid);
+        this.#removePod(message.uid);
+        break;
       case 'state':
-        return this.#stateChanged(message.policiesChanged);
+        this.#stateChanged(message.policiesChanged);
+        break;
       case 'certificate':
-        return this.#parts.certificates.arrived(message.certificate);
+        this.#parts.certificates.arrived(message.certificate);
+        break;
       case 'certificate-failed':
-        return this.#parts.certificates.failed(message.identity, message.reason);
+        this.#parts.certificates.failed(message.identity, message.reason);
+        break;
       case 'log-level':
         this.#logs.setLevel(message.level);
         this.#access.level = message.accessLevel;
-        return;
+        break;
       case 'connections':
-        return this.#send({ type: 'connections', question: message.question, connections: this.#parts.connections.dump() });
+        this.#send({ type: 'connections', question: message.question, connections: this.#parts.connections.dump() });
+        break;
       case 'drain':
-        return this.#drain();
+        this.#drain();
+        break;
       case 'drain-deadline':
-        return this.#parts.connections.abortAll(new ProxyError('DRAINED', 'connection closed due to connection drain'));
+        this.#parts.connections.abortAll(new ProxyError('DRAINED', 'connection closed due to connection drain'));
+        break;
     }
   }
 

@@ -6,7 +6,7 @@ import { AppSocket } from '../../common/hbone/app-socket.ts';
 import { LinuxError } from '../../common/linux/libc.ts';
 import { socketFromFd } from '../../common/linux/node.ts';
 import { tcpSocket } from '../../common/linux/sockets.ts';
-import type { PodProxy } from './pod.ts';
+import type { PodContext } from './context.ts';
 
 /** Every connection of the data plane is given up after this time (istio-data-plane.md §1.5). */
 export const CONNECT_TIMEOUT_MS = 10_000;
@@ -19,7 +19,7 @@ export interface ApplicationDial {
 }
 
 /** @throws {ProxyError} UPSTREAM_CONNECT naming the address and why; the signal's reason */
-export async function dialApplication(pod: PodProxy, { to, source, signal }: ApplicationDial): Promise<AppSocket> {
+export async function dialApplication(pod: PodContext, { to, source, signal }: ApplicationDial): Promise<AppSocket> {
   try {
     const fd = openSocket(pod, to, source);
     return await AppSocket.connect(fd, to, { timeoutMs: CONNECT_TIMEOUT_MS, clock: pod.parts.clock, signal });
@@ -29,7 +29,7 @@ export async function dialApplication(pod: PodProxy, { to, source, signal }: App
 }
 
 /** A plain connection to a peer's HBONE port. @throws {ProxyError} UPSTREAM_CONNECT, UPSTREAM_TIMEOUT; the signal's reason */
-export async function dialPeer(pod: PodProxy, to: SocketAddress, signal: AbortSignal): Promise<Socket> {
+export async function dialPeer(pod: PodContext, to: SocketAddress, signal: AbortSignal): Promise<Socket> {
   const what = 'connection to the HBONE port';
   try {
     const socket = socketFromFd(openSocket(pod, to, undefined), { allowHalfOpen: true });
@@ -40,7 +40,7 @@ export async function dialPeer(pod: PodProxy, to: SocketAddress, signal: AbortSi
   }
 }
 
-function connected(pod: PodProxy, socket: Socket, to: SocketAddress, signal: AbortSignal): Promise<void> {
+function connected(pod: PodContext, socket: Socket, to: SocketAddress, signal: AbortSignal): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const fail = (error: unknown): void => {
     reject(error);
@@ -69,7 +69,7 @@ function connected(pod: PodProxy, socket: Socket, to: SocketAddress, signal: Abo
  * @param source bound with IP_TRANSPARENT where the families agree and it is not the destination itself
  * @throws {LinuxError} where a socket cannot be made; with ENABLE_ORIG_SRC=true also where the source cannot be kept
  */
-function openSocket(pod: PodProxy, to: SocketAddress, source: SocketAddress | undefined): number {
+function openSocket(pod: PodContext, to: SocketAddress, source: SocketAddress | undefined): number {
   const family = isIpv6(to.ip) ? 6 : 4;
   const options = {
     ...(pod.netns ? { netns: pod.netns } : {}),

@@ -3,44 +3,21 @@
  * sockets are made inside its namespace and carry our mark, so that redirection leaves them alone.
  */
 import { createServer, type Server, type Socket } from 'node:net';
-import { type IpAddress, parseIp, type SocketAddress } from '../../common/base/address.ts';
-import type { Clock } from '../../common/base/clock.ts';
 import { errorMessage, type ProxyError } from '../../common/base/errors.ts';
-import type { Log } from '../../common/base/log.ts';
-import type { MeshView } from '../../common/decision/mesh-view.ts';
 import { HBONE_PORT } from '../../common/decision/ports.ts';
 import { HbonePool } from '../../common/hbone/pool.ts';
 import { Netns } from '../../common/linux/netns.ts';
 import { closeFd, type Keepalive, listenTcp, setNoDelayKeepalive } from '../../common/linux/sockets.ts';
 import { HboneInbound } from '../inbound/hbone.ts';
 import { servePlaintext } from '../inbound/plaintext.ts';
-import type { HostnameResolver } from '../outbound/resolve.ts';
 import { serveOutbound } from '../outbound/outbound.ts';
 import { dialTunnel } from '../outbound/tunnel.ts';
 import type { PodSpec } from '../protocol.ts';
 import { INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT, type ZtunnelSettings } from '../settings.ts';
-import type { WorkerCertificates } from './certificates.ts';
-import type { ConnectionTable } from './connections.ts';
-import { LocalWorkload, type StateChanges } from './local-workload.ts';
-import type { Telemetry } from './telemetry.ts';
+import type { PodContext, WorkerParts } from './context.ts';
+import { LocalWorkload } from './local-workload.ts';
 
-/** What every pod of a worker shares. */
-export interface WorkerParts {
-  readonly settings: ZtunnelSettings;
-  readonly view: MeshView;
-  readonly changes: StateChanges;
-  readonly clock: Clock;
-  readonly random: () => number;
-  /** Fresh random bytes. */
-  randomBytes(length: number): Uint8Array;
-  readonly log: Log;
-  readonly certificates: WorkerCertificates;
-  readonly connections: ConnectionTable;
-  readonly telemetry: Telemetry;
-  readonly resolver: HostnameResolver;
-}
-
-export class PodProxy {
+export class PodProxy implements PodContext {
   readonly parts: WorkerParts;
   readonly spec: PodSpec;
   readonly netns: Netns | undefined;
@@ -162,18 +139,6 @@ export class PodProxy {
     server.listen({ fd });
     this.#servers.push(server);
   }
-}
-
-/** The address at the other end and our own, canonical; undefined where the connection is already gone. */
-export function socketEnds(socket: Socket): { readonly remote: SocketAddress; readonly local: SocketAddress } | undefined {
-  const remote = end(socket.remoteAddress, socket.remotePort);
-  const local = end(socket.localAddress, socket.localPort);
-  return remote && local ? { remote, local } : undefined;
-}
-
-function end(address: string | undefined, port: number | undefined): SocketAddress | undefined {
-  const ip: IpAddress | undefined = address === undefined ? undefined : parseIp(address.replace(/%.*$/, ''));
-  return ip !== undefined && port !== undefined ? { ip, port } : undefined;
 }
 
 const keepaliveOf = (settings: ZtunnelSettings): Keepalive => ({

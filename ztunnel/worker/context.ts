@@ -1,0 +1,60 @@
+/** What the parts of a connection's path are given: what all pods of a worker share, and what belongs to one pod. */
+import type { Socket } from 'node:net';
+import { type IpAddress, parseIp, type SocketAddress } from '../../common/base/address.ts';
+import type { Clock } from '../../common/base/clock.ts';
+import type { Log } from '../../common/base/log.ts';
+import type { MeshView } from '../../common/decision/mesh-view.ts';
+import type { HbonePool } from '../../common/hbone/pool.ts';
+import type { Netns } from '../../common/linux/netns.ts';
+import type { Keepalive } from '../../common/linux/sockets.ts';
+import type { HostnameResolver } from '../outbound/resolve.ts';
+import type { PodSpec } from '../protocol.ts';
+import type { ZtunnelSettings } from '../settings.ts';
+import type { WorkerCertificates } from './certificates.ts';
+import type { ConnectionTable } from './connections.ts';
+import type { LocalWorkload, StateChanges } from './local-workload.ts';
+import type { Telemetry } from './telemetry.ts';
+
+/** What every pod of a worker shares. */
+export interface WorkerParts {
+  readonly settings: ZtunnelSettings;
+  readonly view: MeshView;
+  readonly changes: StateChanges;
+  readonly clock: Clock;
+  readonly random: () => number;
+  /** Fresh random bytes. */
+  randomBytes(length: number): Uint8Array;
+  readonly log: Log;
+  readonly certificates: WorkerCertificates;
+  readonly connections: ConnectionTable;
+  readonly telemetry: Telemetry;
+  readonly resolver: HostnameResolver;
+}
+
+/** One pod, as those see it who carry its connections. */
+export interface PodContext {
+  readonly parts: WorkerParts;
+  readonly spec: PodSpec;
+  /** `namespace/name` */
+  readonly name: string;
+  /** Where its sockets are made; undefined for the process's own namespace. */
+  readonly netns: Netns | undefined;
+  readonly local: LocalWorkload;
+  readonly pool: HbonePool;
+  readonly mark: number | undefined;
+  readonly keepalive: Keepalive | undefined;
+  /** Aborted when the pod is removed. */
+  readonly removed: AbortSignal;
+}
+
+/** The address at the other end and our own, canonical; undefined where the connection is already gone. */
+export function socketEnds(socket: Socket): { readonly remote: SocketAddress; readonly local: SocketAddress } | undefined {
+  const remote = end(socket.remoteAddress, socket.remotePort);
+  const local = end(socket.localAddress, socket.localPort);
+  return remote && local ? { remote, local } : undefined;
+}
+
+function end(address: string | undefined, port: number | undefined): SocketAddress | undefined {
+  const ip: IpAddress | undefined = address === undefined ? undefined : parseIp(address.replace(/%.*$/, ''));
+  return ip !== undefined && port !== undefined ? { ip, port } : undefined;
+}
