@@ -2,7 +2,7 @@
  * Which endpoint of a service gets a connection (istio-data-plane.md §6.2): candidates that can be reached on the port, the best tier by
  * locality where the service asks for that, and a random one of them, weighted by capacity.
  */
-import type { Endpoint, LoadBalancing, MeshView, Scope, Service, Workload } from './mesh-view.ts';
+import type { Endpoint, EndpointTable, LoadBalancing, MeshView, Scope, Service, Workload } from './mesh-view.ts';
 
 export interface LoadBalanceRequest {
   readonly source: Workload;
@@ -24,13 +24,17 @@ export interface Upstream {
 
 /** @returns undefined where the service has no such port, or no endpoint that can serve it */
 export function loadBalance(view: MeshView, service: Service, request: LoadBalanceRequest): Upstream | undefined {
-  if (request.purpose === 'standard' && !service.ports.has(request.port)) return undefined;
-  const candidates = view.endpoints(service).filter((endpoint) => isCandidate(service, endpoint, request));
-  const tier = bestTier(service.loadBalancing, request.source, candidates);
-  const chosen = pickWeighted(tier, ({ workload }) => workload.capacity, request.random);
-  if (!chosen) return undefined;
-  const port = targetPort(service, chosen, request.port);
-  return port === undefined ? undefined : { workload: chosen.workload, port, service };
+  const { source, port, purpose, random } = request;
+  if (purpose === 'standard' && !service.ports.has(port)) return undefined;
+  const table = view.endpointTable?.(service, source) ?? tableOf(view.endpoints(service), source);
+  const isCandidate = candidates(table, service, request);
+  const { mode, preferences } = service.loadBalancing;
+  const sampled = mode === 'STRICT' || mode === 'FAILOVER' ? undefined : sample(table, isCandidate, random);
+  const chosen = sampled ?? pickWeighted(bestTier(table, isCandidate, mode, preferences), (i) => table.weight(i), random);
+  if (chosen === undefined) return undefined;
+  const endpoint = table.endpoint(chosen);
+  const target = targetPort(service, endpoint, port);
+  return target === undefined ? undefined : { workload: endpoint.workload, port: target, service };
 }
 
 /** The endpoint's own port, else the service's number, else (an application tunnel needs no mapping) the service port itself. */
@@ -43,61 +47,117 @@ export function targetPort(service: Service, endpoint: Endpoint, servicePort: nu
   return tunnel !== undefined && tunnel.port > 0 ? servicePort : undefined;
 }
 
-function isCandidate(service: Service, { workload, ports }: Endpoint, { source, port, purpose }: LoadBalanceRequest): boolean {
-  if (workload.capacity <= 0) return false;
-  const hasAddress = workload.addresses.length > 0 || workload.hostname !== '';
-  const behindGateway = workload.network !== source.network && workload.networkGateway !== undefined;
-  if (!hasAddress && !behindGateway) return false;
+function candidates(table: EndpointTable, service: Service, { port, purpose }: LoadBalanceRequest): (i: number) => boolean {
+  const isUsable = (i: number): boolean => table.weight(i) > 0 && table.isReachable(i);
   const target = service.ports.get(port);
-  if (purpose === 'waypoint') return target !== undefined || workload.applicationTunnel !== undefined;
-  return (target ?? 0) > 0 || (ports.get(port) ?? 0) > 0;
+  if (purpose === 'waypoint') return target === undefined ? (i) => isUsable(i) && table.hasTunnel(i) : isUsable;
+  if (target !== undefined && target > 0) return isUsable;
+  // A named target port: only endpoints that have it. They mostly have the same ones, so few are looked at.
+  const known = new Map<number, boolean>();
+  const hasPort = (i: number): boolean => {
+    const key = table.portsKey(i);
+    const has = known.get(key) ?? (table.endpoint(i).ports.get(port) ?? 0) > 0;
+    known.set(key, has);
+    return has;
+  };
+  return (i) => isUsable(i) && hasPort(i);
 }
 
-/** The endpoints that match the most preferences; with STRICT those that match all of them, which may be none. */
-export function bestTier(balancing: LoadBalancing, source: Workload, endpoints: readonly Endpoint[]): readonly Endpoint[] {
-  const { mode, preferences } = balancing;
-  if (mode === 'STRICT') return endpoints.filter(({ workload }) => preferences.every((scope) => matches(scope, source, workload)));
-  if (mode !== 'FAILOVER') return endpoints;
-  let best = -1;
-  let tier: Endpoint[] = [];
-  for (const endpoint of endpoints) {
-    const score = scoreOf(preferences, source, endpoint.workload);
-    if (score > best) tier = [];
-    best = Math.max(best, score);
-    if (score === best) tier.push(endpoint);
+/**
+ * Some endpoint at random, taken with the probability of its weight: in one step mostly, however many there are. Gives up where too few of
+ * them are candidates; the answer to that is to look at all.
+ */
+function sample(table: EndpointTable, isCandidate: (i: number) => boolean, random: () => number): number | undefined {
+  for (let attempt = 0; attempt < SAMPLE_ATTEMPTS && table.size > 0; attempt++) {
+    const i = Math.floor(random() * table.size);
+    if (!isCandidate(i)) continue;
+    const weight = table.weight(i);
+    if (weight === table.maxWeight || random() * table.maxWeight < weight) return i;
+  }
+  return undefined;
+}
+
+const SAMPLE_ATTEMPTS = 8;
+
+/** The candidates that match the most preferences; with STRICT those that match all of them, which may be none. */
+function bestTier(
+  table: EndpointTable,
+  isCandidate: (i: number) => boolean,
+  mode: LoadBalancing['mode'],
+  preferences: readonly Scope[],
+): readonly number[] {
+  let best = mode === 'STRICT' ? fullScore(preferences) : 0;
+  let tier: number[] = [];
+  for (let i = 0; i < table.size; i++) {
+    if (!isCandidate(i)) continue;
+    const score = mode === 'STRICT' || mode === 'FAILOVER' ? scoreOf(preferences, (scope) => table.isNear(i, scope)) : 0;
+    if (score > best) {
+      tier = [];
+      best = score;
+    }
+    if (score === best) tier.push(i);
   }
   return tier;
 }
+
+const fullScore = (preferences: readonly Scope[]): number => scoreOf(preferences, () => true);
 
 /**
  * How many preferences hold from the first on, up to the first that does not. Where the first is NETWORK, failing it does not end the
  * count, and holding it adds enough that any endpoint of the own network beats any other.
  */
-export function scoreOf(preferences: readonly Scope[], source: Workload, endpoint: Workload): number {
+export function scoreOf(preferences: readonly Scope[], isNear: (scope: Scope) => boolean): number {
   let score = 0;
   for (const [i, scope] of preferences.entries()) {
     const networkFirst = i === 0 && scope === 'NETWORK';
-    if (matches(scope, source, endpoint)) score += networkFirst ? preferences.length : 1;
+    if (isNear(scope)) score += networkFirst ? preferences.length : 1;
     else if (!networkFirst) break;
   }
   return score;
 }
 
-function matches(scope: Scope, source: Workload, endpoint: Workload): boolean {
+/** What two workloads are compared by in a scope. */
+export function placement(workload: Workload, scope: Scope): string {
   switch (scope) {
     case 'REGION':
-      return source.locality.region === endpoint.locality.region;
+      return workload.locality.region;
     case 'ZONE':
-      return source.locality.zone === endpoint.locality.zone;
+      return workload.locality.zone;
     case 'SUBZONE':
-      return source.locality.subzone === endpoint.locality.subzone;
+      return workload.locality.subzone;
     case 'NODE':
-      return source.node === endpoint.node;
+      return workload.node;
     case 'CLUSTER':
-      return source.clusterId === endpoint.clusterId;
+      return workload.clusterId;
     case 'NETWORK':
-      return source.network === endpoint.network;
+      return workload.network;
   }
+}
+
+export const hasAddress = (workload: Workload): boolean => workload.addresses.length > 0 || workload.hostname !== '';
+
+function tableOf(endpoints: readonly Endpoint[], source: Workload): EndpointTable {
+  const workload = (i: number): Workload | undefined => endpoints[i]?.workload;
+  return {
+    size: endpoints.length,
+    maxWeight: endpoints.reduce((max, endpoint) => Math.max(max, endpoint.workload.capacity), 0),
+    weight: (i) => workload(i)?.capacity ?? 0,
+    isReachable(i) {
+      const own = workload(i);
+      return own !== undefined && (hasAddress(own) || (own.network !== source.network && own.networkGateway !== undefined));
+    },
+    hasTunnel: (i) => workload(i)?.applicationTunnel !== undefined,
+    isNear(i, scope) {
+      const own = workload(i);
+      return own !== undefined && placement(own, scope) === placement(source, scope);
+    },
+    portsKey: (i) => i,
+    endpoint(i) {
+      const found = endpoints[i];
+      if (!found) throw new RangeError(`no endpoint ${i} of ${endpoints.length}`);
+      return found;
+    },
+  };
 }
 
 /** A random item in proportion to its weight. @returns undefined where nothing has any weight */

@@ -131,6 +131,25 @@ export interface Endpoint {
   readonly ports: ReadonlyMap<number, number>;
 }
 
+/**
+ * What load balancing asks about a service's endpoints, as seen from one source: enough to choose one of ten thousand without decoding
+ * the others. Endpoints have numbers from 0 to `size` - 1; unhealthy ones weigh 0 where the service does not allow them.
+ */
+export interface EndpointTable {
+  readonly size: number;
+  /** No endpoint weighs more. */
+  readonly maxWeight: number;
+  weight(i: number): number;
+  /** It has an address or a hostname, or is in another network with a gateway. */
+  isReachable(i: number): boolean;
+  hasTunnel(i: number): boolean;
+  /** Whether the source is in the same region, on the same node and so on. */
+  isNear(i: number, scope: Scope): boolean;
+  /** Endpoints with equal keys have equal ports. */
+  portsKey(i: number): number;
+  endpoint(i: number): Endpoint;
+}
+
 /** A consistent picture. Look-ups never block and never do I/O; results may be kept for the length of one decision. */
 export interface MeshView {
   workloadByUid(uid: string): Workload | undefined;
@@ -146,6 +165,8 @@ export interface MeshView {
   servicesByHostname(hostname: string): readonly Service[];
   /** Healthy endpoints (all, where the service allows unhealthy ones). */
   endpoints(service: Service): readonly Endpoint[];
+  /** Where it is cheaper than looking at all `endpoints`. */
+  endpointTable?(service: Service, source: Workload): EndpointTable;
   policyByKey(key: string): Policy | undefined;
   globalPolicies(): readonly Policy[];
   namespacePolicies(namespace: string): readonly Policy[];

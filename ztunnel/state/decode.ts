@@ -36,6 +36,12 @@ export function decodeAddress(bytes: Uint8Array): DecodedAddress {
   return type.$case === 'workload' ? { workload: workloadOf(type.value) } : { service: serviceOf(type.value) };
 }
 
+/** Of a service that was taken before; AUTOMATIC for anything else. */
+export function decodeIpFamilies(bytes: Uint8Array): wire.IPFamilies {
+  const { type } = parse(wire.Address, bytes);
+  return type?.$case === 'service' ? type.value.ipFamilies : wire.IPFamilies.AUTOMATIC;
+}
+
 /** @throws {ResourceRejected} */
 export function decodePolicy(bytes: Uint8Array): Policy {
   const message = parse(authorization.Authorization, bytes);

@@ -9,9 +9,10 @@
  */
 import { randomInt } from 'node:crypto';
 import { errorMessage } from '../../common/base/errors.ts';
+import type { IPFamilies } from '../../common/codec/gen/workload.ts';
 import { type MeshView, type Policy, policyKey, type Service, serviceKey, type Workload } from '../../common/decision/mesh-view.ts';
 import { Arena, type BlockKind, type BlockRef, kinds } from './arena.ts';
-import { decodeAddress, decodePolicy } from './decode.ts';
+import { decodeAddress, decodeIpFamilies, decodePolicy } from './decode.ts';
 import { hashText, keyKinds } from './hash.ts';
 import { IndexWriter, indexEntries } from './index-table.ts';
 import { policyHash, policyKeyHash, policyListKey, serviceHashes, serviceKeyHash, workloadHashes, workloadKeyHash } from './keys.ts';
@@ -172,6 +173,13 @@ export class MeshStateWriter {
 
   *services(): Iterable<Service> {
     for (const ref of this.#resources([kinds.service])) yield this.#serviceAt(ref);
+  }
+
+  /** With the families as they were sent: decisions make no difference between "automatic" and "dual", dumps do. */
+  *servicesWithFamilies(): Iterable<{ readonly service: Service; readonly ipFamilies: IPFamilies }> {
+    for (const ref of this.#resources([kinds.service])) {
+      yield { service: this.#serviceAt(ref), ipFamilies: decodeIpFamilies(resourceBytes(this.#arena, ref)) };
+    }
   }
 
   *policies(): Iterable<Policy> {
