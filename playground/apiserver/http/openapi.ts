@@ -1,0 +1,132 @@
+/**
+ * OpenAPI v3, one document for each group and version: paths enough for kubectl to know that field validation and apply patches are there,
+ * and the schemas for `kubectl explain` and for the merge keys of client-side apply.
+ */
+import { createHash } from 'node:crypto';
+import { isObject, type JsonObject } from '../json.ts';
+import type { Registry, ResourceType, ServedVersion } from '../registry.ts';
+import { apiVersionOf } from '../registry.ts';
+import type { Definitions, Schema } from '../schemas/schema.ts';
+
+export class OpenApi {
+  readonly #registry: Registry;
+  readonly #definitions: Definitions;
+  #documents = new Map<string, string>();
+
+  constructor(registry: Registry, definitions: Definitions) {
+    this.#registry = registry;
+    this.#definitions = definitions;
+    registry.onChange(() => this.#documents.clear());
+  }
+
+  /** `/openapi/v3`: where the documents are. */
+  index(): object {
+    const paths: JsonObject = {};
+    for (const path of this.#groupVersions()) {
+      paths[path] = {
+        serverRelativeURL: `/openapi/v3/${path}?hash=${createHash('sha256')
+          .update(this.document(path) ?? '')
+          .digest('hex')
+          .slice(0, 32)}`,
+      };
+    }
+    return { paths };
+  }
+
+  /** @param path `api/v1` or `apis/GROUP/VERSION` */
+  document(path: string): string | undefined {
+    const known = this.#documents.get(path);
+    if (known !== undefined) return known;
+    const [root, first = '', second = ''] = path.split('/');
+    const [group, version] = root === 'api' ? ['', first] : [first, second];
+    const types = [...this.#registry.types].filter((type) => type.group === group && type.versions.some(({ name }) => name === version));
+    if (types.length === 0) return undefined;
+    const text = JSON.stringify(this.#build(group, version, types));
+    this.#documents.set(path, text);
+    return text;
+  }
+
+  #groupVersions(): string[] {
+    const paths = new Set<string>();
+    for (const type of this.#registry.types)
+      for (const { name } of type.versions) paths.add(type.group ? `apis/${type.group}/${name}` : `api/${name}`);
+    return [...paths].sort();
+  }
+
+  #build(group: string, version: string, types: readonly ResourceType[]): object {
+    const paths: JsonObject = {};
+    const schemas: Record<string, unknown> = {};
+    const queue: string[] = [];
+    for (const type of types) {
+      const served = type.versions.find(({ name }) => name === version);
+      if (!served) continue;
+      const gvk = { group, version, kind: type.kind };
+      const schemaName = `${group || 'core'}.${version}.${type.kind}`;
+      schemas[schemaName] = { ...published(served.schema.schema, queue), 'x-kubernetes-group-version-kind': [gvk] };
+      const root = `${group ? `/apis/${group}` : '/api'}/${version}${type.namespaced ? '/namespaces/{namespace}' : ''}/${type.plural}`;
+      paths[root] = { get: operation('list', gvk, schemaName), post: operation('post', gvk, schemaName) };
+      if (type.virtual) continue;
+      paths[`${root}/{name}`] = {
+        get: operation('get', gvk, schemaName),
+        put: operation('put', gvk, schemaName),
+        patch: operation('patch', gvk, schemaName),
+        delete: operation('delete', gvk, schemaName),
+      };
+    }
+    for (let name = queue.pop(); name !== undefined; name = queue.pop()) {
+      const key = componentName(name);
+      if (schemas[key] !== undefined) continue;
+      schemas[key] = {};
+      schemas[key] = published(this.#definitions.get(name) ?? {}, queue);
+    }
+    return { openapi: '3.0.0', info: { title: 'Warren playground', version: 'v1' }, paths, components: { schemas } };
+  }
+}
+
+const PARAMETERS: Readonly<Record<string, readonly string[]>> = {
+  post: ['dryRun', 'fieldManager', 'fieldValidation'],
+  put: ['dryRun', 'fieldManager', 'fieldValidation'],
+  patch: ['dryRun', 'fieldManager', 'fieldValidation', 'force'],
+};
+
+const PATCH_TYPES = [
+  'application/apply-patch+yaml',
+  'application/json-patch+json',
+  'application/merge-patch+json',
+  'application/strategic-merge-patch+json',
+];
+
+function operation(action: string, gvk: object, schemaName: string): object {
+  const body = { schema: { $ref: `#/components/schemas/${schemaName}` } };
+  const types = action === 'patch' ? PATCH_TYPES : ['application/json', 'application/yaml'];
+  return {
+    'x-kubernetes-action': action,
+    'x-kubernetes-group-version-kind': gvk,
+    parameters: (PARAMETERS[action] ?? []).map((name) => ({
+      name,
+      in: 'query',
+      schema: { type: name === 'force' ? 'boolean' : 'string', uniqueItems: true },
+    })),
+    ...(PARAMETERS[action] ? { requestBody: { content: Object.fromEntries(types.map((type) => [type, body])) } } : {}),
+    responses: { 200: { description: 'OK', content: { 'application/json': body } } },
+  };
+}
+
+/** A schema with JSON pointers for references; `queue` gets the definitions that it needs. */
+function published(schema: Schema, queue: string[]): object {
+  const copy = (value: unknown): unknown => {
+    if (Array.isArray(value)) return value.map(copy);
+    if (!isObject(value)) return value;
+    const { $ref, ...rest } = value;
+    const fields = Object.fromEntries(Object.entries(rest).map(([key, inner]) => [key, copy(inner)]));
+    if (typeof $ref !== 'string') return fields;
+    queue.push($ref);
+    const pointer = { $ref: `#/components/schemas/${componentName($ref)}` };
+    return Object.keys(fields).length > 0 ? { ...fields, allOf: [pointer] } : pointer;
+  };
+  return copy(schema) as object;
+}
+
+const componentName = (definition: string): string => definition.replaceAll(/[^\w.]+/g, '.').replace(/^\.+/, '');
+
+export const openApiPath = (type: ResourceType, version: ServedVersion): string => apiVersionOf(type.group, version.name);

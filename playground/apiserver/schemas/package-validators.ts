@@ -1,0 +1,60 @@
+/**
+ * The validators of `@kubernetes-models/gateway-api` and `@kubernetes-models/istio`. A kind's validator is loaded when its first object
+ * comes: loading all of them takes longer than the API server takes to start. The packages say `import` only, so they are resolved first
+ * and required by file, which is synchronous.
+ */
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+import type { FieldCause } from '../api-error.ts';
+import { isObject } from '../json.ts';
+import type { KubeObject } from '../object.ts';
+import { type SchemaError, schemaCauses } from './causes.ts';
+
+type Check = (object: KubeObject) => readonly FieldCause[];
+
+interface Model {
+  validate(): void;
+}
+
+const require = createRequire(import.meta.url);
+
+export const checkGatewayApi = (apiVersion: string, kind: string): Check =>
+  packageCheck('@kubernetes-models/gateway-api', apiVersion, kind);
+
+export const checkIstio = (apiVersion: string, kind: string): Check => packageCheck('@kubernetes-models/istio', apiVersion, kind);
+
+/** The version that the package knows; TCPRoute and UDPRoute are served as v1 as well, with the fields of v1alpha2. */
+export function modelVersion(apiVersion: string, kind: string): string {
+  return (kind === 'TCPRoute' || kind === 'UDPRoute') && apiVersion === 'gateway.networking.k8s.io/v1'
+    ? 'gateway.networking.k8s.io/v1alpha2'
+    : apiVersion;
+}
+
+function packageCheck(packageName: string, apiVersion: string, kind: string): Check {
+  let construct: (new (data: unknown) => Model) | undefined;
+  const known = modelVersion(apiVersion, kind);
+  return (object) => {
+    construct ??= load(packageName, known, kind);
+    // The package's own rules for metadata know nothing of what this server adds to it.
+    const { metadata: _, ...rest } = object;
+    try {
+      new construct({ ...rest, apiVersion: known, metadata: { name: object.metadata.name } }).validate();
+      return [];
+    } catch (error) {
+      return schemaCauses(errorsOf(error), object);
+    }
+  };
+}
+
+function load(packageName: string, apiVersion: string, kind: string): new (data: unknown) => Model {
+  const file = fileURLToPath(import.meta.resolve(`${packageName}/${apiVersion}/${kind}`));
+  const exports = require(file) as Record<string, new (data: unknown) => Model>;
+  const model = exports[kind];
+  if (!model) throw new Error(`${packageName} has no ${apiVersion} ${kind}`);
+  return model;
+}
+
+function errorsOf(error: unknown): readonly SchemaError[] {
+  if (isObject(error) && Array.isArray(error['errors'])) return error['errors'] as SchemaError[];
+  throw error;
+}
