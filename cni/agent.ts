@@ -9,6 +9,7 @@ import { errorMessage } from '../common/base/errors.ts';
 import type { Log } from '../common/base/log.ts';
 import { type KubeApi, KubeApiError, type KubeObject } from '../common/client/kube-api.ts';
 import { type ObjectChange, type ObjectStore, objectKey, watchObjects } from '../common/client/kube-watch.ts';
+import type { Netns } from '../common/linux/netns.ts';
 import { SeqpacketServer } from '../common/linux/seqpacket.ts';
 import { type HttpEndpoint, notFound, serveHttp } from '../common/server/http-endpoint.ts';
 import { decideEnrolment, type EnrolmentDecision, isFinished, type Pod, podIps } from './enrol/decision.ts';
@@ -20,8 +21,8 @@ import { ProbeSets } from './host/probe-sets.ts';
 import { NamespaceLabels } from './kube/namespace-labels.ts';
 import { annotateRedirection, warnPod } from './kube/pod-status.ts';
 import { type CniMetrics, cniMetrics } from './metrics.ts';
-import { NetnsFinder } from './namespace/find-netns.ts';
-import { applyPodRules, drainPodRules, removePodRules } from './namespace/pod-network.ts';
+import { NetnsFinder, ownIdentity } from './namespace/find-netns.ts';
+import { applyPodRules, drainPodRules, nft, removePodRules } from './namespace/pod-network.ts';
 import { countRelayed } from './namespace/relayed.ts';
 import type { CmdAdd } from './plugin/cmdadd.ts';
 import { type EventServer, serveEvents } from './plugin/event-server.ts';
@@ -38,6 +39,8 @@ export interface AgentParts {
   readonly clock: Clock;
   readonly random: () => number;
   readonly log: Log;
+  /** The node's network namespace; the process's own where it is not given. */
+  readonly nodeNetns?: Netns;
 }
 
 const SWEEP_MS = minutes(1);
@@ -60,13 +63,16 @@ export class NodeAgent {
   #ready = false;
 
   constructor(parts: AgentParts) {
-    const { settings, api, clock, random, log } = parts;
+    const { settings, api, clock, random, log, nodeNetns } = parts;
     this.#parts = parts;
     this.#metrics = cniMetrics(() => this.#enrolment.enrolled);
     const procRoot = existsSync(settings.hostProc) ? settings.hostProc : '/proc';
-    this.#finder = new NetnsFinder({ folder: settings.podNetnsDir, procRoot });
+    this.#finder = new NetnsFinder({ folder: settings.podNetnsDir, procRoot, nodeIdentity: nodeNetns?.identity() ?? ownIdentity() });
     const probeSource = { v4: settings.probeSourceV4, v6: settings.probeSourceV6 };
-    this.#probes = new ProbeSets({ ipv6: settings.ipv6, probeSource, kubeletUid: findKubeletUid(procRoot) });
+    const node = { about: 'the node', ...(nodeNetns && { netns: nodeNetns }) };
+    this.#probes = new ProbeSets({ ipv6: settings.ipv6, probeSource, kubeletUid: findKubeletUid(procRoot) }, (commands) =>
+      nft(node, commands),
+    );
     this.#enrolment = new Enrolment({
       clock,
       random,

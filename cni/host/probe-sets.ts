@@ -3,10 +3,7 @@
  * few hundred pods at most, and nothing that was missed once stays wrong. Changes that come while one is written are written together.
  */
 import type { IpAddress } from '../../common/base/address.ts';
-import { nft } from '../namespace/pod-network.ts';
 import { type HostRulesConfig, hostRules, noHostRules, probeSets } from '../rules/host-rules.ts';
-
-const NODE = { about: 'the node' };
 
 export class ProbeSets {
   readonly #config: HostRulesConfig;
@@ -15,8 +12,8 @@ export class ProbeSets {
   #writing: Promise<void> | undefined;
   #waiting: Promise<void> | undefined;
 
-  /** @param apply writes commands in one transaction; nft in the process's own namespace where it is not given */
-  constructor(config: HostRulesConfig, apply: (commands: readonly string[]) => Promise<void> = (commands) => nft(NODE, commands)) {
+  /** @param apply runs nft commands in the node's namespace, in one transaction */
+  constructor(config: HostRulesConfig, apply: (commands: readonly string[]) => Promise<void>) {
     this.#config = config;
     this.#apply = apply;
   }

@@ -13,24 +13,32 @@ export interface NetnsFinderOptions {
   readonly folder: string | undefined;
   /** Where the host's /proc is seen. */
   readonly procRoot: string;
+  /** Of the node's own namespace. */
+  readonly nodeIdentity: string;
+}
+
+/** The namespace that this process is in. */
+export function ownIdentity(): string {
+  const own = Netns.current();
+  try {
+    return own.identity();
+  } finally {
+    own.close();
+  }
 }
 
 export class NetnsFinder {
   readonly #options: NetnsFinderOptions;
-  readonly #ownIdentity: string;
 
   constructor(options: NetnsFinderOptions) {
     this.#options = options;
-    const own = Netns.current();
-    this.#ownIdentity = own.identity();
-    own.close();
   }
 
   /** Opens what a CNI call named. @throws {LinuxError} where it is not there or no namespace; {Error} where it is the node's */
   open(path: string): Netns {
     // Paths in the host's /proc mean other processes in ours.
     const seen = path.startsWith('/proc/') ? join(this.#options.procRoot, path.slice('/proc/'.length)) : path;
-    return this.#notOwn(Netns.open(seen), path);
+    return this.#notNode(Netns.open(seen), path);
   }
 
   /** @returns undefined where the pod has no namespace that we can see (it has not started, or is gone) */
@@ -60,15 +68,15 @@ export class NetnsFinder {
 
   #tryOpen(path: string): Netns | undefined {
     try {
-      return this.#notOwn(Netns.open(path), path);
+      return this.#notNode(Netns.open(path), path);
     } catch {
       // A process that ended between two looks, a mount that is going away, a pod in the node's network: all have no namespace for us.
       return undefined;
     }
   }
 
-  #notOwn(netns: Netns, path: string): Netns {
-    if (netns.identity() !== this.#ownIdentity) return netns;
+  #notNode(netns: Netns, path: string): Netns {
+    if (netns.identity() !== this.#options.nodeIdentity) return netns;
     netns.close();
     throw new Error(`${path} is the node's own network namespace, not a pod's`);
   }

@@ -19,7 +19,7 @@ export function installMarker(folder: string, { socket, excludeNamespaces }: Mar
   const path = join(folder, MARKER_NAME);
   // Renamed into place: a reader sees the whole file or none.
   const temporary = `${path}.${process.pid}.tmp`;
-  writeFileSync(temporary, `${JSON.stringify({ type: 'warren-cni', socket, path: '/cmdadd', excludeNamespaces }, null, 2)}\n`, {
+  writeFileSync(temporary, `${JSON.stringify({ type: 'istio-cni', socket, path: '/cmdadd', excludeNamespaces }, null, 2)}\n`, {
     mode: 0o644,
   });
   renameSync(temporary, path);
