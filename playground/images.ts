@@ -1,0 +1,52 @@
+/**
+ * Images without a registry: the mesh's own names stand for programs of this checkout, the names of the Gateway API's and Istio's echo
+ * servers for the echo program, and with any other image the container's command is a command of the machine.
+ */
+import type { Container } from './objects.ts';
+
+/** The checkout as every container sees it. Its real path may lead through folders that an unprivileged user may not enter. */
+export const CHECKOUT = '/opt/warren';
+export const COMPILE_CACHE = `${CHECKOUT}/node_modules/.cache/compile`;
+
+export interface Image {
+  readonly argv: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  /** Executables that the image brings: path to shell script. */
+  readonly scripts: Readonly<Record<string, string>>;
+}
+
+const programs: Readonly<Record<string, string>> = {
+  'warren/istiod': 'istiod-lite/main.ts',
+  'warren/ztunnel': 'ztunnel/main.ts',
+  'warren/cni': 'cni/main.ts',
+  'warren/waypoint': 'waypoint/main.ts',
+  'warren/echo': 'playground/programs/echo.ts',
+  'istio-release/app': 'playground/programs/echo.ts',
+  'istio/app': 'playground/programs/echo.ts',
+  'gateway-api/echo-advanced': 'playground/programs/echo.ts',
+  'gateway-api/echo-basic': 'playground/programs/echo-basic.ts',
+};
+
+/** @param node path of the Node executable inside a container. @throws {Error} where neither image nor command says what to run */
+export function resolveImage(container: Container, node: string): Image {
+  const image = container.image ?? '';
+  const args = container.args ?? [];
+  const program = programs[imageName(image)];
+  if (program === undefined) {
+    if (container.command?.length) return { argv: [...container.command, ...args], env: {}, scripts: {} };
+    throw new Error(`image ${JSON.stringify(image)} is none of the playground's, and container ${container.name} has no command`);
+  }
+  const run = [node, '--disable-warning=ExperimentalWarning', `${CHECKOUT}/${program}`];
+  const argv = container.command?.length ? [...container.command, ...args] : [...run, ...args];
+  const isEcho = program.includes('/echo');
+  const client = `#!/bin/sh\nexec '${node}' '${CHECKOUT}/playground/programs/echo.ts' client "$@"\n`;
+  return { argv, env: { NODE_COMPILE_CACHE: COMPILE_CACHE }, scripts: isEcho ? { '/usr/local/bin/client': client } : {} };
+}
+
+/** The last two parts of a name, without registry, tag and digest: `gcr.io/istio-release/app:1.30` is `istio-release/app`. */
+export function imageName(image: string): string {
+  const parts = (image.split('@')[0] ?? '').split('/');
+  const last = (parts.pop() ?? '').split(':')[0] ?? '';
+  const folder = (parts.pop() ?? '').replace(/^k8s-staging-/, '');
+  return folder === '' ? last : `${folder}/${last}`;
+}
