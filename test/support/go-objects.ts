@@ -42,7 +42,7 @@ function called(name: string, { arg0, arg1 }: Json): unknown {
       return arg0;
     case 'labels.ValidatedSetSelector':
     case 'labels.SelectorFromSet':
-      return { matchLabels: arg0 };
+      return { matchLabels: kubernetesObject(arg0) };
     case 'kubernetesAPIServerService':
       return apiServerService(String(arg0));
     case 'kubernetesAPIServerEndpoint':

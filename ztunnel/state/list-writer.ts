@@ -7,24 +7,30 @@ import type { IndexWriter } from './index-table.ts';
 import { listItems, listKey, writeList } from './records.ts';
 
 interface Change {
-  readonly added: Set<BlockRef>;
+  /** Items by their reference. */
+  readonly added: Map<BlockRef, Uint32Array>;
   readonly removed: Set<BlockRef>;
 }
 
+export interface ListWriterOptions {
+  readonly arena: Arena;
+  readonly index: IndexWriter;
+  readonly hash: (key: string) => number;
+  /** Words of an item, the reference included. */
+  readonly width: number;
+}
+
 export class ListWriter {
-  readonly #arena: Arena;
-  readonly #index: IndexWriter;
-  readonly #hash: (key: string) => number;
+  readonly #options: ListWriterOptions;
   readonly #changes = new Map<string, Change>();
 
-  constructor(arena: Arena, index: IndexWriter, hash: (key: string) => number) {
-    this.#arena = arena;
-    this.#index = index;
-    this.#hash = hash;
+  constructor(options: ListWriterOptions) {
+    this.#options = options;
   }
 
-  add(key: string, ref: BlockRef): void {
-    this.#change(key).added.add(ref);
+  /** @param item its words; the first is the reference that it is removed by */
+  add(key: string, item: Uint32Array): void {
+    this.#change(key).added.set(item[0] ?? 0, item);
   }
 
   remove(key: string, ref: BlockRef): void {
@@ -32,34 +38,50 @@ export class ListWriter {
     if (!change.added.delete(ref)) change.removed.add(ref);
   }
 
-  /** Writes what was added and removed since the last time. Members keep their order; new ones go to the end. */
+  /** Writes what was added and removed since the last time. Items keep their order; new ones go to the end. */
   flush(): void {
-    for (const [key, { added, removed }] of this.#changes) {
-      const hash = this.#hash(key);
-      const before = this.#find(hash, key);
-      const kept = before === 0 ? [] : listItems(this.#arena, before).filter((ref) => !removed.has(ref));
-      const items = [...kept, ...added];
-      const after = items.length === 0 ? 0 : writeList(this.#arena, key, items);
-      if (before === 0 && after !== 0) this.#index.add(hash, after);
-      else if (before !== 0 && after === 0) this.#index.remove(hash, before);
-      else if (before !== 0) this.#index.replace(hash, before, after);
-      this.#arena.retire(before);
+    const { arena, index, hash, width } = this.#options;
+    for (const [key, change] of this.#changes) {
+      const at = hash(key);
+      const before = this.#find(at, key);
+      const items = merge(before === 0 ? new Uint32Array(0) : listItems(arena, before), change, width);
+      const after = items.length === 0 ? 0 : writeList(arena, key, width, items);
+      if (before === 0 && after !== 0) index.add(at, after);
+      else if (before !== 0 && after === 0) index.remove(at, before);
+      else if (before !== 0) index.replace(at, before, after);
+      arena.retire(before);
     }
     this.#changes.clear();
   }
 
   #change(key: string): Change {
-    const change = this.#changes.get(key) ?? { added: new Set(), removed: new Set() };
+    const change = this.#changes.get(key) ?? { added: new Map(), removed: new Set() };
     this.#changes.set(key, change);
     return change;
   }
 
   #find(hash: number, key: string): BlockRef {
+    const { arena, index } = this.#options;
     let found = 0;
-    this.#index.scan(hash, (ref) => {
-      if (this.#arena.kind(ref) === kinds.list && listKey(this.#arena, ref) === key) found = ref;
+    index.scan(hash, (ref) => {
+      if (arena.kind(ref) === kinds.list && listKey(arena, ref) === key) found = ref;
       return found !== 0;
     });
     return found;
   }
+}
+
+function merge(before: Uint32Array, { added, removed }: Change, width: number): Uint32Array {
+  const items = new Uint32Array(before.length + added.size * width);
+  let end = 0;
+  for (let at = 0; at < before.length; at += width) {
+    if (removed.has(before[at] ?? 0)) continue;
+    items.set(before.subarray(at, at + width), end);
+    end += width;
+  }
+  for (const item of added.values()) {
+    items.set(item, end);
+    end += width;
+  }
+  return items.subarray(0, end);
 }

@@ -5,6 +5,7 @@
 import { type IpAddress, ipBytes, maskBytes } from '../../common/base/address.ts';
 import {
   type Endpoint,
+  type EndpointTable,
   type MeshView,
   type Policy,
   policyKey,
@@ -15,9 +16,10 @@ import {
 import { type ArenaView, type BlockRef, kinds } from './arena.ts';
 import { BlockCache } from './block-cache.ts';
 import { decodeAddress, decodePolicy } from './decode.ts';
+import { PackedEndpointTable } from './endpoint-items.ts';
 import { hashRange, hashText, type KeyKind, keyKinds } from './hash.ts';
 import { scanIndex } from './index-table.ts';
-import { listItem, listItems, listKey, listLength, type Root, resourceBytes } from './records.ts';
+import { listKey, listRefs, type Root, resourceBytes } from './records.ts';
 
 export interface PackedViewOptions {
   readonly arena: ArenaView;
@@ -40,7 +42,6 @@ export class PackedView implements MeshView {
   readonly #workloads: BlockCache<Workload>;
   readonly #services: BlockCache<Service>;
   readonly #policies: BlockCache<Policy>;
-  readonly #endpoints: BlockCache<readonly Endpoint[]>;
   readonly #policyLists: BlockCache<readonly Policy[]>;
 
   constructor({ arena, seed, root, node, cacheEntries = DEFAULT_CACHE_ENTRIES }: PackedViewOptions) {
@@ -51,7 +52,6 @@ export class PackedView implements MeshView {
     this.#workloads = new BlockCache(arena, cacheEntries);
     this.#services = new BlockCache(arena, cacheEntries);
     this.#policies = new BlockCache(arena, cacheEntries);
-    this.#endpoints = new BlockCache(arena, Math.ceil(cacheEntries / 16));
     this.#policyLists = new BlockCache(arena, Math.ceil(cacheEntries / 16));
   }
 
@@ -121,8 +121,16 @@ export class PackedView implements MeshView {
     const key = serviceKey(service);
     const list = this.#findList(keyKinds.endpoints, key);
     if (list === 0) return [];
-    const all = this.#endpoints.get(list, () => this.#decodeEndpoints(list, key));
+    const all = listRefs(this.arena, list).map((ref) => this.#endpointAt(ref, key));
     return service.loadBalancing.allowUnhealthy ? all : all.filter(({ workload }) => workload.healthy);
+  }
+
+  endpointTable(service: Service, source: Workload): EndpointTable {
+    const key = serviceKey(service);
+    const list = this.#findList(keyKinds.endpoints, key);
+    if (list === 0) return NO_ENDPOINTS;
+    const endpointAt = (ref: BlockRef): Endpoint => this.#endpointAt(ref, key);
+    return new PackedEndpointTable({ arena: this.arena, seed: this.#seed, list, service, source, endpointAt });
   }
 
   policyByKey(key: string): Policy | undefined {
@@ -143,20 +151,17 @@ export class PackedView implements MeshView {
     return this.#policyList(namespacePoliciesKey(namespace));
   }
 
-  #decodeEndpoints(list: BlockRef, key: string): readonly Endpoint[] {
-    const endpoints: Endpoint[] = [];
-    for (let i = 0; i < listLength(this.arena, list); i++) {
-      const workload = this.#workloadAt(listItem(this.arena, list, i));
-      const ports = workload?.services.get(key);
-      if (workload && ports) endpoints.push({ workload, ports });
-    }
-    return endpoints;
+  #endpointAt(ref: BlockRef, key: string): Endpoint {
+    const workload = this.#workloadAt(ref);
+    const ports = workload?.services.get(key);
+    if (!workload || !ports) throw new Error(`the list of ${key} leads to no endpoint of it`);
+    return { workload, ports };
   }
 
   #policyList(key: string): readonly Policy[] {
     const list = this.#findList(keyKinds.namespacePolicies, key);
     if (list === 0) return [];
-    return this.#policyLists.get(list, () => listItems(this.arena, list).flatMap((ref) => this.#policyAt(ref) ?? []));
+    return this.#policyLists.get(list, () => listRefs(this.arena, list).flatMap((ref) => this.#policyAt(ref) ?? []));
   }
 
   #findList(kind: KeyKind, key: string): BlockRef {
@@ -241,6 +246,19 @@ export class PackedView implements MeshView {
 /** Keys of the lists of policies. A namespace's name has no slash. */
 export const GLOBAL_POLICIES = '/global';
 export const namespacePoliciesKey = (namespace: string): string => `namespace/${namespace}`;
+
+const NO_ENDPOINTS: EndpointTable = {
+  size: 0,
+  maxWeight: 0,
+  weight: () => 0,
+  isReachable: () => false,
+  hasTunnel: () => false,
+  isNear: () => false,
+  portsKey: () => 0,
+  endpoint: (i) => {
+    throw new RangeError(`no endpoint ${i} of none`);
+  },
+};
 
 const isPod = (workload: Workload): boolean => workload.uid.includes('//Pod/');
 

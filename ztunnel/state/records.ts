@@ -53,30 +53,49 @@ export function sameResource(arena: ArenaView, ref: BlockRef, { bytes, name }: P
   return arena.word(ref, 1) === bytes.length && Buffer.compare(resourceBytes(arena, ref), bytes) === 0 && resourceName(arena, ref) === name;
 }
 
-// Words of a list: number of references, length of the key in bytes; then the references, then the key.
-const LIST_WORDS = 2;
+// Words of a list: number of items, words of each item, length of the key in bytes, largest second word; then the items, then the key.
+const LIST_WORDS = 4;
 
-/** @throws {ArenaFull} */
-export function writeList(arena: Arena, key: string, refs: readonly BlockRef[]): BlockRef {
+/**
+ * A list under a key. Items have `width` words each, the first of which is a reference.
+ * @param items all words of all items
+ * @throws {ArenaFull}
+ */
+export function writeList(arena: Arena, key: string, width: number, items: Uint32Array): BlockRef {
   const keyBytes = Buffer.from(key);
-  const list = arena.allocate(kinds.list, (LIST_WORDS + refs.length) * 4 + keyBytes.length);
-  arena.setWord(list, 0, refs.length);
-  arena.setWord(list, 1, keyBytes.length);
-  for (const [i, ref] of refs.entries()) arena.setWord(list, LIST_WORDS + i, ref);
-  arena.setBytes(list, (LIST_WORDS + refs.length) * 4, keyBytes);
+  const list = arena.allocate(kinds.list, (LIST_WORDS + items.length) * 4 + keyBytes.length);
+  arena.setWord(list, 0, items.length / width);
+  arena.setWord(list, 1, width);
+  arena.setWord(list, 2, keyBytes.length);
+  let largest = 0;
+  for (let at = 1; width > 1 && at < items.length; at += width) largest = Math.max(largest, items[at] ?? 0);
+  arena.setWord(list, 3, largest);
+  for (let at = 0; at < items.length; at++) arena.setWord(list, LIST_WORDS + at, items[at] ?? 0);
+  arena.setBytes(list, (LIST_WORDS + items.length) * 4, keyBytes);
   return list;
 }
 
 export const listLength = (arena: ArenaView, list: BlockRef): number => arena.word(list, 0);
 
-export const listItem = (arena: ArenaView, list: BlockRef, i: number): BlockRef => arena.word(list, LIST_WORDS + i);
+/** The largest second word of any item; 0 where items have one word. */
+export const listLargest = (arena: ArenaView, list: BlockRef): number => arena.word(list, 3);
+
+export const listWord = (arena: ArenaView, list: BlockRef, item: number, word: number): number =>
+  arena.word(list, LIST_WORDS + item * arena.word(list, 1) + word);
 
 export function listKey(arena: ArenaView, list: BlockRef): string {
-  return arena.text(list, (LIST_WORDS + listLength(arena, list)) * 4, arena.word(list, 1));
+  return arena.text(list, (LIST_WORDS + listLength(arena, list) * arena.word(list, 1)) * 4, arena.word(list, 2));
 }
 
-export function listItems(arena: ArenaView, list: BlockRef): BlockRef[] {
-  return Array.from({ length: listLength(arena, list) }, (_, i) => listItem(arena, list, i));
+/** References of all items. */
+export function listRefs(arena: ArenaView, list: BlockRef): BlockRef[] {
+  return Array.from({ length: listLength(arena, list) }, (_, i) => listWord(arena, list, i, 0));
+}
+
+/** All words of all items. */
+export function listItems(arena: ArenaView, list: BlockRef): Uint32Array {
+  const words = listLength(arena, list) * arena.word(list, 1);
+  return Uint32Array.from({ length: words }, (_, i) => arena.word(list, LIST_WORDS + i));
 }
 
 /** A picture: where its index is, what there is at all. */

@@ -13,7 +13,8 @@ import type { IPFamilies } from '../../common/codec/gen/workload.ts';
 import { type MeshView, type Policy, policyKey, type Service, serviceKey, type Workload } from '../../common/decision/mesh-view.ts';
 import { Arena, type BlockKind, type BlockRef, kinds } from './arena.ts';
 import { decodeAddress, decodeIpFamilies, decodePolicy } from './decode.ts';
-import { hashText, keyKinds } from './hash.ts';
+import { ENDPOINT_WORDS, endpointItem } from './endpoint-items.ts';
+import { hashText, type KeyKind, keyKinds } from './hash.ts';
 import { IndexWriter, indexEntries } from './index-table.ts';
 import { policyHash, policyKeyHash, policyListKey, serviceHashes, serviceKeyHash, workloadHashes, workloadKeyHash } from './keys.ts';
 import { ListWriter } from './list-writer.ts';
@@ -111,8 +112,8 @@ export class MeshStateWriter {
     this.#seed = this.#publisher.seed;
     this.#node = options.node;
     this.#index = new IndexWriter(this.#arena);
-    this.#endpoints = new ListWriter(this.#arena, this.#index, (key) => hashText(this.#seed, keyKinds.endpoints, key));
-    this.#policyLists = new ListWriter(this.#arena, this.#index, (key) => hashText(this.#seed, keyKinds.namespacePolicies, key));
+    this.#endpoints = this.#listWriter(keyKinds.endpoints, ENDPOINT_WORDS);
+    this.#policyLists = this.#listWriter(keyKinds.namespacePolicies, 1);
     this.shared = { arena: this.#arena.buffer, control };
     this.#publish();
     this.#view = new WriterView(this.#arena, this.#seed, this.#publisher.root, this.#node);
@@ -197,6 +198,11 @@ export class MeshStateWriter {
     return { ...this.#counts, generation, readers, bytes: buffer.byteLength, usedBytes, retiredBytes };
   }
 
+  #listWriter(kind: KeyKind, width: number): ListWriter {
+    const hash = (key: string): number => hashText(this.#seed, kind, key);
+    return new ListWriter({ arena: this.#arena, index: this.#index, hash, width });
+  }
+
   #putAddress(resource: StatePush['resources'][number]): void {
     const decoded = decodeAddress(resource.bytes);
     if ('workload' in decoded) this.#putWorkload(decoded.workload, resource);
@@ -212,7 +218,7 @@ export class MeshStateWriter {
     const ref = writeResource(this.#arena, kinds.workload, { keyHash, ...resource });
     if (before !== 0) this.#dropWorkload(before);
     for (const hash of hashes) this.#index.add(hash, ref);
-    for (const key of workload.services.keys()) this.#endpoints.add(key, ref);
+    for (const [key, ports] of workload.services) this.#endpoints.add(key, endpointItem(this.#seed, ref, workload, ports));
     this.#counts.workloads++;
     this.#noteWorkload(workload.uid, undefined, workload);
   }
@@ -241,7 +247,7 @@ export class MeshStateWriter {
     if (before !== 0) this.#dropPolicy(before);
     this.#index.add(keyHash, ref);
     const list = policyListKey(policy);
-    if (list !== undefined) this.#policyLists.add(list, ref);
+    if (list !== undefined) this.#policyLists.add(list, Uint32Array.of(ref));
     this.#counts.policies++;
     this.#changes.policies.add(policyKey(policy));
   }
