@@ -1,0 +1,64 @@
+/**
+ * Runs a bench of this folder: `main.ts NAME [--json FILE]`, without a name the list of benches. Each file that exports `bench` is one.
+ * Exit status 0 whatever the numbers are: a missed target is a fact to look at, not an error.
+ */
+import { readdirSync, writeFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import type { Bench, Row } from './rows.ts';
+
+async function loadBenches(): Promise<Bench[]> {
+  const files = readdirSync(new URL('.', import.meta.url)).filter((file) => file.endsWith('.ts') && !NOT_BENCHES.has(file));
+  const modules: { bench?: Bench }[] = await Promise.all(files.sort().map((file) => import(new URL(file, import.meta.url).href)));
+  return modules.flatMap(({ bench }) => bench ?? []);
+}
+
+const NOT_BENCHES = new Set(['main.ts', 'rows.ts']);
+
+function printTable(rows: readonly Row[]): void {
+  const number = (value: number | null): string =>
+    value === null ? '-' : value.toLocaleString('en', { maximumFractionDigits: value < 10 ? 3 : 1 });
+  const cells = rows.map((row) => [
+    row.case,
+    row.metric,
+    `${number(row.ours)} ${row.unit}`,
+    row.peer === null ? '-' : `${number(row.peer)} (${row.peerName})`,
+    number(row.ratio),
+    number(row.target),
+    row.met === null ? '' : row.met ? 'met' : 'MISSED',
+  ]);
+  const table = [['case', 'metric', 'ours', 'peer', 'ratio', 'target', ''], ...cells];
+  const widths = table[0]?.map((_, column) => Math.max(...table.map((line) => line[column]?.length ?? 0))) ?? [];
+  for (const line of table)
+    console.log(
+      line
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    );
+}
+
+async function main(): Promise<number> {
+  const { values, positionals } = parseArgs({ allowPositionals: true, options: { json: { type: 'string' } } });
+  const benches = await loadBenches();
+  const [name, ...more] = positionals;
+  if (name === undefined) {
+    for (const bench of benches) console.log(`${bench.name.padEnd(12)} ${bench.doc}`);
+    return 0;
+  }
+  const bench = benches.find((candidate) => candidate.name === name);
+  if (!bench || more.length > 0) {
+    console.error(`bench: one of ${benches.map((candidate) => candidate.name).join(', ')}`);
+    return 2;
+  }
+  const rows = await bench.run();
+  printTable(rows);
+  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(rows, null, 1)}\n`);
+  return 0;
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  console.error(`bench: ${error instanceof Error ? error.message : String(error)}`);
+  process.exitCode = 2;
+}
