@@ -2,8 +2,8 @@
 import { errorMessage } from '../common/base/errors.ts';
 import { createLog } from '../common/base/log.ts';
 import { SettingsError } from '../common/base/settings.ts';
+import { VERSION } from '../common/base/version.ts';
 import { readZtunnelSettings } from './settings.ts';
-import { VERSION } from './version.ts';
 import { startZtunnel } from './ztunnel.ts';
 
 const USAGE = `Usage: ztunnel [proxy [ztunnel] | version | help]

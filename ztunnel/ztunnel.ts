@@ -13,6 +13,7 @@ import { closeFd } from '../common/linux/sockets.ts';
 import { createSegment, SeriesReader, SeriesWriter } from '../common/server/shared-series.ts';
 import { metricFamilies, metrics } from './metrics.ts';
 import type { LogDirectives, ZtunnelSettings } from './settings.ts';
+import { stateDump } from './state/config-dump.ts';
 import { MeshStateWriter } from './state/writer.ts';
 import { certificateKeeper, Prefetch } from './supervisor/certificates.ts';
 import { configDump } from './supervisor/config-dump.ts';
@@ -124,10 +125,7 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
     },
     configDump: () =>
       configDump({
-        workloads: () => writer.workloads(),
-        services: () => writer.services(),
-        policies: () => writer.policies(),
-        endpoints: (service) => writer.view().endpoints(service),
+        state: () => stateDump(writer),
         certificates: () => keeper.states(),
         pods: () => pods.states(),
         connections: () => fleet.connections(),

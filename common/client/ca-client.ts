@@ -1,7 +1,7 @@
 /** Istio's certificate service, one call: a signing request in, leaf, intermediates and roots out (istio-data-plane.md §5). */
-import { Client, type ServiceError, status as GrpcStatus } from '@grpc/grpc-js';
+import { Client, status as GrpcStatus, type ServiceError } from '@grpc/grpc-js';
 import { errorMessage } from '../base/errors.ts';
-import { IstioCertificateServiceService, type IstioCertificateRequest, type IstioCertificateResponse } from '../codec/gen/ca.ts';
+import { type IstioCertificateRequest, type IstioCertificateResponse, IstioCertificateServiceService } from '../codec/gen/ca.ts';
 import { CHANNEL_OPTIONS, callMetadata, channelCredentials, type GrpcEndpoint, readRoots, type TokenSource } from './grpc-endpoint.ts';
 
 export interface CaClientOptions {

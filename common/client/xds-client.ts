@@ -6,7 +6,12 @@ import { Client, type ClientDuplexStream, connectivityState, status as GrpcStatu
 import { type Clock, sleep } from '../base/clock.ts';
 import { errorMessage } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
-import { AggregatedDiscoveryServiceService, DeltaDiscoveryRequest, DeltaDiscoveryResponse, type Node } from '../codec/gen/discovery.ts';
+import {
+  AggregatedDiscoveryServiceService,
+  type DeltaDiscoveryRequest,
+  DeltaDiscoveryResponse,
+  type Node,
+} from '../codec/gen/discovery.ts';
 import { CHANNEL_OPTIONS, callMetadata, channelCredentials, type GrpcEndpoint, type TokenSource } from './grpc-endpoint.ts';
 
 export interface XdsPush {

@@ -29,6 +29,8 @@ export interface Pair {
   readonly config: string;
   /** CERT_DIR for shared mode; `certificates/NAMESPACE/NAME` for dedicated mode. */
   readonly certificates: string;
+  /** Name of the wire's end in both namespaces. */
+  readonly device: string;
 }
 
 export const NAMESPACE = 'shop';
@@ -47,7 +49,8 @@ export async function makePair(t: TestContext, options: PairOptions = {}): Promi
   t.after(() => rm(folder, { recursive: true }));
   const a = makeNetns(t);
   const b = makeNetns(t);
-  const ends = joinNetns(a, b, 100 + (process.pid % 50) + subnets++);
+  const subnet = 100 + (process.pid % 50) + subnets++;
+  const ends = joinNetns(a, b, subnet);
   const authority = testAuthority();
   const pod = (name: string, netns: TestNetns, { v4, v6 }: { v4: string; v6: string }): TestPod => ({
     name,
@@ -56,6 +59,13 @@ export async function makePair(t: TestContext, options: PairOptions = {}): Promi
     v6,
     identity: `spiffe://cluster.local/ns/${NAMESPACE}/sa/${name}`,
   });
+  // Virtual addresses are nowhere; without a route the kernel would refuse them before redirection sees them.
+  for (const [netns, peer] of [
+    [a, ends.b],
+    [b, ends.a],
+  ] as const) {
+    netns.exec('ip', 'route', 'add', 'default', 'via', peer.v4);
+  }
   const client = pod('client', a, ends.a);
   const server = pod('server', b, ends.b);
   const certificates = join(folder, 'certificates');
@@ -78,7 +88,7 @@ export async function makePair(t: TestContext, options: PairOptions = {}): Promi
       },
     );
   }
-  return { folder, authority, client, server, config, certificates };
+  return { folder, authority, client, server, config, certificates, device: `v${subnet}` };
 }
 
 export const SERVICE_VIP = '10.96.0.10';
