@@ -25,6 +25,7 @@ import {
   type Labels,
   list,
   objectKey,
+  quote,
   type Report,
   readMeta,
   records,
@@ -232,7 +233,7 @@ class MatchBuilder {
         const parsed = parse(value);
         if (parsed === undefined) bad++;
         else good.push(parsed);
-        if (parsed === undefined) this.#report(`${name}: ${JSON.stringify(value)} cannot be read`);
+        if (parsed === undefined) this.#report(`${name}: ${quote(value)} cannot be read`);
       }
       this.#keep(into, good, bad, field.startsWith('not'));
     };

@@ -7,7 +7,7 @@ import { NetworkMode, type Workload, WorkloadStatus, WorkloadType } from '../../
 import type { MeshModelConfig } from './config.ts';
 import { type MeshService, type NamedPorts, portsOnSlice } from './mesh-service.ts';
 import * as names from './names.ts';
-import { at, objectKey, portOf, type Report, readMeta, records, text, texts } from './objects.ts';
+import { at, objectKey, portOf, quote, type Report, readMeta, records, text, texts } from './objects.ts';
 import { ALONE, blankWorkload, servicePorts } from './workload.ts';
 
 export interface EndpointSlice {
@@ -85,7 +85,7 @@ function sliceEndpoint(endpoint: Record<string, unknown>, report: Report): Slice
   const written = texts(endpoint.addresses);
   const addresses = written.flatMap((ip) => {
     const bytes = ipBytes(ip);
-    if (!bytes) report(`endpoints: ${JSON.stringify(ip)} is no address`);
+    if (!bytes) report(`endpoints: ${quote(ip)} is no address`);
     return bytes ? [bytes] : [];
   });
   if (addresses.length === 0) return undefined;
@@ -98,7 +98,7 @@ function slicePorts(object: unknown, report: Report): NamedPorts {
   for (const port of records(at(object, 'ports'))) {
     if ((port.protocol ?? 'TCP') !== 'TCP' || port.port === undefined || port.port === null) continue;
     const number = portOf(port.port);
-    if (number === undefined) report(`ports: ${JSON.stringify(port.port)} is no port`);
+    if (number === undefined) report(`ports: ${quote(port.port)} is no port`);
     else ports.set(text(port.name), number);
   }
   return ports;

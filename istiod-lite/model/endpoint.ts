@@ -3,7 +3,7 @@ import { ipBytes } from '../../common/base/address.ts';
 import { TunnelProtocol, type Workload } from '../../common/codec/gen/workload.ts';
 import type { MeshModelConfig } from './config.ts';
 import { type NamedPorts, portsOnEntry } from './mesh-service.ts';
-import { at, isRecord, type Labels, portOf, type Report, text, textMap, whole } from './objects.ts';
+import { at, isRecord, type Labels, portOf, quote, type Report, text, textMap, whole } from './objects.ts';
 import { blankWorkload, endsTunnels, localityOf, type Surroundings, servicePorts } from './workload.ts';
 
 export interface Endpoint {
@@ -31,7 +31,7 @@ export function readEndpoint(value: unknown, report: Report): Endpoint | undefin
   }
   const bytes = ipBytes(address);
   if (!bytes && address !== '' && !/^(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?$/.test(address)) {
-    report(`${JSON.stringify(address)} is neither an address nor a hostname`);
+    report(`${quote(address)} is neither an address nor a hostname`);
     return undefined;
   }
   return {
@@ -69,7 +69,7 @@ function namedPorts(value: unknown, report: Report): NamedPorts {
   if (!isRecord(value)) return ports;
   for (const name of Object.keys(value)) {
     const number = portOf(at(value, name));
-    if (number === undefined) report(`port ${name}: ${JSON.stringify(value[name])} is no port`);
+    if (number === undefined) report(`port ${name}: ${quote(value[name])} is no port`);
     else ports.set(name, number);
   }
   return ports;

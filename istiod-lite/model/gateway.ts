@@ -6,7 +6,7 @@ import { ipBytes } from '../../common/base/address.ts';
 import { type ApplicationTunnel, type GatewayAddress, ApplicationTunnel_Protocol as Tunnel } from '../../common/codec/gen/workload.ts';
 import type { MeshModelConfig } from './config.ts';
 import * as names from './names.ts';
-import { at, isRecord, type Labels, objectKey, pick, portOf, type Report, readMeta, records, text, whole } from './objects.ts';
+import { at, isRecord, type Labels, objectKey, pick, portOf, quote, type Report, readMeta, records, text, whole } from './objects.ts';
 import { labelSelectorPicks } from './selectors.ts';
 
 export interface Gateway {
@@ -137,7 +137,7 @@ function gatewayAddress(config: MeshModelConfig, object: unknown, namespace: str
     if (type !== undefined && type !== 'IPAddress') continue;
     const address = ipBytes(text(value));
     if (address) return { $case: 'address', value: { network: config.network, address, length: undefined } };
-    report(`status.addresses: ${JSON.stringify(value)} is no address`);
+    report(`status.addresses: ${quote(value)} is no address`);
   }
   return undefined;
 }

@@ -86,6 +86,12 @@ export function pick(labels: Labels, keys: readonly string[]): Labels {
   return found.length === 0 ? NONE : Object.fromEntries(found.map((key) => [key, labels[key] ?? '']));
 }
 
+/** A value in a sentence about it, however long it is. */
+export function quote(value: unknown): string {
+  const written = JSON.stringify(value) ?? 'nothing';
+  return written.length > 80 ? `${written.slice(0, 77)}...` : written;
+}
+
 /** Booleans in annotations, with the spellings of Go's strconv.ParseBool, which Istio uses for them. */
 export function annotationFlag(value: string | undefined): boolean | undefined {
   if (value === undefined) return undefined;

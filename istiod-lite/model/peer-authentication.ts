@@ -4,7 +4,7 @@
  * not do in two corners (a STRICT port under a PERMISSIVE workload in a STRICT mesh; an exception that says DISABLE).
  */
 import { Action, type Authorization, type Match, Scope } from '../../common/codec/gen/authorization.ts';
-import { at, isRecord, type Labels, objectKey, portOf, type Report, readMeta, text, textMap } from './objects.ts';
+import { at, isRecord, type Labels, objectKey, portOf, quote, type Report, readMeta, text, textMap } from './objects.ts';
 
 export type MtlsMode = 'UNSET' | 'DISABLE' | 'PERMISSIVE' | 'STRICT';
 
@@ -115,7 +115,7 @@ function readMode(value: unknown, report: Report): MtlsMode {
   if (value === undefined || value === null) return 'UNSET';
   const word = text(value);
   if (word === 'UNSET' || word === 'DISABLE' || word === 'PERMISSIVE' || word === 'STRICT') return word;
-  report(`mtls mode ${JSON.stringify(value)} is unknown; STRICT is enforced`);
+  report(`mtls mode ${quote(value)} is unknown; STRICT is enforced`);
   return 'STRICT';
 }
 
@@ -124,7 +124,7 @@ function readPorts(value: unknown, report: Report): ReadonlyMap<number, MtlsMode
   if (!isRecord(value)) return ports;
   for (const [key, setting] of Object.entries(value)) {
     const port = portOf(key);
-    if (port === undefined) report(`portLevelMtls: ${JSON.stringify(key)} is no port`);
+    if (port === undefined) report(`portLevelMtls: ${quote(key)} is no port`);
     else ports.set(port, readMode(at(setting, 'mode'), report));
   }
   return ports;

@@ -5,7 +5,7 @@ import { type Locality, NetworkMode, TunnelProtocol, type Workload, WorkloadStat
 import type { MeshModelConfig } from './config.ts';
 import { portsOnPod } from './mesh-service.ts';
 import * as names from './names.ts';
-import { at, type Labels, objectKey, portOf, type Report, readMeta, records, text } from './objects.ts';
+import { at, type Labels, objectKey, portOf, quote, type Report, readMeta, records, text } from './objects.ts';
 import { blankWorkload, endsTunnels, type Surroundings, servicePorts } from './workload.ts';
 import { canonicalName, canonicalRevision, controllerName } from './workload-name.ts';
 
@@ -83,7 +83,7 @@ function podAddresses(object: unknown, report: Report): Uint8Array[] {
   return written.flatMap((ip) => {
     if (ip === '') return [];
     const bytes = ipBytes(ip);
-    if (!bytes) report(`status.podIPs: ${JSON.stringify(ip)} is no address`);
+    if (!bytes) report(`status.podIPs: ${quote(ip)} is no address`);
     return bytes ? [bytes] : [];
   });
 }

@@ -18,14 +18,12 @@ export class ProblemList {
     const before = this.#byObject.get(object) ?? [];
     if (before.length === 0 && messages.length === 0) return;
     const kept = [...new Set(messages)].slice(0, LIMIT_FOR_EACH);
-    this.#fresh.delete(object);
-    if (kept.length === 0) {
-      this.#byObject.delete(object);
-      return;
-    }
-    this.#byObject.set(object, kept);
-    const fresh = kept.filter((message) => !before.includes(message));
+    const untold = this.#fresh.get(object) ?? [];
+    const fresh = kept.filter((message) => untold.includes(message) || !before.includes(message));
     if (fresh.length > 0) this.#fresh.set(object, fresh);
+    else this.#fresh.delete(object);
+    if (kept.length > 0) this.#byObject.set(object, kept);
+    else this.#byObject.delete(object);
   }
 
   *values(): Generator<Problem> {

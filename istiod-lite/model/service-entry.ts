@@ -7,7 +7,20 @@ import { type Endpoint, endpointWorkload, readEndpoint } from './endpoint.ts';
 import { passthrough } from './load-balancing.ts';
 import type { MeshPort, MeshService } from './mesh-service.ts';
 import * as names from './names.ts';
-import { at, type Labels, type ObjectMeta, objectKey, portOf, type Report, readMeta, records, text, textMap, texts } from './objects.ts';
+import {
+  at,
+  type Labels,
+  type ObjectMeta,
+  objectKey,
+  portOf,
+  quote,
+  type Report,
+  readMeta,
+  records,
+  text,
+  textMap,
+  texts,
+} from './objects.ts';
 import type { Surroundings } from './workload.ts';
 import { canonicalName, canonicalRevision } from './workload-name.ts';
 
@@ -141,7 +154,7 @@ function entryHosts(config: MeshModelConfig, object: unknown, meta: ObjectMeta, 
 function virtualAddress(config: MeshModelConfig, written: string, report: Report): NetworkAddress | undefined {
   const cidr = parseCidr(written);
   if (!cidr) {
-    report(`addresses: ${JSON.stringify(written)} is neither an address nor a range`);
+    report(`addresses: ${quote(written)} is neither an address nor a range`);
     return undefined;
   }
   const whole = cidr.length === cidr.bytes.length * 8;
@@ -155,11 +168,11 @@ function virtualAddress(config: MeshModelConfig, written: string, report: Report
 function entryPort(port: Record<string, unknown>, report: Report): MeshPort[] {
   const number = portOf(port.number);
   if (number === undefined) {
-    report(`spec.ports: ${JSON.stringify(port.number)} is no port`);
+    report(`spec.ports: ${quote(port.number)} is no port`);
     return [];
   }
   const target = port.targetPort === undefined || port.targetPort === 0 ? number : portOf(port.targetPort);
-  if (target === undefined) report(`spec.ports: targetPort ${JSON.stringify(port.targetPort)} is no port`);
+  if (target === undefined) report(`spec.ports: targetPort ${quote(port.targetPort)} is no port`);
   return [
     { port: number, name: text(port.name), target: target ?? number, targetName: '', appProtocol: declaredProtocol(text(port.protocol)) },
   ];

@@ -14,7 +14,7 @@ import type { MeshModelConfig } from './config.ts';
 import { distribution, nodeOnly, withUnhealthy } from './load-balancing.ts';
 import type { MeshPort, MeshService } from './mesh-service.ts';
 import * as names from './names.ts';
-import { at, objectKey, portOf, type Report, readMeta, records, text, textMap, texts, whole } from './objects.ts';
+import { at, objectKey, portOf, quote, type Report, readMeta, records, text, textMap, texts, whole } from './objects.ts';
 
 /** @returns undefined for ExternalName, which is a DNS alias and nothing that traffic can be sent to */
 export function readService(config: MeshModelConfig, object: unknown, report: Report): MeshService | undefined {
@@ -77,7 +77,7 @@ const copy = (balancing: LoadBalancing | undefined): LoadBalancing | undefined =
 function servicePort(port: Record<string, unknown>, report: Report): MeshPort[] {
   const number = portOf(port.port);
   if (number === undefined) {
-    report(`spec.ports: ${JSON.stringify(port.port)} is no port`);
+    report(`spec.ports: ${quote(port.port)} is no port`);
     return [];
   }
   const name = text(port.name);
@@ -98,7 +98,7 @@ function target(value: unknown, port: number, report: Report): { target: number;
   if (number !== undefined) return { target: number, targetName: '' };
   if (typeof value === 'string' && value !== '') return { target: 0, targetName: value };
   // 0 is the type's zero value, and what Istio makes of it is 0 as well.
-  if (whole(value) !== 0) report(`spec.ports: targetPort ${JSON.stringify(value)} is neither a port nor a name`);
+  if (whole(value) !== 0) report(`spec.ports: targetPort ${quote(value)} is neither a port nor a name`);
   return { target: 0, targetName: '' };
 }
 
@@ -108,7 +108,7 @@ function clusterAddresses(config: MeshModelConfig, spec: unknown, report: Report
   return written.flatMap((ip) => {
     if (ip === '' || ip === 'None') return [];
     const address = ipBytes(ip);
-    if (!address) report(`spec.clusterIPs: ${JSON.stringify(ip)} is no address`);
+    if (!address) report(`spec.clusterIPs: ${quote(ip)} is no address`);
     return address ? [{ network: config.network, address, length: undefined }] : [];
   });
 }

@@ -1,0 +1,123 @@
+/** Anybody may write objects; whatever they hold, the index neither throws nor publishes what a ztunnel would reject. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { MeshIndex } from '../../../istiod-lite/model/index.ts';
+import { type WatchedKindName, watchedKinds } from '../../../istiod-lite/model/watched-kinds.ts';
+import { configDump } from '../../support/config-dump.ts';
+import * as make from '../../support/kube-objects.ts';
+
+const config = {
+  clusterId: 'Kubernetes',
+  domain: 'cluster.local',
+  rootNamespace: 'istio-system',
+  trustDomain: 'cluster.local',
+  network: '',
+};
+const kinds = Object.keys(watchedKinds) as WatchedKindName[];
+
+const whole: Readonly<Record<WatchedKindName, Record<string, unknown>>> = {
+  Namespace: make.namespace('shop', { 'istio.io/use-waypoint': 'wp' }),
+  Node: make.node('node-1', 'z'),
+  Pod: make.pod({ name: 'a', labels: { app: 'a' }, ports: { web: 8080 } }),
+  Service: make.service({ name: 'web', selector: { app: 'a' } }),
+  EndpointSlice: make.endpointSlice({ name: 's', service: 'web', endpoints: [{ addresses: ['192.0.2.1'], conditions: { ready: true } }] }),
+  AuthorizationPolicy: make.authorizationPolicy({
+    name: 'p',
+    spec: {
+      action: 'DENY',
+      selector: { matchLabels: { app: 'a' } },
+      rules: [{ from: [{ source: { ipBlocks: ['10.0.0.0/8'], principals: ['*'] } }], when: [{ key: 'source.ip', values: ['::/0'] }] }],
+    },
+  }),
+  PeerAuthentication: make.peerAuthentication({ name: 'pa', mode: 'STRICT', selector: { app: 'a' }, ports: { 8080: 'PERMISSIVE' } }),
+  ServiceEntry: make.serviceEntry({
+    name: 'e',
+    spec: {
+      hosts: ['e.example.com'],
+      addresses: ['240.0.0.1'],
+      ports: [{ number: 80, name: 'http', protocol: 'HTTP' }],
+      resolution: 'STATIC',
+      endpoints: [{ address: '192.0.2.2', ports: { http: 81 } }],
+    },
+  }),
+  WorkloadEntry: make.workloadEntry({ name: 'w', spec: { address: '192.0.2.3', labels: { app: 'a' }, weight: 2, locality: 'r/z' } }),
+  Gateway: make.gateway({ name: 'wp' }),
+  GatewayClass: { metadata: { name: 'istio-waypoint' }, spec: { controllerName: 'istio.io/mesh-controller' } },
+};
+
+const nonsense = fc.oneof(
+  fc.jsonValue({ maxDepth: 2 }),
+  fc.constantFrom<unknown>(
+    '',
+    'x',
+    '1.2.3.4/99',
+    '::1%eth0',
+    '*',
+    '-1',
+    99999999,
+    -1,
+    0.5,
+    null,
+    [null],
+    [[]],
+    {},
+    { '': '' },
+    { __proto__: null },
+    'constructor',
+    'hasOwnProperty',
+  ),
+);
+
+/** A copy with the value at one place, which `pick` chooses among all places, replaced. */
+function spoiled(value: unknown, pick: number, replacement: unknown): unknown {
+  const places: (string | number)[][] = [];
+  const visit = (here: unknown, path: (string | number)[]): void => {
+    if (path.length > 0) places.push(path);
+    if (here !== null && typeof here === 'object')
+      for (const key of Object.keys(here)) visit((here as Record<string, unknown>)[key], [...path, key]);
+  };
+  visit(value, []);
+  const copy = structuredClone(value) as Record<string, unknown>;
+  const path = places[pick % places.length] ?? [];
+  let here: Record<string | number, unknown> = copy;
+  for (const key of path.slice(0, -1)) here = here[key] as Record<string | number, unknown>;
+  here[path.at(-1) ?? ''] = replacement;
+  return copy;
+}
+
+test('objects with any of their values replaced by nonsense do no harm', () => {
+  const changes = fc.array(fc.record({ kind: fc.constantFrom(...kinds), pick: fc.nat(), replacement: nonsense }), {
+    minLength: 1,
+    maxLength: 6,
+  });
+  fc.assert(
+    fc.property(changes, (spoilings) => {
+      const index = new MeshIndex(config);
+      for (const kind of kinds) index.apply({ type: 'added', kind, object: whole[kind] });
+      for (const { kind, pick, replacement } of spoilings)
+        index.apply({ type: 'modified', kind, object: spoiled(whole[kind], pick, replacement) });
+      index.flush();
+      configDump(index.addresses(), index.authorizations());
+      assert.deepEqual(
+        [...index.problems()].filter(({ message }) => /could not be read:|is not a function|Cannot read|undefined/.test(message)),
+        [],
+      );
+    }),
+    { numRuns: 500 },
+  );
+});
+
+test('values that are no objects at all are problems', () => {
+  const index = new MeshIndex(config);
+  for (const object of [undefined, null, 7, 'x', [], {}, { metadata: null }, { metadata: { name: 5 } }])
+    index.apply({ type: 'added', kind: 'Pod', object });
+  assert.deepEqual(index.flush().problems, [{ object: 'Pod without a name', message: 'an object has no metadata.name' }]);
+});
+
+test('an object with thousands of mistakes is shown with a few of them', () => {
+  const index = new MeshIndex(config);
+  const ports = Array.from({ length: 5000 }, (_, i) => ({ port: -i - 1 }));
+  index.apply({ type: 'added', kind: 'Service', object: make.service({ name: 'web', ports }) });
+  assert.equal(index.flush().problems.length, 20);
+});

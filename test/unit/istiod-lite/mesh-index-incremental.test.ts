@@ -1,0 +1,220 @@
+/** Whatever the order of changes, the index ends where a fresh one starts: nothing that depends on a change is forgotten, nothing is left. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { MeshIndex, type ObjectChange } from '../../../istiod-lite/model/index.ts';
+import type { WatchedKindName } from '../../../istiod-lite/model/watched-kinds.ts';
+import * as make from '../../support/kube-objects.ts';
+
+const config = {
+  clusterId: 'Kubernetes',
+  domain: 'cluster.local',
+  rootNamespace: 'istio-system',
+  trustDomain: 'cluster.local',
+  network: '',
+};
+
+type Item = { readonly kind: WatchedKindName; readonly key: string; readonly object: Record<string, unknown> };
+
+const namespaces = fc.constantFrom('shop', 'shop', 'istio-system');
+const names = fc.constantFrom('a', 'b');
+const apps = fc.constantFrom({}, { app: 'a' }, { app: 'b' }, { app: 'a', tier: 'x' });
+const words = fc.constantFrom<Record<string, string>>(
+  {},
+  {},
+  { 'istio.io/use-waypoint': 'a' },
+  { 'istio.io/use-waypoint': 'b' },
+  { 'istio.io/use-waypoint': 'none' },
+);
+const modes = fc.constantFrom('UNSET', 'PERMISSIVE', 'STRICT', 'DISABLE');
+const ages = fc.constantFrom('2026-01-01T00:00:00Z', '2026-01-02T00:00:00Z');
+
+const item = (kind: WatchedKindName, object: fc.Arbitrary<Record<string, unknown>>): fc.Arbitrary<Item> =>
+  object.map((made) => {
+    const { namespace = '', name } = made.metadata as { namespace?: string; name: string };
+    return { kind, key: `${kind}/${namespace}/${name}`, object: made };
+  });
+
+const items = fc.oneof(
+  item(
+    'Pod',
+    fc
+      .record({
+        name: names,
+        namespace: namespaces,
+        app: apps,
+        binding: words,
+        ip: fc.constantFrom('10.0.0.1', '10.0.0.2'),
+        node: fc.constantFrom('n1', 'n2'),
+        ready: fc.boolean(),
+        phase: fc.constantFrom('Running', 'Succeeded'),
+      })
+      .map(({ app, binding, ...pod }) => make.pod({ ...pod, labels: { ...app, ...binding }, ports: { web: 8080 } })),
+  ),
+  item(
+    'Service',
+    fc
+      .record({
+        name: names,
+        namespace: namespaces,
+        selector: fc.option(fc.constantFrom({ app: 'a' }, { app: 'b' }), { nil: undefined }),
+        binding: words,
+        target: fc.constantFrom<string | number>(8080, 'web', 'none'),
+      })
+      .map(({ selector, binding, target, ...service }) =>
+        make.service({
+          ...service,
+          labels: binding,
+          ports: [{ name: 'http', port: 80, targetPort: target }],
+          ...(selector ? { selector } : {}),
+        }),
+      ),
+  ),
+  item(
+    'EndpointSlice',
+    fc.record({ name: names, namespace: namespaces, service: names, pod: names }).map(({ pod, ...slice }) =>
+      make.endpointSlice({
+        ...slice,
+        endpoints: [
+          { addresses: ['192.0.2.1'] },
+          { addresses: ['10.0.0.1'], targetRef: { kind: 'Pod', name: pod, namespace: slice.namespace } },
+        ],
+      }),
+    ),
+  ),
+  item(
+    'Namespace',
+    fc
+      .record({ name: namespaces, binding: words, near: fc.boolean() })
+      .map(({ name, binding, near }) =>
+        make.namespace(name, binding, near ? { 'networking.istio.io/traffic-distribution': 'PreferClose' } : {}),
+      ),
+  ),
+  item(
+    'Node',
+    fc.record({ name: fc.constantFrom('n1', 'n2'), zone: fc.constantFrom('z1', 'z2') }).map(({ name, zone }) => make.node(name, zone)),
+  ),
+  item(
+    'AuthorizationPolicy',
+    fc
+      .record({
+        name: names,
+        namespace: namespaces,
+        selector: fc.option(fc.constantFrom({ app: 'a' }, { app: 'b' }), { nil: undefined }),
+        action: fc.constantFrom('ALLOW', 'DENY', 'AUDIT'),
+      })
+      .map(({ selector, action, ...policy }) =>
+        make.authorizationPolicy({
+          ...policy,
+          spec: { action, rules: [{}], ...(selector ? { selector: { matchLabels: selector } } : {}) },
+        }),
+      ),
+  ),
+  item(
+    'PeerAuthentication',
+    fc
+      .record({
+        name: names,
+        namespace: namespaces,
+        createdAt: ages,
+        mode: modes,
+        selector: fc.option(fc.constantFrom({ app: 'a' }, { app: 'b' }), { nil: undefined }),
+        port: fc.option(modes, { nil: undefined }),
+      })
+      .map(({ selector, port, ...peer }) =>
+        make.peerAuthentication({ ...peer, ...(selector ? { selector } : {}), ...(port ? { ports: { 8080: port } } : {}) }),
+      ),
+  ),
+  item(
+    'Gateway',
+    fc
+      .record({ name: names, namespace: namespaces, ready: fc.boolean(), type: fc.constantFrom('service', 'workload', 'all') })
+      .map(({ type, ...gateway }) => make.gateway({ ...gateway, labels: { 'istio.io/waypoint-for': type } })),
+  ),
+  item(
+    'ServiceEntry',
+    fc
+      .record({
+        name: names,
+        namespace: namespaces,
+        createdAt: ages,
+        binding: words,
+        host: fc.constantFrom('x.example.com', 'a.shop.svc.cluster.local'),
+        shape: fc.constantFrom<Record<string, unknown>>(
+          { resolution: 'DNS' },
+          { resolution: 'STATIC', endpoints: [{ address: '192.0.2.9', labels: { 'istio.io/use-waypoint': 'a' } }] },
+          { resolution: 'STATIC', workloadSelector: { labels: { app: 'a' } } },
+        ),
+      })
+      .map(({ host, shape, binding, ...entry }) =>
+        make.serviceEntry({
+          ...entry,
+          labels: { app: 'a', ...binding },
+          spec: { hosts: [host], ports: [{ name: 'web', number: 80, protocol: 'HTTP' }], ...shape },
+        }),
+      ),
+  ),
+  item(
+    'WorkloadEntry',
+    fc
+      .record({ name: names, namespace: namespaces, app: apps, binding: words })
+      .map(({ app, binding, ...entry }) =>
+        make.workloadEntry({ ...entry, labels: { ...app, ...binding }, spec: { address: '192.0.2.77' } }),
+      ),
+  ),
+);
+
+const steps = fc.array(fc.record({ item: items, remove: fc.boolean(), flush: fc.boolean() }), { minLength: 1, maxLength: 60 });
+
+function published(index: MeshIndex): Record<string, string> {
+  return Object.fromEntries(
+    [...index.addresses(), ...index.authorizations()].map(({ name, typeUrl, version }) => [`${typeUrl} ${name}`, version]).sort(),
+  );
+}
+
+test('after any changes in any order the index publishes what a fresh one makes of the objects that are left', () => {
+  fc.assert(
+    fc.property(steps, (changes) => {
+      const index = new MeshIndex(config);
+      const cluster = new Map<string, Item>();
+      for (const { item: next, remove, flush } of changes) {
+        const before = cluster.get(next.key);
+        if (before && remove) cluster.delete(next.key);
+        else cluster.set(next.key, next);
+        const type: ObjectChange['type'] = before ? (remove ? 'deleted' : 'modified') : 'added';
+        index.apply({ type, kind: next.kind, object: type === 'deleted' ? before?.object : next.object });
+        if (flush) index.flush();
+      }
+      index.flush();
+      const fresh = new MeshIndex(config);
+      for (const { kind, object } of cluster.values()) fresh.apply({ type: 'added', kind, object });
+      fresh.flush();
+      assert.deepEqual(published(index), published(fresh));
+    }),
+    { numRuns: 150 },
+  );
+});
+
+test('what flush reports as changed and removed adds up to what is published', () => {
+  fc.assert(
+    fc.property(steps, (changes) => {
+      const index = new MeshIndex(config);
+      const seen = new Map<string, string>();
+      const present = new Set<string>();
+      for (const { item: next, remove, flush } of changes) {
+        index.apply({ type: present.has(next.key) && remove ? 'deleted' : 'modified', kind: next.kind, object: next.object });
+        if (remove) present.delete(next.key);
+        else present.add(next.key);
+        if (!flush) continue;
+        const { address, authorization } = index.flush();
+        for (const { name, typeUrl, version } of [...address.changed, ...authorization.changed]) seen.set(`${typeUrl} ${name}`, version);
+        for (const name of address.removed)
+          assert.ok(seen.delete(`type.googleapis.com/istio.workload.Address ${name}`), `${name} was never sent`);
+        for (const name of authorization.removed)
+          assert.ok(seen.delete(`type.googleapis.com/istio.security.Authorization ${name}`), `${name} was never sent`);
+        assert.deepEqual(Object.fromEntries([...seen].sort()), published(index));
+      }
+    }),
+    { numRuns: 60 },
+  );
+});
