@@ -30,7 +30,8 @@ export class ServingCertificate {
   readonly provider: Provider = {
     addIdentityCertificateListener: (listener) => {
       this.#listeners.add(listener);
-      listener(this.#current);
+      // Not at once: grpc-js passes the answer on to servers that it registers after this call.
+      queueMicrotask(() => this.#listeners.has(listener) && listener(this.#current));
     },
     removeIdentityCertificateListener: (listener) => void this.#listeners.delete(listener),
     addCaCertificateListener: () => undefined,

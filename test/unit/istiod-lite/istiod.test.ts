@@ -1,0 +1,379 @@
+import assert from 'node:assert/strict';
+import { generateKeyPairSync, X509Certificate } from 'node:crypto';
+import { test } from 'node:test';
+import { connect } from 'node:tls';
+import { status } from '@grpc/grpc-js';
+import { systemClock } from '../../../common/base/clock.ts';
+import { CaClient } from '../../../common/client/ca-client.ts';
+import { XdsClient } from '../../../common/client/xds-client.ts';
+import type { DeltaDiscoveryResponse } from '../../../common/codec/gen/discovery.ts';
+import { createCsr } from '../../../common/codec/x509/csr.ts';
+import { readCertificate } from '../../../common/codec/x509/read-certificate.ts';
+import { ADDRESS, AUTHORIZATION, runPod, startTestIstiod, until, ztunnelNode, ztunnelOf } from '../../support/istiod.ts';
+
+const IDENTITY = 'spiffe://cluster.local/ns/shop/sa/orders';
+const csr = (): string => createCsr({ uri: IDENTITY, key: generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey });
+const names = ({ resources }: DeltaDiscoveryResponse): string[] => resources.map(({ name }) => name).sort();
+const service = (name: string, clusterIP: string) => ({
+  metadata: { name, namespace: 'shop' },
+  spec: { clusterIP, clusterIPs: [clusterIP], selector: { app: 'web' }, ports: [{ name: 'http', port: 80, targetPort: 8080 }] },
+});
+const ZTUNNEL_POD = 'Kubernetes//Pod/istio-system/ztunnel-node1';
+
+test('a ztunnel is told the whole cluster, then each change, and a policy before the workload that it selects', async (t) => {
+  const mesh = await startTestIstiod(t, { prepare: (kube) => runPod(kube, { name: 'web-1', ip: '10.1.0.1' }) });
+  const stream = mesh.stream('ztunnel-node1');
+  stream.subscribe(AUTHORIZATION);
+  const policies = await stream.next();
+  assert.equal(policies.typeUrl, AUTHORIZATION);
+  stream.ack(policies);
+  stream.subscribe(ADDRESS);
+  const first = await stream.next();
+  assert.deepEqual(names(first), ['Kubernetes//Pod/shop/web-1', ZTUNNEL_POD].sort());
+  assert.ok(first.resources.every(({ version }) => version !== ''));
+  stream.ack(first);
+
+  mesh.kube.put('/api/v1/services', service('web', '10.2.0.1'));
+  const second = await stream.next();
+  // The pod's workload changes as well: it is an endpoint of the service now.
+  assert.deepEqual(names(second), ['Kubernetes//Pod/shop/web-1', 'shop/web.shop.svc.cluster.local']);
+  stream.ack(second);
+
+  mesh.kube.put('/apis/security.istio.io/v1/authorizationpolicies', {
+    metadata: { name: 'only-a', namespace: 'shop', generation: 1 },
+    spec: { selector: { matchLabels: { app: 'web' } }, rules: [{ from: [{ source: { principals: ['cluster.local/ns/shop/sa/a'] } }] }] },
+  });
+  const policy = await stream.next();
+  const selected = await stream.next();
+  assert.deepEqual([policy.typeUrl, selected.typeUrl], [AUTHORIZATION, ADDRESS]);
+  assert.deepEqual(names(policy), ['shop/only-a']);
+
+  mesh.kube.remove('/api/v1/pods', 'shop/web-1');
+  const gone = await stream.next();
+  assert.deepEqual(gone.removedResources, ['Kubernetes//Pod/shop/web-1']);
+});
+
+test('both types are answered in an empty mesh, or ztunnel would wait for ever', async (t) => {
+  const mesh = await startTestIstiod(t);
+  const stream = mesh.stream('ztunnel-node1');
+  stream.subscribe(ADDRESS);
+  stream.subscribe(AUTHORIZATION);
+  const answers = [await stream.next(), await stream.next()];
+  const empty = answers.find(({ typeUrl }) => typeUrl === AUTHORIZATION);
+  assert.deepEqual(empty?.resources, []);
+});
+
+test('a ztunnel that comes back is sent what changed and told what vanished', async (t) => {
+  const mesh = await startTestIstiod(t, {
+    prepare: (kube) => {
+      runPod(kube, { name: 'web-1', ip: '10.1.0.1' });
+      runPod(kube, { name: 'web-2', ip: '10.1.0.2' });
+    },
+  });
+  const first = mesh.stream('ztunnel-node1');
+  first.subscribe(ADDRESS);
+  const held = Object.fromEntries((await first.next()).resources.map(({ name, version }) => [name, version]));
+  first.cancel();
+  mesh.kube.remove('/api/v1/pods', 'shop/web-1');
+  runPod(mesh.kube, { name: 'web-3', ip: '10.1.0.3' });
+  await until(() => mesh.log.entries.some(({ message }) => message === 'proxy disconnected'));
+  const second = mesh.stream('ztunnel-node1');
+  second.subscribe(ADDRESS, { initialResourceVersions: { ...held, 'Kubernetes//Pod/shop/from-another-life': 'x' } });
+  const answer = await second.next();
+  assert.deepEqual(answer.removedResources.sort(), ['Kubernetes//Pod/shop/from-another-life', 'Kubernetes//Pod/shop/web-1']);
+  assert.deepEqual(names(answer), ['Kubernetes//Pod/shop/web-3']);
+});
+
+test("our own ztunnel's clients connect, sync and get a certificate", async (t) => {
+  const mesh = await startTestIstiod(t, { prepare: (kube) => runPod(kube, { name: 'orders-1', ip: '10.1.0.1', account: 'orders' }) });
+  const endpoint = { target: mesh.target, tls: true, root: mesh.roots, alternativeName: 'istiod.istio-system.svc', headers: {} };
+  const token = () => 'ztunnel-node1';
+  const held = new Map<string, string>();
+  const client = new XdsClient({
+    endpoint,
+    token,
+    clusterId: 'Kubernetes',
+    node: ztunnelNode('ztunnel-node1'),
+    typeUrls: [AUTHORIZATION, ADDRESS],
+    clock: systemClock,
+    log: mesh.log,
+    versions: () => held,
+    apply({ resources }) {
+      for (const { name, version } of resources) held.set(name, version);
+      return { rejected: [] };
+    },
+  });
+  t.after(() => client.stop());
+  client.start();
+  await until(() => client.status.synced);
+  assert.ok(held.has('Kubernetes//Pod/shop/orders-1'));
+  const ca = new CaClient({ endpoint, token, clusterId: 'Kubernetes' });
+  t.after(() => ca.close());
+  const [leaf = ''] = await ca.sign({ csr: csr(), validitySeconds: 3600, impersonate: IDENTITY });
+  assert.deepEqual(readCertificate(leaf).uris, [IDENTITY]);
+});
+
+test('a certificate is for the identity on the node, signed by the root that every namespace has', async (t) => {
+  const mesh = await startTestIstiod(t, { prepare: (kube) => runPod(kube, { name: 'orders-1', ip: '10.1.0.1', account: 'orders' }) });
+  const { certChain } = await mesh.sign('ztunnel-node1', {
+    csr: csr(),
+    validityDuration: 3600n,
+    metadata: { ImpersonatedIdentity: IDENTITY },
+  });
+  const [leaf = '', root = ''] = certChain;
+  assert.equal(certChain.length, 2);
+  await until(() => mesh.kube.keys('/api/v1/configmaps').length === 2);
+  const handedOut = mesh.kube.get('/api/v1/configmaps', 'shop/istio-ca-root-cert') as { data?: Record<string, string> } | undefined;
+  assert.equal(handedOut?.data?.['root-cert.pem'], root);
+  assert.equal(new X509Certificate(leaf).verify(new X509Certificate(root).publicKey), true);
+  const { notAfter, notBefore } = readCertificate(leaf);
+  assert.equal(Math.round((notAfter - notBefore) / 60_000), 62);
+  const line = mesh.log.entries.find(({ message }) => message === 'certificate issued');
+  assert.equal(line?.fields.identity, IDENTITY);
+  assert.equal(line?.fields.caller, 'istio-system/ztunnel');
+  assert.equal(line?.fields.serial, readCertificate(leaf).serial);
+  assert.match(await mesh.http('/metrics'), /citadel_server_success_cert_issuance_count 1\n/);
+});
+
+test('a node gets no identity that does not run on it, and is not told why', async (t) => {
+  const mesh = await startTestIstiod(t, {
+    prepare(kube) {
+      ztunnelOf(kube, 'node2');
+      runPod(kube, { name: 'orders-1', ip: '10.1.0.1', account: 'orders', node: 'node1' });
+    },
+  });
+  const request = { csr: csr(), metadata: { ImpersonatedIdentity: IDENTITY } };
+  await mesh.sign('ztunnel-node1', request);
+  await assert.rejects(mesh.sign('ztunnel-node2', request), {
+    code: status.UNAUTHENTICATED,
+    details: 'request impersonation authentication failure',
+  });
+  const line = mesh.log.entries.find(({ message }) => message === 'certificate refused');
+  assert.equal(line?.fields.error, `${IDENTITY}: no pod of shop/orders runs on node node2`);
+  assert.match(await mesh.http('/metrics'), /citadel_server_authentication_failure_count 1\n/);
+});
+
+test('bad certificate requests get their status and disturb nobody', async (t) => {
+  const mesh = await startTestIstiod(t, { prepare: (kube) => runPod(kube, { name: 'orders-1', ip: '10.1.0.1', account: 'orders' }) });
+  mesh.kube.tokens.set('other-audience', { username: 'system:serviceaccount:istio-system:ztunnel', audiences: ['api'] });
+  mesh.kube.tokens.set('a-user', { username: 'admin' });
+  const metadata = { ImpersonatedIdentity: IDENTITY };
+  const refused = async (token: string, request: Parameters<typeof mesh.sign>[1]) =>
+    mesh.sign(token, request).then(
+      () => 'issued',
+      (error: { code: number; details: string }) => `${status[error.code]}: ${error.details}`,
+    );
+  assert.match(await refused('', { csr: csr() }), /^UNAUTHENTICATED: no bearer token/);
+  assert.match(await refused('expired', { csr: csr() }), /^UNAUTHENTICATED: invalid bearer token/);
+  assert.match(await refused('other-audience', { csr: csr() }), /^UNAUTHENTICATED: token audiences do not match/);
+  assert.match(await refused('a-user', { csr: csr() }), /^UNAUTHENTICATED: admin is no service account/);
+  assert.match(await refused('ztunnel-node1', { csr: 'hello', metadata }), /^INVALID_ARGUMENT: expected one PEM block/);
+  assert.match(await refused('ztunnel-node1', { csr: csr(), metadata, validityDuration: 10n ** 12n }), /^INVALID_ARGUMENT: a lifetime of/);
+  assert.match(
+    await refused('ztunnel-node1', { csr: csr(), metadata: { ImpersonatedIdentity: 'spiffe://x' } }),
+    /^UNAUTHENTICATED: request imp/,
+  );
+  assert.match(await refused('ztunnel-node1', { csr: 'x'.repeat(5 << 20), metadata }), /^RESOURCE_EXHAUSTED/);
+  assert.equal(await refused('ztunnel-node1', { csr: csr(), metadata }), 'issued');
+});
+
+test('a caller that is no node account gets its own identity and no other', async (t) => {
+  const mesh = await startTestIstiod(t, { prepare: (kube) => runPod(kube, { name: 'orders-1', ip: '10.1.0.1', account: 'orders' }) });
+  mesh.kube.tokens.set('orders', { username: 'system:serviceaccount:shop:orders', podName: 'orders-1' });
+  const { certChain } = await mesh.sign('orders', { csr: csr() });
+  assert.deepEqual(readCertificate(certChain[0] ?? '').uris, [IDENTITY]);
+  await assert.rejects(mesh.sign('orders', { csr: csr(), metadata: { ImpersonatedIdentity: IDENTITY } }), { code: status.UNAUTHENTICATED });
+});
+
+test('streams that may not be are refused with their status, and others go on', async (t) => {
+  const mesh = await startTestIstiod(t);
+  mesh.kube.tokens.set('orders', { username: 'system:serviceaccount:shop:orders' });
+  const good = mesh.stream('ztunnel-node1');
+  good.subscribe(ADDRESS);
+  await good.next();
+
+  const outcome = async (token: string, request: Parameters<typeof good.send>[0] | Buffer): Promise<string> => {
+    const stream = mesh.stream(token);
+    if (Buffer.isBuffer(request)) stream.sendBytes(request);
+    else stream.send(request);
+    const { code, details } = await stream.failure();
+    return `${status[code]}: ${details}`;
+  };
+  const node = (id: string) => ({ ...ztunnelNode('ztunnel-node1'), id });
+  assert.match(await outcome('', { typeUrl: ADDRESS }), /^UNAUTHENTICATED: no bearer token/);
+  assert.match(await outcome('nobody', { typeUrl: ADDRESS }), /^UNAUTHENTICATED: invalid bearer token/);
+  assert.match(await outcome('ztunnel-node1', { typeUrl: ADDRESS }), /^INVALID_ARGUMENT: the first request of a stream needs node.id/);
+  assert.match(await outcome('ztunnel-node1', { typeUrl: ADDRESS, node: node('ztunnel~1.2.3.4~x') }), /^INVALID_ARGUMENT: .* has 3 parts/);
+  assert.match(
+    await outcome('ztunnel-node1', { typeUrl: ADDRESS, node: node('toaster~~x.y~z') }),
+    /^INVALID_ARGUMENT: node type "toaster"/,
+  );
+  assert.match(await outcome('ztunnel-node1', { typeUrl: 'x', node: ztunnelNode('z') }), /^INVALID_ARGUMENT: type "x" is not served/);
+  assert.match(await outcome('ztunnel-node1', Buffer.from('ffffffff', 'hex')), /^INVALID_ARGUMENT: a message is no DeltaDiscoveryRequest/);
+  assert.match(
+    await outcome('orders', { typeUrl: ADDRESS, node: ztunnelNode('z') }),
+    /^PERMISSION_DENIED: .* its token is of shop\/orders/,
+  );
+  assert.match(await outcome('ztunnel-node1', Buffer.alloc(5 << 20)), /^RESOURCE_EXHAUSTED/);
+
+  runPod(mesh.kube, { name: 'late', ip: '10.1.0.9' });
+  assert.deepEqual(names(await good.next()), ['Kubernetes//Pod/shop/late']);
+  assert.match(await mesh.http('/metrics'), /warren_xds_streams_refused_total\{code="PERMISSION_DENIED"\} 1/);
+  assert.ok(mesh.log.entries.some(({ message, fields }) => message === 'stream ended' && fields.code === 'PERMISSION_DENIED'));
+});
+
+test('what a proxy rejects is logged, counted, shown, and not sent again', async (t) => {
+  const mesh = await startTestIstiod(t);
+  const stream = mesh.stream('ztunnel-node1');
+  stream.subscribe(ADDRESS);
+  const { nonce } = await stream.next();
+  stream.send({ typeUrl: ADDRESS, responseNonce: nonce, errorDetail: { code: 13, message: 'bad workload', details: [] } });
+  await until(() => mesh.log.entries.some(({ message }) => message === 'proxy rejected resources'));
+  const [row] = JSON.parse(await mesh.http('/debug/syncz'));
+  assert.equal(row.proxy, 'ztunnel-node1.istio-system');
+  assert.equal(row.istio_version, '1.30.0');
+  assert.equal(row.node, 'node1');
+  assert.equal(row.resources[ADDRESS].acked, '');
+  assert.equal(row.resources[ADDRESS].sent, nonce);
+  assert.match(row.resources[ADDRESS].lastError, /bad workload/);
+  const metrics = await mesh.http('/metrics');
+  assert.match(metrics, /pilot_total_xds_rejects\{type="wds"\} 1\n/);
+  assert.match(metrics, /pilot_xds\{version="1.30.0"\} 1\n/);
+  assert.ok(stream.silent);
+});
+
+test('before the cluster has been read nobody is told that it is empty', async (t) => {
+  const mesh = await startTestIstiod(t, {
+    awaitReady: false,
+    prepare(kube) {
+      kube.intercept = ({ path }) => (path === '/api/v1/pods' ? { status: 503 } : undefined);
+    },
+  });
+  const stream = mesh.stream('ztunnel-node1');
+  stream.subscribe(ADDRESS);
+  const { code, details } = await stream.failure();
+  assert.deepEqual([code, details], [status.UNAVAILABLE, 'istiod has not read the cluster yet']);
+  const answer = await fetch(`http://localhost:${mesh.istiod.httpPort}/ready`);
+  assert.equal(answer.status, 503);
+  assert.match(await answer.text(), /not ready: cluster, Pod/);
+  mesh.kube.intercept = undefined;
+  await until(() => mesh.istiod.ready);
+  assert.equal((await fetch(`http://localhost:${mesh.istiod.httpPort}/ready`)).status, 200);
+});
+
+test('a root that is edited or deleted is put back, new namespaces get it, and a restart keeps it', async (t) => {
+  const mesh = await startTestIstiod(t);
+  const key = 'shop/istio-ca-root-cert';
+  const data = () => (mesh.kube.get('/api/v1/configmaps', key) as { data?: Record<string, string> } | undefined)?.data?.['root-cert.pem'];
+  await until(() => data() === mesh.roots);
+  mesh.kube.put('/api/v1/configmaps', { metadata: { name: 'istio-ca-root-cert', namespace: 'shop' }, data: { 'root-cert.pem': 'edited' } });
+  await until(() => data() === mesh.roots);
+  mesh.kube.remove('/api/v1/configmaps', key);
+  await until(() => data() === mesh.roots);
+  mesh.kube.put('/api/v1/namespaces', { metadata: { name: 'later' } });
+  mesh.kube.put('/api/v1/namespaces', { metadata: { name: 'kube-public' } });
+  await until(() => mesh.kube.get('/api/v1/configmaps', 'later/istio-ca-root-cert') !== undefined);
+  assert.equal(mesh.kube.get('/api/v1/configmaps', 'kube-public/istio-ca-root-cert'), undefined);
+  assert.equal(mesh.kube.keys('/api/v1/secrets').length, 1);
+  const secret = mesh.kube.get('/api/v1/secrets', 'istio-system/istio-ca-secret');
+  assert.equal(secret?.type, 'istio.io/ca-root');
+
+  const again = await startTestIstiod(t, {
+    prepare: (kube) => void kube.put('/api/v1/secrets', { ...secret, metadata: { name: 'istio-ca-secret', namespace: 'istio-system' } }),
+  });
+  assert.equal(again.roots, mesh.roots);
+  assert.equal(again.kube.requests.filter(({ method, path }) => method === 'POST' && path.endsWith('/secrets')).length, 0);
+});
+
+test('the server shows a certificate for its service names, with TLS 1.2 at least', async (t) => {
+  const mesh = await startTestIstiod(t);
+  const socket = connect({
+    port: mesh.istiod.grpcPort,
+    host: 'localhost',
+    ca: mesh.roots,
+    servername: 'istiod.istio-system.svc',
+    ALPNProtocols: ['h2'],
+  });
+  await new Promise<void>((resolve, reject) => socket.once('secureConnect', resolve).once('error', reject));
+  assert.equal(socket.authorized, true);
+  assert.match(socket.getPeerCertificate().subjectaltname ?? '', /DNS:istiod\.istio-system\.svc.*DNS:istio-pilot\.istio-system\.svc/);
+  socket.destroy();
+  const old = connect({
+    port: mesh.istiod.grpcPort,
+    host: 'localhost',
+    ca: mesh.roots,
+    servername: 'istiod.istio-system.svc',
+    maxVersion: 'TLSv1.1',
+    minVersion: 'TLSv1.1',
+  });
+  await assert.rejects(new Promise((_, reject) => old.once('error', reject)));
+});
+
+test('conditions are written to objects by the replica that holds the lease', async (t) => {
+  const mesh = await startTestIstiod(t);
+  const POLICIES = '/apis/security.istio.io/v1/authorizationpolicies';
+  mesh.kube.put(POLICIES, {
+    metadata: { name: 'p', namespace: 'shop', generation: 1 },
+    spec: { rules: [{ to: [{ operation: { ports: ['80'] } }] }] },
+  });
+  const conditions = () =>
+    (mesh.kube.get(POLICIES, 'shop/p')?.status as { conditions?: { type: string; status: string }[] } | undefined)?.conditions;
+  await until(() => conditions() !== undefined);
+  assert.equal(conditions()?.[0]?.type, 'ZtunnelAccepted');
+  const patch = mesh.kube.requests.find(({ method }) => method === 'PATCH');
+  assert.equal(patch?.query.get('fieldManager'), 'istio-ambient-ztunnel-policy');
+  assert.match(JSON.stringify(patch?.body), /"lastTransitionTime":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"/);
+  const lease = mesh.kube.get('/apis/coordination.k8s.io/v1/leases', 'istio-system/istio-leader')?.spec as
+    | { holderIdentity?: string }
+    | undefined;
+  assert.equal(lease?.holderIdentity, 'istiod');
+});
+
+test('a replica without the lease serves and does not write', async (t) => {
+  const mesh = await startTestIstiod(t, {
+    prepare: (kube) =>
+      void kube.put('/apis/coordination.k8s.io/v1/leases', {
+        metadata: { name: 'istio-leader', namespace: 'istio-system' },
+        spec: { holderIdentity: 'the-other', leaseDurationSeconds: 30, renewTime: new Date().toISOString() },
+      }),
+  });
+  const stream = mesh.stream('ztunnel-node1');
+  stream.subscribe(ADDRESS);
+  assert.deepEqual(names(await stream.next()), [ZTUNNEL_POD]);
+  await until(() => mesh.kube.requests.some(({ path }) => path.endsWith('/leases/istio-leader')));
+  await until(() => mesh.kube.watchers('/api/v1/configmaps') === 1);
+  assert.deepEqual(mesh.kube.keys('/api/v1/configmaps'), []);
+});
+
+test('ambientz shows what is served, readably, and problems what is wrong', async (t) => {
+  const mesh = await startTestIstiod(t, {
+    prepare(kube) {
+      runPod(kube, { name: 'web-1', ip: '10.1.0.1' });
+      kube.put('/api/v1/services', service('web', '10.2.0.1'));
+      kube.put('/apis/security.istio.io/v1/authorizationpolicies', {
+        metadata: { name: 'odd', namespace: 'shop' },
+        spec: { action: 'DENY', rules: [{ to: [{ operation: { ports: ['eighty'] } }] }] },
+      });
+    },
+  });
+  const dump = JSON.parse(await mesh.http('/debug/ambientz'));
+  const workload = dump.workloads.find(({ name }: { name: string }) => name === 'web-1');
+  assert.deepEqual([workload.addresses, workload.tunnelProtocol, workload.status], [['10.1.0.1'], 'HBONE', 'HEALTHY']);
+  assert.deepEqual(dump.services[0].addresses, [{ address: '10.2.0.1' }]);
+  const problems = JSON.parse(await mesh.http('/debug/problems'));
+  assert.match(problems[0].object, /AuthorizationPolicy shop\/odd/);
+});
+
+test('on shutdown proxies are asked to go, and the lease is free at once', async (t) => {
+  const mesh = await startTestIstiod(t);
+  const stream = mesh.stream('ztunnel-node1');
+  stream.subscribe(ADDRESS);
+  await stream.next();
+  await until(() => mesh.kube.keys('/api/v1/configmaps').length === 2);
+  await mesh.istiod.close();
+  assert.equal((await stream.failure()).code, status.UNAVAILABLE);
+  const lease = mesh.kube.get('/apis/coordination.k8s.io/v1/leases', 'istio-system/istio-leader')?.spec as
+    | { holderIdentity?: string }
+    | undefined;
+  assert.equal(lease?.holderIdentity, '');
+});
