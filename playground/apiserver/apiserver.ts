@@ -13,17 +13,17 @@ import { builtInTypes } from './built-in-types.ts';
 import { collectGarbage } from './controllers/garbage-collector.ts';
 import { keepNamespaces } from './controllers/namespaces.ts';
 import { discoveryContentType, discoveryDocument } from './http/discovery.ts';
-import { Exchange } from './http/exchange.ts';
+import { Exchange, type SchemaLookup } from './http/exchange.ts';
 import { OpenApi } from './http/openapi.ts';
 import { parseResourcePath } from './http/path.ts';
 import { Resources } from './http/resources.ts';
 import { serveReview } from './http/reviews.ts';
-import { ADMIN, authenticate } from './identity/authenticate.ts';
+import { ADMIN, ANONYMOUS, authenticate } from './identity/authenticate.ts';
 import { type Authority, createAuthority } from './identity/certificates.ts';
 import { type TokenRequestFields, Tokens } from './identity/tokens.ts';
 import { builtInBehaviours } from './kinds/behaviours.ts';
 import type { KubeletStreams } from './kubelet.ts';
-import { Registry } from './registry.ts';
+import { Registry, splitApiVersion } from './registry.ts';
 import { loadDefinitions } from './schemas/definitions.ts';
 import { Store } from './store/store.ts';
 
@@ -166,11 +166,16 @@ export class ApiServer {
     );
   }
 
+  readonly #schemaOf: SchemaLookup = (apiVersion, kind) => {
+    const { group, version } = splitApiVersion(apiVersion);
+    return this.store.registry.byKind(group, kind)?.versions.find(({ name }) => name === version)?.schema;
+  };
+
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     response.on('error', (error) => this.#log.debug({ error: error.message }, 'client is gone'));
     const url = new URL(request.url ?? '/', 'https://apiserver');
     const user = authenticate(request, this.#tokens, this.#adminToken);
-    const exchange = new Exchange(request, response, url, user ?? { username: 'system:anonymous', groups: ['system:unauthenticated'] });
+    const exchange = new Exchange({ request, response, url, user: user ?? ANONYMOUS, schemaOf: this.#schemaOf });
     try {
       if (this.#open(exchange)) return;
       if (!user) throw ApiError.unauthorized();

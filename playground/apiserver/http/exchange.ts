@@ -4,21 +4,36 @@ import yaml from 'js-yaml';
 import { ApiError } from '../api-error.ts';
 import type { UserInfo } from '../identity/tokens.ts';
 import { isObject, type JsonObject } from '../json.ts';
+import type { SchemaNode } from '../schemas/schema.ts';
+import { decodeProtobuf } from './protobuf.ts';
 
 const MAX_BODY_BYTES = 3 << 20;
+
+export type SchemaLookup = (apiVersion: string, kind: string) => SchemaNode | undefined;
+
+export interface ExchangeParts {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly url: URL;
+  readonly user: UserInfo;
+  /** For bodies in protobuf, whose structure is not in their bytes. */
+  readonly schemaOf: SchemaLookup;
+}
 
 export class Exchange {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   readonly url: URL;
   readonly user: UserInfo;
+  readonly #schemaOf: SchemaLookup;
   readonly #warnings: string[] = [];
 
-  constructor(request: IncomingMessage, response: ServerResponse, url: URL, user: UserInfo) {
+  constructor({ request, response, url, user, schemaOf }: ExchangeParts) {
     this.request = request;
     this.response = response;
     this.url = url;
     this.user = user;
+    this.#schemaOf = schemaOf;
   }
 
   get method(): string {
@@ -64,14 +79,13 @@ export class Exchange {
     return Buffer.concat(chunks);
   }
 
-  /** The body's value, read as its content type says. @throws {ApiError} BadRequest, UnsupportedMediaType */
+  /** The body's value, read as its content type says: JSON, YAML or Kubernetes protobuf. @throws {ApiError} BadRequest, UnsupportedMediaType */
   async body(): Promise<unknown> {
     const type = (this.request.headers['content-type'] ?? 'application/json').split(';')[0]?.trim() ?? '';
-    const text = (await this.bodyBytes()).toString('utf8');
-    if (text === '') return undefined;
-    if (type.includes('protobuf')) {
-      throw new ApiError(415, 'UnsupportedMediaType', 'the playground reads JSON and YAML, no protobuf');
-    }
+    const bytes = await this.bodyBytes();
+    if (bytes.length === 0) return undefined;
+    if (type === 'application/vnd.kubernetes.protobuf') return decodeProtobuf(bytes, this.#schemaOf);
+    const text = bytes.toString('utf8');
     try {
       return type.includes('yaml') ? yaml.load(text, { schema: yaml.JSON_SCHEMA }) : JSON.parse(text);
     } catch (error) {

@@ -101,28 +101,28 @@ export class Resources {
     const options = listOptions(exchange, type.namespaced ? namespace : '');
     const form = formOf(exchange);
     if (exchange.flag('watch')) {
-      return serveWatch(exchange, { store: this.#store, clock: this.#clock, type, version: served, options, form });
+      serveWatch(exchange, { store: this.#store, clock: this.#clock, type, version: served, options, form });
+      return;
     }
+    exchange.json(200, this.#listAnswer(exchange, type, served, options, form));
+  }
+
+  #listAnswer(exchange: Exchange, type: ResourceType, served: ServedVersion, options: ListOptions, form: Form): object {
     const page = this.#page(exchange, type, options);
     const metadata = { resourceVersion: String(this.#store.resourceVersion), ...page.metadata };
     const { objects } = page;
     if (form.as === 'table') {
-      return exchange.json(200, tableOf(type, served, objects, { now: this.#clock.now(), includeObject: form.includeObject, metadata }));
+      return tableOf(type, served, objects, { now: this.#clock.now(), includeObject: form.includeObject, metadata });
     }
     if (form.as === 'metadata') {
-      return exchange.json(200, {
-        kind: 'PartialObjectMetadataList',
-        apiVersion: 'meta.k8s.io/v1',
-        metadata,
-        items: objects.map(partialMetadata),
-      });
+      return { kind: 'PartialObjectMetadataList', apiVersion: 'meta.k8s.io/v1', metadata, items: objects.map(partialMetadata) };
     }
-    exchange.json(200, {
+    return {
       kind: `${type.kind}List`,
       apiVersion: apiVersionOf(type.group, served.name),
       metadata,
       items: objects.map((object) => inVersion(object, type, served)),
-    });
+    };
   }
 
   /** One page of a list; the token names the last object, so a page that follows is never stale, only newer. */
@@ -277,10 +277,9 @@ export class Resources {
 
   #answer(exchange: Exchange, code: number, type: ResourceType, served: ServedVersion, object: KubeObject): void {
     const form = formOf(exchange);
-    if (form.as === 'table') {
-      return exchange.json(code, tableOf(type, served, [object], { now: this.#clock.now(), includeObject: form.includeObject }));
-    }
-    exchange.json(code, form.as === 'metadata' ? partialMetadata(object) : inVersion(object, type, served));
+    const now = this.#clock.now();
+    if (form.as === 'table') exchange.json(code, tableOf(type, served, [object], { now, includeObject: form.includeObject }));
+    else exchange.json(code, form.as === 'metadata' ? partialMetadata(object) : inVersion(object, type, served));
   }
 }
 

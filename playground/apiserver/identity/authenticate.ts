@@ -7,6 +7,8 @@ import type { Tokens, UserInfo } from './tokens.ts';
 
 export const ADMIN: UserInfo = { username: 'kubernetes-admin', groups: ['system:masters', 'system:authenticated'] };
 
+export const ANONYMOUS: UserInfo = { username: 'system:anonymous', groups: ['system:unauthenticated'] };
+
 /** @returns undefined for callers without credentials, or with bad ones */
 export function authenticate(request: IncomingMessage, tokens: Tokens, adminToken: string): UserInfo | undefined {
   const [, token] = /^Bearer (\S+)$/i.exec(request.headers.authorization ?? '') ?? [];

@@ -45,8 +45,9 @@ function complete(service: KubeObject, before: JsonObject | undefined, context: 
     return;
   }
   spec['internalTrafficPolicy'] ??= 'Cluster';
-  const policy = (spec['ipFamilyPolicy'] ??=
-    arrayOf(spec['ipFamilies']).length > 1 || arrayOf(spec['clusterIPs']).length > 1 ? 'RequireDualStack' : 'SingleStack');
+  const dual = arrayOf(spec['ipFamilies']).length > 1 || arrayOf(spec['clusterIPs']).length > 1;
+  spec['ipFamilyPolicy'] ??= dual ? 'RequireDualStack' : 'SingleStack';
+  const policy = spec['ipFamilyPolicy'];
   const asked =
     spec['clusterIP'] === 'None'
       ? ['None']

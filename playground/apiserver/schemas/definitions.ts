@@ -7,8 +7,11 @@ import type { Definitions, Schema } from './schema.ts';
 export function loadDefinitions(): Definitions {
   const definitions = new Map<string, Schema>();
   for (const file of ['kubernetes', 'gateway-api', 'istio']) {
-    const parsed = JSON.parse(readFileSync(join(import.meta.dirname, `${file}.json`), 'utf8')) as Record<string, Schema>;
-    for (const [name, schema] of Object.entries(parsed)) definitions.set(name, schema);
+    for (const line of readFileSync(join(import.meta.dirname, `${file}.jsonl`), 'utf8').split('\n')) {
+      if (line === '') continue;
+      const [name, schema] = JSON.parse(line) as [string, Schema];
+      definitions.set(name, schema);
+    }
   }
   annotate(definitions);
   markQuantities(definitions);

@@ -1,5 +1,5 @@
 /**
- * Makes the structural schemas of the built-in kinds (`*.json` beside this file) from the type declarations of the packages that we depend
+ * Makes the structural schemas of the built-in kinds (`*.jsonl` beside this file) from the type declarations of the packages that we depend
  * on: field names, types, which fields are required. What declarations cannot say (merge keys, atomic lists and maps, defaults) is in
  * `annotations.ts` and added when the schemas are loaded. Run after an update of those packages: `scripts/node playground/apiserver/schemas/generate.ts`.
  */
@@ -40,8 +40,8 @@ const ISTIO_ROOTS = `networking.istio.io/v1/: DestinationRule Gateway ServiceEnt
 function write(file: string, definitions: Definitions): void {
   const lines = Object.entries(definitions)
     .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([name, schema]) => `${JSON.stringify(name)}:${JSON.stringify(schema)}`);
-  writeFileSync(join(here, file), `{\n${lines.join(',\n')}\n}\n`);
+    .map((entry) => `${JSON.stringify(entry)}\n`);
+  writeFileSync(join(here, file), lines.join(''));
 }
 
 function coreDefinitions(): Definitions {
@@ -77,7 +77,7 @@ function modelDefinitions(packageName: string, roots: string): Definitions {
     return kinds.split(' ').map((kind) => `${folder}${kind}`);
   });
   const read = (name: string): Schema => {
-    // ObjectMeta, LabelSelector and Condition are those of kubernetes.json.
+    // ObjectMeta, LabelSelector and Condition are those of kubernetes.jsonl.
     if (name.startsWith('@kubernetes-models/apimachinery/')) return { $ref: `V1${basename(name)}` };
     const file = join(root, `${name}.d.ts`);
     const text = readFileSync(file, 'utf8');
@@ -168,7 +168,10 @@ class TypeParser {
     const types = new Set(schemas.map((schema) => schema.type));
     if (types.size === 2 && types.has('string') && types.has('number')) return { 'x-kubernetes-int-or-string': true };
     // Which of the alternatives holds is the validator's matter; the structure is all of their fields.
-    return schemas.reduce((a, b) => mergeObjects({ ...a, required: [] }, { ...b, required: [] }));
+    return schemas.reduce((a, b) => {
+      const { required: _, ...merged } = mergeObjects(a, b);
+      return merged;
+    });
   }
 
   #intersection(): Schema | string | null {
@@ -253,6 +256,6 @@ class TypeParser {
   }
 }
 
-write('kubernetes.json', coreDefinitions());
-write('gateway-api.json', modelDefinitions('@kubernetes-models/gateway-api', GATEWAY_ROOTS));
-write('istio.json', modelDefinitions('@kubernetes-models/istio', ISTIO_ROOTS));
+write('kubernetes.jsonl', coreDefinitions());
+write('gateway-api.jsonl', modelDefinitions('@kubernetes-models/gateway-api', GATEWAY_ROOTS));
+write('istio.jsonl', modelDefinitions('@kubernetes-models/istio', ISTIO_ROOTS));
