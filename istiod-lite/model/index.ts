@@ -46,6 +46,8 @@ export interface MeshChanges {
   readonly statuses: readonly StatusWrite[];
   /** What is wrong with objects and was not before. */
   readonly problems: readonly Problem[];
+  /** Another call has more. */
+  readonly more: boolean;
 }
 
 export class MeshIndex {
@@ -56,6 +58,8 @@ export class MeshIndex {
   readonly #authorizations = new ResourceTable();
   readonly #statuses = new StatusTable();
   readonly #problems = new ProblemList();
+  /** What could not be translated. */
+  readonly #broken = new Set<string>();
   /** Names of the resources that each source made last. */
   readonly #made = new Map<string, readonly string[]>();
 
@@ -81,20 +85,26 @@ export class MeshIndex {
     this.#problems.set(`${kind} ${key}`, messages);
   }
 
-  /** Everything that changed since the last call. */
-  flush(): MeshChanges {
+  /**
+   * Everything that changed since the last call.
+   * @param mostWorkloads how many sources of workloads to translate at most (about 30 us each); where that leaves some for the next call,
+   *   `more` says so. Services and policies always come first and as a whole.
+   */
+  flush(mostWorkloads = Number.POSITIVE_INFINITY): MeshChanges {
     const { stale } = this.#inputs;
-    drain(stale.services, (source) => this.#remakeServiceSource(source));
-    for (const [hostname, namespaces] of stale.hostnames)
+    drain(stale.services, (source) => this.#guard(`services of ${source}`, () => this.#remakeServiceSource(source)));
+    for (const [hostname, namespaces] of stale.hostnames) {
       this.#guard(`hostname ${hostname}`, () => this.#remakeHostname(hostname, namespaces));
+    }
     stale.hostnames.clear();
-    drain(stale.workloads, (source) => this.#guard(source, () => this.#remakeWorkloads(source)));
-    drain(stale.peerAuthentications, (key) => this.#remakePeerAuthentication(key));
+    drain(stale.peerAuthentications, (key) => this.#guard(`PeerAuthentication ${key}`, () => this.#remakePeerAuthentication(key)));
+    drain(stale.workloads, (source) => this.#guard(source, () => this.#remakeWorkloads(source)), mostWorkloads);
     return {
       address: this.#addresses.take(),
       authorization: this.#authorizations.take(),
       statuses: this.#statuses.take(),
       problems: this.#problems.takeFresh(),
+      more: stale.workloads.size > 0,
     };
   }
 
@@ -238,8 +248,9 @@ export class MeshIndex {
   #guard(about: string, run: () => void): void {
     try {
       run();
-      this.#problems.set(`translation of ${about}`, []);
+      if (this.#broken.delete(about)) this.#problems.set(`translation of ${about}`, []);
     } catch (error) {
+      this.#broken.add(about);
       this.#problems.set(`translation of ${about}`, [errorMessage(error)]);
     }
   }
@@ -247,9 +258,13 @@ export class MeshIndex {
 
 const WORKLOAD_ENTRY = 'WorkloadEntry/';
 
-function drain<T>(set: Set<T>, visit: (item: T) => void): void {
-  for (const item of set) visit(item);
-  set.clear();
+function drain<T>(set: Set<T>, visit: (item: T) => void, most = Number.POSITIVE_INFINITY): void {
+  let left = most;
+  for (const item of set) {
+    if (left-- <= 0) return;
+    set.delete(item);
+    visit(item);
+  }
 }
 
 function namespaceWords(object: unknown): BindingWords {

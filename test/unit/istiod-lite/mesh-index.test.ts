@@ -304,3 +304,16 @@ test('resources carry the addresses by which they may be asked for', () => {
   assert.deepEqual(mesh.index.address('Kubernetes//Pod/shop/a')?.aliases, ['/fd00::1']);
   assert.deepEqual(mesh.index.address('shop/e.example.com')?.aliases, ['/240.1.0.0/30']);
 });
+
+test('a flush with a limit translates as many workloads and says that there are more; policies never wait', () => {
+  const mesh = new Mesh();
+  for (const name of ['a', 'b', 'c']) mesh.set('Pod', make.pod({ name }));
+  mesh.set('PeerAuthentication', make.peerAuthentication({ name: 'mesh', namespace: 'istio-system', mode: 'STRICT' }));
+  const first = mesh.index.flush(2);
+  assert.equal(first.address.changed.length, 2);
+  assert.equal(first.authorization.changed.length, 1);
+  assert.equal(first.more, true);
+  const second = mesh.index.flush(2);
+  assert.equal(second.address.changed.length, 1);
+  assert.equal(second.more, false);
+});
