@@ -4,7 +4,7 @@
  */
 import type { TLSSocket } from 'node:tls';
 import { formatSocketAddress, type IpAddress, type SocketAddress } from '../base/address.ts';
-import type { Clock } from '../base/clock.ts';
+import type { Clock, Timer } from '../base/clock.ts';
 import { ProxyError } from '../base/errors.ts';
 import { type ConnectOptions, HboneClient } from './client.ts';
 import { TunnelNotOpened } from './refusal.ts';
@@ -48,7 +48,7 @@ interface Dialing {
 interface Pooled {
   readonly client: HboneClient;
   idleSince: number | undefined;
-  timerArmed: boolean;
+  idleTimer: Timer | undefined;
 }
 
 export class HbonePool {
@@ -141,15 +141,16 @@ export class HbonePool {
       maxStreams: maxStreamsPerConnection,
       onClose: () => {
         this.#size--;
+        pooled.idleTimer?.cancel();
         const at = entry.connections.indexOf(pooled);
         if (at >= 0) entry.connections.splice(at, 1);
         this.#forgetIfEmpty(entry);
       },
       onStreamEnd: () => {
-        if (client.openStreams === 0) this.#idle(pooled);
+        if (client.openStreams === 0 && !client.draining) this.#idle(pooled);
       },
     });
-    const pooled: Pooled = { client, idleSince: undefined, timerArmed: false };
+    const pooled: Pooled = { client, idleSince: undefined, idleTimer: undefined };
     this.#size++;
     // A pool whose entry was forgotten meanwhile takes it back.
     this.#entries.set(entry.name, entry);
@@ -161,20 +162,18 @@ export class HbonePool {
   #idle(pooled: Pooled): void {
     const { clock, unusedReleaseMs } = this.#options;
     pooled.idleSince = clock.monotonic();
-    if (pooled.timerArmed) return;
-    pooled.timerArmed = true;
+    if (pooled.idleTimer) return;
     const check = (): void => {
-      pooled.timerArmed = false;
+      pooled.idleTimer = undefined;
       if (pooled.idleSince === undefined || pooled.client.openStreams > 0) return;
       const left = pooled.idleSince + unusedReleaseMs - clock.monotonic();
       if (left <= 0) {
         pooled.client.goAway();
         return;
       }
-      pooled.timerArmed = true;
-      clock.after(left, check);
+      pooled.idleTimer = clock.after(left, check);
     };
-    clock.after(unusedReleaseMs, check);
+    pooled.idleTimer = clock.after(unusedReleaseMs, check);
   }
 
   #forgetIfEmpty(entry: Entry): void {

@@ -53,7 +53,7 @@ export class HpackEncoder {
   setPeerTableSize(bytes: number): void {
     const size = Math.min(bytes, this.#ownLimit);
     if (size === (this.#pendingSize?.last ?? this.#table.maxSize)) return;
-    this.#pendingSize = { smallest: Math.min(size, this.#pendingSize?.smallest ?? this.#table.maxSize), last: size };
+    this.#pendingSize = { smallest: Math.min(size, this.#pendingSize?.smallest ?? size), last: size };
   }
 
   /**
