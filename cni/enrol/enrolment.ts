@@ -1,6 +1,6 @@
 /** All pods of the node, each with its own way in and out (pod-enrolment.ts), and what concerns several of them. */
 import type { IpAddress } from '../../common/base/address.ts';
-import type { Netns } from '../../common/linux/netns.ts';
+import type { PodNetns } from '../namespace/run-inside.ts';
 import type { SnapshotPod } from '../zds/server.ts';
 import type { Pod } from './decision.ts';
 import { type EnrolmentParts, PodEnrolment } from './pod-enrolment.ts';
@@ -26,7 +26,7 @@ export class Enrolment {
   }
 
   /** A pod that an earlier agent had enrolled. Before ztunnels are let in, as it belongs to their snapshot. */
-  restore(pod: Pod, netns: Netns | undefined, rulesAreKept: boolean): void {
+  restore(pod: Pod, netns: PodNetns | undefined, rulesAreKept: boolean): void {
     this.#entry(pod)?.restore(netns, rulesAreKept);
   }
 
@@ -48,8 +48,7 @@ export class Enrolment {
   async join(pod: Pod, netnsPath: string, ips: readonly IpAddress[], timeoutMs: number): Promise<void> {
     const entry = this.#entry(pod);
     if (!entry) throw new Error('the pod has no UID');
-    entry.update(pod);
-    await entry.join(netnsPath, ips, timeoutMs);
+    await entry.join(pod, netnsPath, ips, timeoutMs);
   }
 
   snapshot(): SnapshotPod[] {

@@ -10,8 +10,8 @@ import { Backoff } from '../../common/base/backoff.ts';
 import { type Clock, seconds, type Timer } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
-import type { Netns } from '../../common/linux/netns.ts';
 import type { PodNamespace } from '../namespace/pod-network.ts';
+import type { PodNetns } from '../namespace/run-inside.ts';
 import { podOptions, rulesFor } from '../rules/pod-options.ts';
 import type { PodRulesConfig } from '../rules/pod-rules.ts';
 import type { ZdsPod } from '../zds/messages.ts';
@@ -30,14 +30,14 @@ export interface EnrolmentParts {
   readonly drainDeadlineMs: number;
   decide(pod: Pod): EnrolmentDecision;
   /** undefined where the pod has no namespace that this node can see. */
-  findNetns(uid: string): Netns | undefined;
+  findNetns(uid: string): PodNetns | undefined;
   /** The namespace that a CNI call named. @throws where it is none */
-  openNetns(path: string): Netns;
+  openNetns(path: string): PodNetns;
   readonly network: {
     apply(pod: PodNamespace, config: PodRulesConfig): Promise<void>;
     drain(pod: PodNamespace): Promise<void>;
     remove(pod: PodNamespace): Promise<void>;
-    countRelayed(netns: Netns, podIps: readonly IpAddress[]): number;
+    countRelayed(netns: PodNetns, podIps: readonly IpAddress[]): number;
   };
   readonly ztunnel: { add(pod: ZdsPod, netnsFd: () => number | undefined): Promise<void>; remove(uid: string): Promise<void> };
   /** Addresses whose probes pass; an empty list takes the pod out. */
@@ -78,7 +78,7 @@ export class PodEnrolment {
   #stopped = false;
   #given: { readonly path: string; readonly ips: readonly IpAddress[] } | undefined;
   #givenIps: readonly IpAddress[] = [];
-  #netns: Netns | undefined;
+  #netns: PodNetns | undefined;
   /** The rules that were written, as text, to see whether they must be written again. */
   #rules: string | undefined;
   #draining: { readonly since: number } | undefined;
@@ -110,7 +110,7 @@ export class PodEnrolment {
   }
 
   /** A pod that an earlier agent enrolled: ztunnel serves it still. Call before the first `poke`. */
-  restore(netns: Netns | undefined, rulesAreKept: boolean): void {
+  restore(netns: PodNetns | undefined, rulesAreKept: boolean): void {
     this.#netns = netns;
     this.#served = true;
     this.#rules = rulesAreKept ? rulesText(this.#config()) : FOREIGN_RULES;
@@ -128,8 +128,10 @@ export class PodEnrolment {
     this.poke();
   }
 
-  /** A CNI call named the pod's namespace. Resolves when ztunnel serves the pod; rejects with the last problem after `timeoutMs`. */
-  join(path: string, ips: readonly IpAddress[], timeoutMs: number): Promise<void> {
+  /** A CNI call named the pod's namespace. Resolves when ztunnel serves the pod there; rejects with the last problem after `timeoutMs`. */
+  join(pod: Pod, path: string, ips: readonly IpAddress[], timeoutMs: number): Promise<void> {
+    this.#pod = pod;
+    this.#annotation = annotationOf(pod);
     this.#given = { path, ips };
     return new Promise((resolve, reject) => {
       const timer = this.#parts.clock.after(timeoutMs, () =>
@@ -237,7 +239,8 @@ export class PodEnrolment {
       this.#rules = text;
     }
     await this.#probe(this.#ips());
-    if (this.#served) for (const waiter of this.#waiters) waiter.resolve();
+    // Not those who named another namespace while this run was under way.
+    if (this.#served && !this.#given) for (const waiter of this.#waiters) waiter.resolve();
     await this.#annotate(this.#served ? 'enabled' : 'pending');
     if (refusal !== undefined) throw refusal;
     return DONE;
@@ -331,7 +334,7 @@ export class PodEnrolment {
   }
 
   /** A pod without an address has no network yet; its creator will call. */
-  #findStarted(): Netns | undefined {
+  #findStarted(): PodNetns | undefined {
     if (this.#ips().length === 0) return undefined;
     const netns = this.#parts.findNetns(this.uid);
     if (!netns) throw new Error('its network namespace was not found on this node');

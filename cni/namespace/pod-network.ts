@@ -3,13 +3,12 @@
  * and the routing commands are content with what they find.
  */
 import { readFileSync } from 'node:fs';
-import type { Netns } from '../../common/linux/netns.ts';
 import { addRoutes, type IpCommand, removeRoutes } from '../rules/pod-routes.ts';
 import { drainingRules, noRules, type PodRulesConfig, podRules } from '../rules/pod-rules.ts';
-import { CommandError, type Inside, runInside } from './run-inside.ts';
+import { CommandError, type Inside, type PodNetns, runInside } from './run-inside.ts';
 
 export interface PodNamespace extends Inside {
-  readonly netns: Netns;
+  readonly netns: PodNetns;
 }
 
 /** Captures the pod's traffic. @throws {CommandError} naming pod and command */
@@ -42,7 +41,7 @@ async function runCommands(pod: PodNamespace, commands: readonly IpCommand[]): P
   }
 }
 
-function loopbackHasIpv6(netns: Netns): boolean {
+function loopbackHasIpv6(netns: PodNetns): boolean {
   try {
     return netns.run(() => readFileSync('/proc/sys/net/ipv6/conf/lo/disable_ipv6', 'utf8')).trim() === '0';
   } catch {

@@ -4,14 +4,14 @@
  */
 import { readFileSync } from 'node:fs';
 import { ipFromBytes } from '../../common/base/address.ts';
-import type { Netns } from '../../common/linux/netns.ts';
 import { INBOUND_PORT, OUTBOUND_PORT } from '../rules/constants.ts';
+import type { PodNetns } from './run-inside.ts';
 
 // States of include/net/tcp_states.h that have nobody's data in flight.
 const OVER = new Set(['06', '07', '0A', '0C']);
 
 /** @param podIps addresses of the pod, canonical */
-export function countRelayed(netns: Netns, podIps: readonly string[]): number {
+export function countRelayed(netns: PodNetns, podIps: readonly string[]): number {
   const tables = netns.run(() => ['tcp', 'tcp6'].map((name) => readTable(`/proc/thread-self/net/${name}`)));
   return tables.reduce((sum, table) => sum + countInTable(table, podIps), 0);
 }

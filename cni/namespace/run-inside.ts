@@ -17,9 +17,12 @@ export class CommandError extends Error {
   }
 }
 
+/** What is needed of a Netns. */
+export type PodNetns = Pick<Netns, 'fd' | 'run' | 'identity' | 'close'>;
+
 export interface Inside {
   /** The process's own namespace where it is not given. */
-  readonly netns?: Netns;
+  readonly netns?: PodNetns;
   /** Whose rules these are, for errors: `pod shop/orders-1`. */
   readonly about: string;
 }
