@@ -62,11 +62,8 @@ export async function startTestIstiod(
   const secret = kube.get('/api/v1/secrets', 'istio-system/istio-ca-secret') as { data?: Record<string, string> } | undefined;
   const roots = Buffer.from(secret?.data?.['ca-cert.pem'] ?? '', 'base64').toString('utf8');
   const target = `localhost:${istiod.grpcPort}`;
-  const credentials = ChannelCredentials.createSsl(Buffer.from(roots), null, null, {
-    checkServerIdentity: () => undefined,
-  });
   const connect = (): Client => {
-    const client = new Client(target, credentials, { 'grpc.max_receive_message_length': -1, 'grpc.use_local_subchannel_pool': 1 });
+    const client = grpcClient(target, roots);
     closers.push(() => client.close());
     return client;
   };
@@ -205,7 +202,13 @@ export const ztunnelNode = (name: string, namespace = 'istio-system') => ({
   metadata: { NAME: name, NAMESPACE: namespace, NODE_NAME: 'node1', CLUSTER_ID: 'Kubernetes', ISTIO_VERSION: '1.30.0' },
 });
 
-function sign(client: Client, token: string, request: Partial<IstioCertificateRequest>): Promise<IstioCertificateResponse> {
+/** A connection of its own; the server's name is not checked, since tests reach it as localhost. */
+export function grpcClient(target: string, roots: string): Client {
+  const credentials = ChannelCredentials.createSsl(Buffer.from(roots), null, null, { checkServerIdentity: () => undefined });
+  return new Client(target, credentials, { 'grpc.max_receive_message_length': -1, 'grpc.use_local_subchannel_pool': 1 });
+}
+
+export function sign(client: Client, token: string, request: Partial<IstioCertificateRequest>): Promise<IstioCertificateResponse> {
   const { path, requestSerialize, responseDeserialize } = IstioCertificateServiceService.createCertificate;
   const metadata = new Metadata();
   if (token !== '') metadata.set('authorization', `Bearer ${token}`);
