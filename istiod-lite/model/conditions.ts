@@ -29,30 +29,32 @@ export interface StatusWrite {
 export const WAYPOINT_BOUND = 'istio.io/WaypointBound';
 export const WAYPOINT_MISSING = 'istio.io/WaypointMissing';
 export const ZTUNNEL_ACCEPTED = 'ZtunnelAccepted';
+export const WAYPOINT_ACCEPTED = 'WaypointAccepted';
 
-/** Field managers of Istio's writers, so that either control plane replaces what the other one wrote. */
-export const fieldManagers = {
-  Service: 'istio-ambient-service',
-  ServiceEntry: 'istio-ambient-service',
-  WorkloadEntry: 'istio-ambient-workloadentry',
-  AuthorizationPolicy: 'istio-ambient-ztunnel-policy',
-} as const satisfies Partial<Record<WatchedKindName, string>>;
+interface Reporter {
+  readonly kind: WatchedKindName;
+  readonly fieldManager: string;
+  /** The conditions that are its own; all others of the object are somebody else's. */
+  readonly types: readonly string[];
+}
 
-export type ReportedKind = keyof typeof fieldManagers;
+/** Who writes which conditions: under Istio's field managers, so that either control plane replaces what the other one wrote. */
+export const reporters = {
+  Service: { kind: 'Service', fieldManager: 'istio-ambient-service', types: [WAYPOINT_BOUND] },
+  ServiceEntry: { kind: 'ServiceEntry', fieldManager: 'istio-ambient-service', types: [WAYPOINT_BOUND, WAYPOINT_MISSING] },
+  WorkloadEntry: { kind: 'WorkloadEntry', fieldManager: 'istio-ambient-workloadentry', types: [WAYPOINT_BOUND] },
+  ZtunnelPolicy: { kind: 'AuthorizationPolicy', fieldManager: 'istio-ambient-ztunnel-policy', types: [ZTUNNEL_ACCEPTED] },
+  WaypointPolicy: { kind: 'AuthorizationPolicy', fieldManager: 'istio-ambient-waypoint-policy', types: [WAYPOINT_ACCEPTED] },
+} as const satisfies Record<string, Reporter>;
 
-/** Conditions that each kind gets from the translation; all others are somebody else's. */
-export const ownedConditions: Readonly<Record<ReportedKind, readonly string[]>> = {
-  Service: [WAYPOINT_BOUND],
-  ServiceEntry: [WAYPOINT_BOUND, WAYPOINT_MISSING],
-  WorkloadEntry: [WAYPOINT_BOUND],
-  AuthorizationPolicy: [ZTUNNEL_ACCEPTED],
-};
+export type ReporterName = keyof typeof reporters;
 
-/** Those of our conditions that an object shows now. */
-export function readConditions(kind: ReportedKind, object: unknown): Condition[] {
+/** Those of a reporter's conditions that an object shows now. */
+export function readConditions(reporter: ReporterName, object: unknown): Condition[] {
+  const types: readonly string[] = reporters[reporter].types;
   return records(at(object, 'status', 'conditions')).flatMap((condition) => {
     const type = text(condition.type);
-    if (!ownedConditions[kind].includes(type)) return [];
+    if (!types.includes(type)) return [];
     const generation = observedGeneration(condition.observedGeneration);
     const since = text(condition.lastTransitionTime);
     return [

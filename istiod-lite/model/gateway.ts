@@ -32,6 +32,7 @@ export interface Listener {
 
 export interface GatewayClass {
   readonly name: string;
+  readonly controller: string;
   readonly labels: Labels;
   readonly annotations: Labels;
 }
@@ -61,6 +62,7 @@ export function readGatewayClass(object: unknown): GatewayClass | undefined {
   return (
     meta && {
       name: meta.name,
+      controller: text(at(object, 'spec', 'controllerName')),
       labels: pick(meta.labels, [names.WAYPOINT_FOR]),
       annotations: pick(meta.annotations, [names.INBOUND_BINDING]),
     }

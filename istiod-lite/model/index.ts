@@ -5,7 +5,7 @@
  */
 import { errorMessage } from '../../common/base/errors.ts';
 import { type AuthorizationPolicy, readAuthorizationPolicy } from './authorization-policy.ts';
-import type { ReportedKind, StatusWrite } from './conditions.ts';
+import type { ReporterName, StatusWrite } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
 import { readEndpointSlice } from './endpoint-slice.ts';
 import { readGateway, readGatewayClass } from './gateway.ts';
@@ -15,6 +15,7 @@ import * as names from './names.ts';
 import { objectKey, pick, type Report, readMeta } from './objects.ts';
 import { convertPorts, readPeerAuthentication, STATIC_STRICT, staticStrict } from './peer-authentication.ts';
 import { readPod } from './pod.ts';
+import { readTargetedPolicy } from './policy-targets.ts';
 import { type Problem, ProblemList } from './problems.ts';
 import {
   authorizationResource,
@@ -97,6 +98,7 @@ export class MeshIndex {
       this.#guard(`hostname ${hostname}`, () => this.#remakeHostname(hostname, namespaces));
     }
     stale.hostnames.clear();
+    drain(stale.targetedPolicies, (key) => this.#guard(`targets of ${key}`, () => this.#remakeTargets(key)));
     drain(stale.peerAuthentications, (key) => this.#guard(`PeerAuthentication ${key}`, () => this.#remakePeerAuthentication(key)));
     drain(stale.workloads, (source) => this.#guard(source, () => this.#remakeWorkloads(source)), mostWorkloads);
     return {
@@ -166,23 +168,25 @@ export class MeshIndex {
     Gateway: (key, object, report) => this.#inputs.setGateway(key, readGateway(this.#config, object, report)),
     GatewayClass: (key, object) => this.#inputs.setGatewayClass(key, readGatewayClass(object)),
     AuthorizationPolicy: (key, object, report) => {
-      this.#observe('AuthorizationPolicy', key, object);
+      this.#observe('ZtunnelPolicy', key, object);
+      this.#observe('WaypointPolicy', key, object);
+      this.#inputs.setTargetedPolicy(key, readTargetedPolicy(object));
       this.#setPolicy(key, readAuthorizationPolicy(this.#config, object, report));
     },
     PeerAuthentication: (key, object, report) =>
       this.#inputs.setPeerAuthentication(key, readPeerAuthentication(this.#config.rootNamespace, object, report)),
   };
 
-  #observe(kind: ReportedKind, key: string, object: unknown): void {
-    if (object === undefined) this.#statuses.forget(kind, key);
-    else this.#statuses.observe(kind, key, object);
+  #observe(reporter: ReporterName, key: string, object: unknown): void {
+    if (object === undefined) this.#statuses.forget(reporter, key);
+    else this.#statuses.observe(reporter, key, object);
   }
 
   #setPolicy(key: string, policy: AuthorizationPolicy | undefined): void {
     this.#inputs.setPolicy(key, policy);
     if (policy?.authorization) this.#authorizations.set(authorizationResource(policy.authorization));
     else this.#authorizations.delete(key);
-    this.#statuses.want('AuthorizationPolicy', key, policy?.condition ? [policy.condition] : []);
+    this.#statuses.want('ZtunnelPolicy', key, policy?.condition ? [policy.condition] : []);
   }
 
   #entryServices(entry: ServiceEntry): MeshService[] {
@@ -202,6 +206,7 @@ export class MeshIndex {
   #remakeServiceSource(source: string): void {
     const conditions = this.#translation.serviceConditions(source);
     const found = this.#inputs.services.get(source);
+    this.#inputs.staleTargets(source);
     if (!found) return;
     this.#statuses.want(source.startsWith('Service/') ? 'Service' : 'ServiceEntry', found.key, conditions);
     for (const service of found.services) this.#inputs.stale.hostname(service);
@@ -215,6 +220,11 @@ export class MeshIndex {
       if (message) this.#addresses.set(serviceResource(message));
       else this.#addresses.delete(`${namespace}/${hostname}`);
     }
+  }
+
+  #remakeTargets(key: string): void {
+    const policy = this.#inputs.targetedPolicies.get(key);
+    this.#statuses.want('WaypointPolicy', key, policy ? [this.#translation.targetsCondition(policy)] : []);
   }
 
   #remakeWorkloads(source: string): void {

@@ -15,6 +15,7 @@ import * as names from './names.ts';
 import type { Labels } from './objects.ts';
 import { effectiveMode, type MtlsMode, oldest, type PeerAuthentication } from './peer-authentication.ts';
 import type { Pod } from './pod.ts';
+import { type TargetedPolicy, targetSource } from './policy-targets.ts';
 import { LabelIndex, SelectorIndex } from './selectors.ts';
 import type { ServiceEntry } from './service-entry.ts';
 import type { BindingWords } from './waypoint-binding.ts';
@@ -41,6 +42,8 @@ export class Stale {
   /** Hostnames, each with the namespaces in which somebody claimed it or no longer does. */
   readonly hostnames = new Map<string, Set<string>>();
   readonly peerAuthentications = new Set<string>();
+  /** Policies whose targets may be bound otherwise now. */
+  readonly targetedPolicies = new Set<string>();
 
   hostname({ hostname, namespace }: MeshService): void {
     const namespaces = this.hostnames.get(hostname);
@@ -61,6 +64,7 @@ export class Inputs {
   readonly gateways = new Map<string, Gateway>();
   readonly gatewayClasses = new Map<string, GatewayClass>();
   readonly peerAuthentications = new Map<string, PeerAuthentication>();
+  readonly targetedPolicies = new Map<string, TargetedPolicy>();
   readonly #rootNamespace: string;
   readonly #namespaces = new Map<string, Namespace>();
   readonly #nodes = new Map<string, Locality>();
@@ -78,6 +82,7 @@ export class Inputs {
   readonly #slicesOfPod = new Groups<string>();
   readonly #claims = new Groups<MeshService>();
   readonly #sourcesOfNetwork = new Groups<string>();
+  readonly #policiesOfTarget = new Groups<string>();
   readonly #gatewayUse = { service: new GatewayUse(), workload: new GatewayUse() };
 
   constructor(rootNamespace: string) {
@@ -206,6 +211,7 @@ export class Inputs {
     if (next) this.#servicesOfNamespace.add(next.namespace, source);
     put(this.services, source, next);
     this.stale.services.add(source);
+    this.staleTargets(source);
     if (before && next && isDeepStrictEqual(before.services, next.services)) return;
     for (const service of before?.services ?? []) this.#withdraw(service);
     for (const service of next?.services ?? []) this.#claim(service);
@@ -225,6 +231,7 @@ export class Inputs {
     if (isDeepStrictEqual(before, next)) return;
     put(this.gateways, key, next);
     this.#staleUsers(key);
+    this.staleTargets(`Gateway/${key}`);
     for (const gateway of [before, next]) {
       const network = gateway && networkGateway(gateway)?.network;
       if (network) for (const source of this.#sourcesOfNetwork.of(network)) this.stale.workloads.add(source);
@@ -234,6 +241,7 @@ export class Inputs {
   setGatewayClass(name: string, next: GatewayClass | undefined): void {
     if (isDeepStrictEqual(this.gatewayClasses.get(name), next)) return;
     put(this.gatewayClasses, name, next);
+    this.staleTargets(`GatewayClass/${name}`);
     for (const gateway of this.gateways.values()) if (gateway.className === name) this.#staleUsers(gateway.key);
   }
 
@@ -247,6 +255,20 @@ export class Inputs {
     if (before) this.#selectingPolicies.remove(before.namespace, before);
     if (selecting) this.#selectingPolicies.add(selecting.namespace, selecting);
     put(this.#policies, key, selecting);
+  }
+
+  setTargetedPolicy(key: string, next: TargetedPolicy | undefined): void {
+    const before = this.targetedPolicies.get(key);
+    if (isDeepStrictEqual(before, next)) return;
+    for (const target of before?.targets ?? []) this.#policiesOfTarget.remove(targetSource(target), key);
+    for (const target of next?.targets ?? []) this.#policiesOfTarget.add(targetSource(target), key);
+    put(this.targetedPolicies, key, next);
+    this.stale.targetedPolicies.add(key);
+  }
+
+  /** @param source what policies may name as a target: a Service, a ServiceEntry, a Gateway or a GatewayClass */
+  staleTargets(source: string): void {
+    for (const key of this.#policiesOfTarget.of(source)) this.stale.targetedPolicies.add(key);
   }
 
   setPeerAuthentication(key: string, next: PeerAuthentication | undefined): void {

@@ -2,9 +2,9 @@
 import {
   type Condition,
   conditionsToWrite,
-  fieldManagers,
-  type ReportedKind,
+  type ReporterName,
   readConditions,
+  reporters,
   type StatusWrite,
   sameCondition,
 } from './conditions.ts';
@@ -22,22 +22,22 @@ export class StatusTable {
   readonly #pending = new Set<string>();
 
   /** Takes the conditions that the object shows now; a write that has arrived, or that somebody undid, is forgotten. */
-  observe(kind: ReportedKind, key: string, object: unknown): void {
-    const id = `${kind}/${key}`;
-    const shown = readConditions(kind, object);
+  observe(reporter: ReporterName, key: string, object: unknown): void {
+    const id = `${reporter}/${key}`;
+    const shown = readConditions(reporter, object);
     const entry = this.#entries.get(id);
     if (entry && sameList(entry.shown, shown)) return;
     this.#entries.set(id, { shown, wanted: entry?.wanted ?? [], written: undefined });
     this.#pending.add(id);
   }
 
-  forget(kind: ReportedKind, key: string): void {
-    this.#entries.delete(`${kind}/${key}`);
-    this.#pending.delete(`${kind}/${key}`);
+  forget(reporter: ReporterName, key: string): void {
+    this.#entries.delete(`${reporter}/${key}`);
+    this.#pending.delete(`${reporter}/${key}`);
   }
 
-  want(kind: ReportedKind, key: string, conditions: readonly Condition[]): void {
-    const id = `${kind}/${key}`;
+  want(reporter: ReporterName, key: string, conditions: readonly Condition[]): void {
+    const id = `${reporter}/${key}`;
     const entry = this.#entries.get(id);
     if (!entry) return;
     entry.wanted = conditions;
@@ -60,14 +60,15 @@ export class StatusTable {
 }
 
 function statusWrite(id: string, conditions: readonly Condition[]): StatusWrite {
-  const [kind, namespace = '', name = ''] = id.split('/') as [ReportedKind, string?, string?];
+  const [reporter, namespace = '', name = ''] = id.split('/') as [ReporterName, string?, string?];
+  const { kind, fieldManager } = reporters[reporter];
   return {
     kind,
     apiVersion: watchedKinds[kind].apiVersion,
     path: statusPath(kind, namespace, name),
     namespace,
     name,
-    fieldManager: fieldManagers[kind],
+    fieldManager,
     conditions,
   };
 }

@@ -10,6 +10,7 @@ import * as names from './names.ts';
 import type { Labels } from './objects.ts';
 import { peerAuthenticationReference } from './peer-authentication.ts';
 import { podWorkload } from './pod.ts';
+import { type PolicyTarget, type TargetedPolicy, type TargetStatus, targetStatus, targetsCondition } from './policy-targets.ts';
 import { serviceMessage } from './service.ts';
 import { type EntryEndpoint, entryEndpoints, entryWorkload } from './service-entry.ts';
 import { bindWaypoint, type GatewayView, publishedWaypoint, type WaypointBinding, waypointCondition } from './waypoint-binding.ts';
@@ -51,6 +52,23 @@ export class Translation {
     const binding = this.#bindService(source, found);
     const conditions = [waypointCondition(binding, this.#ingress(found)), wildcardCondition(source, found.services, binding)];
     return conditions.filter((condition) => condition !== undefined);
+  }
+
+  /** What the status of a policy with targets says. */
+  targetsCondition(policy: TargetedPolicy): Condition {
+    return targetsCondition(policy, (target) => this.targetStatus(policy, target));
+  }
+
+  targetStatus(policy: TargetedPolicy, target: PolicyTarget): TargetStatus {
+    return targetStatus(this.#config, policy, target, {
+      waypointOf: (source) => {
+        const found = this.#inputs.services.get(source);
+        const binding = found && this.#bindService(source, found);
+        return binding && (binding.at === 'bound' ? binding.waypoint : 'none');
+      },
+      isWaypoint: (key) => this.#inputs.gateways.get(key)?.address !== undefined,
+      gatewayClass: (name) => this.#inputs.gatewayClasses.get(name),
+    });
   }
 
   /** @param canonical whether the service owns its hostname over all namespaces */

@@ -5,12 +5,15 @@
 
 import { readAuthorizationPolicy } from '../../../istiod-lite/model/authorization-policy.ts';
 import type { Condition } from '../../../istiod-lite/model/conditions.ts';
+import type { MeshModelConfig } from '../../../istiod-lite/model/config.ts';
 import { readEndpointSlice } from '../../../istiod-lite/model/endpoint-slice.ts';
 import { allowedNamespaces, readGateway, readGatewayClass } from '../../../istiod-lite/model/gateway.ts';
 import { hostnameOwners } from '../../../istiod-lite/model/hostnames.ts';
 import { bindingWords } from '../../../istiod-lite/model/index.ts';
+import type { Inputs } from '../../../istiod-lite/model/inputs.ts';
 import type { Labels } from '../../../istiod-lite/model/objects.ts';
 import { readPod } from '../../../istiod-lite/model/pod.ts';
+import { readTargetedPolicy } from '../../../istiod-lite/model/policy-targets.ts';
 import { readService } from '../../../istiod-lite/model/service.ts';
 import { entryServices, readServiceEntry } from '../../../istiod-lite/model/service-entry.ts';
 import { canaryWeight, useCanary } from '../../../istiod-lite/model/waypoint-binding.ts';
@@ -18,6 +21,7 @@ import { readWorkloadEntry } from '../../../istiod-lite/model/workload-entry.ts'
 import { CONFIG, type Fixture, fixture, meshService } from '../../support/ambient-fixture.ts';
 import { L7_DENY_RULE } from '../../support/conformance-rules.ts';
 import { type Json, kubernetesObject } from '../../support/go-objects.ts';
+import { gateway } from '../../support/kube-objects.ts';
 import { expected, plainService, plainWorkload } from '../../support/workloadapi.ts';
 import { attempt, type CaseResult, type Cases, compare, type Suite, uniqueNames } from '../suite.ts';
 
@@ -96,9 +100,9 @@ const tables: Readonly<Record<string, (name: string, row: Row) => CaseResult>> =
     return compare(name, { weight: weight ?? 0, valid: weight !== undefined }, { weight: row.wantWeight, valid: row.wantValid }, 'weight');
   },
   'ambient-waypoint-allowed-routes': (name, row) => {
-    const gateway = readGateway(CONFIG, named(row.gateway), quiet);
-    if (!gateway) throw new Error('the Gateway was not read');
-    const allowed = allowedNamespaces(gateway, readGatewayClass(kubernetesObject(row.gatewayClass)));
+    const found = readGateway(CONFIG, named(row.gateway), quiet);
+    if (!found) throw new Error('the Gateway was not read');
+    const allowed = allowedNamespaces(found, readGatewayClass(kubernetesObject(row.gatewayClass)));
     const want = row.expected as { FromNamespaces: string; Selector?: unknown };
     // Istio keeps a selector for All as well; what it picks is everything.
     const selector = want.FromNamespaces === 'Selector' ? kubernetesObject(want.Selector) : undefined;
@@ -110,10 +114,38 @@ const tables: Readonly<Record<string, (name: string, row: Row) => CaseResult>> =
   },
 };
 
+/** Rows of this table see what the rows before them made. */
+function policyTargets(rows: readonly Row[], unique: (name: string) => string): CaseResult[] {
+  const { config, inputs, translation } = fixture([]);
+  inputs.setNamespace('ns1', { labels: { 'istio.io/use-waypoint': 'waypoint' }, annotations: {} });
+  inputs.setGateway('ns1/waypoint', readGateway(config, gateway({ name: 'waypoint', namespace: 'ns1' }), quiet));
+  return rows.map((row) => {
+    const name = unique(`ambient-waypoint-policy-status/${row.testName}`);
+    return attempt(name, () => {
+      for (const item of list(row.gatewayClasses)) {
+        const read = readGatewayClass(kubernetesObject(item));
+        inputs.setGatewayClass(read?.name ?? '', read);
+      }
+      for (const item of list(row.services)) placeService(inputs, config, kubernetesObject(item));
+      for (const item of list(row.serviceEntries)) placeServiceEntry(inputs, config, kubernetesObject(item));
+      const policy = readTargetedPolicy(kubernetesObject(row.policy));
+      if (!policy) throw new Error('the policy was not read');
+      const statuses = policy.targets.map((target) => translation.targetStatus(policy, target));
+      const want = list(row.expect).map((item) => item as { Bound: boolean; Status: { Reason: string } });
+      const ours = statuses.map(({ bound, reason }) => ({ bound, reason }));
+      return compare(
+        name,
+        ours,
+        want.map(({ Bound, Status }) => ({ bound: Bound, reason: Status.Reason })),
+        'targets',
+      );
+    });
+  });
+}
+
 /** Of things that later parts of the project bring. */
 const unbuilt: Readonly<Record<string, string>> = {
   'ambient-match-service-scope': 'services are not shared between clusters yet (serviceScopeConfigs)',
-  'ambient-waypoint-policy-status': 'policies with targetRefs are not bound to waypoints yet',
   'ambient-service-owning-waypoints': 'the function under test is internal to Istio: it lists the waypoints that a Service message names',
 };
 
@@ -124,7 +156,12 @@ export const suite: Suite = {
       const stem = file.slice(0, -5);
       const unique = uniqueNames();
       const run = tables[stem];
-      for (const row of (JSON.parse(cases.read(`${FOLDER}/${file}`)) as { cases: Row[] }).cases) {
+      const { cases: rows }: { cases: Row[] } = JSON.parse(cases.read(`${FOLDER}/${file}`));
+      if (stem === 'ambient-waypoint-policy-status') {
+        yield* policyTargets(rows, unique);
+        continue;
+      }
+      for (const row of rows) {
         const name = unique(`${stem}/${row.name ?? row.testName ?? 'row'}`);
         if (run) yield attempt(name, () => run(name, row));
         else yield { case: name, verdict: 'skip', reason: unbuilt[stem] ?? 'no such table is known' };
@@ -160,29 +197,31 @@ function withWorkloadEntry(row: Row): Placed {
 
 function withService(row: Row): Placed {
   const around = fixture(row.inputs ?? []);
-  const object = kubernetesObject(row.svc);
-  const service = readService(around.config, object, quiet);
-  if (!service) return { fixture: around, source: '' };
-  const { key, namespace } = service;
-  around.inputs.setServices('Service', key, { key, namespace, words: bindingWords(object), services: [service] });
-  return { fixture: around, source: `Service/${key}` };
+  return { fixture: around, source: placeService(around.inputs, around.config, kubernetesObject(row.svc)) };
 }
 
 function withServiceEntry(row: Row): Placed {
   const around = fixture(row.inputs ?? []);
-  const object = kubernetesObject(row.se);
-  const entry = readServiceEntry(around.config, object, quiet);
+  return { fixture: around, source: placeServiceEntry(around.inputs, around.config, kubernetesObject(row.se)) };
+}
+
+/** @returns its source; empty for an object that is no service */
+function placeService(inputs: Inputs, config: MeshModelConfig, object: unknown): string {
+  const service = readService(config, object, quiet);
+  if (!service) return '';
+  const { key, namespace } = service;
+  inputs.setServices('Service', key, { key, namespace, words: bindingWords(object), services: [service] });
+  return `Service/${key}`;
+}
+
+function placeServiceEntry(inputs: Inputs, config: MeshModelConfig, object: unknown): string {
+  const entry = readServiceEntry(config, object, quiet);
   if (!entry) throw new Error('the ServiceEntry was not read');
-  const visibility = around.config.serviceEntryVisibility?.(around.inputs.namespace(entry.namespace).labels) ?? 'PUBLIC';
+  const visibility = config.serviceEntryVisibility?.(inputs.namespace(entry.namespace).labels) ?? 'PUBLIC';
   const { key, namespace } = entry;
-  around.inputs.setServiceEntry(key, entry);
-  around.inputs.setServices('ServiceEntry', key, {
-    key,
-    namespace,
-    words: bindingWords(object),
-    services: entryServices(entry, visibility),
-  });
-  return { fixture: around, source: `ServiceEntry/${key}` };
+  inputs.setServiceEntry(key, entry);
+  inputs.setServices('ServiceEntry', key, { key, namespace, words: bindingWords(object), services: entryServices(entry, visibility) });
+  return `ServiceEntry/${key}`;
 }
 
 function compareWorkloads(name: string, { translation }: Fixture, source: string, want: unknown): CaseResult {

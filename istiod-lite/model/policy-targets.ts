@@ -1,0 +1,118 @@
+/**
+ * Policies that name their targets (control-plane facts §4.3): they are for waypoints, and until one stands behind a target nobody enforces
+ * them, which their status must say.
+ */
+import { type Condition, WAYPOINT_ACCEPTED } from './conditions.ts';
+import type { MeshModelConfig } from './config.ts';
+import type { GatewayClass } from './gateway.ts';
+import { at, isRecord, objectKey, readMeta, records, text } from './objects.ts';
+
+export interface TargetedPolicy {
+  readonly key: string;
+  readonly namespace: string;
+  readonly generation: number;
+  readonly targets: readonly PolicyTarget[];
+}
+
+export interface PolicyTarget {
+  readonly kind: string;
+  readonly group: string;
+  /** Where it is looked for; what a reference says of another namespace is never found. */
+  readonly namespace: string;
+  readonly name: string;
+}
+
+/** What became of one target. */
+export interface TargetStatus {
+  readonly bound: boolean;
+  readonly reason: 'Accepted' | 'Invalid' | 'TargetNotFound' | 'AncestorNotBound';
+  readonly message: string;
+}
+
+/** What a policy's targets are looked up in. Services and ServiceEntries are asked for by their source, `Kind/namespace/name`. */
+export interface TargetView {
+  /** The waypoint that serves it; `none` where no waypoint does, undefined where there is no such object. */
+  waypointOf(source: string): string | undefined;
+  /** Whether a Gateway is there and ready to be a waypoint. */
+  isWaypoint(key: string): boolean;
+  gatewayClass(name: string): GatewayClass | undefined;
+}
+
+export const WAYPOINT_CONTROLLER = 'istio.io/mesh-controller';
+
+/** @returns undefined for a policy without targets */
+export function readTargetedPolicy(object: unknown): TargetedPolicy | undefined {
+  const meta = readMeta(object);
+  if (!meta) return undefined;
+  const single = at(object, 'spec', 'targetRef');
+  const references = [...(isRecord(single) ? [single] : []), ...records(at(object, 'spec', 'targetRefs'))];
+  if (references.length === 0) return undefined;
+  const targets = references.map((reference) => ({
+    kind: text(reference.kind),
+    group: text(reference.group) === 'core' ? '' : text(reference.group),
+    namespace: text(reference.namespace) || meta.namespace,
+    name: text(reference.name),
+  }));
+  return { key: objectKey(meta), namespace: meta.namespace, generation: meta.generation, targets };
+}
+
+/** Whose change a target's status depends on: `Kind/namespace/name`, or `GatewayClass/name`. */
+export const targetSource = ({ kind, namespace, name }: PolicyTarget): string =>
+  kind === 'GatewayClass' ? `${kind}/${name}` : `${kind}/${namespace}/${name}`;
+
+export function targetStatus(config: MeshModelConfig, policy: TargetedPolicy, target: PolicyTarget, view: TargetView): TargetStatus {
+  const { kind, group, namespace, name } = target;
+  const place = `${namespace}/${name}`;
+  if (kind === 'GatewayClass' && group === GATEWAY_API) return classStatus(config, policy, name, view);
+  if (!TARGET_KINDS.has(`${kind}.${group}`)) return no('Invalid', `a policy cannot target ${kind}${group === '' ? '' : `.${group}`}`);
+  if (namespace !== policy.namespace) return no('TargetNotFound', `${kind} ${place} is in another namespace`);
+  if (kind === 'Gateway') {
+    return view.isWaypoint(place) ? yes(`bound to ${place}`) : no('TargetNotFound', `Gateway ${place} does not exist or is not ready`);
+  }
+  const waypoint = view.waypointOf(`${kind}/${place}`);
+  if (waypoint === undefined) return no('TargetNotFound', `there is no ${kind} ${place}`);
+  if (waypoint === 'none') return no('AncestorNotBound', `no waypoint serves ${kind} ${place}`);
+  return yes(`bound to ${waypoint}`);
+}
+
+/** One condition for all targets: False where none is bound, and with the names of those that are not. */
+export function targetsCondition(policy: TargetedPolicy, statusOf: (target: PolicyTarget) => TargetStatus): Condition {
+  const statuses = policy.targets.map((target) => ({ target, ...statusOf(target) }));
+  const failed = statuses.filter(({ bound }) => !bound);
+  const condition = (status: 'True' | 'False', reason: string, message: string): Condition => ({
+    type: WAYPOINT_ACCEPTED,
+    status,
+    reason,
+    message,
+    observedGeneration: policy.generation,
+  });
+  if (failed.length === 0) return condition('True', 'Accepted', sentences(statuses));
+  const first = failed[0];
+  if (failed.length < statuses.length) {
+    const names = failed.map(({ target }) => `${target.kind}.${target.group || 'core'}:${target.namespace}/${target.name}`).join(', ');
+    return condition('True', 'PartiallyInvalid', `not enforced for ${names}: ${sentences(failed)}`);
+  }
+  return condition('False', first?.reason ?? 'Invalid', sentences(failed));
+}
+
+const GATEWAY_API = 'gateway.networking.k8s.io';
+
+const TARGET_KINDS = new Set(['Service.', 'ServiceEntry.networking.istio.io', `Gateway.${GATEWAY_API}`]);
+
+const yes = (message: string): TargetStatus => ({ bound: true, reason: 'Accepted', message });
+
+const no = (reason: TargetStatus['reason'], message: string): TargetStatus => ({ bound: false, reason, message });
+
+const sentences = (statuses: readonly { readonly message: string }[]): string =>
+  [...new Set(statuses.map(({ message }) => message))].join('; ');
+
+/** A class stands for all waypoints of the mesh, so only the root namespace may name it. */
+function classStatus({ rootNamespace }: MeshModelConfig, policy: TargetedPolicy, name: string, view: TargetView): TargetStatus {
+  if (policy.namespace !== rootNamespace)
+    return no('Invalid', `only policies of the root namespace ${rootNamespace} may target a GatewayClass`);
+  const found = view.gatewayClass(name);
+  if (!found) return no('TargetNotFound', `there is no GatewayClass ${name}`);
+  if (found.controller !== WAYPOINT_CONTROLLER)
+    return no('Invalid', `GatewayClass ${name} is not of waypoints: its controller is ${found.controller || 'none'}`);
+  return yes(`bound to all waypoints of class ${name}`);
+}
