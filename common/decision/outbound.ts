@@ -98,13 +98,12 @@ export function routeOutbound(view: MeshView, request: OutboundRequest): Outboun
   }
   // A workload's own address wins over a service's, as far as the service's waypoint is concerned; the endpoint is then chosen the other
   // way round. That is what ztunnel does, and an address that is both is a mistake in either reading.
-  const addressed = view.workloadByAddress(network, destination.ip)
-    ? undefined
-    : chooseServiceByAddress(view, network, destination.ip, source.namespace);
+  const owner = view.workloadByAddress(network, destination.ip);
+  const addressed = owner ? undefined : chooseServiceByAddress(view, network, destination.ip, source.namespace);
   const waypoint = addressed && serviceWaypoint(addressed, request.random);
   if (addressed && waypoint) return throughWaypoint(view, request, waypoint, { service: addressed });
 
-  const upstream = findUpstream(view, request);
+  const upstream = addressed && network === source.network ? upstreamOf(view, request, addressed) : findUpstream(view, request);
   if (upstream === 'none') {
     if (!addressed || addressed.loadBalancing.mode === 'PASSTHROUGH') return { via: 'passthrough', to: destination };
     return { refuse: 'NO_HEALTHY_UPSTREAM', message: noHealthyUpstream(destination), service: addressed };
@@ -128,15 +127,18 @@ export function serviceWaypoint(service: Service, random: () => number): Gateway
 }
 
 /** A virtual address first, then a workload's own one. */
-function findUpstream(view: MeshView, { source, destination, random }: OutboundRequest): Upstream | Refusal | 'none' {
+function findUpstream(view: MeshView, request: OutboundRequest): Upstream | Refusal | 'none' {
+  const { source, destination } = request;
   const service = chooseServiceByAddress(view, source.network, destination.ip, source.namespace);
-  if (service) {
-    if (service.loadBalancing.mode === 'PASSTHROUGH') return 'none';
-    const upstream = loadBalance(view, service, { source, port: destination.port, purpose: 'standard', random });
-    return upstream ?? { refuse: 'NO_HEALTHY_UPSTREAM', message: noHealthyUpstream(destination), service };
-  }
+  if (service) return upstreamOf(view, request, service);
   const workload = view.workloadByAddress(source.network, destination.ip);
   return workload ? { workload, port: destination.port, service: undefined } : 'none';
+}
+
+function upstreamOf(view: MeshView, { source, destination, random }: OutboundRequest, service: Service): Upstream | Refusal | 'none' {
+  if (service.loadBalancing.mode === 'PASSTHROUGH') return 'none';
+  const upstream = loadBalance(view, service, { source, port: destination.port, purpose: 'standard', random });
+  return upstream ?? { refuse: 'NO_HEALTHY_UPSTREAM', message: noHealthyUpstream(destination), service };
 }
 
 /** The waypoint in front of a workload that is addressed by its own address, unless the caller is that waypoint. */

@@ -66,6 +66,17 @@ export class ArenaView {
     return this.u8.slice(from, from + length);
   }
 
+  /** Whether bytes of a block are this text; without making a text of them as long as it is ASCII. */
+  holdsText(ref: BlockRef, start: number, length: number, text: string): boolean {
+    const from = ref * UNIT + HEADER_BYTES + start;
+    for (let i = 0; i < text.length; i++) {
+      const code = text.charCodeAt(i);
+      if (code >= 0x80) return this.text(ref, start, length) === text;
+      if (this.u8[from + i] !== code) return false;
+    }
+    return text.length === length;
+  }
+
   text(ref: BlockRef, start: number, length: number): string {
     return Buffer.from(this.bytes(ref, start, length)).toString('utf8');
   }

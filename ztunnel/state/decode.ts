@@ -2,6 +2,7 @@
  * From the bytes of an xDS resource to the objects that decisions are made from. Each resource stands on its own: what is wrong with it is
  * one `ResourceRejected`, which becomes one "name: reason" of a NACK (istio-data-plane.md §3).
  */
+import { BinaryReader } from '@bufbuild/protobuf/wire';
 import { type Cidr, ipFromBytes, maskBytes } from '../../common/base/address.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import * as authorization from '../../common/codec/gen/authorization.ts';
@@ -18,6 +19,37 @@ import type {
   StringMatch,
   Workload,
 } from '../../common/decision/mesh-view.ts';
+
+/**
+ * Reads texts as pieces of one text instead of decoding each, as long as they are ASCII, which names are: a workload has twenty, and
+ * decoding dominates what a connection to a workload that was not seen before costs.
+ */
+class ResourceReader extends BinaryReader {
+  readonly #bytes: Uint8Array;
+  readonly #text: string;
+
+  constructor(bytes: Uint8Array) {
+    super(bytes);
+    this.#bytes = bytes;
+    this.#text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
+  }
+
+  override string(): string {
+    const start = this.pos;
+    const length = this.uint32();
+    const from = this.pos;
+    const end = from + length;
+    for (let i = from; i < end; i++) {
+      const byte = this.#bytes[i];
+      if (byte !== undefined && byte < 0x80) continue;
+      // Something else, or the end of the bytes: the general way knows both.
+      this.pos = start;
+      return super.string();
+    }
+    this.pos = end;
+    return this.#text.slice(from, end);
+  }
+}
 
 /** Why a resource is not taken; the message is the reason that the control plane is told. */
 export class ResourceRejected extends Error {
@@ -57,7 +89,7 @@ export function decodePolicy(bytes: Uint8Array): Policy {
 
 function parse<T>(type: wire.MessageFns<T>, bytes: Uint8Array): T {
   try {
-    return type.decode(bytes);
+    return type.decode(new ResourceReader(bytes));
   } catch (error) {
     throw new ResourceRejected(`no such message: ${errorMessage(error)}`);
   }

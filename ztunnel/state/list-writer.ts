@@ -2,9 +2,9 @@
  * Lists of references under a key (the endpoints of a service, the policies of a namespace), changed once per push however many of their
  * members the push touches: a rollout of a thousand pods writes the service's list once, not a thousand times.
  */
-import { type Arena, type BlockRef, kinds } from './arena.ts';
+import type { Arena, BlockRef } from './arena.ts';
 import type { IndexWriter } from './index-table.ts';
-import { listItems, listKey, writeList } from './records.ts';
+import { isListOf, listItems, writeList } from './records.ts';
 
 interface Change {
   /** Items by their reference. */
@@ -64,7 +64,7 @@ export class ListWriter {
     const { arena, index } = this.#options;
     let found = 0;
     index.scan(hash, (ref) => {
-      if (arena.kind(ref) === kinds.list && listKey(arena, ref) === key) found = ref;
+      if (isListOf(arena, ref, key)) found = ref;
       return found !== 0;
     });
     return found;

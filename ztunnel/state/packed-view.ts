@@ -19,7 +19,7 @@ import { decodeAddress, decodePolicy } from './decode.ts';
 import { PackedEndpointTable } from './endpoint-items.ts';
 import { hashRange, hashText, type KeyKind, keyKinds } from './hash.ts';
 import { scanIndex } from './index-table.ts';
-import { listKey, listRefs, type Root, resourceBytes } from './records.ts';
+import { isListOf, listRefs, type Root, resourceBytes } from './records.ts';
 
 export interface PackedViewOptions {
   readonly arena: ArenaView;
@@ -167,7 +167,7 @@ export class PackedView implements MeshView {
   #findList(kind: KeyKind, key: string): BlockRef {
     let found = 0;
     this.#scan(kind, key, '', (ref) => {
-      if (this.arena.kind(ref) === kinds.list && listKey(this.arena, ref) === key) found = ref;
+      if (isListOf(this.arena, ref, key)) found = ref;
       return found !== 0;
     });
     return found;
@@ -181,7 +181,8 @@ export class PackedView implements MeshView {
       if (workload && holds(workload)) found.push({ serial: this.arena.serial(ref), workload });
       return false;
     });
-    return found.sort((a, b) => a.serial - b.serial).map(({ workload }) => workload);
+    if (found.length > 1) found.sort((a, b) => a.serial - b.serial);
+    return found.map(({ workload }) => workload);
   }
 
   #findServices(hash: number, holds: (service: Service) => boolean): Service[] {
@@ -191,7 +192,8 @@ export class PackedView implements MeshView {
       if (service && holds(service)) found.push({ serial: this.arena.serial(ref), service });
       return false;
     });
-    return found.sort((a, b) => a.serial - b.serial).map(({ service }) => service);
+    if (found.length > 1) found.sort((a, b) => a.serial - b.serial);
+    return found.map(({ service }) => service);
   }
 
   #servicesByRange(network: string, bytes: Uint8Array, prefixes: Uint32Array, exact: readonly Service[]): Service[] {

@@ -83,8 +83,9 @@ export const listLargest = (arena: ArenaView, list: BlockRef): number => arena.w
 export const listWord = (arena: ArenaView, list: BlockRef, item: number, word: number): number =>
   arena.word(list, LIST_WORDS + item * arena.word(list, 1) + word);
 
-export function listKey(arena: ArenaView, list: BlockRef): string {
-  return arena.text(list, (LIST_WORDS + listLength(arena, list) * arena.word(list, 1)) * 4, arena.word(list, 2));
+export function isListOf(arena: ArenaView, list: BlockRef, key: string): boolean {
+  if (arena.kind(list) !== kinds.list) return false;
+  return arena.holdsText(list, (LIST_WORDS + listLength(arena, list) * arena.word(list, 1)) * 4, arena.word(list, 2), key);
 }
 
 /** References of all items. */
