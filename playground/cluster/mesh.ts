@@ -51,11 +51,11 @@ function notReady(cluster: Cluster): string[] {
   const number = (value: unknown): number => (typeof value === 'number' ? value : 0);
   const missing: string[] = [];
   for (const { metadata, spec, status } of cluster.deployments.list(MESH_NAMESPACE)) {
-    if (number(status?.['availableReplicas']) < (spec.replicas ?? 1)) missing.push(`Deployment ${metadata.name}`);
+    if (number(status?.availableReplicas) < (spec.replicas ?? 1)) missing.push(`Deployment ${metadata.name}`);
   }
   for (const { metadata, status } of cluster.daemonSets.list(MESH_NAMESPACE)) {
-    const wanted = number(status?.['desiredNumberScheduled']);
-    if (wanted === 0 || number(status?.['numberAvailable']) < wanted) missing.push(`DaemonSet ${metadata.name}`);
+    const wanted = number(status?.desiredNumberScheduled);
+    if (wanted === 0 || number(status?.numberAvailable) < wanted) missing.push(`DaemonSet ${metadata.name}`);
   }
   if (missing.length === 0) return [];
   for (const pod of cluster.pods.list(MESH_NAMESPACE)) {

@@ -57,7 +57,7 @@ async function reconcile(key: string, { cluster, clock }: ControllerOptions, que
     );
     const status: NonNullable<Job['status']> = {
       ...draft.status,
-      startTime: draft.status?.['startTime'] ?? now,
+      startTime: draft.status?.startTime ?? now,
       active: complete || hopeless ? 0 : counts.active.length,
       ready: complete || hopeless ? 0 : counts.active.filter((pod) => conditionOf(pod, 'Ready')?.status === 'True').length,
       succeeded: counts.succeeded,
@@ -65,7 +65,7 @@ async function reconcile(key: string, { cluster, clock }: ControllerOptions, que
     };
     if (complete) {
       status.conditions = setCondition(draft.status?.conditions, { type: 'Complete', status: 'True' }, now);
-      status['completionTime'] = now;
+      status.completionTime = now;
     } else if (hopeless) {
       const message = 'Job has reached the specified backoff limit';
       status.conditions = setCondition(

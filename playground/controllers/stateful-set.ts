@@ -87,7 +87,7 @@ async function reconcile(key: string, { cluster }: ControllerOptions): Promise<v
       currentReplicas: complete ? pods.length : pods.length - updated,
       updatedReplicas: updated,
       updateRevision: revision,
-      currentRevision: complete ? revision : (draft.status?.['currentRevision'] ?? revision),
+      currentRevision: complete ? revision : (draft.status?.currentRevision ?? revision),
       observedGeneration: draft.metadata.generation ?? 0,
     };
     if (sameContent(status, draft.status)) return false;

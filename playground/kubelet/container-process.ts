@@ -7,7 +7,8 @@ import { lstatSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } f
 import { basename, dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
 import { CHECKOUT, COMPILE_CACHE, type Image } from '../images.ts';
-import { type ClusterNode, type StateFolders } from '../node/node.ts';
+import { TOOL_PATH, tool } from '../node/command.ts';
+import type { ClusterNode, StateFolders } from '../node/node.ts';
 import { resolveInRoot } from '../node/resolve-path.ts';
 import type { SecurityContext } from '../objects.ts';
 import type { LogBuffer } from './log-buffer.ts';
@@ -51,10 +52,14 @@ export class StartError extends Error {}
 
 // Runs in the node's mounts (as slaves), the pod's network and fresh PID and UTS namespaces. $1 folder, $2 host name, $3 working folder.
 // Descriptor 3 hears what goes wrong before the program starts, or "started".
+// The environment is the container's from the start (arguments would show its secrets to every user); only PATH is the machine's meanwhile.
 const ENTER = `exec 4>&2 2>&3
+path=$PATH
+PATH=${TOOL_PATH}
 mount --all --fstab "$1/fstab" && hostname "$2" && cd "$1/root" && pivot_root . . && umount -l . && cd "$3" || exit 125
 [ "$4" = ro ] && { mount -o remount,bind,ro / || exit 125; }
 shift 4
+PATH=$path
 echo started >&3
 exec 2>&4 3>&- 4>&-
 exec "$@"
@@ -84,22 +89,21 @@ export class ContainerProcess {
     const { node, netnsPath, folder, hostname, hostPid, image, env, workingDir, security } = spec;
     const namespaces = ['--mount', '--propagation', 'slave', '--uts', '--ipc', '--fork', '--kill-child', ...(hostPid ? [] : ['--pid'])];
     const child = spawn(
-      'nsenter',
+      tool('nsenter'),
       [
         `--mount=${node.mountsPath}`,
         `--net=${netnsPath}`,
-        'unshare',
+        tool('unshare'),
         ...namespaces,
-        ...['sh', '-c', ENTER, 'container', folder, hostname, workingDir, security.readOnlyRootFilesystem ? 'ro' : 'rw'],
+        ...[tool('sh'), '-c', ENTER, 'container', folder, hostname, workingDir, security.readOnlyRootFilesystem ? 'ro' : 'rw'],
         ...privileges(security),
-        ...environmentCommand(env),
         ...image.argv,
       ],
       // A session of its own: Ctrl-C in the playground's terminal is not for containers.
       {
         stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
         detached: true,
-        env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' },
+        env: { ...env },
       },
     );
     const process = new ContainerProcess(spec, child);
@@ -130,14 +134,14 @@ export class ContainerProcess {
     }
   }
 
-  /** Arguments that run `argv` inside the container, with its environment and privileges. */
-  execArguments(argv: readonly string[], tty: boolean): string[] | undefined {
+  /** What to spawn so that `argv` runs inside the container, with its environment and privileges. */
+  execArguments(argv: readonly string[], tty: boolean): { argv: string[]; env: Record<string, string> } | undefined {
     const pid = this.pid();
     if (pid === undefined) return undefined;
     const { security, env } = this.#spec;
     const inside = [`--target=${pid}`, '--mount', '--net', '--uts', '--ipc', ...(this.#spec.hostPid ? [] : ['--pid'])];
-    const command = [...privileges(security), ...environmentCommand(tty ? { ...env, TERM: 'xterm' } : env), ...argv];
-    return ['nsenter', ...inside, ...command];
+    const command = [...privileges(security), ...argv];
+    return { argv: [tool('nsenter'), ...inside, ...command], env: tty ? { ...env, TERM: 'xterm' } : { ...env } };
   }
 
   /** Frees what this run wrote to its root. Call after `exited`. */
@@ -215,15 +219,15 @@ export function privileges({ privileged, runAsUser = 0, runAsGroup, capabilities
     runAsUser === 0 && runAsGroup === undefined
       ? []
       : [`--reuid=${runAsUser}`, `--regid=${runAsGroup ?? (runAsUser === 0 ? 0 : runAsUser)}`, '--clear-groups'];
-  if (privileged) return ids.length === 0 ? [] : ['setpriv', ...ids];
+  if (privileged) return ids.length === 0 ? [] : [tool('setpriv'), ...ids];
   const name = (capability: string): string => capability.toLowerCase().replace(/^cap_/, '');
   const dropped = (capabilities?.drop ?? []).map(name);
   const kept = new Set(dropped.includes('all') ? [] : DEFAULT_CAPABILITIES.filter((capability) => !dropped.includes(capability)));
   for (const capability of capabilities?.add ?? []) kept.add(name(capability));
-  if (kept.has('all')) return ids.length === 0 ? [] : ['setpriv', ...ids];
+  if (kept.has('all')) return ids.length === 0 ? [] : [tool('setpriv'), ...ids];
   const possible = [...kept].filter((capability) => BOUNDING.has(capability));
   const set = ['-all', ...possible.map((capability) => `+${capability}`)].join(',');
-  return ['setpriv', ...ids, `--inh-caps=${runAsUser === 0 ? set : '-all'}`, `--bounding-set=${set}`];
+  return [tool('setpriv'), ...ids, `--inh-caps=${runAsUser === 0 ? set : '-all'}`, `--bounding-set=${set}`];
 }
 
 /** As linux/capability.h numbers them. */
@@ -240,14 +244,6 @@ function boundingSet(): string[] {
   const bits = BigInt(`0x${line?.[1] ?? '0'}`);
   return CAPABILITY_NAMES.filter((_, i) => (bits >> BigInt(i)) & 1n);
 }
-
-const environmentCommand = (env: Readonly<Record<string, string>>): string[] => [
-  'env',
-  '-i',
-  ...Object.entries(env)
-    .filter(([name]) => /^[A-Za-z_][\w.-]*$/.test(name))
-    .map(([name, value]) => `${name}=${value}`),
-];
 
 function readAll(child: ChildProcess): Promise<string> {
   return new Promise((resolve) => {

@@ -35,7 +35,7 @@ export function containerEnvironment(pod: Pod, container: Container, sources: En
     }
   }
   for (const variable of container.env ?? []) {
-    const value = valueOf(variable, pod, container, sources, env);
+    const value = variableValue(variable, pod, container, sources, env);
     if (value !== undefined) env[variable.name] = value;
   }
   return env;
@@ -114,7 +114,7 @@ function quantity(value: IntOrString): number {
   return Number(match[1]) * scale;
 }
 
-function valueOf(
+function variableValue(
   { name, value, valueFrom }: EnvVar,
   pod: Pod,
   container: Container,

@@ -416,7 +416,10 @@ export class PodWorker {
         );
       this.#publish();
     };
-    if (!startupProbe) return afterStartup();
+    if (!startupProbe) {
+      afterStartup();
+      return;
+    }
     let over = false;
     const stop = this.#probe(container, 'Startup', startupProbe, false, (success) => {
       if (over) return;

@@ -1,5 +1,6 @@
 /** Commands inside a running container, with their own session so that everything they started can be ended together. */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { tool } from '../node/command.ts';
 import type { ContainerProcess } from './container-process.ts';
 
 const MOST_OUTPUT = 10 << 10;
@@ -10,13 +11,14 @@ export function spawnInContainer(
   command: readonly string[],
   options: { tty: boolean; stdin: boolean },
 ): ChildProcess | undefined {
-  const argv = process.execArguments(command, options.tty);
-  if (!argv) return undefined;
+  const entry = process.execArguments(command, options.tty);
+  if (!entry) return undefined;
+  const { argv, env } = entry;
   // `script` is what every Debian has to give a command a terminal; its file is nobody's, and it passes the exit status on.
   const [file = '', ...args] = options.tty
-    ? ['script', '--quiet', '--return', '--flush', '--command', argv.map(quote).join(' '), '/dev/null']
+    ? [tool('script'), '--quiet', '--return', '--flush', '--command', argv.map(quote).join(' '), '/dev/null']
     : argv;
-  return spawn(file, args, { stdio: [options.stdin ? 'pipe' : 'ignore', 'pipe', 'pipe'], detached: true });
+  return spawn(file, args, { stdio: [options.stdin ? 'pipe' : 'ignore', 'pipe', 'pipe'], detached: true, env });
 }
 
 /** Ends the command and all that it started. */

@@ -70,7 +70,10 @@ export class PodVolumes {
   #path = (name: string): string => join(this.#options.folder, name);
 
   #prepare(pod: Pod, volume: Volume): void {
-    if (volume.hostPath) return prepareHostPath(this.#options.node, volume.hostPath);
+    if (volume.hostPath) {
+      prepareHostPath(this.#options.node, volume.hostPath);
+      return;
+    }
     if (volume.emptyDir) {
       mkdirSync(this.#path(volume.name), { recursive: true });
       chmodSync(this.#path(volume.name), 0o777);

@@ -1,5 +1,25 @@
 /** Runs programs of the host. At most a few at a time: two cores start pods faster in turn than all at once. */
 import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+
+/** Where the machine's own tools are; a container's PATH may be anything. */
+export const TOOL_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+
+const found = new Map<string, string>();
+
+/** A tool's full path, for a spawn with somebody else's PATH. @throws {Error} naming what is missing */
+export function tool(name: string): string {
+  let path = found.get(name);
+  if (path === undefined) {
+    path = TOOL_PATH.split(':')
+      .map((folder) => join(folder, name))
+      .find((candidate) => existsSync(candidate));
+    if (path === undefined) throw new Error(`this machine has no ${name}`);
+    found.set(name, path);
+  }
+  return path;
+}
 
 export class CommandError extends Error {
   readonly status: number | undefined;
