@@ -33,7 +33,7 @@ export class StatusWriter {
   }
 
   write(writes: Iterable<StatusWrite>): void {
-    for (const write of writes) this.#waiting.set(write.path, write);
+    for (const write of writes) this.#waiting.set(slot(write), write);
     this.resume();
   }
 
@@ -44,9 +44,9 @@ export class StatusWriter {
 
   async #work(): Promise<void> {
     this.#running++;
-    for (const [path, write] of this.#waiting) {
+    for (const [waiting, write] of this.#waiting) {
       if (!this.#options.writes() || this.#options.signal.aborted) break;
-      this.#waiting.delete(path);
+      this.#waiting.delete(waiting);
       this.#options.wrote(await this.#apply(write));
     }
     this.#running--;
@@ -58,7 +58,7 @@ export class StatusWriter {
     const fields = { object: `${write.kind} ${write.namespace}/${write.name}` };
     for (let attempt = 1; !signal.aborted; attempt++) {
       // A newer state came while we waited: that one is written instead.
-      if (this.#waiting.has(write.path)) return 'written';
+      if (this.#waiting.has(slot(write))) return 'written';
       try {
         await this.#patch(write);
         log.debug({ ...fields, conditions: write.conditions.map(({ type, status }) => `${type}=${status}`) }, 'status written');
@@ -91,3 +91,6 @@ export class StatusWriter {
 
 // Trying again changes nothing about a refusal.
 const isHopeless = (error: unknown): boolean => error instanceof KubeApiError && [400, 403, 405, 415, 422].includes(error.status);
+
+/** An object may have conditions of two of our writers, a policy that gets targets for one: neither replaces the other. */
+const slot = ({ path, fieldManager }: StatusWrite): string => `${path} ${fieldManager}`;
