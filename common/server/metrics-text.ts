@@ -13,7 +13,7 @@ export async function metricsText(families: readonly MetricFamily[], samples: Re
     const found = samples.get(family.name);
     if (found && found.length > 0) registry.registerMetric(asMetric(family, found) as Parameters<typeof registry.registerMetric>[0]);
   }
-  return (await registry.metrics()).trimEnd().concat('\n');
+  return (await registry.metrics()).trim().concat('\n');
 }
 
 /** `Accept` decides the name of the format, never the format. */

@@ -28,7 +28,7 @@ export type Priority = 'realtime' | 'warmup' | 'background';
 export interface CertificateListener {
   /** The first one, or a newer one. */
   arrived(certificate: FetchedCertificate): void;
-  /** There is none, and nothing valid is left of an earlier one. */
+  /** There is none: nothing valid is left of an earlier one, or nobody needs it any more. */
   failed(identity: string, reason: string): void;
 }
 
@@ -110,7 +110,7 @@ export class CertificateKeeper {
     if (!entry) return;
     this.#entries.delete(identity);
     this.#schedule.cancel(identity);
-    if (!this.#valid(entry)) this.#options.listener.failed(identity, 'identity is no longer needed');
+    this.#options.listener.failed(identity, 'identity is no longer needed');
   }
 
   states(): CertificateState[] {

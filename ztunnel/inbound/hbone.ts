@@ -100,7 +100,11 @@ export class HboneInbound {
     if (this.#tls?.identity === identity) return this.#tls.server;
     this.#forgetServer();
     const server = this.#createServer(ready, local.trustDomain);
-    const unwatch = certificates.watch(identity, (renewed) => server.setSecureContext(renewed.options));
+    const unwatch = certificates.watch(identity, (renewed) => {
+      if (renewed) server.setSecureContext(renewed.options);
+      // What is gone is asked for again by the next connection.
+      else this.#forgetServer();
+    });
     this.#tls = { identity, server, unwatch };
     return server;
   }
@@ -240,9 +244,12 @@ async function deliver(context: Context): Promise<void> {
   const to = onLoopback ? { ip: peer.local.ip.includes(':') ? '::1' : '127.0.0.1', port: route.to.port } : route.to;
   const header = route.tunnel && proxyHeader(peer.remote, route.tunnel.target, formatSpiffeId(peer.identity));
   const app = await dialApplication(pod, { to, ...(onLoopback ? {} : { source: peer.remote }), signal: live.signal });
+  if (request.signal.aborted) {
+    app.destroy();
+    throw request.signal.reason;
+  }
   if (header) app.writeSlice(header);
-  const stream = request.accept(settings.responseBaggage ? [['baggage', formatBaggage(local)]] : []);
-  const running = relay(stream, app);
+  const running = relay(request.accept(settings.responseBaggage ? [['baggage', formatBaggage(local)]] : []), app);
   context.opened.running(running);
   live.relaying(running);
   const { error } = await running.done;

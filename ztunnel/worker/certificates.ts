@@ -20,6 +20,8 @@ export interface ReadyCertificate {
   readonly context: SecureContext;
 }
 
+type Changed = (ready: ReadyCertificate | undefined) => void;
+
 type Entry =
   | { at: 'waiting'; settled: Promise<ReadyCertificate>; resolve(ready: ReadyCertificate): void; reject(error: ProxyError): void }
   | { at: 'ready'; ready: ReadyCertificate };
@@ -30,7 +32,7 @@ const WAIT_MS = 10_000;
 export class WorkerCertificates {
   readonly #options: WorkerCertificatesOptions;
   readonly #entries = new Map<string, Entry>();
-  readonly #watchers = new Map<string, Set<(ready: ReadyCertificate) => void>>();
+  readonly #watchers = new Map<string, Set<Changed>>();
 
   constructor(options: WorkerCertificatesOptions) {
     this.#options = options;
@@ -53,8 +55,8 @@ export class WorkerCertificates {
     }
   }
 
-  /** Calls `changed` with each later certificate of the identity. @returns ends it */
-  watch(identity: string, changed: (ready: ReadyCertificate) => void): () => void {
+  /** Calls `changed` with each later certificate of the identity, and with undefined when it is taken back. @returns ends it */
+  watch(identity: string, changed: Changed): () => void {
     const watchers = this.#watchers.get(identity) ?? new Set();
     this.#watchers.set(identity, watchers);
     watchers.add(changed);
@@ -76,7 +78,7 @@ export class WorkerCertificates {
     }
     this.#entries.set(certificate.identity, { at: 'ready', ready });
     if (before?.at === 'waiting') before.resolve(ready);
-    for (const changed of this.#watchers.get(certificate.identity) ?? []) changed(ready);
+    this.#tell(certificate.identity, ready);
   }
 
   /** Nothing valid is left of this identity: who waits is told, who comes later asks again. */
@@ -84,6 +86,11 @@ export class WorkerCertificates {
     const before = this.#entries.get(identity);
     this.#entries.delete(identity);
     if (before?.at === 'waiting') before.reject(new ProxyError('IDENTITY_UNAVAILABLE', `no certificate for ${identity}: ${reason}`));
+    this.#tell(identity, undefined);
+  }
+
+  #tell(identity: string, ready: ReadyCertificate | undefined): void {
+    for (const changed of [...(this.#watchers.get(identity) ?? [])]) changed(ready);
   }
 
   #ask(identity: string): Entry & { at: 'waiting' } {

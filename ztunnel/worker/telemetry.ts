@@ -44,12 +44,14 @@ const FLUSH_MS = 1000;
 export class Telemetry {
   readonly #options: TelemetryOptions;
   readonly #running = new Set<ConnectionRecord>();
+  readonly #slots: SlotCache;
   readonly #overflowSlot: number;
   readonly #socketsOpen: Readonly<Record<ConnectionFacts['direction'], number>>;
 
   constructor(options: TelemetryOptions) {
     this.#options = options;
     const { series } = options;
+    this.#slots = new SlotCache(series);
     this.#overflowSlot = series.slot(metrics.seriesOverflow, []);
     this.#socketsOpen = {
       outbound: series.slot(metrics.socketsOpen, ['source']),
@@ -60,7 +62,7 @@ export class Telemetry {
 
   /** The connection's ends and identities are known: from here on it counts, whatever comes of it. */
   opened(facts: ConnectionFacts): ConnectionRecord {
-    const record = new ConnectionRecord(this.#options, facts, (ended) => {
+    const record = new ConnectionRecord(this.#options, this.#slots, facts, (ended) => {
       this.#running.delete(ended);
       if (ended.error) this.#countRefusal(ended.error);
     });
@@ -116,29 +118,59 @@ export class Telemetry {
   }
 }
 
+interface TrafficSlots {
+  readonly opened: number;
+  readonly closed: number;
+  readonly received: number;
+  readonly sent: number;
+}
+
+/** The four series of one set of labels, found with one look-up: labels are long, and every connection has them. */
+class SlotCache {
+  readonly #series: SeriesWriter;
+  readonly #known = new Map<string, TrafficSlots>();
+
+  constructor(series: SeriesWriter) {
+    this.#series = series;
+  }
+
+  get(labels: readonly string[]): TrafficSlots {
+    const key = labels.join('\u0000');
+    const known = this.#known.get(key);
+    if (known) return known;
+    const series = this.#series;
+    const overflowed = series.overflowed;
+    const slots = {
+      opened: series.slot(metrics.opened, labels),
+      closed: series.slot(metrics.closed, labels),
+      received: series.slot(metrics.received, labels),
+      sent: series.slot(metrics.sent, labels),
+    };
+    // Overflow series stand for any labels; remembering each of those is what the limit is there to prevent.
+    if (series.overflowed === overflowed) this.#known.set(key, slots);
+    return slots;
+  }
+}
+
 export class ConnectionRecord {
   readonly facts: ConnectionFacts;
   error: ProxyError | undefined;
   readonly #options: TelemetryOptions;
   readonly #ended: (record: ConnectionRecord) => void;
   readonly #startedAt: number;
-  readonly #labels: string[];
-  readonly #received: number;
-  readonly #sent: number;
+  readonly #slots: TrafficSlots;
   #relay: Pick<Relay, 'forward' | 'backward'> | undefined;
   #countedForward = 0;
   #countedBackward = 0;
 
-  constructor(options: TelemetryOptions, facts: ConnectionFacts, ended: (record: ConnectionRecord) => void) {
+  constructor(options: TelemetryOptions, slots: SlotCache, facts: ConnectionFacts, ended: (record: ConnectionRecord) => void) {
     const { series, access, clock } = options;
     this.#options = options;
     this.facts = facts;
     this.#ended = ended;
     this.#startedAt = clock.monotonic();
-    this.#labels = trafficLabels(facts, '-');
-    series.add(series.slot(metrics.opened, this.#labels), 1);
-    this.#received = series.slot(metrics.received, this.#labels);
-    this.#sent = series.slot(metrics.sent, this.#labels);
+    this.#slots = slots.get(trafficLabels(facts, '-'));
+    series.add(this.#slots.opened, 1);
     access.write('debug', 'connection opened', () => leadingFields(facts));
   }
 
@@ -151,8 +183,8 @@ export class ConnectionRecord {
     if (!this.#relay) return;
     const { series } = this.#options;
     const { forward, backward } = this.#relay;
-    if (forward !== this.#countedForward) series.add(this.#received, forward - this.#countedForward);
-    if (backward !== this.#countedBackward) series.add(this.#sent, backward - this.#countedBackward);
+    if (forward !== this.#countedForward) series.add(this.#slots.received, forward - this.#countedForward);
+    if (backward !== this.#countedBackward) series.add(this.#slots.sent, backward - this.#countedBackward);
     this.#countedForward = forward;
     this.#countedBackward = backward;
   }
@@ -162,7 +194,7 @@ export class ConnectionRecord {
     this.error = error;
     this.flush();
     const { series, access, clock } = this.#options;
-    series.add(series.slot(metrics.closed, this.#labels), 1);
+    series.add(this.#slots.closed, 1);
     if (error) series.add(series.slot(metrics.failed, trafficLabels(this.facts, outcomes[error.code].flag)), 1);
     const level = error && outcomes[error.code].level !== 'info' ? 'error' : 'info';
     access.write(level, 'connection complete', () => {

@@ -1,0 +1,117 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { SettingsError } from '../../../common/base/settings.ts';
+import { readZtunnelSettings, threads } from '../../../ztunnel/settings.ts';
+
+const problemsOf = (env: Record<string, string>): readonly string[] => {
+  try {
+    readZtunnelSettings(env);
+  } catch (error) {
+    assert.ok(error instanceof SettingsError, String(error));
+    return error.problems;
+  }
+  assert.fail('expected bad settings');
+};
+
+test('an empty environment gives the defaults of a proxy outside a cluster', () => {
+  const settings = readZtunnelSettings({});
+  assert.equal(settings.mode, 'shared');
+  assert.equal(settings.packetMark, 1337);
+  assert.equal(settings.workers, 2);
+  assert.equal(settings.xds?.target, 'localhost:15012');
+  assert.equal(settings.xds?.tls, true);
+  assert.equal(settings.clusterId, 'Kubernetes');
+  assert.equal(settings.drainDeadlineMs, 5000);
+  assert.deepEqual([settings.adminPort, settings.statsPort, settings.readinessPort], [15000, 15020, 15021]);
+});
+
+test('within a cluster the control plane is istiod', () => {
+  assert.equal(readZtunnelSettings({ KUBERNETES_SERVICE_HOST: '10.96.0.1' }).ca?.target, 'istiod.istio-system.svc:15012');
+});
+
+test('addresses may have a scheme or not, and an empty one means none', () => {
+  const target = (address: string) => readZtunnelSettings({ XDS_ADDRESS: address }).xds;
+  assert.deepEqual([target('istiod.example:15012')?.target, target('istiod.example:15012')?.tls], ['istiod.example:15012', true]);
+  assert.equal(target('https://istiod.example:15012/')?.target, 'istiod.example:15012');
+  assert.deepEqual([target('http://127.0.0.1:15010')?.target, target('http://127.0.0.1:15010')?.tls], ['127.0.0.1:15010', false]);
+  assert.equal(target('https://istiod.example')?.target, 'istiod.example:443');
+  assert.equal(target(''), undefined);
+});
+
+test('every bad value is reported, not just the first', () => {
+  const problems = problemsOf({
+    KEEPALIVE_TIME: 'soon',
+    ENABLE_PROXY: 'maybe',
+    PACKET_MARK: '0x1ffffffff',
+    ISTIO_METAJSON_X: '{',
+    RUST_LOG: 'loud',
+  });
+  for (const name of ['KEEPALIVE_TIME', 'ENABLE_PROXY', 'PACKET_MARK', 'ISTIO_METAJSON_X', 'RUST_LOG']) {
+    assert.ok(
+      problems.some((problem) => problem.startsWith(name)),
+      `${name} in ${problems.join('; ')}`,
+    );
+  }
+});
+
+test('what this version does not have is refused by name rather than ignored', () => {
+  const problems = problemsOf({ CRL_PATH: '/crl.pem', FAKE_CA: 'true', TLS12_ENABLED: 'true', XDS_ON_DEMAND: 'true' });
+  assert.equal(problems.length, 4);
+  assert.match(problems[0] ?? '', /^CRL_PATH="\/crl.pem": this version does not have certificate revocation lists/);
+  assert.doesNotThrow(() => readZtunnelSettings({ FAKE_CA: 'false', CRL_PATH: '', TLS12_ENABLED: 'false' }));
+});
+
+test('settings that contradict each other are refused', () => {
+  assert.match(problemsOf({ LOCAL_XDS: 'a', LOCAL_XDS_PATH: 'b' })[0] ?? '', /LOCAL_XDS_PATH and LOCAL_XDS/);
+  assert.match(problemsOf({ PROXY_MODE: 'dedicated' })[0] ?? '', /PROXY_WORKLOAD_INFO/);
+  assert.match(problemsOf({ HTTP2_FRAME_SIZE: '100' })[0] ?? '', /HTTP2_FRAME_SIZE/);
+  assert.match(problemsOf({ INPOD_PORT_REUSE: 'false' })[0] ?? '', /INPOD_PORT_REUSE/);
+});
+
+test('dedicated mode has no mark of its own and a workload', () => {
+  const settings = readZtunnelSettings({ PROXY_MODE: 'dedicated', PROXY_WORKLOAD_INFO: 'shop/orders/orders-account' });
+  assert.equal(settings.packetMark, undefined);
+  assert.deepEqual(settings.workload, { namespace: 'shop', name: 'orders', serviceAccount: 'orders-account' });
+  assert.match(problemsOf({ PROXY_WORKLOAD_INFO: 'shop/orders' })[0] ?? '', /namespace\/name\/serviceaccount/);
+});
+
+test('the drain deadline comes from the grace period where none is given', () => {
+  const deadline = (env: Record<string, string>) => readZtunnelSettings(env).drainDeadlineMs;
+  assert.equal(deadline({ TERMINATION_GRACE_PERIOD_SECONDS: '30' }), 25_000);
+  assert.equal(deadline({ TERMINATION_GRACE_PERIOD_SECONDS: '10' }), 9000);
+  assert.equal(deadline({ TERMINATION_GRACE_PERIOD_SECONDS: '1' }), 1000);
+  assert.equal(deadline({ TERMINATION_GRACE_PERIOD_SECONDS: '30', CONNECTION_TERMINATION_DEADLINE: '1m' }), 60_000);
+});
+
+test('threads are a number, a percentage that is never none, or all processors', () => {
+  assert.equal(threads.parse('3'), 3);
+  assert.equal(threads.parse('1%'), 1);
+  assert.ok(threads.parse('0') >= 1);
+  assert.throws(() => threads.parse('many'));
+  assert.throws(() => threads.parse('1000'));
+});
+
+test('metadata and extra headers are taken from prefixed variables and from PROXY_CONFIG', () => {
+  const settings = readZtunnelSettings({
+    ISTIO_META_NETWORK: 'blue',
+    ISTIO_METAJSON_LABELS: '{"a":1}',
+    XDS_HEADER_X_Token: 'secret',
+    CA_HEADER_other: 'value',
+    PROXY_CONFIG:
+      'discoveryAddress: istiod.other:15012\nproxyAdminPort: 16000\nstatsPort: 16020\nconcurrency: 4\nproxyMetadata: {ISTIO_META_NETWORK: red, ZONE: one}',
+  });
+  assert.deepEqual(settings.metadata, { NETWORK: 'blue', ZONE: 'one', LABELS: { a: 1 } });
+  assert.deepEqual(settings.xds?.headers, { x_token: 'secret' });
+  assert.deepEqual(settings.ca?.headers, { other: 'value' });
+  assert.equal(settings.xds?.target, 'istiod.other:15012');
+  assert.deepEqual([settings.adminPort, settings.statsPort, settings.workers], [16_000, 16_020, 4]);
+  assert.match(problemsOf({ PROXY_CONFIG: 'statsPort: many' })[0] ?? '', /PROXY_CONFIG statsPort/);
+  assert.match(problemsOf({ PROXY_CONFIG: '[' })[0] ?? '', /PROXY_CONFIG/);
+});
+
+test('log directives set a level for everything and levels for scopes', () => {
+  assert.deepEqual(readZtunnelSettings({ RUST_LOG: 'warn,access=off,ztunnel::xds=debug' }).log, {
+    level: 'warn',
+    scopes: { access: 'silent', xds: 'debug' },
+  });
+});
