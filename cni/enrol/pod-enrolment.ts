@@ -37,7 +37,7 @@ export interface EnrolmentParts {
     apply(pod: PodNamespace, config: PodRulesConfig): Promise<void>;
     drain(pod: PodNamespace): Promise<void>;
     remove(pod: PodNamespace): Promise<void>;
-    countRelayed(netns: PodNetns, podIps: readonly IpAddress[]): number;
+    countRelayed(netns: PodNetns): number;
   };
   readonly ztunnel: { add(pod: ZdsPod, netnsFd: () => number | undefined): Promise<void>; remove(uid: string): Promise<void> };
   /** Addresses whose probes pass; an empty list takes the pod out. */
@@ -281,7 +281,7 @@ export class PodEnrolment {
     }
     const passed = clock.monotonic() - this.#draining.since;
     if (passed < LEAVE_GRACE_MS) return { againMs: LEAVE_GRACE_MS - passed };
-    const relayed = network.countRelayed(netns, this.#ips());
+    const relayed = network.countRelayed(netns);
     if (relayed > 0 && passed < drainDeadlineMs) {
       this.#parts.log.debug({ ...this.#fields, relayed }, 'connections of a pod that left are still relayed');
       return { againMs: Math.min(DRAIN_POLL_MS, drainDeadlineMs - passed) };
