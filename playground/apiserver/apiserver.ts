@@ -15,7 +15,8 @@ import { keepNamespaces } from './controllers/namespaces.ts';
 import { discoveryContentType, discoveryDocument } from './http/discovery.ts';
 import { Exchange, type SchemaLookup } from './http/exchange.ts';
 import { OpenApi } from './http/openapi.ts';
-import { parseResourcePath } from './http/path.ts';
+import { parseResourcePath, type ResourcePath } from './http/path.ts';
+import { servePodProxy, serveServiceProxy } from './http/proxy.ts';
 import { Resources } from './http/resources.ts';
 import { serveReview } from './http/reviews.ts';
 import { ADMIN, ANONYMOUS, authenticate } from './identity/authenticate.ts';
@@ -26,6 +27,9 @@ import type { KubeletStreams } from './kubelet.ts';
 import { Registry, splitApiVersion } from './registry.ts';
 import { loadDefinitions } from './schemas/definitions.ts';
 import { Store } from './store/store.ts';
+import { serveLogs } from './streams/logs.ts';
+import { type Kubelets, podTarget } from './streams/pod-target.ts';
+import { refuseUpgrade, serveUpgrade } from './streams/upgrade.ts';
 
 export interface ApiServerOptions {
   readonly clock: Clock;
@@ -74,6 +78,7 @@ export class ApiServer {
   readonly store: Store;
   readonly caPem: string;
   readonly #log: Log;
+  readonly #kubelets: Kubelets;
   readonly #authority: Authority;
   readonly #tokens: Tokens;
   readonly #adminToken = randomBytes(24).toString('base64url');
@@ -82,8 +87,9 @@ export class ApiServer {
   readonly #serving: { key: string; cert: string };
   readonly #servers = new Set<https.Server>();
 
-  constructor({ clock, log, serverNames = [], serviceAccountIssuer = DEFAULT_ISSUER, random = Math.random }: ApiServerOptions) {
+  constructor({ clock, log, kubelets, serverNames = [], serviceAccountIssuer = DEFAULT_ISSUER, random = Math.random }: ApiServerOptions) {
     this.#log = log;
+    this.#kubelets = kubelets;
     const definitions = loadDefinitions();
     const registry = new Registry(builtInTypes(definitions));
     this.store = new Store({ registry, clock, random, behaviours: builtInBehaviours });
@@ -109,7 +115,7 @@ export class ApiServer {
       { ...this.#serving, ca: this.caPem, requestCert: true, rejectUnauthorized: false, keepAliveTimeout: 90_000, requestTimeout: 0 },
       (request, response) => void this.#serve(request, response),
     );
-    server.on('upgrade', (request, socket, head) => void this.#upgrade(request, socket, head));
+    server.on('upgrade', (request, socket, head) => this.#upgrade(request, socket, head));
     server.on('tlsClientError', (error) => this.#log.debug({ error: error.message }, 'TLS handshake failed'));
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
@@ -183,6 +189,7 @@ export class ApiServer {
       const path = parseResourcePath(url.pathname);
       if (!path) throw ApiError.noSuchPath();
       if (await serveReview(exchange, path, { store: this.store, tokens: this.#tokens })) return;
+      if (await this.#streamed(exchange, path)) return;
       await this.#resources.serve(exchange, path);
     } catch (error) {
       if (!(error instanceof ApiError)) this.#log.error({ method: request.method, path: url.pathname, err: error }, 'request failed');
@@ -229,8 +236,28 @@ export class ApiServer {
     return true;
   }
 
-  async #upgrade(request: IncomingMessage, socket: Duplex, _head: Buffer): Promise<void> {
-    this.#log.debug({ path: request.url }, 'upgrade refused');
-    socket.end('HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n');
+  #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    socket.on('error', () => socket.destroy());
+    try {
+      if (!authenticate(request, this.#tokens, this.#adminToken)) throw ApiError.unauthorized();
+      const url = new URL(request.url ?? '/', 'https://apiserver');
+      const path = parseResourcePath(url.pathname);
+      if (!path) throw ApiError.noSuchPath();
+      serveUpgrade(request, socket, head, url, path, { store: this.store, kubelets: this.#kubelets });
+    } catch (error) {
+      refuseUpgrade(socket, error);
+    }
+  }
+
+  /** The parts of pods and services that are no objects. */
+  async #streamed(exchange: Exchange, path: ResourcePath): Promise<boolean> {
+    if (path.group !== '' || path.name === '') return false;
+    if (path.plural === 'services' && path.subresource === 'proxy') await serveServiceProxy(exchange, path, this.store, this.#kubelets);
+    else if (path.plural !== 'pods') return false;
+    else if (path.subresource === 'proxy') await servePodProxy(exchange, path, this.store, this.#kubelets);
+    else if (path.subresource === 'log') await serveLogs(exchange, podTarget(this.store, this.#kubelets, path.namespace, path.name));
+    else if (path.subresource === 'exec' || path.subresource === 'portforward') throw ApiError.badRequest('Upgrade request required');
+    else return false;
+    return true;
   }
 }
