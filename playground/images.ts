@@ -6,7 +6,7 @@ import type { Container } from './objects.ts';
 
 /** The checkout as every container sees it. Its real path may lead through folders that an unprivileged user may not enter. */
 export const CHECKOUT = '/opt/warren';
-export const COMPILE_CACHE = `${CHECKOUT}/node_modules/.cache/compile`;
+export const COMPILE_CACHE = `${CHECKOUT}/node_modules/.cache/compile-pods`;
 
 export interface Image {
   readonly argv: readonly string[];
@@ -36,7 +36,7 @@ export function resolveImage(container: Container, node: string): Image {
     if (container.command?.length) return { argv: [...container.command, ...args], env: {}, scripts: {} };
     throw new Error(`image ${JSON.stringify(image)} is none of the playground's, and container ${container.name} has no command`);
   }
-  const run = [node, '--disable-warning=ExperimentalWarning', `${CHECKOUT}/${program}`];
+  const run = [node, '--import', `${CHECKOUT}/playground/programs/keep-compiled.ts`, `${CHECKOUT}/${program}`];
   const argv = container.command?.length ? [...container.command, ...args] : [...run, ...args];
   const isEcho = program.includes('/echo');
   const client = `#!/bin/sh\nexec '${node}' '${CHECKOUT}/playground/programs/echo.ts' client "$@"\n`;

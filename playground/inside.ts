@@ -43,11 +43,12 @@ export async function runInside({ name, nodes, mesh, logLevel }: InsideOptions):
       log,
       random: Math.random,
     });
+    tell({ type: 'cluster', kubeconfig: playground.kubeconfig });
     if (mesh) {
       tell({ type: 'progress', text: 'cluster is up, starting the mesh' });
       await applyMesh(playground.cluster, playground.server.store, join(checkout, 'manifests'), systemClock, MESH_PATIENCE_MS);
     }
-    tell({ type: 'ready', kubeconfig: playground.kubeconfig });
+    tell({ type: 'ready' });
   } catch (error) {
     tell({ type: 'failed', message: errorMessage(error) });
     return process.exit(1);

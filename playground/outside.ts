@@ -32,7 +32,8 @@ export interface Outer {
 /** Messages from inside, one JSON line each. */
 export type InnerMessage =
   | { readonly type: 'progress'; readonly text: string }
-  | { readonly type: 'ready'; readonly kubeconfig: string }
+  | { readonly type: 'cluster'; readonly kubeconfig: string }
+  | { readonly type: 'ready' }
   | { readonly type: 'failed'; readonly message: string };
 
 export const INNER = { listener: 3, messages: 4 } as const;
@@ -61,11 +62,11 @@ export function startInside(instance: Instance, options: UpOptions): Outer {
   readMessages(child, (message) => {
     if (message.type === 'progress') options.onProgress(message.text);
     else if (message.type === 'failed') failure = message.message;
-    else {
+    else if (message.type === 'cluster') {
+      // Before the mesh is ready: somebody may want to see why it is not.
       writePrivately(instance.kubeconfig, message.kubeconfig);
       if (options.kubeconfig !== undefined) writePrivately(options.kubeconfig, message.kubeconfig);
-      options.onReady(instance.kubeconfig);
-    }
+    } else options.onReady(instance.kubeconfig);
   });
   let stopping = false;
   const ended = new Promise<Outcome>((resolve) => {

@@ -74,6 +74,7 @@ export class PodWorker {
   #failure: { reason: string; message: string } | undefined;
   #publishing: Promise<void> | undefined;
   #publishAgain = false;
+  #wake: () => void = () => undefined;
   readonly #finished: Promise<void>;
   #ended: Promise<void> | undefined;
 
@@ -126,6 +127,9 @@ export class PodWorker {
 
   /** Rewrites what changed in ConfigMaps, Secrets, tokens and labels. */
   refreshVolumes(): void {
+    // What it waits for may have come.
+    this.#wake();
+    if (!this.#network) return;
     try {
       this.#volumes.prepare();
     } catch (error) {
@@ -171,7 +175,7 @@ export class PodWorker {
   }
 
   async #setUp(): Promise<void> {
-    const { clock, random, node } = this.#options;
+    const { random, node } = this.#options;
     const backoff = new Backoff({ ...RETRY, random });
     for (;;) {
       this.#stop.signal.throwIfAborted();
@@ -189,9 +193,16 @@ export class PodWorker {
           mount ? error.message : `Failed to create pod sandbox: ${errorMessage(error)}`,
         );
         this.#options.log.warn({ pod: this.#pod.metadata.name, node: node.plan.name, error: errorMessage(error) }, 'pod waits');
-        await sleep(clock, backoff.next(), this.#stop.signal);
+        await this.#wokenOr(backoff.next());
       }
     }
+  }
+
+  #wokenOr(ms: number): Promise<void> {
+    const woken = new Promise<void>((resolve) => {
+      this.#wake = resolve;
+    });
+    return Promise.race([woken, sleep(this.#options.clock, ms, this.#stop.signal)]);
   }
 
   async #createNetwork(): Promise<void> {
