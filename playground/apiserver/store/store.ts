@@ -390,6 +390,10 @@ export class Store implements KindContext {
     if (options.subresource === 'status') {
       const { resourceVersion: _, ...metadata } = base.metadata;
       object = { ...base, metadata };
+      if (statusCarriesMetadata(type)) {
+        const { labels = {}, annotations = {} } = decoded.metadata;
+        Object.assign(metadata, { labels, annotations });
+      }
       if (decoded['status'] === undefined) delete object['status'];
       else object['status'] = decoded['status'];
     } else {
@@ -576,6 +580,9 @@ function inStorage(object: KubeObject, type: ResourceType): KubeObject {
   object.apiVersion = apiVersionOf(type.group, type.storageVersion);
   return object;
 }
+
+/** Kubernetes' own kinds take labels and annotations with a write of the status (how agents annotate pods); custom resources do not. */
+const statusCarriesMetadata = ({ group }: ResourceType): boolean => !group.includes('.');
 
 /** What a change of raises the generation: everything but metadata, and but status where that is a subresource. */
 function specOf(object: KubeObject, type: ResourceType): JsonObject {
