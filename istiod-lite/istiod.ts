@@ -27,6 +27,7 @@ import { serveGrpc } from './server/grpc-server.ts';
 import type { IstiodSettings } from './settings.ts';
 import { adsDefinition, createAdsHandler } from './xds/ads-service.ts';
 import { Proxies } from './xds/proxies.ts';
+import { PushThrottle } from './xds/push-throttle.ts';
 import { Publisher } from './xds/publisher.ts';
 
 export interface IstiodOptions {
@@ -166,6 +167,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
             reviewer,
             stores: publisher.stores,
             proxies,
+            throttle: new PushThrottle({ clock, slots: settings.pushThrottle }),
             metrics,
             clock,
             random,

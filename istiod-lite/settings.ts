@@ -48,6 +48,7 @@ export const settingsTable = {
     'Shortest time between two pushes; the first change after a pause goes out at once.',
     '100ms',
   ),
+  pushThrottle: setting('PILOT_PUSH_THROTTLE', count, 20, 'Large responses that are on their way at once.'),
   identityCheck: setting('PILOT_ENABLE_XDS_IDENTITY_CHECK', flag, true, "A proxy's namespace must be that of its token."),
   sendTimeoutMs: setting(
     'PILOT_XDS_SEND_TIMEOUT',

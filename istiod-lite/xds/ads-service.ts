@@ -12,6 +12,7 @@ import type { Caller, TokenReviewer } from '../ca/token-review.ts';
 import { type Metrics, typeLabel } from '../metrics.ts';
 import { DeltaStream, type StreamFailure, type StreamLimits } from './delta-stream.ts';
 import type { Proxies } from './proxies.ts';
+import type { PushThrottle } from './push-throttle.ts';
 import { type ProxyNode, readProxyNode } from './proxy-node.ts';
 import type { ResourceStore } from './resource-store.ts';
 
@@ -19,6 +20,7 @@ export interface AdsOptions {
   readonly reviewer: Pick<TokenReviewer, 'review'>;
   readonly stores: ReadonlyMap<string, ResourceStore>;
   readonly proxies: Proxies;
+  readonly throttle: PushThrottle;
   readonly metrics: Metrics;
   readonly clock: Clock;
   readonly random: () => number;

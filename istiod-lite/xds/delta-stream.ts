@@ -5,6 +5,7 @@
  */
 import type { Clock, Timer } from '../../common/base/clock.ts';
 import type { DeltaDiscoveryRequest } from '../../common/codec/gen/discovery.ts';
+import type { PushThrottle, Slot } from './push-throttle.ts';
 import type { ResourceChange, ResourceStore } from './resource-store.ts';
 import { Subscription, TooManyNames } from './subscription.ts';
 
@@ -39,6 +40,8 @@ export interface DeltaStreamOptions {
   readonly transport: StreamTransport;
   readonly observer: StreamObserver;
   readonly limits: StreamLimits;
+  /** Shared by all streams. */
+  readonly throttle: PushThrottle;
   readonly clock: Clock;
   /** For `system_version_info`. */
   systemVersion(): string;
@@ -54,11 +57,16 @@ export interface SubscriptionStatus {
   readonly lastError: string;
 }
 
+/** Responses from this size on need a slot. */
+const LARGE_BYTES = 256 * 1024;
+
 export class DeltaStream {
   readonly #options: DeltaStreamOptions;
   readonly #subscriptions = new Map<string, Subscription>();
   #state: 'open' | 'draining' | 'closed' = 'open';
   #drainReason = '';
+  /** For a large response: waited for, or held. */
+  #slot: Slot | undefined;
   #writing = false;
   #watchdog: Timer | undefined;
 
@@ -105,6 +113,7 @@ export class DeltaStream {
   closed(): void {
     this.#state = 'closed';
     this.#watchdog?.cancel();
+    this.#slot?.leave();
   }
 
   /** For syncz, by type URL. */
@@ -132,11 +141,17 @@ export class DeltaStream {
     for (const typeUrl of this.#options.stores.keys()) {
       const subscription = this.#subscriptions.get(typeUrl);
       if (!subscription?.due) continue;
-      this.#send(subscription);
+      if (this.#mayWrite(subscription)) this.#send(subscription);
       return;
     }
     if (this.#state === 'draining') this.#fail('UNAVAILABLE', this.#drainReason);
     else this.#watchAnswers();
+  }
+
+  #mayWrite({ dueBytes }: Subscription): boolean {
+    if (dueBytes < LARGE_BYTES) return true;
+    this.#slot ??= this.#options.throttle.enter(() => this.#flush());
+    return this.#slot.granted;
   }
 
   #send(subscription: Subscription): void {
@@ -160,6 +175,8 @@ export class DeltaStream {
     transport.write(frame, () => {
       if (this.#state === 'closed') return;
       this.#writing = false;
+      this.#slot?.leave();
+      this.#slot = undefined;
       observer.sent({ typeUrl: subscription.typeUrl, bytes: frame.length, changedSince });
       this.#watchdog?.cancel();
       this.#watchdog = undefined;

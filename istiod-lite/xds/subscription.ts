@@ -65,6 +65,14 @@ export class Subscription {
     return this.#answer !== undefined || this.#change !== undefined || this.#changed.size > 0;
   }
 
+  /** About how many bytes the next response will have. */
+  get dueBytes(): number {
+    if (this.#answer?.everything) return this.#store.encodedBytes;
+    if (this.#change) return this.#change.body.length;
+    const average = this.#store.size === 0 ? 0 : this.#store.encodedBytes / this.#store.size;
+    return average * (this.#changed.size + (this.#answer ? this.#names.size : 0));
+  }
+
   /** Responses that have not been answered. */
   get unanswered(): number {
     return this.#outstanding.length;

@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { minutes, seconds } from '../../../common/base/clock.ts';
 import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from '../../../common/codec/gen/discovery.ts';
 import { DeltaStream, type StreamTransport } from '../../../istiod-lite/xds/delta-stream.ts';
+import { PushThrottle } from '../../../istiod-lite/xds/push-throttle.ts';
 import { type ResourceChange, ResourceStore, type ResourceUpdate } from '../../../istiod-lite/xds/resource-store.ts';
 import { decodeResponse } from '../../../istiod-lite/xds/response.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
@@ -51,6 +52,7 @@ function start(limits: Partial<{ writeTimeoutMs: number; ackTimeoutMs: number; m
     stores,
     transport,
     clock,
+    throttle: new PushThrottle({ clock, slots: 20 }),
     limits: { writeTimeoutMs: seconds(60), ackTimeoutMs: minutes(5), maxUnanswered: 100, ...limits },
     observer: {
       sent: ({ typeUrl, changedSince }) => void events.push(`sent ${typeUrl} ${changedSince ?? 'request'}`),
@@ -293,6 +295,48 @@ test('draining sends what is due first', () => {
   assert.deepEqual(transport.end(), { code: 'UNAVAILABLE', message: 'old', how: 'after-writes' });
 });
 
+test('large responses wait for a slot, small ones do not, and a slow proxy keeps its slot only for a while', async () => {
+  const clock = new FakeClock();
+  const store = new ResourceStore(ADDRESS);
+  store.apply([resource('large', 'x'.repeat(300_000))], [], 0);
+  const throttle = new PushThrottle({ clock, slots: 2 });
+  const proxies = Array.from({ length: 5 }, () => {
+    const transport = new SlowTransport();
+    transport.auto = false;
+    const stream = new DeltaStream({
+      stores: new Map([[ADDRESS, store]]),
+      transport,
+      clock,
+      throttle,
+      limits: { writeTimeoutMs: seconds(60), ackTimeoutMs: minutes(5), maxUnanswered: 100 },
+      observer: { sent: () => undefined, rejected: () => undefined, staleNonce: () => undefined, writeTimeout: () => undefined },
+      systemVersion: () => '',
+      nonce: () => 'n',
+    });
+    const initialResourceVersions = {};
+    stream.receive({
+      typeUrl: ADDRESS,
+      resourceNamesSubscribe: [],
+      resourceNamesUnsubscribe: [],
+      initialResourceVersions,
+      responseNonce: '',
+    });
+    return { transport, stream };
+  });
+  const sent = (): number[] => proxies.map(({ transport }) => transport.sent.length);
+  assert.deepEqual(sent(), [1, 1, 0, 0, 0]);
+  proxies[0]?.transport.take();
+  assert.deepEqual(sent(), [1, 1, 1, 0, 0]);
+  proxies[2]?.stream.closed();
+  assert.deepEqual(sent(), [1, 1, 1, 1, 0]);
+  await clock.advance(seconds(5));
+  assert.deepEqual(sent(), [1, 1, 1, 1, 1]);
+  const small = store.apply([resource('small')], [], 0);
+  assert.ok(small);
+  proxies[0]?.stream.changed(small);
+  assert.deepEqual(sent(), [2, 1, 1, 1, 1]);
+});
+
 test('a type that is not served ends the stream with its name', () => {
   const { transport, request } = start();
   request({ typeUrl: 'type.googleapis.com/envoy.config.cluster.v3.Cluster' });
@@ -352,6 +396,7 @@ test('whatever happens in whatever order, a proxy that acknowledges ends up with
           stores,
           transport,
           clock,
+          throttle: new PushThrottle({ clock, slots: 20 }),
           limits: { writeTimeoutMs: 1e9, ackTimeoutMs: 1e9, maxUnanswered: 1000 },
           observer: { sent: () => undefined, rejected: () => undefined, staleNonce: () => undefined, writeTimeout: () => undefined },
           systemVersion: () => '',
