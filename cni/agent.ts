@@ -22,7 +22,7 @@ import { NamespaceLabels } from './kube/namespace-labels.ts';
 import { annotateRedirection, warnPod } from './kube/pod-status.ts';
 import { type CniMetrics, cniMetrics } from './metrics.ts';
 import { NetnsFinder, ownIdentity } from './namespace/find-netns.ts';
-import { applyPodRules, drainPodRules, nft, removePodRules } from './namespace/pod-network.ts';
+import { applyPodRules, drainPodRules, hasPodRules, nft, removePodRules } from './namespace/pod-network.ts';
 import { countRelayed } from './namespace/relayed.ts';
 import type { CmdAdd } from './plugin/cmdadd.ts';
 import { type EventServer, serveEvents } from './plugin/event-server.ts';
@@ -125,6 +125,7 @@ export class NodeAgent {
     await this.#synced;
     if (this.#ending.signal.aborted) return;
     const restored = this.#restore();
+    await this.#takeOverLeavers();
     await this.#probes.start(new Map(restored.map((pod) => [pod.metadata.uid ?? '', podIps(pod)])));
     this.#zds = this.#listenForZtunnel();
     this.#events = await serveEvents({
@@ -174,6 +175,31 @@ export class NodeAgent {
     const found = this.#finder.findAll(enrolled.flatMap(({ metadata }) => metadata.uid ?? []));
     for (const pod of enrolled) this.#enrolment.restore(pod, found.get(pod.metadata.uid ?? ''), !this.#parts.settings.reconcileRules);
     return enrolled;
+  }
+
+  /** Pods that were on their way out when an earlier agent ended: ztunnel may relay for them still, and their last rules must go. */
+  async #takeOverLeavers(): Promise<void> {
+    const outside = [...this.#pods.values()].filter(
+      (pod) =>
+        pod.metadata.annotations?.[REDIRECTION] === undefined &&
+        podIps(pod).length > 0 &&
+        !isFinished(pod) &&
+        !this.#decide(pod, this.#namespaces.get(pod.metadata.namespace ?? '')).enrol,
+    );
+    const found = this.#finder.findAll(outside.flatMap(({ metadata }) => metadata.uid ?? []));
+    await Promise.all(
+      outside.map(async (pod) => {
+        const netns = found.get(pod.metadata.uid ?? '');
+        if (!netns) return;
+        const about = `pod ${objectKey(pod)}`;
+        const left = await hasPodRules({ netns, about }).catch((error: unknown) => {
+          this.#parts.log.warn({ error: errorMessage(error) }, 'whether an earlier agent left rules in a pod is not known');
+          return false;
+        });
+        if (left) this.#enrolment.restore(pod, netns, false);
+        else netns.close();
+      }),
+    );
   }
 
   #listenForZtunnel(): ZdsServer {

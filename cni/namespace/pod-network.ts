@@ -3,6 +3,7 @@
  * and the routing commands are content with what they find.
  */
 import { readFileSync } from 'node:fs';
+import { NAT_TABLE } from '../rules/constants.ts';
 import { addRoutes, type IpCommand, removeRoutes } from '../rules/pod-routes.ts';
 import { drainingRules, noRules, type PodRulesConfig, podRules } from '../rules/pod-rules.ts';
 import { CommandError, type Inside, type PodNetns, runInside } from './run-inside.ts';
@@ -24,6 +25,12 @@ export const drainPodRules = (pod: PodNamespace): Promise<void> => nft(pod, drai
 export async function removePodRules(pod: PodNamespace): Promise<void> {
   await nft(pod, noRules());
   await runCommands(pod, removeRoutes(loopbackHasIpv6(pod.netns)));
+}
+
+/** Whether an agent has left rules in the pod, of capture or of a drain that it did not finish. @throws {CommandError} */
+export async function hasPodRules(pod: PodNamespace): Promise<boolean> {
+  const tables = await runInside(pod, 'nft', ['list', 'tables', 'inet']);
+  return tables.split('\n').some((line) => line.trim() === `table inet ${NAT_TABLE}`);
 }
 
 /** One transaction. @throws {CommandError} */

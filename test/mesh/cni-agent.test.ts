@@ -160,6 +160,56 @@ test('another agent takes over: rules and annotation stay, and the snapshot has 
   assert.equal(world.patches(), patches, 'the annotation did not flap');
 });
 
+test('a pod that was leaving when the agent was replaced goes on leaving, and ztunnel keeps it until then', options, async (t) => {
+  const world = await startAgentWorld(t);
+  world.label('shop', 'ambient');
+  const pod = world.pod('shop', 'orders');
+  world.pod('legacy', 'outsider');
+  const untouched = networkOf(pod.ns);
+  world.kube.put(DAEMON_SETS, { metadata: { namespace: 'istio-system', name: 'istio-cni-node' } });
+  await world.start();
+  world.ztunnel();
+  await until(() => world.annotation('shop/orders') === 'enabled');
+  world.label('shop', undefined);
+  await until(() => /tcp dport 0/.test(networkOf(pod.ns)));
+  await world.stop();
+  assert.notEqual(networkOf(pod.ns), untouched);
+
+  await world.start();
+  const ztunnel = world.ztunnel();
+  await until(() => ztunnel.seen.length === 3);
+  assert.deepEqual(ztunnel.seen, ['add shop/orders +1', 'snapshot sent', `del ${pod.uid}`]);
+  await until(() => networkOf(pod.ns) === untouched);
+});
+
+test('a ztunnel that lies, sends what it may not, stalls or dies is disconnected; the next one is served', options, async (t) => {
+  const world = await startAgentWorld(t);
+  world.label('shop', 'ambient');
+  world.pod('shop', 'orders');
+  await world.start();
+  const liar = world.ztunnel();
+  liar.answer = () => Buffer.from('ffffff', 'hex');
+  await until(() => liar.closed);
+  const smuggler = world.ztunnel();
+  smuggler.answer = () => undefined;
+  await until(() => smuggler.seen.length === 1);
+  smuggler.socket.send(ack(), world.node.netns.fd);
+  await until(() => smuggler.closed);
+  const stalled = world.ztunnel();
+  stalled.answer = () => undefined;
+  await until(() => stalled.seen.length === 1);
+  const dead = world.ztunnel();
+  dead.answer = () => undefined;
+  await until(() => dead.seen.length === 1);
+  dead.socket.close();
+  const good = world.ztunnel();
+  await until(() => good.seen.length === 2);
+  assert.deepEqual(good.seen, ['add shop/orders +1', 'snapshot sent']);
+  await until(() => world.annotation('shop/orders') === 'enabled');
+  await until(() => stalled.closed);
+  assert.equal(good.closed, false);
+});
+
 test('an agent that is uninstalled takes every pod out and leaves nothing', options, async (t) => {
   const world = await startAgentWorld(t);
   world.label('shop', 'ambient');
