@@ -40,6 +40,10 @@ export interface GatewayClass {
 export function readGateway(config: MeshModelConfig, object: unknown, report: Report): Gateway | undefined {
   const meta = readMeta(object);
   if (!meta) return undefined;
+  const type = meta.labels[names.WAYPOINT_FOR];
+  if (type !== undefined && !['service', 'workload', 'all', 'none'].includes(type)) {
+    report(`label ${names.WAYPOINT_FOR}: ${quote(type)} is none of service, workload, all, none, so the waypoint takes no traffic`);
+  }
   return {
     key: objectKey(meta),
     namespace: meta.namespace,

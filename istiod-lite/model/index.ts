@@ -8,6 +8,7 @@ import { type AuthorizationPolicy, readAuthorizationPolicy } from './authorizati
 import type { ReporterName, StatusWrite } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
 import { readEndpointSlice } from './endpoint-slice.ts';
+import { checkEnrolment } from './enrolment.ts';
 import { readGateway, readGatewayClass } from './gateway.ts';
 import { Inputs, inheritedAnnotations, type ServiceSource } from './inputs.ts';
 import type { MeshService } from './mesh-service.ts';
@@ -143,8 +144,10 @@ export class MeshIndex {
 
   /** For each kind: takes an object, or undefined where it is gone. */
   readonly #setters: Readonly<Record<WatchedKindName, (key: string, object: unknown, report: Report) => void>> = {
-    Namespace: (key, object) => {
-      this.#inputs.setNamespace(key, object === undefined ? undefined : namespaceWords(object));
+    Namespace: (key, object, report) => {
+      const words = object === undefined ? undefined : namespaceWords(object);
+      if (words) checkEnrolment(words.labels, report);
+      this.#inputs.setNamespace(key, words);
       if (this.#config.serviceEntryVisibility) this.#reviewVisibility(key);
     },
     Node: (key, object) => this.#inputs.setNode(key, object === undefined ? undefined : nodeLocality(object)),

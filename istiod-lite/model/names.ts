@@ -1,5 +1,6 @@
 /** Labels and annotations that the translation reads (control-plane facts §1.1, §2.3, §3.1). They are Istio's and Kubernetes' interface. */
 
+export const DATAPLANE_MODE = 'istio.io/dataplane-mode';
 export const REDIRECTION = 'ambient.istio.io/redirection';
 export const TUNNEL = 'networking.istio.io/tunnel';
 export const INBOUND_BINDING = 'ambient.istio.io/waypoint-inbound-binding';
