@@ -29,6 +29,7 @@ export class ArenaView {
   u8: Uint8Array;
   u32: Uint32Array;
   f64: Float64Array;
+  readonly #scratch = new Uint8Array(SCRATCH_BYTES);
 
   constructor(buffer: SharedArrayBuffer) {
     this.buffer = buffer;
@@ -60,10 +61,16 @@ export class ArenaView {
     return this.u32[ref * 2 + HEADER_BYTES / 4 + index] ?? 0;
   }
 
-  /** A copy of bytes of a block, counted from the end of its header: decoders do not take shared memory. */
+  /**
+   * A copy of bytes of a block, counted from the end of its header: decoders do not take shared memory. It is good until the next call:
+   * a buffer of its own for each resource would cost more than decoding it.
+   */
   bytes(ref: BlockRef, start: number, length: number): Uint8Array {
     const from = ref * UNIT + HEADER_BYTES + start;
-    return this.u8.slice(from, from + length);
+    if (length > this.#scratch.length) return this.u8.slice(from, from + length);
+    const copy = this.#scratch.subarray(0, length);
+    copy.set(this.u8.subarray(from, from + length));
+    return copy;
   }
 
   /** Whether bytes of a block are this text; without making a text of them as long as it is ASCII. */
@@ -78,7 +85,8 @@ export class ArenaView {
   }
 
   text(ref: BlockRef, start: number, length: number): string {
-    return Buffer.from(this.bytes(ref, start, length)).toString('utf8');
+    const bytes = this.bytes(ref, start, length);
+    return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8');
   }
 }
 
@@ -87,6 +95,7 @@ interface Retired {
   readonly refs: readonly BlockRef[];
 }
 
+const SCRATCH_BYTES = 64 << 10;
 const FIRST_BYTES = 1 << 20;
 const RECORDS_SHARE = 7 / 8;
 

@@ -1,0 +1,155 @@
+/**
+ * Two network namespaces joined by a wire, nginx and iperf3 in the far one, and programs whose processor time and memory are measured:
+ * where every proxy of a bench is held against every other. Everything that is started here ends with the lab.
+ */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+export const HTTP_PORT = 8080;
+export const BULK_PORT = 5201;
+
+export interface Place {
+  /** Namespace of this end. */
+  readonly netns: string;
+  readonly ip: string;
+}
+
+export interface Program {
+  readonly pid: number;
+  readonly name: string;
+}
+
+export interface Usage {
+  /** User and system time of all threads, in seconds, since the start. */
+  readonly cpuSeconds: number;
+  readonly rssMegabytes: number;
+}
+
+let labs = 0;
+
+export class Lab implements AsyncDisposable {
+  readonly near: Place;
+  readonly far: Place;
+  /** For configuration and logs. */
+  readonly folder: string;
+  readonly #programs: { child: ChildProcess; name: string; log: string }[] = [];
+
+  constructor() {
+    const number = labs++;
+    this.folder = mkdtempSync(join(tmpdir(), 'warren-bench-'));
+    const place = (end: string, last: number): Place => ({
+      netns: `warren-bench-${process.pid}-${number}-${end}`,
+      ip: `10.252.${number}.${last}`,
+    });
+    this.near = place('near', 1);
+    this.far = place('far', 2);
+    for (const { netns } of [this.near, this.far]) command('ip', 'netns', 'add', netns);
+    this.exec(this.near, 'ip', 'link', 'add', 'wire', 'type', 'veth', 'peer', 'name', 'wire', 'netns', this.far.netns);
+    for (const end of [this.near, this.far]) {
+      this.exec(end, 'ip', 'address', 'add', `${end.ip}/24`, 'dev', 'wire');
+      for (const device of ['lo', 'wire']) this.exec(end, 'ip', 'link', 'set', device, 'up');
+    }
+  }
+
+  /** Starts what every measurement needs in the far namespace. */
+  async startServers(): Promise<void> {
+    const config = join(this.folder, 'nginx.conf');
+    writeFileSync(
+      config,
+      `worker_processes 1; daemon off; pid ${this.folder}/nginx.pid; error_log ${this.folder}/nginx.log;
+events { worker_connections 4096; }
+http { access_log off; keepalive_requests 1000000000; client_body_temp_path ${this.folder}; proxy_temp_path ${this.folder};
+fastcgi_temp_path ${this.folder}; uwsgi_temp_path ${this.folder}; scgi_temp_path ${this.folder};
+server { listen ${HTTP_PORT} backlog=4096; location / { return 200 "ok"; } } }\n`,
+    );
+    this.start(this.far, 'nginx', ['nginx', '-c', config]);
+    this.start(this.far, 'iperf3', ['iperf3', '-s', '-p', String(BULK_PORT)]);
+    await this.waitForPort(this.far, HTTP_PORT);
+    await this.waitForPort(this.far, BULK_PORT);
+  }
+
+  start(place: Place, name: string, argv: readonly string[], env: Readonly<Record<string, string>> = {}, cwd = this.folder): Program {
+    const log = join(this.folder, `${name}-${this.#programs.length}.log`);
+    const output = openSync(log, 'w');
+    const child = spawn('nsenter', [`--net=/var/run/netns/${place.netns}`, '--', ...argv], {
+      cwd,
+      env: { PATH: process.env.PATH ?? '', ...env },
+      stdio: ['ignore', output, output],
+    });
+    if (child.pid === undefined) throw new Error(`cannot start ${name}`);
+    this.#programs.push({ child, name, log });
+    return { pid: child.pid, name };
+  }
+
+  /** Runs a command to its end. @returns its standard output */
+  exec(place: Place, ...argv: readonly string[]): string {
+    return command('nsenter', `--net=/var/run/netns/${place.netns}`, '--', ...argv);
+  }
+
+  /** The same, without blocking: programs of ours may have to answer it. */
+  async run(place: Place, ...argv: readonly string[]): Promise<string> {
+    const child = spawn('nsenter', [`--net=/var/run/netns/${place.netns}`, '--', ...argv], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const output: Buffer[] = [];
+    const errors: Buffer[] = [];
+    child.stdout.on('data', (chunk: Buffer) => output.push(chunk));
+    child.stderr.on('data', (chunk: Buffer) => errors.push(chunk));
+    const code = await new Promise((resolve) => child.once('close', resolve));
+    if (code !== 0)
+      throw new Error(
+        `${argv.join(' ')}: exit ${code}: ${Buffer.concat([...errors, ...output])
+          .toString()
+          .slice(0, 500)}${this.#logs()}`,
+      );
+    return Buffer.concat(output).toString();
+  }
+
+  /** Waits until somebody listens there. @throws Error after 20 seconds, with the programs' last words */
+  async waitForPort(place: Place, port: number): Promise<void> {
+    for (let attempt = 0; attempt < 200; attempt++) {
+      if (this.exec(place, 'ss', '-Hltn', `sport = :${port}`) !== '') return;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    throw new Error(`nobody listens on port ${port}${this.#logs()}`);
+  }
+
+  /** What the programs have used so far, together. */
+  usage(programs: readonly Program[]): Usage {
+    const each = programs.map(({ pid, name }) => {
+      if (!existsSync(`/proc/${pid}`)) throw new Error(`${name} has ended${this.#logs()}`);
+      const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+      const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+      const rss = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
+      // utime and stime, in hundredths of a second (proc(5)).
+      return { cpuSeconds: (Number(fields[11]) + Number(fields[12])) / 100, rssMegabytes: Number(rss) / 1024 };
+    });
+    return {
+      cpuSeconds: each.reduce((sum, { cpuSeconds }) => sum + cpuSeconds, 0),
+      rssMegabytes: Math.max(0, ...each.map(({ rssMegabytes }) => rssMegabytes)),
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const ended = this.#programs.map(
+      ({ child }) =>
+        new Promise((resolve) => (child.exitCode === null && child.signalCode === null ? child.once('exit', resolve) : resolve(undefined))),
+    );
+    for (const { child } of this.#programs) child.kill('SIGTERM');
+    const force = setTimeout(() => {
+      for (const { child } of this.#programs) child.kill('SIGKILL');
+    }, 2000);
+    await Promise.all(ended);
+    clearTimeout(force);
+    for (const { netns } of [this.near, this.far]) command('ip', 'netns', 'del', netns);
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  #logs(): string {
+    return this.#programs.map(({ name, log }) => `\n${name}: ${readFileSync(log, 'utf8').slice(-600)}`).join('');
+  }
+}
+
+function command(file: string, ...argv: readonly string[]): string {
+  return execFileSync(file, argv, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+}

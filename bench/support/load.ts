@@ -1,0 +1,89 @@
+/** The load of real-peers.md §4: wrk and iperf3 through whatever stands between the namespaces, and what that cost in processor time. */
+import type { Lab, Program } from './lab.ts';
+
+/** One way through a lab. */
+export interface Subject {
+  readonly name: string;
+  readonly lab: Lab;
+  /** Whose processor time counts. */
+  readonly proxies: readonly Program[];
+  /** Where the load goes, as seen from the near namespace. */
+  readonly http: { readonly ip: string; readonly port: number };
+  readonly bulk: { readonly ip: string; readonly port: number };
+}
+
+export interface HttpResult {
+  readonly perSecond: number;
+  readonly cpuMicros: number;
+  readonly p50Micros: number;
+  readonly p99Micros: number;
+}
+
+export interface BulkResult {
+  readonly gigabitsPerSecond: number;
+  readonly cpuSecondsPerGib: number;
+}
+
+/** Requests over connections that are kept, or over a new one for each. */
+export async function loadHttp(
+  { lab, proxies, http }: Subject,
+  connections: number,
+  seconds: number,
+  keepAlive: boolean,
+): Promise<HttpResult> {
+  const before = lab.usage(proxies);
+  const output = await lab.run(
+    lab.near,
+    'wrk',
+    '-t1',
+    `-c${connections}`,
+    `-d${seconds}s`,
+    '--latency',
+    ...(keepAlive ? [] : ['-H', 'Connection: close']),
+    `http://${http.ip}:${http.port}/`,
+  );
+  const after = lab.usage(proxies);
+  const requests = Number(/(\d+) requests in/.exec(output)?.[1]);
+  const failed = /Non-2xx or 3xx responses: (\d+)/.exec(output)?.[1];
+  const broken = /Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)/.exec(output);
+  // wrk counts the end of a connection that it asked to be closed among the read errors of some versions; connects and timeouts are real.
+  if (failed !== undefined || (broken && Number(broken[1]) + Number(broken[4]) > 0) || !(requests > 0))
+    throw new Error(`requests failed:\n${output}`);
+  return {
+    perSecond: Number(/Requests\/sec:\s+([\d.]+)/.exec(output)?.[1]),
+    cpuMicros: ((after.cpuSeconds - before.cpuSeconds) * 1e6) / requests,
+    p50Micros: micros(/50%\s+(\S+)/.exec(output)?.[1]),
+    p99Micros: micros(/99%\s+(\S+)/.exec(output)?.[1]),
+  };
+}
+
+export async function loadBulk({ lab, proxies, bulk }: Subject, streams: number, seconds: number): Promise<BulkResult> {
+  const before = lab.usage(proxies);
+  const output = await lab.run(
+    lab.near,
+    'iperf3',
+    '-J',
+    '-c',
+    bulk.ip,
+    '-p',
+    String(bulk.port),
+    '-P',
+    String(streams),
+    '-t',
+    String(seconds),
+  );
+  const after = lab.usage(proxies);
+  const report: { end?: { sum_received?: { bytes: number; bits_per_second: number } } } = JSON.parse(output);
+  const received = report.end?.sum_received;
+  if (!received) throw new Error(`iperf3 reported nothing: ${output.slice(0, 500)}`);
+  return {
+    gigabitsPerSecond: received.bits_per_second / 1e9,
+    cpuSecondsPerGib: (after.cpuSeconds - before.cpuSeconds) / (received.bytes / 2 ** 30),
+  };
+}
+
+/** `94.00us`, `1.46ms`, `2.10s`. */
+function micros(text: string | undefined): number {
+  const [, number, unit] = /^([\d.]+)(us|ms|s)$/.exec(text ?? '') ?? [];
+  return Number(number) * ({ us: 1, ms: 1e3, s: 1e6 }[unit ?? ''] ?? Number.NaN);
+}

@@ -1,0 +1,109 @@
+/** The table of real-peers.md §4 for any ways through: every subject in every round, so that they share whatever else the machine does. */
+import { median, type Row, ratioRow } from '../rows.ts';
+import type { Subject } from './load.ts';
+import { type BulkResult, type HttpResult, loadBulk, loadHttp } from './load.ts';
+
+export interface TableOptions {
+  readonly bench: string;
+  readonly rounds: number;
+  /** Of each measurement. */
+  readonly seconds: number;
+  readonly ours: Subject;
+  readonly peers: readonly Subject[];
+  progress(text: string): void;
+}
+
+type Values = Map<string, number[]>;
+
+const HTTP_CASES = [
+  { name: 'keep-alive, 1 connection', connections: 1, keepAlive: true },
+  { name: 'keep-alive, 64 connections', connections: 64, keepAlive: true },
+  { name: 'keep-alive, 512 connections', connections: 512, keepAlive: true },
+  { name: 'new connections, 16 at once', connections: 16, keepAlive: false },
+] as const;
+const BULK_CASES = [
+  { name: 'bulk, 1 stream', streams: 1 },
+  { name: 'bulk, 4 streams', streams: 4 },
+] as const;
+
+const METRICS: Readonly<Record<string, { unit: string; better: 'less' | 'more' }>> = {
+  'requests per second': { unit: '/s', better: 'more' },
+  'CPU per request': { unit: 'us', better: 'less' },
+  p50: { unit: 'us', better: 'less' },
+  p99: { unit: 'us', better: 'less' },
+  throughput: { unit: 'Gbit/s', better: 'more' },
+  'CPU per GiB': { unit: 's', better: 'less' },
+  'RSS idle': { unit: 'MB', better: 'less' },
+  'RSS after load': { unit: 'MB', better: 'less' },
+};
+
+/** One row for each case, metric and peer; what cannot be compared (processor time of a direct connection) is left out. */
+export async function tunnelTable({ bench, rounds, seconds, ours, peers, progress }: TableOptions): Promise<Row[]> {
+  const subjects = [ours, ...peers];
+  const measured = new Map<Subject, Values>(subjects.map((subject) => [subject, new Map()]));
+  const record = (subject: Subject, key: string, value: number): void => {
+    const values = measured.get(subject);
+    const list = values?.get(key) ?? [];
+    list.push(value);
+    values?.set(key, list);
+  };
+  const rss = (key: string): void => {
+    for (const subject of subjects)
+      if (subject.proxies.length > 0) record(subject, `memory\n${key}`, subject.lab.usage(subject.proxies).rssMegabytes);
+  };
+  rss('RSS idle');
+  for (let round = 1; round <= rounds; round++) {
+    for (const { name, connections, keepAlive } of HTTP_CASES) {
+      for (const subject of subjects) recordHttp(subject, name, await loadHttp(subject, connections, seconds, keepAlive));
+      progress(`round ${round}: ${name}`);
+    }
+    for (const { name, streams } of BULK_CASES) {
+      for (const subject of subjects) recordBulk(subject, name, await loadBulk(subject, streams, seconds));
+      progress(`round ${round}: ${name}`);
+    }
+  }
+  rss('RSS after load');
+  return rows();
+
+  function recordHttp(subject: Subject, name: string, result: HttpResult): void {
+    record(subject, `${name}\nrequests per second`, result.perSecond);
+    record(subject, `${name}\np50`, result.p50Micros);
+    record(subject, `${name}\np99`, result.p99Micros);
+    if (subject.proxies.length > 0) record(subject, `${name}\nCPU per request`, result.cpuMicros);
+  }
+
+  function recordBulk(subject: Subject, name: string, result: BulkResult): void {
+    record(subject, `${name}\nthroughput`, result.gigabitsPerSecond);
+    if (subject.proxies.length > 0) record(subject, `${name}\nCPU per GiB`, result.cpuSecondsPerGib);
+  }
+
+  function rows(): Row[] {
+    const found: Row[] = [];
+    for (const [key, values] of measured.get(ours) ?? []) {
+      const [name = '', metric = ''] = key.split('\n');
+      const { unit = '', better = 'less' } = METRICS[metric] ?? {};
+      for (const peer of peers) {
+        const theirs = measured.get(peer)?.get(key);
+        if (theirs)
+          found.push(
+            ratioRow({ bench, case: name, metric, unit, better, ours: median(values), peer: median(theirs), peerName: peer.name }),
+          );
+      }
+      if (!found.some((row) => row.case === name && row.metric === metric)) {
+        found.push({
+          bench,
+          case: name,
+          metric,
+          unit,
+          ours: median(values),
+          peer: null,
+          peerName: null,
+          ratio: null,
+          target: null,
+          met: null,
+        });
+      }
+    }
+    return found;
+  }
+}
