@@ -1,9 +1,10 @@
 /** What runs in a pair's pods: an echo server, clients, captures, and a ztunnel in dedicated mode in each pod or one for both. */
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { type AgentConnection, type FakeNodeAgent, startNodeAgent } from './fake-node-agent.ts';
 import { makeNetns, type TestNetns } from './netns.ts';
-import { dedicatedEnv, NAMESPACE, type Pair, type TestPod } from './pair.ts';
+import { dedicatedEnv, meshYaml, NAMESPACE, type Pair, type PairOptions, type TestPod } from './pair.ts';
 import { type Program, runScript, startProgram } from './programs.ts';
 
 /** Answers each connection's bytes with themselves twice over, and says whom it sees. */
@@ -113,9 +114,31 @@ export interface Shared {
 
 export const podInfo = ({ name }: TestPod) => ({ name, namespace: NAMESPACE, serviceAccount: name });
 
+export interface ControlPlane {
+  /** Pushes what the configuration of the pair says now. */
+  apply(options: PairOptions): Promise<void>;
+}
+
+/** A control plane in the ztunnel's namespace, at port 15010 without TLS. */
+export async function startControlPlane(t: TestContext, pair: Pair, home: TestNetns): Promise<ControlPlane> {
+  const program = startProgram(t, home, 'test/support/control-plane-program.ts', ['15010', pair.config]);
+  await program.line(/^listening/);
+  let acks = 2;
+  return {
+    async apply(options) {
+      writeFileSync(pair.config, meshYaml(pair.client, pair.server, options));
+      program.kill('SIGHUP');
+      acks += 2;
+      await program.line(new RegExp(`^ACK nonce-${acks} `));
+    },
+  };
+}
+
+/** Environment of a ztunnel that a test's control plane tells what there is. */
+export const controlled = { LOCAL_XDS_PATH: '', XDS_ADDRESS: 'http://127.0.0.1:15010' };
+
 /** One ztunnel in a namespace of its own, told about both pods. */
-export async function startShared(t: TestContext, pair: Pair, env: Record<string, string> = {}): Promise<Shared> {
-  const home = makeNetns(t);
+export async function startShared(t: TestContext, pair: Pair, env: Record<string, string> = {}, home = makeNetns(t)): Promise<Shared> {
   const agent = startNodeAgent(t, join(pair.folder, 'ztunnel.sock'));
   const ztunnel = startProgram(t, home, 'ztunnel/main.ts', ['proxy', 'ztunnel'], {
     LOCAL_XDS_PATH: pair.config,

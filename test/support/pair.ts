@@ -93,7 +93,8 @@ export async function makePair(t: TestContext, options: PairOptions = {}): Promi
 
 export const SERVICE_VIP = '10.96.0.10';
 
-function meshYaml(
+/** The static configuration of a pair's mesh; also what a control plane of a test serves. */
+export function meshYaml(
   client: TestPod,
   server: TestPod,
   { policies = '[]', serverPolicies = [], serverProtocol = 'HBONE', capture }: PairOptions,

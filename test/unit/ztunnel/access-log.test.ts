@@ -109,7 +109,6 @@ test('a refusal is an error line with code, policy and id at its end, and counts
   assert.match(lines[0] ?? '', /\terror\taccess\tconnection complete\t/);
   assert.ok(
     lines[0]?.endsWith(`error="denied \\"by\\" rule" id="${'a'.repeat(32)}" warren.code="POLICY_DENIED" warren.policy="shop/no"\n`),
-    lines[0],
   );
   assert.deepEqual(value(metrics.opened), [1]);
   assert.deepEqual(value(metrics.closed), [1]);
