@@ -6,7 +6,15 @@ import { globSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 
 const COMPONENTS = ['ztunnel', 'waypoint', 'istiod-lite', 'cni', 'meshctl', 'playground'];
-const TIERS: readonly (readonly string[])[] = [['base'], ['codec'], ['decision', 'linux', 'tls'], ['hbone'], ['client'], ['server']];
+const TIERS: readonly (readonly string[])[] = [
+  ['base'],
+  ['codec'],
+  ['decision', 'linux', 'tls'],
+  ['hbone'],
+  ['http'],
+  ['client'],
+  ['server'],
+];
 const OUTSIDE = ['test', 'bench', 'scripts'];
 /** Folders that do no I/O and read no clock: what `meshctl explain` runs as well. */
 const PURE = ['common/decision/', 'istiod-lite/model/'];
