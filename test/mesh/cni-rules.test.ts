@@ -1,10 +1,14 @@
 import assert from 'node:assert/strict';
+import dgram from 'node:dgram';
+import { once } from 'node:events';
 import { type TestContext, test } from 'node:test';
 import { applyPodRules, drainPodRules, nft, type PodNamespace, removePodRules } from '../../cni/namespace/pod-network.ts';
 import { countRelayed } from '../../cni/namespace/relayed.ts';
 import { DEFAULT_PROBE_SOURCE } from '../../cni/rules/constants.ts';
 import { hostRules, noHostRules, probeSets } from '../../cni/rules/host-rules.ts';
 import type { PodRulesConfig } from '../../cni/rules/pod-rules.ts';
+import { isIpv6 } from '../../common/base/address.ts';
+import { udpSocket } from '../../common/linux/sockets.ts';
 import { joinNetns, makeNetns, type TestNetns, withoutNamespaces } from '../support/netns.ts';
 import { startApp, startToyZtunnel, ToyClient } from '../support/toy-ztunnel.ts';
 
@@ -126,6 +130,20 @@ test('applying twice changes nothing, removing twice leaves nothing', options, a
   assert.equal(networkOf(pod), untouched);
 });
 
+test('with DNS capture queries go to 15053, over UDP and TCP, and other datagrams go where they were sent', options, async (t) => {
+  const { pod, peer, at, inside } = world(t);
+  const answers = { captured: udpEcho(t, pod, 15053), server: udpEcho(t, peer, 53), other: udpEcho(t, peer, 5300) };
+  startApp(t, pod.netns, 15053);
+  await applyPodRules(inside, { ...config, redirectDns: true });
+  for (const host of [at.peer.v4, at.peer.v6]) {
+    assert.equal(await query(t, pod, host, 53), 'query');
+    assert.equal(await query(t, pod, host, 5300), 'query');
+  }
+  assert.deepEqual([answers.captured.count, answers.server.count, answers.other.count], [2, 0, 2]);
+  await ToyClient.open(t, pod.netns, at.peer.v4, 53);
+  assert.equal(packets(pod, 'tcp dport 53'), 1);
+});
+
 test('ingress mode takes what goes out and leaves what comes in', options, async (t) => {
   const { pod, peer, at, inside } = world(t);
   startApp(t, peer.netns, 8080);
@@ -217,6 +235,30 @@ function packets(ns: TestNetns, text: string): number {
     .split('\n')
     .filter((line) => line.includes(text));
   return lines.reduce((sum, line) => sum + Number(/packets (\d+)/.exec(line)?.[1]), 0);
+}
+
+function udpEcho(t: TestContext, ns: TestNetns, port: number): { count: number } {
+  const seen = { count: 0 };
+  const socket = dgram.createSocket('udp6');
+  t.after(() => socket.close());
+  socket.on('message', (data, from) => {
+    seen.count++;
+    socket.send(data, from.port, from.address);
+  });
+  socket.bind({ fd: udpSocket({ netns: ns.netns, address: '::', port }) });
+  return seen;
+}
+
+/** Sends a datagram from inside, and returns what comes back. */
+async function query(t: TestContext, ns: TestNetns, host: string, port: number): Promise<string> {
+  const v6 = isIpv6(host);
+  const socket = dgram.createSocket(v6 ? 'udp6' : 'udp4');
+  t.after(() => socket.close());
+  socket.bind({ fd: udpSocket({ netns: ns.netns, address: v6 ? '::' : '0.0.0.0', port: 0 }) });
+  const answer = once(socket, 'message', { signal: AbortSignal.timeout(5_000) });
+  socket.send('query', port, host);
+  const [data] = await answer;
+  return String(data);
 }
 
 async function until(condition: () => boolean): Promise<void> {
