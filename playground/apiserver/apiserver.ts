@@ -8,15 +8,17 @@ import https from 'node:https';
 import type { Duplex } from 'node:stream';
 import type { Clock } from '../../common/base/clock.ts';
 import type { Log } from '../../common/base/log.ts';
+import { Webhooks } from './admission/webhooks.ts';
 import { ApiError } from './api-error.ts';
 import { builtInTypes } from './built-in-types.ts';
+import { serveCustomTypes } from './controllers/custom-types.ts';
 import { collectGarbage } from './controllers/garbage-collector.ts';
 import { keepNamespaces } from './controllers/namespaces.ts';
 import { discoveryContentType, discoveryDocument } from './http/discovery.ts';
 import { Exchange, type SchemaLookup } from './http/exchange.ts';
 import { OpenApi } from './http/openapi.ts';
 import { parseResourcePath, type ResourcePath } from './http/path.ts';
-import { servePodProxy, serveServiceProxy } from './http/proxy.ts';
+import { connectService, servePodProxy, serveServiceProxy } from './http/proxy.ts';
 import { Resources } from './http/resources.ts';
 import { serveReview } from './http/reviews.ts';
 import { ADMIN, ANONYMOUS, authenticate } from './identity/authenticate.ts';
@@ -103,7 +105,18 @@ export class ApiServer {
       find: (kind, name, namespace) => this.store.get(kind, name, namespace),
     });
     this.#openApi = new OpenApi(registry, definitions);
-    this.#resources = new Resources({ store: this.store, clock, admit: async () => {}, admitDelete: async () => {} });
+    const webhooks = new Webhooks({
+      store: this.store,
+      log,
+      connectService: (namespace, name, port) => connectService(this.store, kubelets, namespace, name, port),
+    });
+    this.#resources = new Resources({
+      store: this.store,
+      clock,
+      admit: (draft, exchange) => webhooks.admit(draft, exchange),
+      admitDelete: (type, object, exchange, dryRun) => webhooks.admitDelete(type, object, exchange, dryRun),
+    });
+    serveCustomTypes(this.store, definitions);
     collectGarbage(this.store);
     keepNamespaces(this.store, this.caPem);
     for (const name of FIRST_NAMESPACES) this.store.create({ apiVersion: 'v1', kind: 'Namespace', metadata: { name } });

@@ -4,8 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { isObject, type JsonObject } from '../json.ts';
-import type { Registry, ResourceType, ServedVersion } from '../registry.ts';
-import { apiVersionOf } from '../registry.ts';
+import type { Registry, ResourceType } from '../registry.ts';
 import type { Definitions, Schema } from '../schemas/schema.ts';
 
 export class OpenApi {
@@ -127,6 +126,12 @@ function published(schema: Schema, queue: string[]): object {
   return copy(schema) as object;
 }
 
-const componentName = (definition: string): string => definition.replaceAll(/[^\w.]+/g, '.').replace(/^\.+/, '');
-
-export const openApiPath = (type: ResourceType, version: ServedVersion): string => apiVersionOf(type.group, version.name);
+/** `V1PodSpec` as `v1.PodSpec`: kubectl shows what follows the last dot. */
+const componentName = (definition: string): string =>
+  definition
+    .replace(
+      /^([A-Z][a-z]+)?(V\d)([A-Z]\w*)$/,
+      (_, group = '', version: string, name: string) => `${group ? `${group.toLowerCase()}.` : ''}${version.toLowerCase()}.${name}`,
+    )
+    .replaceAll(/[^\w.]+/g, '.')
+    .replace(/^\.+/, '');

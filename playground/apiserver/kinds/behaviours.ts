@@ -1,5 +1,6 @@
 /** Which behaviour each built-in kind has, by `Kind.group`. */
 import type { Behaviour } from './behaviour.ts';
+import { customResourceDefinitionBehaviour } from './custom-resource-definition.ts';
 import {
   configMapBehaviour,
   endpointSliceBehaviour,
@@ -27,6 +28,7 @@ export const builtInBehaviours: ReadonlyMap<string, Behaviour> = new Map([
   ['StatefulSet.apps', workloadBehaviour(always)],
   ['Job.batch', workloadBehaviour(once)],
   ['CronJob.batch', cronJobBehaviour],
+  ['CustomResourceDefinition.apiextensions.k8s.io', customResourceDefinitionBehaviour],
   ['EndpointSlice.discovery.k8s.io', endpointSliceBehaviour],
   ['Lease.coordination.k8s.io', leaseBehaviour],
   ['ValidatingWebhookConfiguration.admissionregistration.k8s.io', webhookBehaviour],

@@ -13,6 +13,8 @@ export interface Writer {
   readonly manager: string;
   readonly apiVersion: string;
   readonly subresource?: string;
+  /** For writes that keep the status as it is, whatever they carry. */
+  readonly disownsStatus?: boolean;
   /** RFC 3339. */
   readonly time: string;
 }
@@ -42,7 +44,7 @@ const MAX_UPDATE_MANAGERS = 10;
 export function trackUpdate(before: KubeObject | undefined, after: KubeObject, node: SchemaNode, writer: Writer): ManagedFieldsEntry[] {
   const entries = after.metadata.managedFields ?? before?.metadata.managedFields ?? [];
   const { changed, removed } = compare(before ? withoutManagers(before) : {}, withoutManagers(after), node);
-  const gained = ownable(changed);
+  const gained = ownable(writer.disownsStatus ? subtract(changed, { 'f:status': changed?.['f:status'] ?? {} }) : changed);
   const lost = ownable(removed);
   if (!gained && !lost) return entries;
   const others = entries.filter((entry) => !isBy(entry, 'Update', writer));

@@ -48,20 +48,26 @@ function coreDefinitions(): Definitions {
   const folder = join(modules, '@kubernetes/client-node/dist/gen/models');
   return closure(CORE_ROOTS, (name) => {
     if (name === 'IntOrString') return { 'x-kubernetes-int-or-string': true };
-    const formats = new Map(
-      [
-        ...readFileSync(join(folder, `${name}.js`), 'utf8').matchAll(/"baseName": "([^"]+)",\s+"type": "[^"]+",\s+"format": "([^"]*)"/g),
-      ].map(([, field = '', format = '']) => [field, format]),
-    );
+    const fields = [
+      ...readFileSync(join(folder, `${name}.js`), 'utf8').matchAll(
+        /"name": "([^"]+)",\s+"baseName": "([^"]+)",\s+"type": "[^"]+",\s+"format": "([^"]*)"/g,
+      ),
+    ];
     const parser = new TypeParser(
       readFileSync(join(folder, `${name}.d.ts`), 'utf8'),
       (reference) => reference,
       () => ({}),
     );
     const schema = parser.declaration(name);
-    for (const [field, property] of Object.entries(schema.properties ?? {})) {
-      const format = formats.get(field);
-      if (!format || property.$ref) continue;
+    // Names that are words of TypeScript are written differently there: `_from` is `from`.
+    const jsonNames = new Map(fields.map(([, own = '', json = '']) => [own, json]));
+    const renamed = (field: string): string => jsonNames.get(field) ?? field;
+    if (schema.properties)
+      schema.properties = Object.fromEntries(Object.entries(schema.properties).map(([field, inner]) => [renamed(field), inner]));
+    if (schema.required) schema.required = schema.required.map(renamed);
+    for (const [, , field = '', format] of fields) {
+      const property = schema.properties?.[field];
+      if (!format || !property || property.$ref) continue;
       const target = property.items ?? property;
       if (target.type === 'number' && format.startsWith('int')) target.type = 'integer';
       if (format !== 'double') target.format = format;

@@ -268,6 +268,14 @@ export class Store implements KindContext {
     return this.#updateDraft(type, version, live, object, options);
   }
 
+  /** Takes what a mutating webhook made of a draft: decoded anew, since nobody has looked at it yet. */
+  readmit(draft: Draft, object: KubeObject): void {
+    const { name, namespace } = draft.object.metadata;
+    const decoded = this.#decode(draft.type, draft.version, object, { ...draft.options, fieldValidation: 'Ignore' });
+    Object.assign(decoded.metadata, { name }, namespace === undefined ? {} : { namespace });
+    draft.object = decoded;
+  }
+
   /** Checks a draft and makes it the current state. @throws {ApiError} Invalid, Conflict where the state changed since it was prepared */
   commit(draft: Draft): KubeObject {
     const { type, version, old, options } = draft;
@@ -278,7 +286,7 @@ export class Store implements KindContext {
     if (options.dryRun) return freezeDeep(object);
     if (old && equalDeep(withoutOwnership(object), withoutOwnership(old))) return old;
     if (old && object.metadata.deletionTimestamp && isDoneDeleting(object)) {
-      this.#erase(type, object);
+      this.erase(type, object);
       return object;
     }
     return this.#publish(type, old ? 'MODIFIED' : 'ADDED', object, old);
@@ -306,7 +314,7 @@ export class Store implements KindContext {
     }
     if (isNamespace(type)) object['status'] = { ...(isObject(object['status']) ? object['status'] : {}), phase: 'Terminating' };
     if (options.dryRun) return freezeDeep(object);
-    if (isDoneDeleting(object)) return this.#erase(type, old);
+    if (isDoneDeleting(object)) return this.erase(type, old);
     if (equalDeep(object, old)) return old;
     return this.#publish(type, 'MODIFIED', object, old);
   }
@@ -316,7 +324,7 @@ export class Store implements KindContext {
     const object = cloneDeep(old);
     change(object);
     if (equalDeep(object, old)) return old;
-    if (isDoneDeleting(object)) return this.#erase(type, object);
+    if (isDoneDeleting(object)) return this.erase(type, object);
     return this.#publish(type, 'MODIFIED', object, old);
   }
 
@@ -497,7 +505,8 @@ export class Store implements KindContext {
     return object;
   }
 
-  #erase(type: ResourceType, object: KubeObject): KubeObject {
+  /** Takes an object out of the store at once, whatever its finalizers say. */
+  erase(type: ResourceType, object: KubeObject): KubeObject {
     const collection = this.collection(type);
     const previous = collection.get(object.metadata.namespace ?? '', object.metadata.name);
     const version = ++this.#version;
@@ -537,6 +546,7 @@ export class Store implements KindContext {
       manager: fieldManager,
       apiVersion: apiVersionOf(type.group, version.name),
       time: timestamp(this.clock.now()),
+      disownsStatus: type.status && subresource !== 'status',
       ...(subresource ? { subresource } : {}),
     };
   }

@@ -1,5 +1,5 @@
 /** `kubectl get`'s answers: rows of cells, made here so that kubectl needs to know nothing about a type. */
-import { apiVersionOf, type PrinterColumn, type ResourceType, type ServedVersion } from '../registry.ts';
+import type { PrinterColumn, ResourceType, ServedVersion } from '../registry.ts';
 import { inVersion } from '../store/store.ts';
 import type { KubeObject } from '../object.ts';
 import { builtInColumns, type Column } from './columns.ts';
@@ -82,6 +82,3 @@ function pathColumn({ name, type, jsonPath, priority, description, format }: Pri
     },
   };
 }
-
-/** The apiVersion of a list of this type. */
-export const listVersion = (type: ResourceType, version: ServedVersion): string => apiVersionOf(type.group, version.name);

@@ -1,0 +1,83 @@
+/** One call of a webhook: an AdmissionReview over HTTPS, verified with the configuration's caBundle, within its timeout. */
+import https from 'node:https';
+import type { Duplex } from 'node:stream';
+import tls from 'node:tls';
+import { isObject, type JsonObject, objectOf, stringOf } from '../json.ts';
+
+export type ConnectService = (namespace: string, name: string, port: string) => Promise<Duplex>;
+
+const MAX_ANSWER_BYTES = 3 << 20;
+
+/** @throws {Error} for whatever keeps a proper answer from coming */
+export async function callWebhook(
+  clientConfig: unknown,
+  review: object,
+  timeoutMs: number,
+  connectService: ConnectService,
+): Promise<JsonObject> {
+  const { url, service, caBundle } = objectOf(clientConfig);
+  const ca = stringOf(caBundle) === '' ? undefined : Buffer.from(stringOf(caBundle), 'base64').toString();
+  const body = JSON.stringify(review);
+  const signal = AbortSignal.timeout(timeoutMs);
+  const target = typeof url === 'string' ? new URL(url) : serviceUrl(service);
+  const host = target.hostname.replace(/^\[|\]$/g, '');
+  const connection = isObject(service) ? await serviceSocket(service, connectService, host, ca) : undefined;
+  try {
+    const text = await post(target, body, signal, { ...(ca ? { ca } : {}), ...(connection ? { createConnection: () => connection } : {}) });
+    const answer: unknown = JSON.parse(text);
+    if (!isObject(answer) || !isObject(answer['response'])) throw new Error('the answer is no AdmissionReview with a response');
+    return answer['response'];
+  } catch (error) {
+    if (signal.aborted) throw new Error(`no answer within ${timeoutMs / 1000}s`, { cause: error });
+    throw error;
+  } finally {
+    connection?.destroy();
+  }
+}
+
+function serviceUrl(service: unknown): URL {
+  const { name, namespace, path } = objectOf(service);
+  return new URL(`https://${stringOf(name)}.${stringOf(namespace)}.svc${stringOf(path) || '/'}`);
+}
+
+async function serviceSocket(
+  service: JsonObject,
+  connect: ConnectService,
+  servername: string,
+  ca: string | undefined,
+): Promise<tls.TLSSocket> {
+  const raw = await connect(stringOf(service['namespace']), stringOf(service['name']), String(service['port'] ?? 443));
+  return tls.connect({ socket: raw, servername, ...(ca ? { ca } : {}) });
+}
+
+function post(url: URL, body: string, signal: AbortSignal, options: https.RequestOptions): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const request = https.request(
+      url,
+      {
+        ...options,
+        method: 'POST',
+        signal,
+        agent: false,
+        headers: { 'content-type': 'application/json', accept: 'application/json', 'content-length': Buffer.byteLength(body) },
+      },
+      (response) => {
+        const chunks: Buffer[] = [];
+        let size = 0;
+        response.on('data', (chunk: Buffer) => {
+          size += chunk.length;
+          if (size > MAX_ANSWER_BYTES) request.destroy(new Error(`the answer is longer than ${MAX_ANSWER_BYTES} bytes`));
+          else chunks.push(chunk);
+        });
+        response.once('error', reject);
+        response.once('end', () => {
+          const text = Buffer.concat(chunks).toString('utf8');
+          if (response.statusCode === 200) resolve(text);
+          else reject(new Error(`status ${response.statusCode}: ${text.slice(0, 200)}`));
+        });
+      },
+    );
+    request.once('error', reject);
+    request.end(body);
+  });
+}
