@@ -18,7 +18,7 @@ import { watchCluster } from './kube/cluster-watch.ts';
 import { WriterLease } from './kube/lease.ts';
 import { podFacts } from './kube/pod-facts.ts';
 import { StatusWriter } from './kube/status-writer.ts';
-import { createMetrics } from './metrics.ts';
+import { countEvent, createMetrics } from './metrics.ts';
 import { MeshIndex } from './model/index.ts';
 import * as names from './model/names.ts';
 import { anyAddress } from './server/listen-address.ts';
@@ -133,7 +133,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
   const cluster = watchCluster({
     ...world,
     onChange(kind, { type, object }) {
-      metrics.k8sEvents.inc({ type: kind, event: type });
+      countEvent(metrics, kind, type);
       if (kind === 'Namespace') roots.namespaceChanged(object.metadata.name ?? '', type !== 'deleted');
       if (kind === 'Pod' && type !== 'deleted') authorizer.podChanged(podFacts(object));
       if (kind === 'Pod' && type === 'deleted') authorizer.podRemoved(podFacts(object));

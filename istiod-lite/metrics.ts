@@ -2,6 +2,7 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import { VERSION } from '../common/base/version.ts';
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from './model/resources.ts';
+import type { WatchedKindName } from './model/watched-kinds.ts';
 
 export interface MetricRow {
   readonly name: string;
@@ -18,12 +19,14 @@ export const metricRows = {
   xdsRejects: row('pilot_total_xds_rejects', 'counter', 'Responses that a proxy rejected.', 'type'),
   xdsExpiredNonce: row('pilot_xds_expired_nonce', 'counter', 'Acknowledgements of a response that is not the last one.', 'type'),
   xdsWriteTimeout: row('pilot_xds_write_timeout', 'counter', 'Proxies let go because they took nothing for too long.'),
-  xdsConfigSize: row('pilot_xds_config_size_bytes', 'histogram', 'Bytes of each response.', 'type'),
+  xdsConfigSize: row('pilot_xds_config_size_bytes', 'histogram', 'Bytes of each response, by type URL.', 'type'),
   xdsRefused: row('warren_xds_streams_refused_total', 'counter', 'Streams refused or ended by istiod, by gRPC status.', 'code'),
   convergence: row('pilot_proxy_convergence_time', 'histogram', 'Seconds between a change and the moment when a proxy has been sent it.'),
-  pushTriggers: row('pilot_push_triggers', 'counter', 'Pushes by what caused them: a change of the configuration, or a request.', 'type'),
+  sendTime: row('pilot_xds_send_time', 'histogram', 'Seconds until a response has left.'),
+  pushTriggers: row('pilot_push_triggers', 'counter', 'Pushes by what caused them.', 'type'),
   resources: row('warren_xds_resources', 'gauge', 'Resources that are served.', 'type'),
-  k8sEvents: row('pilot_k8s_reg_events', 'counter', 'Changes of Kubernetes objects seen.', 'type', 'event'),
+  k8sEvents: row('pilot_k8s_reg_events', 'counter', "Changes seen of Kubernetes' own objects.", 'type', 'event'),
+  configEvents: row('pilot_k8s_cfg_events', 'counter', 'Changes seen of configuration objects.', 'type', 'event'),
   csrs: row('citadel_server_csr_count', 'counter', 'Certificate requests received.'),
   issued: row('citadel_server_success_cert_issuance_count', 'counter', 'Certificates issued.'),
   authenticationFailures: row(
@@ -72,9 +75,11 @@ export function createMetrics({ processMetrics }: { processMetrics: boolean }) {
     xdsConfigSize: new Histogram<string>({ ...options(metricRows.xdsConfigSize), buckets: SIZE_BYTES }),
     xdsRefused: counter(metricRows.xdsRefused),
     convergence: new Histogram<string>({ ...options(metricRows.convergence), buckets: CONVERGENCE_SECONDS }),
+    sendTime: new Histogram<string>({ ...options(metricRows.sendTime), buckets: CONVERGENCE_SECONDS }),
     pushTriggers: counter(metricRows.pushTriggers),
     resources: gauge(metricRows.resources),
     k8sEvents: counter(metricRows.k8sEvents),
+    configEvents: counter(metricRows.configEvents),
     csrs: counter(metricRows.csrs),
     issued: counter(metricRows.issued),
     authenticationFailures: counter(metricRows.authenticationFailures),
@@ -94,6 +99,24 @@ export function createMetrics({ processMetrics }: { processMetrics: boolean }) {
   gauge(metricRows.info).set({ version: VERSION }, 1);
   return metrics;
 }
+
+/** Counts a change under the name and the labels that Istio has for it. */
+export function countEvent({ k8sEvents, configEvents }: Metrics, kind: WatchedKindName, change: 'added' | 'modified' | 'deleted'): void {
+  const event = EVENT_LABELS[change];
+  const registered = REGISTRY_LABELS[kind];
+  if (registered) k8sEvents.inc({ type: registered, event });
+  else configEvents.inc({ type: kind, event });
+}
+
+const EVENT_LABELS = { added: 'add', modified: 'update', deleted: 'delete' } as const;
+const REGISTRY_LABELS: Readonly<Partial<Record<WatchedKindName, string>>> = {
+  Namespace: 'Namespaces',
+  Node: 'Nodes',
+  Pod: 'Pods',
+  Service: 'Services',
+  EndpointSlice: 'EndpointSlice',
+  Gateway: 'Gateways',
+};
 
 /** The short names that `type` labels have. */
 export const typeLabel = (typeUrl: string): string => TYPE_LABELS[typeUrl] ?? 'other';

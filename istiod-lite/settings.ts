@@ -72,7 +72,7 @@ export const settingsTable = {
     '30m',
   ),
   maxProxies: setting('PILOT_MAX_PROXIES', count, 5000, 'Proxies connected at a time.'),
-  drainMs: setting('TERMINATION_DRAIN_DURATION_SECONDS', duration, seconds(5), 'Time given to open streams on shutdown.', '5s'),
+  drainMs: setting('PILOT_DRAIN_DURATION', duration, seconds(5), 'Time given to open streams on shutdown.', '5s'),
   grpcPort: setting('GRPC_TLS_PORT', portNumber, 15012, 'xDS and certificates, over TLS.'),
   monitoringPort: setting('MONITORING_PORT', portNumber, 15014, 'Metrics, version and diagnostics.'),
   httpPort: setting('HTTP_PORT', portNumber, 8080, 'Readiness.'),

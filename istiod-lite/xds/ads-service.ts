@@ -10,7 +10,7 @@ import { AggregatedDiscoveryServiceService, DeltaDiscoveryRequest, DeltaDiscover
 import { authenticate } from '../ca/authenticate.ts';
 import type { Caller, TokenReviewer } from '../ca/token-review.ts';
 import { type Metrics, typeLabel } from '../metrics.ts';
-import { DeltaStream, type StreamFailure, type StreamLimits } from './delta-stream.ts';
+import { DeltaStream, type StreamFailure, type StreamLimits, type StreamObserver } from './delta-stream.ts';
 import type { Proxies } from './proxies.ts';
 import type { PushThrottle } from './push-throttle.ts';
 import { type ProxyNode, readProxyNode } from './proxy-node.ts';
@@ -111,7 +111,7 @@ class Session {
         },
       },
       observer: {
-        sent: ({ typeUrl, bytes, changedSince }) => this.#sent(typeUrl, bytes, changedSince),
+        sent: (push) => this.#sent(push),
         rejected: ({ typeUrl, error }) => this.#rejected(typeUrl, error),
         staleNonce: (typeUrl) => options.metrics.xdsExpiredNonce.inc({ type: typeLabel(typeUrl) }),
         writeTimeout: () => options.metrics.xdsWriteTimeout.inc(),
@@ -159,13 +159,13 @@ class Session {
     return true;
   }
 
-  #sent(typeUrl: string, bytes: number, changedSince: number | undefined): void {
+  #sent({ typeUrl, bytes, since, changedSince }: Parameters<StreamObserver['sent']>[0]): void {
     const { metrics, clock } = this.#options;
-    const type = typeLabel(typeUrl);
-    metrics.xdsPushes.inc({ type });
-    metrics.xdsConfigSize.observe({ type }, bytes);
-    metrics.pushTriggers.inc({ type: changedSince === undefined ? 'proxyrequest' : 'config' });
-    if (changedSince !== undefined) metrics.convergence.observe((clock.monotonic() - changedSince) / 1000);
+    const now = clock.monotonic();
+    metrics.xdsPushes.inc({ type: typeLabel(typeUrl) });
+    metrics.xdsConfigSize.observe({ type: typeUrl }, bytes);
+    metrics.sendTime.observe((now - since) / 1000);
+    if (changedSince !== undefined) metrics.convergence.observe((now - changedSince) / 1000);
   }
 
   #rejected(typeUrl: string, error: string): void {

@@ -19,7 +19,8 @@ export interface StreamTransport {
 }
 
 export interface StreamObserver {
-  sent(push: { typeUrl: string; bytes: number; changedSince: number | undefined }): void;
+  /** `since` and `changedSince` in monotonic milliseconds: when it was begun, and of the oldest change in it. */
+  sent(push: { typeUrl: string; bytes: number; since: number; changedSince: number | undefined }): void;
   rejected(nack: { typeUrl: string; error: string }): void;
   staleNonce(typeUrl: string): void;
   writeTimeout(): void;
@@ -177,7 +178,7 @@ export class DeltaStream {
       this.#writing = false;
       this.#slot?.leave();
       this.#slot = undefined;
-      observer.sent({ typeUrl: subscription.typeUrl, bytes: frame.length, changedSince });
+      observer.sent({ typeUrl: subscription.typeUrl, bytes: frame.length, since: head.monotonic, changedSince });
       this.#watchdog?.cancel();
       this.#watchdog = undefined;
       this.#flush();

@@ -71,6 +71,7 @@ export class Publisher {
       for (const { object, message } of problems) log.warn({ object, error: message }, 'object has a problem');
       const changes = [this.#store(this.#authorizations, authorization, since), this.#store(this.#addresses, address, since)];
       this.#pushes++;
+      if (changes.some((change) => change)) this.#options.metrics.pushTriggers.inc({ type: 'ambient' });
       for (const change of changes) if (change) proxies.push(change);
       writeStatuses(statuses);
     } catch (error) {

@@ -226,5 +226,6 @@ export function sign(client: Client, token: string, request: Partial<IstioCertif
 
 /** Waits for what another task brings about; the test's own time limit ends it. */
 export async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setImmediate(resolve));
+  // Not in a tight loop: what is waited for needs the processor too.
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 1));
 }

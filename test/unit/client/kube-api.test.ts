@@ -14,7 +14,8 @@ const named = (name: string, namespace = 'shop') => ({ metadata: { name, namespa
 
 /** Waits for what another task brings about; the test's own time limit ends it. */
 async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setImmediate(resolve));
+  // Not in a tight loop: what is waited for needs the processor too.
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 1));
 }
 
 function folder(t: { after(run: () => void): void }, files: Record<string, string>): string {
