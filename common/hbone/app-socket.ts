@@ -17,8 +17,12 @@ export interface AppConnectOptions {
   readonly signal?: AbortSignal;
 }
 
-/** Bytes that may wait in the socket before its writer is asked to pause. */
-const WRITE_LIMIT = 256 << 10;
+/**
+ * Bytes that may wait in the socket before its writer is asked to pause: of what a socket sends, and of what a tunnel sends. A tunnel's are
+ * bounded by its window already, and large writes that come seldom cost half of small ones that come often.
+ */
+const READ_LIMIT = 256 << 10;
+const SLICE_LIMIT = 4 << 20;
 /** From here on a slice is a piece of a bulk transfer: its turn will bring more, so it waits for them. */
 const BULK_SLICE = 8 << 10;
 /** What ends a connection without being a failure of it (istio-data-plane.md §2.5). */
@@ -138,9 +142,10 @@ export class AppSocket implements SocketPipe, Endpoint {
   }
 
   writeRead(buffer: ReadBuffer, length: number): boolean {
-    if (buffer === sharedReadBuffer) return this.writeSlice(Buffer.from(buffer.view.subarray(0, length)));
-    this.#socket.write(buffer.view.subarray(0, length), () => returnReadBuffer(buffer));
-    return this.#socket.writableLength < WRITE_LIMIT;
+    const socket = this.#socket;
+    if (buffer === sharedReadBuffer) socket.write(Buffer.from(buffer.view.subarray(0, length)));
+    else socket.write(buffer.view.subarray(0, length), () => returnReadBuffer(buffer));
+    return socket.writableLength < READ_LIMIT;
   }
 
   writeSlice(bytes: Buffer): boolean {
@@ -157,7 +162,11 @@ export class AppSocket implements SocketPipe, Endpoint {
       }
       this.#lastWrite = turn;
     }
-    return socket.write(bytes) || socket.writableLength < WRITE_LIMIT;
+    return socket.write(bytes) || socket.writableLength < SLICE_LIMIT;
+  }
+
+  get backlog(): number {
+    return this.#socket.writableNeedDrain ? this.#socket.writableLength : 0;
   }
 
   end(): void {

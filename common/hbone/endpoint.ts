@@ -12,6 +12,8 @@ export interface PipeReader {
   read(buffer: ReadBuffer, length: number): boolean;
   /** Bytes that may be kept. */
   slice(bytes: Buffer): boolean;
+  /** Bytes that were taken and are still held; `resume` is called when they are not any more. The pipe's peer may send no more for them. */
+  readonly backlog: number;
   /** The pipe's incoming direction ended in order. */
   ended(): void;
   /** After a write that returned false: the pipe takes more. */
@@ -29,6 +31,8 @@ export interface Endpoint extends Pipe {
   writeRead(buffer: ReadBuffer, length: number): boolean;
   /** Takes bytes that nobody changes any more; false: no more until `writable`. */
   writeSlice(bytes: Buffer): boolean;
+  /** Bytes that were written and wait here; where it is not 0, `writable` will tell that it is. */
+  readonly backlog: number;
   /** Ends the outgoing direction after what was written. */
   end(): void;
   /** Wants nothing any more and ends in order as far as what was written allows. */

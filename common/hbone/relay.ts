@@ -80,6 +80,10 @@ class Side implements PipeReader {
     return this.#other.writeSlice(bytes);
   }
 
+  get backlog(): number {
+    return this.#other.backlog;
+  }
+
   ended(): void {
     this.#other.end();
   }

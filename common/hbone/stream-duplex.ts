@@ -29,6 +29,8 @@ class PipeDuplex extends Duplex {
         return this.push(copy);
       },
       slice: (bytes) => this.push(bytes),
+      // What was pushed is counted as taken: it is little, and whoever reads asks for more when it is gone.
+      backlog: 0,
       ended: () => {
         this.push(null);
       },

@@ -57,6 +57,8 @@ export class TunnelStream implements StreamPipe, Endpoint, DataReceiver {
   readonly #inbox = new ByteQueue();
   /** Whether the reader takes more. */
   #flowing = false;
+  /** Delivered, but the reader still holds it. */
+  #held = 0;
   #frameBytes = 0;
   /** Read but not yet sent, for want of a window. */
   #pending: Pending[] = [];
@@ -97,7 +99,7 @@ export class TunnelStream implements StreamPipe, Endpoint, DataReceiver {
   dataSlice(bytes: Buffer): void {
     this.#frameBytes += bytes.length;
     if (this.#closed) this.#carrier.release(bytes.length);
-    else if (this.#flowing && this.#inbox.length === 0) this.#deliver(bytes);
+    else if (this.#flowing && this.#inbox.length === 0 && (this.#held === 0 || bytes.length > SMALL_SLICE)) this.#deliver(bytes);
     else this.#inbox.push(bytes);
   }
 
@@ -169,8 +171,13 @@ export class TunnelStream implements StreamPipe, Endpoint, DataReceiver {
     else this.resume();
   }
 
+  get backlog(): number {
+    return this.#pending.reduce((sum, { bytes }) => sum + bytes.length, 0);
+  }
+
   resume(): void {
     this.#flowing = true;
+    this.#settleHeld(this.#reader?.backlog ?? 0);
     while (this.#flowing && !this.#closed) {
       const bytes = this.#inbox.shift();
       if (!bytes) break;
@@ -222,7 +229,16 @@ export class TunnelStream implements StreamPipe, Endpoint, DataReceiver {
 
   #deliver(bytes: Buffer): void {
     if (this.#reader?.slice(bytes) === false) this.#flowing = false;
-    this.#consumed(bytes.length);
+    this.#held += bytes.length;
+    this.#settleHeld(this.#reader?.backlog ?? 0);
+  }
+
+  /** The peer may send as much again as the reader has got rid of. */
+  #settleHeld(backlog: number): void {
+    const rid = this.#held - backlog;
+    if (rid <= 0) return;
+    this.#held -= rid;
+    this.#consumed(rid);
   }
 
   #deliverEnd(): void {
@@ -308,7 +324,8 @@ export class TunnelStream implements StreamPipe, Endpoint, DataReceiver {
     this.#closed = true;
     this.#failure = error;
     this.#stopSending();
-    this.#carrier.release(this.#inbox.length);
+    this.#carrier.release(this.#inbox.length + this.#held);
+    this.#held = 0;
     this.#inbox.clear();
     const { waiting } = this;
     this.waiting = undefined;
@@ -318,3 +335,5 @@ export class TunnelStream implements StreamPipe, Endpoint, DataReceiver {
 }
 
 const NOTHING = Buffer.alloc(0);
+/** Pieces up to here wait while the reader holds others, and are joined meanwhile: a million of one byte must not cost a million writes. */
+const SMALL_SLICE = 2048;
