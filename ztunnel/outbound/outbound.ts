@@ -8,16 +8,17 @@ import { ProxyError } from '../../common/base/errors.ts';
 import { formatSpiffeId } from '../../common/base/spiffe.ts';
 import { formatBaggage, formatForwarded, formatTraceparent, traceIdOf } from '../../common/decision/headers.ts';
 import type { Workload } from '../../common/decision/mesh-view.ts';
-import { type OutboundRoute, routeOutbound } from '../../common/decision/outbound.ts';
+import { type DoubleTunnel, type OutboundRoute, routeOutbound, type Tunnel } from '../../common/decision/outbound.ts';
 import { AppSocket } from '../../common/hbone/app-socket.ts';
 import { relay } from '../../common/hbone/relay.ts';
-import type { Pipe } from '../../common/hbone/types.ts';
+import type { Headers, Pipe } from '../../common/hbone/types.ts';
 import { fdOf } from '../../common/linux/node.ts';
 import { originalDestination } from '../../common/linux/sockets.ts';
 import type { LiveConnection } from '../worker/connections.ts';
 import { type PodContext, socketEnds } from '../worker/context.ts';
 import { dialApplication } from '../worker/dial.ts';
 import type { ConnectionFacts, ConnectionRecord } from '../worker/telemetry.ts';
+import { openDoubleTunnel } from './tunnel.ts';
 
 /** A hostname behind a hostname behind a hostname is a mistake. */
 const MAX_RESOLUTIONS = 3;
@@ -63,7 +64,7 @@ async function carry(
       src: formatSocketAddress(from),
       originalDst: formatSocketAddress(destination),
       actualDst: 'authority' in route ? route.authority : formatSocketAddress('to' in route ? route.to : destination),
-      protocol: 'via' in route && route.via === 'hbone' ? 'HBONE' : 'TCP',
+      protocol: protocolOf(route),
     });
     const running = relay(app, upstream);
     record.running(running);
@@ -104,25 +105,26 @@ async function connect(pod: PodContext, live: LiveConnection, { route, source, f
     case 'hbone':
       return pod.pool.connect(
         { source: formatSpiffeId(source), destinations: route.peers, to: route.to, sourceIp: from.ip },
-        {
-          authority: route.authority,
-          headers: [
-            ['baggage', formatBaggage(source)],
-            ['forwarded', formatForwarded(from, route.service?.hostname)],
-            ['traceparent', traceparent],
-          ],
-          signal: live.signal,
-        },
+        { authority: route.authority, headers: tunnelHeaders(route, source, from, traceparent), signal: live.signal },
       );
     case 'double-hbone':
-      throw new ProxyError(
-        'NO_ROUTE',
-        `${route.authority} is in network "${route.workload.network}", and this version cannot tunnel through gateways to other networks`,
-      );
+      return openDoubleTunnel(pod, { route, source, from, headers: tunnelHeaders(route, source, from, traceparent) }, live.signal);
     case 'resolve':
       throw new ProxyError('NO_HEALTHY_UPSTREAM', `cannot resolve ${route.hostname}`);
   }
 }
+
+function tunnelHeaders({ service }: Tunnel | DoubleTunnel, source: Workload, from: SocketAddress, traceparent: string): Headers {
+  return [
+    ['baggage', formatBaggage(source)],
+    ['forwarded', formatForwarded(from, service?.hostname)],
+    ['traceparent', traceparent],
+  ];
+}
+
+const PROTOCOLS = { hbone: 'HBONE', 'double-hbone': 'DOUBLEHBONE' } as const;
+const protocolOf = (route: OutboundRoute) =>
+  'via' in route && (route.via === 'hbone' || route.via === 'double-hbone') ? PROTOCOLS[route.via] : 'TCP';
 
 function factsOf(known: {
   id: string;

@@ -49,6 +49,8 @@ interface Binding {
   settle: ((problem?: string) => void) | undefined;
 }
 
+// In a release the files are JavaScript, and nothing rewrites a name within new URL().
+const WORKER_ENTRY = new URL(import.meta.url.endsWith('.ts') ? '../worker/main.ts' : '../worker/main.js', import.meta.url);
 const HEARTBEAT_CHECK_MS = 1000;
 // In checks, not in time: a process that was suspended as a whole must not find all of its workers dead. Long, for machines under load.
 const MISSED_CHECKS = 15;
@@ -184,7 +186,7 @@ export class WorkerFleet {
     const segment = createSegment(settings.maxSeries);
     const heartbeat = new SharedArrayBuffer(4);
     const start: WorkerStart = { index, settings, state: this.#options.state, segment, heartbeat };
-    const worker = new Worker(new URL('../worker/main.ts', import.meta.url), {
+    const worker = new Worker(WORKER_ENTRY, {
       workerData: start,
       name: `data-${index}`,
       resourceLimits: { maxOldGenerationSizeMb: settings.workerHeapMb },

@@ -10,6 +10,7 @@ import { Netns } from '../../common/linux/netns.ts';
 import { closeFd, type Keepalive, listenTcp, setNoDelayKeepalive } from '../../common/linux/sockets.ts';
 import { HboneInbound } from '../inbound/hbone.ts';
 import { servePlaintext } from '../inbound/plaintext.ts';
+import { clientLimits } from '../outbound/limits.ts';
 import { serveOutbound } from '../outbound/outbound.ts';
 import { dialTunnel } from '../outbound/tunnel.ts';
 import type { PodSpec } from '../protocol.ts';
@@ -145,14 +146,4 @@ const keepaliveOf = (settings: ZtunnelSettings): Keepalive => ({
   timeS: Math.max(1, Math.round(settings.keepaliveTimeMs / 1000)),
   intervalS: Math.max(1, Math.round(settings.keepaliveIntervalMs / 1000)),
   probes: settings.keepaliveProbes,
-});
-
-const CLIENT_HEADER_LIST_BYTES = 16 << 10;
-
-const clientLimits = ({ streamWindow, connectionWindow, frameSize }: ZtunnelSettings) => ({
-  streamWindow,
-  connectionWindow,
-  maxFrameSize: frameSize,
-  maxConcurrentStreams: 0,
-  maxHeaderListSize: CLIENT_HEADER_LIST_BYTES,
 });
