@@ -131,6 +131,7 @@ export class NodeAgent {
     this.#events = await serveEvents({
       path: join(settings.runDir, 'pluginevent.sock'),
       log,
+      clock: this.#parts.clock,
       onAdd: (event) => this.#onAdd(event),
       onAnswer: (status) => this.#metrics.pluginRequest(status),
     });
@@ -211,6 +212,7 @@ export class NodeAgent {
       log,
       snapshot: () => this.#enrolment.snapshot(),
       onConnected: (count) => this.#metrics.ztunnelConnected(count),
+      onFailover: () => this.#enrolment.serveAgain(),
     });
   }
 

@@ -51,6 +51,11 @@ export class Enrolment {
     await entry.join(pod, netnsPath, ips, timeoutMs);
   }
 
+  /** The ztunnel that is left may not know all pods: each is given to it again, which means nothing to those that it has. */
+  serveAgain(): void {
+    for (const entry of this.#pods.values()) entry.serveAgain();
+  }
+
   snapshot(): SnapshotPod[] {
     return [...this.#pods.values()].flatMap((entry) => entry.snapshot() ?? []);
   }

@@ -148,6 +148,13 @@ export class PodEnrolment {
     });
   }
 
+  /** ztunnel may not have the pod any more. */
+  serveAgain(): void {
+    if (!this.#served) return;
+    this.#served = false;
+    this.poke();
+  }
+
   /** For a ztunnel that has just connected; undefined where it need not know about this pod. */
   snapshot(): SnapshotPod | undefined {
     if (!this.#served && !this.#netns) return undefined;

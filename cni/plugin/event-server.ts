@@ -6,6 +6,7 @@
 import { chmodSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { dirname } from 'node:path';
+import type { Clock } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
 import { type CmdAdd, parseCmdAdd } from './cmdadd.ts';
@@ -13,6 +14,7 @@ import { type CmdAdd, parseCmdAdd } from './cmdadd.ts';
 export interface EventServerOptions {
   readonly path: string;
   readonly log: Log;
+  readonly clock: Clock;
   /** Resolves when the pod may start. @throws an Error whose message the kubelet shows */
   onAdd(event: CmdAdd): Promise<void>;
   /** For the metric: `ok`, or why not. */
@@ -20,6 +22,7 @@ export interface EventServerOptions {
 }
 
 const MAX_BODY_BYTES = 64 * 1024;
+const CLOSE_GRACE_MS = 1000;
 
 export interface EventServer {
   close(): Promise<void>;
@@ -47,6 +50,8 @@ export async function serveEvents(options: EventServerOptions): Promise<EventSer
       new Promise((resolve) => {
         server.close(() => resolve());
         server.closeIdleConnections();
+        // Who has not sent his whole request by now is not waited for.
+        options.clock.after(CLOSE_GRACE_MS, () => server.closeAllConnections());
       }),
   };
 }

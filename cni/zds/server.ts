@@ -28,6 +28,8 @@ export interface ZdsServerOptions {
   snapshot(): readonly SnapshotPod[];
   /** Number of ztunnels that have said hello, whenever it changes. */
   onConnected(count: number): void;
+  /** The newest ztunnel is gone and an older one is left, which has not been told what the newest was. */
+  onFailover(): void;
 }
 
 /** Nobody is there to be told. The next ztunnel gets everything with its snapshot. */
@@ -100,11 +102,13 @@ export class ZdsServer {
       return;
     }
     const peer = peerText(socket);
+    let greeted = false;
     const connection: ZdsConnection = new ZdsConnection(socket, {
       clock,
       log,
       peer,
       snapshot: () => {
+        greeted = true;
         log.info({ ztunnel: peer }, 'ztunnel connected');
         // The state is usable from here on, so the count includes it.
         this.#options.onConnected(this.connected);
@@ -112,8 +116,10 @@ export class ZdsServer {
       },
       onClose: () => {
         const index = this.#connections.indexOf(connection);
-        if (index >= 0) this.#connections.splice(index, 1);
+        const newer = this.#connections.slice(index + 1).some(({ usable }) => usable);
+        this.#connections.splice(index, 1);
         this.#options.onConnected(this.connected);
+        if (greeted && !newer && this.connected > 0 && !this.#closed) this.#options.onFailover();
       },
     });
     this.#connections.push(connection);

@@ -6,6 +6,7 @@
  */
 import { chmodSync, renameSync, statSync, unlinkSync } from 'node:fs';
 import koffi from 'koffi';
+import { systemClock } from '../base/clock.ts';
 import { closeFd } from './descriptor.ts';
 import { AF_UNIX, call, isLinuxError, libc, SO_PEERCRED, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_SEQPACKET, SOL_SOCKET } from './libc.ts';
 import { type Message, MessageChannel, MessageError } from './message.ts';
@@ -189,7 +190,7 @@ export class SeqpacketServer {
         if (isLinuxError(error, 'EAGAIN', 'ECONNABORTED')) return;
         // Out of descriptors or memory: the caller waits in the backlog. Asking again at once would only spin.
         this.pause();
-        setTimeout(() => this.resume(), ACCEPT_RETRY_MS).unref();
+        systemClock.after(ACCEPT_RETRY_MS, () => this.resume());
         return;
       }
       this.#onConnection?.(new SeqpacketSocket(fd));

@@ -213,6 +213,14 @@ test('a pod that the snapshot could not hand over is pending until it can', asyn
   assert.deepEqual(world.take(), ['add +10', 'annotate pending']);
 });
 
+test('after a failover every pod is given to the ztunnel that is left, and nothing else happens', async () => {
+  const world = await enrolled();
+  world.enrolment.serveAgain();
+  await world.clock.advance(0);
+  assert.deepEqual(world.take(), ['add +10']);
+  assert.equal(world.enrolment.enrolled, 1);
+});
+
 test('a pod that an earlier agent enrolled is written again without being taken away from anybody', async () => {
   const world = setUp();
   const pod = world.pod({ annotation: 'enabled' });

@@ -143,6 +143,25 @@ test('when the newest dies, the one before it is told about the next pod', async
   await again;
 });
 
+test('only when the newest is lost must the one before it be told everything again', () => {
+  for (const [lost, failover] of [
+    [0, 0],
+    [1, 1],
+  ] as const) {
+    const { listener, failovers } = setUp();
+    const both = [listener.connect(), listener.connect()];
+    for (const ztunnel of both) {
+      ztunnel.receive(HELLO);
+      ztunnel.receive(ack());
+    }
+    listener.connect().end();
+    both[lost]?.end();
+    assert.equal(failovers.length, failover);
+    both[1 - lost]?.end();
+    assert.equal(failovers.length, failover, 'with nobody left there is nothing to tell');
+  }
+});
+
 test('a removal does not fail for want of a ztunnel, nor for one that dies', async () => {
   const { server, ztunnel } = connected();
   const removing = server.remove('uid-a');
@@ -218,9 +237,17 @@ function setUp() {
   const snapshot: SnapshotPod[] = [];
   const settled: string[] = [];
   const counts: number[] = [];
+  const failovers: number[] = [];
   const onConnected = (count: number): void => void counts.push(count);
-  const server = new ZdsServer({ listener, clock, log: silentLog, snapshot: () => snapshot, onConnected });
-  return { clock, listener, snapshot, settled, counts, server };
+  const server = new ZdsServer({
+    listener,
+    clock,
+    log: silentLog,
+    snapshot: () => snapshot,
+    onConnected,
+    onFailover: () => void failovers.push(1),
+  });
+  return { failovers, clock, listener, snapshot, settled, counts, server };
 }
 
 /** A ztunnel that has had an empty snapshot. */
