@@ -16,7 +16,7 @@ import { collectGarbage } from './controllers/garbage-collector.ts';
 import { keepNamespaces } from './controllers/namespaces.ts';
 import { discoveryContentType, discoveryDocument } from './http/discovery.ts';
 import { Exchange, type SchemaLookup } from './http/exchange.ts';
-import { OpenApi } from './http/openapi.ts';
+import { EMPTY_OPENAPI_V2, OPENAPI_V2_TYPE, OpenApi } from './http/openapi.ts';
 import { parseResourcePath, type ResourcePath } from './http/path.ts';
 import { connectService, servePodProxy, serveServiceProxy } from './http/proxy.ts';
 import { Resources } from './http/resources.ts';
@@ -235,6 +235,10 @@ export class ApiServer {
     const { pathname } = exchange.url;
     if (pathname === '/openapi/v3') {
       exchange.json(200, this.#openApi.index());
+      return true;
+    }
+    if (pathname === '/openapi/v2') {
+      exchange.response.writeHead(200, { 'content-type': OPENAPI_V2_TYPE }).end(EMPTY_OPENAPI_V2);
       return true;
     }
     if (pathname.startsWith('/openapi/v3/')) {

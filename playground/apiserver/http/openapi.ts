@@ -7,6 +7,15 @@ import { isObject, type JsonObject } from '../json.ts';
 import type { Registry, ResourceType } from '../registry.ts';
 import type { Definitions, Schema } from '../schemas/schema.ts';
 
+/** The types of OpenAPI v2 in protobuf that kubectl up to 1.30 asks for. */
+export const OPENAPI_V2_TYPE = 'application/com.github.proto-openapi.spec.v2.v1.0+protobuf';
+
+/**
+ * A v2 document that describes nothing: older kubectl must be able to read one before it looks at v3, which has everything. Two fields of
+ * the protobuf message: the version "2.0", and the title and version of what is described.
+ */
+export const EMPTY_OPENAPI_V2 = Buffer.concat([lengthPrefixed(0x0a, Buffer.from('2.0')), lengthPrefixed(0x12, Buffer.concat([lengthPrefixed(0x0a, Buffer.from('playground')), lengthPrefixed(0x12, Buffer.from('v1'))]))]);
+
 export class OpenApi {
   readonly #registry: Registry;
   readonly #definitions: Definitions;
@@ -80,6 +89,10 @@ export class OpenApi {
     }
     return { openapi: '3.0.0', info: { title: 'Warren playground', version: 'v1' }, paths, components: { schemas } };
   }
+}
+
+function lengthPrefixed(tag: number, bytes: Buffer): Buffer {
+  return Buffer.concat([Buffer.from([tag, bytes.length]), bytes]);
 }
 
 const PARAMETERS: Readonly<Record<string, readonly string[]>> = {
