@@ -148,6 +148,33 @@ test('a worker thread enters and leaves on its own', options, async (t) => {
   assert.deepEqual(message, [identityHere(), a.netns.identity(), identityHere()]);
 });
 
+for (const where of ['the main thread', 'a worker'] as const) {
+  test(`in ${where}, a way back that fails ends the process rather than leave it in a stranger's network`, options, async (t) => {
+    const a = makeNetns(t);
+    const module = (name: string): string => JSON.stringify(new URL(`../../common/linux/${name}.ts`, import.meta.url).href);
+    const script = `
+      const { Netns } = await import(${module('netns')});
+      const { closeFd } = await import(${module('sockets')});
+      const { readdirSync, readlinkSync } = await import('node:fs');
+      const home = readlinkSync('/proc/thread-self/ns/net');
+      const namespaceFds = () => readdirSync('/proc/self/fd').filter((fd) => { try { return readlinkSync('/proc/self/fd/' + fd) === home; } catch { return false; } });
+      Netns.open(${JSON.stringify(a.path)}).run(() => { for (const fd of namespaceFds()) closeFd(Number(fd)); });
+      console.log('went on');`;
+    const body =
+      where === 'a worker'
+        ? `new (require('node:worker_threads').Worker)(${JSON.stringify(`(async () => {${script}})()`)}, { eval: true });`
+        : `(async () => {${script}})()`;
+    // Without core files: the kernel would write the whole heap.
+    const child = spawn('prlimit', ['--core=0', process.execPath, '-e', body], { stdio: ['ignore', 'pipe', 'pipe'] });
+    let output = '';
+    child.stdout.on('data', (chunk) => {
+      output += String(chunk);
+    });
+    const [, signal] = await once(child, 'close');
+    assert.deepEqual([signal, output], ['SIGABRT', '']);
+  });
+}
+
 function identityHere(): string {
   const netns = Netns.current();
   try {
