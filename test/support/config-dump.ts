@@ -128,7 +128,9 @@ function serviceJson(service: wire.Service, workloads: readonly wire.Workload[])
       namespace: service.namespace,
       hostname: service.hostname,
       waypoint: gatewayJson(service.waypoint),
-      weightedWaypoints: some(service.weightedWaypoints.map(({ destination, weight }) => ({ ...gatewayJson(destination), weight }))),
+      weightedWaypoints: some(
+        service.weightedWaypoints.map(({ destination, weight }) => ({ destination: gatewayJson(destination), weight })),
+      ),
       ipFamilies: families[service.ipFamilies],
       loadBalancer: balancing && {
         mode: ['Standard', 'Strict', 'Failover', 'Passthrough'][balancing.mode],

@@ -6,7 +6,7 @@ import { MeshIndex } from '../../../istiod-lite/model/index.ts';
 import { STATIC_STRICT } from '../../../istiod-lite/model/peer-authentication.ts';
 import { type WatchedKindName, watchedKinds } from '../../../istiod-lite/model/watched-kinds.ts';
 import { configDump, sortDump } from '../../support/config-dump.ts';
-import { denyWithoutEmptyClauses } from '../../support/conformance-rules.ts';
+import { type ClusterObject, denyWithoutEmptyClauses, portLevelAsWritten } from '../../support/conformance-rules.ts';
 import { attempt, type CaseResult, type Cases, compare, type Suite } from '../suite.ts';
 
 type Json = Record<string, unknown>;
@@ -43,7 +43,8 @@ function runCase(name: string, input: string, golden: string): CaseResult {
     .filter((policy) => policy?.name !== undefined)
     .map(goldenPolicy)
     .map((policy) => denyWithoutEmptyClauses(policy, rules));
-  const sorted = sortDump({ workloads: [], services: [], policies: expected }).policies;
+  const asWritten = portLevelAsWritten({ workloads: [], services: [], policies: expected }, loadAll(input) as ClusterObject[], rules);
+  const sorted = sortDump(asWritten).policies;
   const result = compare(name, made, sorted, 'policies');
   return result.verdict === 'pass' ? { ...result, reason: [...rules].map((rule) => `differs: ${rule}`).join('; ') } : result;
 }

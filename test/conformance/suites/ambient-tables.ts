@@ -3,6 +3,7 @@
  * that Istio makes of them. They test functions of their own, so they run against our translation's inputs and not through the index.
  */
 
+import { isDeepStrictEqual } from 'node:util';
 import { readAuthorizationPolicy } from '../../../istiod-lite/model/authorization-policy.ts';
 import type { Condition } from '../../../istiod-lite/model/conditions.ts';
 import type { MeshModelConfig } from '../../../istiod-lite/model/config.ts';
@@ -20,7 +21,7 @@ import { canaryWeight, useCanary } from '../../../istiod-lite/model/waypoint-bin
 import { readWorkloadEntry } from '../../../istiod-lite/model/workload-entry.ts';
 import { CONFIG, type Fixture, fixture, meshService } from '../../support/ambient-fixture.ts';
 import { L7_DENY_RULE } from '../../support/conformance-rules.ts';
-import { type Json, kubernetesObject } from '../../support/go-objects.ts';
+import { type Json, kubernetesObject, typeOf } from '../../support/go-objects.ts';
 import { gateway } from '../../support/kube-objects.ts';
 import { expected, plainService, plainWorkload } from '../../support/workloadapi.ts';
 import { attempt, type CaseResult, type Cases, compare, type Suite, uniqueNames } from '../suite.ts';
@@ -35,11 +36,11 @@ const tables: Readonly<Record<string, (name: string, row: Row) => CaseResult>> =
     const around = fixture(row.inputs ?? []);
     const pod = readPod(kubernetesObject(row.pod), quiet);
     around.inputs.setPod(pod?.key ?? '', pod);
-    return compareWorkloads(name, around, `Pod/${pod?.key}`, row.result === null ? [] : [row.result]);
+    return compareWorkloads(name, around, `Pod/${pod?.key}`, expectedOf(row, row.pod));
   },
   'ambient-workloadentry-workloads': (name, row) => {
     const around = withWorkloadEntry(row);
-    return compareWorkloads(name, around.fixture, around.source, row.result === null ? [] : [row.result]);
+    return compareWorkloads(name, around.fixture, around.source, expectedOf(row, row.we));
   },
   'ambient-endpointslice-workloads': (name, row) => {
     const around = fixture(row.inputs ?? []);
@@ -57,7 +58,7 @@ const tables: Readonly<Record<string, (name: string, row: Row) => CaseResult>> =
     return compare(
       name,
       services.map((service) => service && plainService(service)),
-      list(row.result).map(expected),
+      expectedOf(row, row.svc).map(expected),
       'services',
     );
   },
@@ -68,7 +69,7 @@ const tables: Readonly<Record<string, (name: string, row: Row) => CaseResult>> =
     return compare(
       name,
       services.map((service) => service && plainService(service)),
-      list(row.result).map(expected),
+      expectedOf(row, row.se).map(expected),
       'services',
     );
   },
@@ -179,6 +180,24 @@ const named = (value: unknown): unknown => {
   const object = kubernetesObject(value) as { metadata?: Json };
   return { ...object, metadata: { name: 'unnamed', namespace: 'ns', ...object.metadata } };
 };
+
+/** The row's result, where an absent waypoint of the object's own choice refuses. */
+function expectedOf(row: Row, object: unknown): readonly unknown[] {
+  const { labels: own = {}, namespace = '' } = (kubernetesObject(object) as { metadata: { labels?: Labels; namespace?: string } }).metadata;
+  const name = own['istio.io/use-waypoint'];
+  const at = own['istio.io/use-waypoint-namespace'] ?? namespace;
+  const isThere = list(row.inputs).some(
+    (item) => typeOf(item) === 'Waypoint' && isDeepStrictEqual(nameOf(item), { Name: name, Namespace: at }),
+  );
+  if (!name || name === 'none' || isThere) return list(row.result);
+  const waypoint = { Destination: { Hostname: { Namespace: at, Hostname: `${name}.${at}.svc.${CONFIG.domain}` } }, HboneMtlsPort: 15008 };
+  return list(row.result).map((item) => ({ ...(item as Json), Waypoint: waypoint }));
+}
+
+function nameOf(waypoint: unknown): Json {
+  const { Name, Namespace } = (waypoint as { Named: Json }).Named;
+  return { Name, Namespace };
+}
 
 interface Placed {
   readonly fixture: Fixture;

@@ -1,20 +1,14 @@
 /**
- * Whole cluster states, and what the real istiod published to ztunnel and wrote into statuses for each. Two differences are on purpose
- * (design decision 13) and are applied to the expectation: a DENY about HTTP alone denies its L4 part, and an absent waypoint refuses.
+ * Whole cluster states, and what the real istiod published to ztunnel and wrote into statuses for each. Where we differ on purpose, a
+ * rule is applied to the expectation (design decision 13).
  */
 import { isDeepStrictEqual } from 'node:util';
 import { type Condition, type ReporterName, readConditions, reporters } from '../../../istiod-lite/model/conditions.ts';
 import { MeshIndex } from '../../../istiod-lite/model/index.ts';
 import { type WatchedKindName, watchedKinds } from '../../../istiod-lite/model/watched-kinds.ts';
 import { type ConfigDump, configDump, sortDump } from '../../support/config-dump.ts';
-import { ABSENT_WAYPOINT_RULE, denyWithoutEmptyClauses } from '../../support/conformance-rules.ts';
+import { absentWaypoints, type ClusterObject, denyWithoutEmptyClauses, portLevelAsWritten } from '../../support/conformance-rules.ts';
 import { attempt, type CaseResult, type Cases, type Suite } from '../suite.ts';
-
-interface ClusterObject {
-  readonly kind: string;
-  readonly metadata: { readonly name: string; readonly namespace?: string; readonly labels?: Record<string, string> };
-  readonly status?: { readonly conditions?: readonly { readonly type: string }[] };
-}
 
 interface RecordedCase {
   readonly cluster: readonly ClusterObject[];
@@ -85,8 +79,9 @@ const conditionsOf = (object: ClusterObject): Condition[] =>
 /** As the object was before the control plane saw it, so that everything there is to say is said. */
 function withoutOurConditions(object: ClusterObject): ClusterObject {
   const ours: readonly string[] = reportersOf(object.kind).flatMap((reporter) => reporters[reporter].types);
-  if (ours.length === 0 || !object.status?.conditions) return object;
-  return { ...object, status: { ...object.status, conditions: object.status.conditions.filter(({ type }) => !ours.includes(type)) } };
+  const conditions = object.status?.conditions as readonly { type: string }[] | undefined;
+  if (ours.length === 0 || !conditions) return object;
+  return { ...object, status: { ...object.status, conditions: conditions.filter(({ type }) => !ours.includes(type)) } };
 }
 
 /** Type, status and reason; the words are each control plane's own. */
@@ -108,26 +103,8 @@ function writtenByOthers({ cluster }: RecordedCase): string[] {
 }
 
 function applyRules(recorded: ConfigDump, cluster: readonly ClusterObject[], rules: Set<string>): ConfigDump {
-  return {
-    workloads: recorded.workloads,
-    policies: recorded.policies.map((policy) => denyWithoutEmptyClauses(policy, rules)),
-    services: recorded.services.map((service) => absentWaypoint(service, cluster, rules)),
-  };
-}
-
-/** Services and ServiceEntries whose own label names a Gateway that has no address. */
-function absentWaypoint(service: Record<string, unknown>, cluster: readonly ClusterObject[], rules: Set<string>): Record<string, unknown> {
-  const object = cluster.find(
-    ({ kind, metadata }) =>
-      (kind === 'Service' || kind === 'ServiceEntry') && metadata.name === service.name && metadata.namespace === service.namespace,
-  );
-  const condition = object && conditionsOf(object).find(({ reason }) => reason === 'WaypointIsNotReady');
-  const labels = object?.metadata.labels ?? {};
-  const name = labels['istio.io/use-waypoint'];
-  if (!condition || !name) return service;
-  const namespace = labels['istio.io/use-waypoint-namespace'] ?? service.namespace;
-  rules.add(ABSENT_WAYPOINT_RULE);
-  return { ...service, waypoint: { destination: `${namespace}/${name}.${namespace}.svc.cluster.local`, hboneMtlsPort: 15008 } };
+  const denied = { ...recorded, policies: recorded.policies.map((policy) => denyWithoutEmptyClauses(policy, rules)) };
+  return absentWaypoints(portLevelAsWritten(denied, cluster, rules), cluster, rules);
 }
 
 /** Path and values of the first place where two values are not the same; undefined where they are. */

@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Authorization } from '../../../common/codec/gen/authorization.ts';
-import { Address, LoadBalancing_Mode, type Service, type Workload, WorkloadStatus } from '../../../common/codec/gen/workload.ts';
+import {
+  Address,
+  LoadBalancing_Mode,
+  type Service,
+  TunnelProtocol,
+  type Workload,
+  WorkloadStatus,
+} from '../../../common/codec/gen/workload.ts';
 import { MeshIndex } from '../../../istiod-lite/model/index.ts';
 import type { WatchedKindName } from '../../../istiod-lite/model/watched-kinds.ts';
 import * as make from '../../support/kube-objects.ts';
@@ -316,4 +323,39 @@ test('a flush with a limit translates as many workloads and says that there are 
   const second = mesh.index.flush(2);
   assert.equal(second.address.changed.length, 1);
   assert.equal(second.more, false);
+});
+
+test('only a pod that the node agent has enrolled is reached through a tunnel', () => {
+  const mesh = new Mesh().set('Pod', make.pod({ name: 'in' })).set('Pod', make.pod({ name: 'out', enrolled: false }));
+  mesh.set('Pod', make.pod({ name: 'pending', enrolled: false, annotations: { 'ambient.istio.io/redirection': 'pending' } }));
+  mesh.set('Pod', make.pod({ name: 'own', enrolled: false, labels: { 'networking.istio.io/tunnel': 'http' } }));
+  mesh.flush();
+  assert.deepEqual(
+    ['in', 'out', 'pending', 'own'].map((name) => mesh.pod(name).tunnelProtocol),
+    [TunnelProtocol.HBONE, TunnelProtocol.NONE, TunnelProtocol.NONE, TunnelProtocol.HBONE],
+  );
+  assert.equal(mesh.pod('own').nativeTunnel, true);
+});
+
+test('an endpoint of which nobody says whether it is ready is ready', () => {
+  const slice = make.endpointSlice({
+    name: 'db-1',
+    service: 'db',
+    endpoints: [{ addresses: ['192.0.2.1'] }, { addresses: ['192.0.2.2'], conditions: { ready: null } }],
+  });
+  const mesh = new Mesh().set('Service', make.service({ name: 'db' })).set('EndpointSlice', slice);
+  mesh.flush();
+  const status = (ip: string) => mesh.workload(`Kubernetes/discovery.k8s.io/EndpointSlice/shop/db-1/${ip}`).status;
+  assert.deepEqual([status('192.0.2.1'), status('192.0.2.2')], [WorkloadStatus.HEALTHY, WorkloadStatus.HEALTHY]);
+});
+
+test('a label that means nothing is a problem of its object', () => {
+  const mesh = new Mesh()
+    .set('Namespace', make.namespace('shop', { 'istio.io/dataplane-mode': 'Ambient' }))
+    .set('Pod', make.pod({ name: 'a', labels: { 'istio.io/dataplane-mode': 'no' } }))
+    .set('Gateway', make.gateway({ name: 'wp', labels: { 'istio.io/waypoint-for': 'everything' } }));
+  assert.deepEqual(
+    mesh.index.flush().problems.map(({ object }) => object),
+    ['Namespace shop', 'Pod shop/a', 'Gateway shop/wp'],
+  );
 });

@@ -129,6 +129,7 @@ test("a host has its entry's addresses, else those that were allocated to it, un
   assert.deepEqual(addresses({ resolution: 'DNS', addresses: ['10.0.0.1'] }), [['10.0.0.1']]);
   assert.deepEqual(addresses({ resolution: 'NONE' }), [[]]);
   assert.deepEqual(addresses({ resolution: 'DNS', hosts: ['*.example.com'], addresses: ['10.0.0.1'] }), [[]]);
+  assert.deepEqual(addresses({ resolution: 'DYNAMIC_DNS', hosts: ['*.example.com'], addresses: ['10.0.0.1'] }), [['10.0.0.1']]);
 });
 
 test('a range keeps its length and loses its host bits; one address in the form of a range is an address', () => {
