@@ -1,0 +1,95 @@
+/**
+ * Two ztunnels, one for each end of a wire, in dedicated mode with static configuration and every check and counter on: what they cost
+ * against a direct connection, and against the program in ZTUNNEL_BIN (a build of Istio's ztunnel with its testing feature, for FAKE_CA).
+ */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { testAuthority, writeCertificate } from '../test/support/certificates.ts';
+import type { Bench } from './rows.ts';
+import { BULK_PORT, HTTP_PORT, Lab, type Place } from './support/lab.ts';
+import type { Subject } from './support/load.ts';
+import { tunnelTable } from './support/tunnel-table.ts';
+
+const NAMESPACE = 'bench';
+const MARK = '1337';
+const OURS = [process.execPath, fileURLToPath(new URL('../ztunnel/main.ts', import.meta.url)), 'proxy'];
+
+export const bench: Bench = {
+  name: 'ztunnel',
+  doc: 'two ztunnels between two namespaces: requests, new connections, bulk, memory; against direct and against ZTUNNEL_BIN',
+  async run() {
+    await using labs = new AsyncDisposableStack();
+    const lab = async (): Promise<Lab> => {
+      const made = labs.use(new Lab());
+      await made.startServers();
+      return made;
+    };
+    const direct = await lab();
+    const peers: Subject[] = [{ name: 'direct', lab: direct, proxies: [], ...destinations(direct.far) }];
+    const ours = await pair('ours', OURS, await lab());
+    const { ZTUNNEL_BIN } = process.env;
+    if (ZTUNNEL_BIN) peers.push(await pair('ZTUNNEL_BIN', [ZTUNNEL_BIN, 'proxy'], await lab()));
+    return await tunnelTable({ bench: 'ztunnel', rounds: 3, seconds: 2, ours, peers, progress: (text) => console.error(text) });
+  },
+};
+
+/** A ztunnel in each namespace of the lab, and the near application's connections redirected into it. */
+async function pair(name: string, argv: readonly string[], lab: Lab): Promise<Subject> {
+  const authority = testAuthority();
+  const config = join(lab.folder, 'mesh.yaml');
+  writeFileSync(config, meshYaml(lab));
+  const start = async (place: Place, pod: string) => {
+    const certificates = join(lab.folder, pod);
+    writeCertificate(certificates, authority.issue(`spiffe://cluster.local/ns/${NAMESPACE}/sa/${pod}`));
+    const program = lab.start(place, `${name}-${pod}`, argv, {
+      PROXY_MODE: 'dedicated',
+      PROXY_WORKLOAD_INFO: `${NAMESPACE}/${pod}/${pod}`,
+      LOCAL_XDS_PATH: config,
+      XDS_ADDRESS: '',
+      CA_ADDRESS: '',
+      PACKET_MARK: MARK,
+      // With it the answers to spoofed sources would need a pod's return rules.
+      ENABLE_ORIG_SRC: 'false',
+      ZTUNNEL_WORKER_THREADS: '2',
+      // No access log: what it costs is for a bench of its own.
+      RUST_LOG: 'warn',
+      ISTIO_META_DNS_CAPTURE: 'false',
+      ...(argv === OURS ? { CERT_DIR: certificates } : { FAKE_CA: 'true' }),
+    });
+    for (const port of [15001, 15008]) await lab.waitForPort(place, port);
+    return program;
+  };
+  const proxies = [await start(lab.far, 'server'), await start(lab.near, 'client')];
+  lab.exec(lab.near, 'nft', 'add table ip bench; add chain ip bench output { type nat hook output priority -100; }');
+  lab.exec(lab.near, 'nft', `add rule ip bench output ip daddr ${lab.far.ip} tcp dport != 15008 meta mark != ${MARK} redirect to :15001`);
+  return { name, lab, proxies, ...destinations(lab.far) };
+}
+
+const destinations = ({ ip }: Place): Pick<Subject, 'http' | 'bulk'> => ({ http: { ip, port: HTTP_PORT }, bulk: { ip, port: BULK_PORT } });
+
+function meshYaml({ near, far }: Lab): string {
+  const workload = (pod: string, { ip }: Place): string => `
+- uid: bench//Pod/${NAMESPACE}/${pod}
+  name: ${pod}
+  namespace: ${NAMESPACE}
+  serviceAccount: ${pod}
+  workloadIps: ["${ip}"]
+  protocol: HBONE
+  node: ${pod}
+  workloadName: ${pod}
+  workloadType: deployment
+  canonicalName: ${pod}
+  canonicalRevision: v1
+  services: {}`;
+  // Something to match, so that the inbound side decides and does not only find nothing.
+  return `workloads:${workload('client', near)}${workload('server', far)}
+services: []
+policies:
+- name: allow-client
+  namespace: ${NAMESPACE}
+  scope: Namespace
+  action: Allow
+  rules: [[[{principals: [{Exact: "cluster.local/ns/${NAMESPACE}/sa/client"}]}]]]
+`;
+}
