@@ -24,7 +24,7 @@ export function chooseServiceByAddress(view: MeshView, network: string, ip: IpAd
 
 /** @param preferredNamespace wins over "first" only (ztunnel's PREFERED_SERVICE_NAMESPACE, used for DNS) */
 export function chooseServiceByHostname(
-  view: MeshView,
+  view: Pick<MeshView, 'servicesByHostname'>,
   hostname: string,
   clientNamespace: string,
   preferredNamespace?: string,

@@ -1,0 +1,168 @@
+/**
+ * L7 authorization at a waypoint, with Istio's semantics (security/v1 AuthorizationPolicy): any enforced DENY that matches refuses; where no
+ * ALLOW applies, all may pass; else one ALLOW must match. Dry-run policies are told, never enforced.
+ */
+import { type Cidr, cidrContains, type IpAddress, ipBytes } from '../base/address.ts';
+import type { SpiffeId } from '../base/spiffe.ts';
+import type { CompiledAuthorization, CompiledCondition, CompiledOperation, CompiledSource, TextTest } from './http-model.ts';
+import { fieldValue, type RoutedRequest } from './http-route.ts';
+
+export interface HttpCaller {
+  /** From the tunnel's certificate; undefined for plaintext. */
+  readonly identity: SpiffeId | undefined;
+  readonly ip: IpAddress;
+}
+
+export interface HttpDestination {
+  /** namespace/hostname of the service that was asked for; undefined for a pod's own address. */
+  readonly service: string | undefined;
+  readonly ip: IpAddress | undefined;
+  readonly port: number;
+}
+
+export interface HttpVerdict {
+  readonly allowed: boolean;
+  /** namespace/name of the policy that decided; absent where no ALLOW matched. */
+  readonly policy: string | undefined;
+  readonly reason: string;
+  /** Dry-run policies that would have refused. */
+  readonly wouldDeny: readonly string[];
+}
+
+const ALLOWED: HttpVerdict = { allowed: true, policy: undefined, reason: '', wouldDeny: [] };
+
+export function decideHttp(
+  policies: readonly CompiledAuthorization[],
+  request: RoutedRequest,
+  caller: HttpCaller,
+  destination: HttpDestination,
+): HttpVerdict {
+  const applicable = policies.filter(
+    ({ services }) => services === undefined || (destination.service !== undefined && services.has(destination.service)),
+  );
+  if (applicable.length === 0) return ALLOWED;
+  const facts = new Facts(request, caller, destination);
+  const wouldDeny: string[] = [];
+  for (const policy of applicable) {
+    if (policy.action !== 'DENY' || !matches(policy, facts)) continue;
+    if (policy.dryRun) wouldDeny.push(policy.key);
+    else return { allowed: false, policy: policy.key, reason: `explicitly denied by: ${policy.key}`, wouldDeny };
+  }
+  const allows = applicable.filter(({ action, dryRun }) => action === 'ALLOW' && !dryRun);
+  for (const policy of applicable) {
+    if (policy.action === 'ALLOW' && policy.dryRun && !matches(policy, facts)) wouldDeny.push(policy.key);
+  }
+  const allowing = allows.find((policy) => matches(policy, facts));
+  if (allows.length === 0 || allowing) return { allowed: true, policy: allowing?.key, reason: '', wouldDeny };
+  const only = allows.length === 1 ? allows[0]?.key : undefined;
+  return { allowed: false, policy: only, reason: 'allow policies exist, but none allowed', wouldDeny };
+}
+
+/** What rules ask of a request, made when first asked for. */
+class Facts {
+  readonly request: RoutedRequest;
+  readonly caller: HttpCaller;
+  readonly destination: HttpDestination;
+  readonly principal: string;
+  readonly path: string;
+  #host: string | undefined;
+
+  constructor(request: RoutedRequest, caller: HttpCaller, destination: HttpDestination) {
+    this.request = request;
+    this.caller = caller;
+    this.destination = destination;
+    const { identity } = caller;
+    this.principal = identity ? `${identity.trustDomain}/ns/${identity.namespace}/sa/${identity.serviceAccount}` : '';
+    const query = request.path.indexOf('?');
+    this.path = query < 0 ? request.path : request.path.slice(0, query);
+  }
+
+  get namespace(): string {
+    return this.caller.identity?.namespace ?? '';
+  }
+
+  get serviceAccount(): string {
+    const { identity } = this.caller;
+    return identity ? `${identity.namespace}/${identity.serviceAccount}` : '';
+  }
+
+  get host(): string {
+    this.#host ??= this.request.authority.toLowerCase();
+    return this.#host;
+  }
+}
+
+const matches = (policy: CompiledAuthorization, facts: Facts): boolean =>
+  policy.rules.some(
+    ({ from, to, when }) =>
+      (from.length === 0 || from.some((source) => sourceHolds(source, facts))) &&
+      (to.length === 0 || to.some((operation) => operationHolds(operation, facts))) &&
+      when.every((condition) => conditionHolds(condition, facts, policy.action)),
+  );
+
+const sourceHolds = (source: CompiledSource, facts: Facts): boolean =>
+  anyText(source.principals, source.notPrincipals, facts.principal) &&
+  anyText(source.namespaces, source.notNamespaces, facts.namespace) &&
+  anyText(source.serviceAccounts, source.notServiceAccounts, facts.serviceAccount) &&
+  anyRange(source.ipBlocks, source.notIpBlocks, facts.caller.ip);
+
+const operationHolds = (operation: CompiledOperation, facts: Facts): boolean =>
+  anyHost(operation.hosts, operation.notHosts, facts.host) &&
+  (operation.ports.length === 0 || operation.ports.includes(facts.destination.port)) &&
+  !operation.notPorts.includes(facts.destination.port) &&
+  anyText(operation.methods, operation.notMethods, facts.request.method) &&
+  anyText(operation.paths, operation.notPaths, facts.path);
+
+// "shop.example" also stands for "shop.example:8080": the port that a Host header carries is no part of the name.
+const anyHost = (wanted: readonly TextTest[], unwanted: readonly TextTest[], host: string): boolean => {
+  const bare = host.replace(/:\d+$/, '');
+  const holds = (test: TextTest): boolean => textHolds(test, host) || textHolds(test, bare);
+  return (wanted.length === 0 || wanted.some(holds)) && !unwanted.some(holds);
+};
+
+function conditionHolds(condition: CompiledCondition, facts: Facts, action: CompiledAuthorization['action']): boolean {
+  const { key, values, notValues, ranges, notRanges } = condition;
+  if (ranges !== undefined && notRanges !== undefined) {
+    const ip = key === 'destination.ip' ? facts.destination.ip : facts.caller.ip;
+    return ip !== undefined && anyRange(ranges, notRanges, ip);
+  }
+  const value = attribute(key, facts);
+  // What an unknown attribute would say is read in the stricter way: it allows nothing, and it does not keep a DENY from refusing.
+  return value === undefined ? action === 'DENY' : anyText(values, notValues, value);
+}
+
+/** The keys of Istio's `when` that a waypoint knows; undefined for any other. */
+function attribute(key: string, facts: Facts): string | undefined {
+  switch (key) {
+    case 'source.namespace':
+      return facts.namespace;
+    case 'source.principal':
+      return facts.principal;
+    case 'source.serviceAccount':
+      return facts.serviceAccount;
+    case 'destination.port':
+      return String(facts.destination.port);
+    default: {
+      const header = /^request\.headers\[(.+)\]$/.exec(key)?.[1];
+      return header === undefined ? undefined : (fieldValue(facts.request.fields, header.toLowerCase()) ?? '');
+    }
+  }
+}
+
+const anyText = (wanted: readonly TextTest[], unwanted: readonly TextTest[], value: string): boolean =>
+  (wanted.length === 0 || wanted.some((test) => textHolds(test, value))) && !unwanted.some((test) => textHolds(test, value));
+
+function textHolds(test: TextTest, value: string): boolean {
+  if (value === '') return false;
+  if ('exact' in test) return value === test.exact;
+  if ('prefix' in test) return value.startsWith(test.prefix);
+  return 'suffix' in test ? value.endsWith(test.suffix) : true;
+}
+
+function anyRange(wanted: readonly Cidr[], unwanted: readonly Cidr[], ip: IpAddress): boolean {
+  if (wanted.length === 0 && unwanted.length === 0) return true;
+  const bytes = ipBytes(ip);
+  if (bytes === undefined) return false;
+  const inside = (cidr: Cidr): boolean => cidrContains(cidr, bytes);
+  return (wanted.length === 0 || wanted.some(inside)) && !unwanted.some(inside);
+}
