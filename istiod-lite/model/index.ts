@@ -31,7 +31,7 @@ import { entryServices, readServiceEntry, type ServiceEntry } from './service-en
 import { StatusTable } from './status-table.ts';
 import { Translation } from './translation.ts';
 import type { WatchedKindName } from './watched-kinds.ts';
-import type { BindingWords } from './waypoint-binding.ts';
+import { type BindingWords, readBindingWords } from './waypoint-binding.ts';
 import { localityOf } from './workload.ts';
 import { readWorkloadEntry } from './workload-entry.ts';
 
@@ -155,13 +155,13 @@ export class MeshIndex {
     Service: (key, object, report) => {
       this.#observe('Service', key, object);
       const service = readService(this.#config, object, report);
-      this.#inputs.setServices('Service', key, service && sourceOf(service, bindingWords(object), [service]));
+      this.#inputs.setServices('Service', key, service && sourceOf(service, readBindingWords(object), [service]));
     },
     ServiceEntry: (key, object, report) => {
       this.#observe('ServiceEntry', key, object);
       const entry = readServiceEntry(this.#config, object, report);
       this.#inputs.setServiceEntry(key, entry);
-      this.#inputs.setServices('ServiceEntry', key, entry && sourceOf(entry, bindingWords(object), this.#entryServices(entry)));
+      this.#inputs.setServices('ServiceEntry', key, entry && sourceOf(entry, readBindingWords(object), this.#entryServices(entry)));
     },
     WorkloadEntry: (key, object, report) => {
       this.#observe('WorkloadEntry', key, object);
@@ -288,23 +288,6 @@ function namespaceWords(object: unknown): BindingWords {
 function nodeLocality(object: unknown) {
   const labels = readMeta(object)?.labels ?? {};
   return localityOf(labels[names.REGION] ?? '', labels[names.ZONE] ?? '', labels[names.SUBZONE] ?? '');
-}
-
-const BINDING_LABELS = [
-  names.USE_WAYPOINT,
-  names.USE_WAYPOINT_NAMESPACE,
-  names.USE_WAYPOINT_CANARY,
-  names.USE_WAYPOINT_CANARY_NAMESPACE,
-  names.INGRESS_USE_WAYPOINT,
-  names.GATEWAY_MANAGED,
-];
-
-export function bindingWords(object: unknown): BindingWords {
-  const meta = readMeta(object);
-  return {
-    labels: pick(meta?.labels ?? {}, BINDING_LABELS),
-    annotations: pick(meta?.annotations ?? {}, [names.USE_WAYPOINT_CANARY_WEIGHT]),
-  };
 }
 
 const sourceOf = (

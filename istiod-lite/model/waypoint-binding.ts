@@ -8,7 +8,7 @@ import { type Condition, WAYPOINT_BOUND } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
 import { type Gateway, type GatewayClass, mayAttach, trafficType } from './gateway.ts';
 import * as names from './names.ts';
-import type { Labels } from './objects.ts';
+import { type Labels, pick, readMeta } from './objects.ts';
 
 /** The part of an object, or of its namespace, that says which waypoint it wants. */
 export interface BindingWords {
@@ -106,6 +106,15 @@ export function waypointCondition(binding: WaypointBinding, ingress: string | un
   }
 }
 
+/** What an object says about its waypoint, and nothing else of it. */
+export function readBindingWords(object: unknown): BindingWords {
+  const meta = readMeta(object);
+  return {
+    labels: pick(meta?.labels ?? {}, BINDING_LABELS),
+    annotations: pick(meta?.annotations ?? {}, [names.USE_WAYPOINT_CANARY_WEIGHT]),
+  };
+}
+
 /** The object's label, else its namespace's; `none` on the object opts out of the namespace's. */
 export function useWaypoint({
   own,
@@ -132,6 +141,15 @@ export function canaryWeight(own: Labels, inherited: Labels): number | undefined
   const weight = /^\d{1,3}$/.test(written) ? Number(written) : -1;
   return weight >= 0 && weight <= 100 ? weight : undefined;
 }
+
+const BINDING_LABELS = [
+  names.USE_WAYPOINT,
+  names.USE_WAYPOINT_NAMESPACE,
+  names.USE_WAYPOINT_CANARY,
+  names.USE_WAYPOINT_CANARY_NAMESPACE,
+  names.INGRESS_USE_WAYPOINT,
+  names.GATEWAY_MANAGED,
+];
 
 function named(labels: Labels, label: string, namespaceLabel: string, fallback: string, inherited: boolean): WaypointReference | undefined {
   const name = labels[label];

@@ -10,17 +10,16 @@ import type { MeshModelConfig } from '../../../istiod-lite/model/config.ts';
 import { readEndpointSlice } from '../../../istiod-lite/model/endpoint-slice.ts';
 import { allowedNamespaces, readGateway, readGatewayClass } from '../../../istiod-lite/model/gateway.ts';
 import { hostnameOwners } from '../../../istiod-lite/model/hostnames.ts';
-import { bindingWords } from '../../../istiod-lite/model/index.ts';
 import type { Inputs } from '../../../istiod-lite/model/inputs.ts';
 import type { Labels } from '../../../istiod-lite/model/objects.ts';
 import { readPod } from '../../../istiod-lite/model/pod.ts';
 import { readTargetedPolicy } from '../../../istiod-lite/model/policy-targets.ts';
 import { readService } from '../../../istiod-lite/model/service.ts';
 import { entryServices, readServiceEntry } from '../../../istiod-lite/model/service-entry.ts';
-import { canaryWeight, useCanary } from '../../../istiod-lite/model/waypoint-binding.ts';
+import { canaryWeight, readBindingWords, useCanary } from '../../../istiod-lite/model/waypoint-binding.ts';
 import { readWorkloadEntry } from '../../../istiod-lite/model/workload-entry.ts';
 import { CONFIG, type Fixture, fixture, meshService } from '../../support/ambient-fixture.ts';
-import { L7_DENY_RULE } from '../../support/conformance-rules.ts';
+import { ABSENT_WAYPOINT_RULE, L7_DENY_RULE } from '../../support/conformance-rules.ts';
 import { type Json, kubernetesObject, typeOf } from '../../support/go-objects.ts';
 import { gateway } from '../../support/kube-objects.ts';
 import { expected, plainService, plainWorkload } from '../../support/workloadapi.ts';
@@ -36,29 +35,30 @@ const tables: Readonly<Record<string, (name: string, row: Row) => CaseResult>> =
     const around = fixture(row.inputs ?? []);
     const pod = readPod(kubernetesObject(row.pod), quiet);
     around.inputs.setPod(pod?.key ?? '', pod);
-    return compareWorkloads(name, around, `Pod/${pod?.key}`, expectedOf(row, row.pod));
+    return compareResult(name, row, row.pod, workloads(around, `Pod/${pod?.key}`), 'workloads');
   },
   'ambient-workloadentry-workloads': (name, row) => {
     const around = withWorkloadEntry(row);
-    return compareWorkloads(name, around.fixture, around.source, expectedOf(row, row.we));
+    return compareResult(name, row, row.we, workloads(around.fixture, around.source), 'workloads');
   },
   'ambient-endpointslice-workloads': (name, row) => {
     const around = fixture(row.inputs ?? []);
     const slice = readEndpointSlice(kubernetesObject(row.slice), quiet);
     around.inputs.setSlice(slice?.key ?? '', slice);
-    return compareWorkloads(name, around, `EndpointSlice/${slice?.key}`, row.result);
+    return compare(name, workloads(around, `EndpointSlice/${slice?.key}`), list(row.result).map(expected), 'workloads');
   },
   'ambient-serviceentry-workloads': (name, row) => {
     const around = withServiceEntry(row);
-    return compareWorkloads(name, around.fixture, around.source, row.result);
+    return compare(name, workloads(around.fixture, around.source), list(row.result).map(expected), 'workloads');
   },
   'ambient-service-services': (name, row) => {
     const { fixture: around, source } = withService(row);
     const services = (around.inputs.services.get(source)?.services ?? []).map((service) => around.translation.service(service, true));
-    return compare(
+    return compareResult(
       name,
+      row,
+      row.svc,
       services.map((service) => service && plainService(service)),
-      expectedOf(row, row.svc).map(expected),
       'services',
     );
   },
@@ -66,10 +66,11 @@ const tables: Readonly<Record<string, (name: string, row: Row) => CaseResult>> =
     const { fixture: around, source } = withServiceEntry(row);
     // The table's function knows one ServiceEntry only and leaves canonical to another one.
     const services = (around.inputs.services.get(source)?.services ?? []).map((service) => around.translation.service(service, false));
-    return compare(
+    return compareResult(
       name,
+      row,
+      row.se,
       services.map((service) => service && plainService(service)),
-      expectedOf(row, row.se).map(expected),
       'services',
     );
   },
@@ -181,17 +182,23 @@ const named = (value: unknown): unknown => {
   return { ...object, metadata: { name: 'unnamed', namespace: 'ns', ...object.metadata } };
 };
 
-/** The row's result, where an absent waypoint of the object's own choice refuses. */
-function expectedOf(row: Row, object: unknown): readonly unknown[] {
+/** Compares with the row's result, in which an absent waypoint of the object's own choice refuses. */
+function compareResult(name: string, row: Row, object: unknown, actual: readonly unknown[], what: string): CaseResult {
+  const absent = absentWaypoint(row, object);
+  const want = list(row.result).map((item) => expected(absent ? { ...(item as Json), Waypoint: absent } : item));
+  const result = compare(name, actual, want, what);
+  return absent && result.verdict === 'pass' ? { ...result, reason: `differs: ${ABSENT_WAYPOINT_RULE}` } : result;
+}
+
+function absentWaypoint(row: Row, object: unknown): Json | undefined {
   const { labels: own = {}, namespace = '' } = (kubernetesObject(object) as { metadata: { labels?: Labels; namespace?: string } }).metadata;
   const name = own['istio.io/use-waypoint'];
   const at = own['istio.io/use-waypoint-namespace'] ?? namespace;
   const isThere = list(row.inputs).some(
     (item) => typeOf(item) === 'Waypoint' && isDeepStrictEqual(nameOf(item), { Name: name, Namespace: at }),
   );
-  if (!name || name === 'none' || isThere) return list(row.result);
-  const waypoint = { Destination: { Hostname: { Namespace: at, Hostname: `${name}.${at}.svc.${CONFIG.domain}` } }, HboneMtlsPort: 15008 };
-  return list(row.result).map((item) => ({ ...(item as Json), Waypoint: waypoint }));
+  if (!name || name === 'none' || isThere) return undefined;
+  return { Destination: { Hostname: { Namespace: at, Hostname: `${name}.${at}.svc.${CONFIG.domain}` } }, HboneMtlsPort: 15008 };
 }
 
 function nameOf(waypoint: unknown): Json {
@@ -229,7 +236,7 @@ function placeService(inputs: Inputs, config: MeshModelConfig, object: unknown):
   const service = readService(config, object, quiet);
   if (!service) return '';
   const { key, namespace } = service;
-  inputs.setServices('Service', key, { key, namespace, words: bindingWords(object), services: [service] });
+  inputs.setServices('Service', key, { key, namespace, words: readBindingWords(object), services: [service] });
   return `Service/${key}`;
 }
 
@@ -239,13 +246,12 @@ function placeServiceEntry(inputs: Inputs, config: MeshModelConfig, object: unkn
   const visibility = config.serviceEntryVisibility?.(inputs.namespace(entry.namespace).labels) ?? 'PUBLIC';
   const { key, namespace } = entry;
   inputs.setServiceEntry(key, entry);
-  inputs.setServices('ServiceEntry', key, { key, namespace, words: bindingWords(object), services: entryServices(entry, visibility) });
+  inputs.setServices('ServiceEntry', key, { key, namespace, words: readBindingWords(object), services: entryServices(entry, visibility) });
   return `ServiceEntry/${key}`;
 }
 
-function compareWorkloads(name: string, { translation }: Fixture, source: string, want: unknown): CaseResult {
-  return compare(name, translation.workloads(source).workloads.map(plainWorkload), list(want).map(expected), 'workloads');
-}
+const workloads = ({ translation }: Fixture, source: string): readonly unknown[] =>
+  translation.workloads(source).workloads.map(plainWorkload);
 
 /** Status and reason: the words are our own. */
 function compareConditions(name: string, actual: readonly Condition[], want: unknown): CaseResult {
