@@ -1,13 +1,13 @@
 /** The inner process of `up`: the first of its PID namespace. Tells the outer one how far it is, and ends when its standard input does. */
-import { realpathSync, writeSync } from 'node:fs';
+import { readlinkSync, realpathSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { systemClock } from '../common/base/clock.ts';
 import { errorMessage } from '../common/base/errors.ts';
 import { createLog, LOG_LEVELS, type LogLevel } from '../common/base/log.ts';
 import { raiseOpenFileLimit } from '../common/linux/limits.ts';
-import { INSTANCES } from './instance.ts';
 import { applyMesh } from './cluster/mesh.ts';
+import { INSTANCES } from './instance.ts';
 import { INNER, type InnerMessage } from './outside.ts';
 import { startPlayground } from './playground.ts';
 
@@ -43,7 +43,8 @@ export async function runInside({ name, nodes, mesh, logLevel }: InsideOptions):
       log,
       random: Math.random,
     });
-    tell({ type: 'cluster', kubeconfig: playground.kubeconfig });
+    const identities = playground.nodes.map(({ plan, netnsPath }) => ({ name: plan.name, netns: readlinkSync(netnsPath) }));
+    tell({ type: 'cluster', kubeconfig: playground.kubeconfig, nodes: identities });
     if (mesh) {
       tell({ type: 'progress', text: 'cluster is up, starting the mesh' });
       await applyMesh(playground.cluster, playground.server.store, join(checkout, 'manifests'), systemClock, MESH_PATIENCE_MS);

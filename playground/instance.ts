@@ -2,7 +2,7 @@
  * A playground's name on this machine: at most one process holds it, by an abstract socket that the kernel frees when that process dies in
  * whatever way. Beside it, a folder under /run/warren for the kubeconfig and the process id; what a killed one left there is taken over.
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { join } from 'node:path';
 
@@ -18,6 +18,8 @@ export interface Instance {
   /** Mount point of the playground's state; empty outside its mount namespace. */
   readonly state: string;
   readonly kubeconfig: string;
+  /** File that lists its nodes. */
+  readonly nodes: string;
   /** Gives the name back and removes the folder. */
   release(): void;
 }
@@ -45,6 +47,7 @@ export async function claim(name: string): Promise<Instance> {
     folder,
     state: join(folder, 'state'),
     kubeconfig: join(folder, 'kubeconfig'),
+    nodes: join(folder, 'nodes.json'),
     release() {
       rmSync(folder, { recursive: true, force: true });
       lock.close();
@@ -80,6 +83,38 @@ export function pidOf(name: string): number | undefined {
     return Number.isInteger(pid) && pid > 0 ? pid : undefined;
   } catch {
     // No such instance.
+    return undefined;
+  }
+}
+
+/**
+ * The process that holds a node's namespaces, as this machine counts.
+ * @throws {UsageError} naming the nodes that there are
+ */
+export function nodeProcess(name: string, node: string): number {
+  const path = join(INSTANCES, name, 'nodes.json');
+  if (!existsSync(path)) throw new UsageError(`no playground named ${JSON.stringify(name)} is running`);
+  // Written by our own outer process.
+  const nodes = JSON.parse(readFileSync(path, 'utf8')) as { name: string; netns: string }[];
+  const wanted = nodes.find((candidate) => candidate.name === node);
+  if (!wanted)
+    throw new UsageError(`playground ${name} has no node ${JSON.stringify(node)}; it has ${nodes.map((each) => each.name).join(', ')}`);
+  for (const pid of readdirSync('/proc')) {
+    if (/^\d+$/.test(pid) && linkOf(`/proc/${pid}/ns/net`) === wanted.netns && isHolder(pid)) return Number(pid);
+  }
+  throw new UsageError(`node ${node} of playground ${name} is gone`);
+}
+
+/** Host-network pods live in the same namespace, with mounts of their own. */
+const isHolder = (pid: string): boolean =>
+  readFileSync(`/proc/${pid}/cmdline`, 'utf8') === 'sleep\0infinity\0' &&
+  readFileSync(`/proc/${pid}/status`, 'utf8').match(/^NSpid:(\t\d+){2}$/m) !== null;
+
+function linkOf(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch {
+    // The process went away.
     return undefined;
   }
 }

@@ -1,13 +1,15 @@
 /** playground: `up` starts a cluster and stays until Ctrl-C, `down` ends one, `list` shows what runs. `inside` is what `up` starts for itself. */
+import { spawnSync } from 'node:child_process';
 import { writeFileSync, writeSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { errorMessage } from '../common/base/errors.ts';
-import { claim, forget, isRunning, listInstances, pidOf, UsageError } from './instance.ts';
+import { claim, forget, isRunning, listInstances, nodeProcess, pidOf, UsageError } from './instance.ts';
 import { missingRequirement, startInside } from './outside.ts';
 
 const USAGE = `usage: playground up [--name NAME] [--nodes N] [--mesh] [--kubeconfig FILE] [--ready-file FILE] [--ready-fd FD] [--log-level LEVEL]
        playground down [--name NAME]
-       playground list`;
+       playground list
+       playground node [--name NAME] NODE COMMAND [ARGUMENT …]`;
 const DEFAULT_NAME = 'warren';
 const DOWN_PATIENCE_MS = 10_000;
 
@@ -24,6 +26,7 @@ const options = {
 async function main(argv: string[]): Promise<number> {
   const [command, ...rest] = argv;
   try {
+    if (command === 'node') return runOnNode(rest);
     const { values } = parseArgs({ args: rest, options, strict: true });
     const nodes = Number(values.nodes);
     if (!Number.isInteger(nodes) || nodes < 1 || nodes > 32)
@@ -95,6 +98,16 @@ async function down(name: string): Promise<number> {
   }
   forget(name);
   return 0;
+}
+
+/** Runs a command in a node's namespaces: what an administrator would do over ssh. */
+function runOnNode(argv: string[]): number {
+  const named = argv[0] === '--name';
+  const [node, ...command] = argv.slice(named ? 2 : 0);
+  if (node === undefined || command.length === 0) throw new UsageError(USAGE);
+  const pid = nodeProcess(named ? (argv[1] ?? '') : DEFAULT_NAME, node);
+  const { status } = spawnSync('nsenter', [`--target=${pid}`, '--mount', '--net', '--uts', ...command], { stdio: 'inherit' });
+  return status ?? 1;
 }
 
 async function list(): Promise<number> {

@@ -29,10 +29,17 @@ export interface Outer {
   readonly ended: Promise<Outcome>;
 }
 
+/** A node as the machine outside can find it: by the identity of its network namespace. */
+export interface NodeIdentity {
+  readonly name: string;
+  /** As the links of /proc/PID/ns/net read: `net:[4026532008]`. */
+  readonly netns: string;
+}
+
 /** Messages from inside, one JSON line each. */
 export type InnerMessage =
   | { readonly type: 'progress'; readonly text: string }
-  | { readonly type: 'cluster'; readonly kubeconfig: string }
+  | { readonly type: 'cluster'; readonly kubeconfig: string; readonly nodes: readonly NodeIdentity[] }
   | { readonly type: 'ready' }
   | { readonly type: 'failed'; readonly message: string };
 
@@ -63,6 +70,7 @@ export function startInside(instance: Instance, options: UpOptions): Outer {
     if (message.type === 'progress') options.onProgress(message.text);
     else if (message.type === 'failed') failure = message.message;
     else if (message.type === 'cluster') {
+      writeFileSync(instance.nodes, `${JSON.stringify(message.nodes)}\n`);
       // Before the mesh is ready: somebody may want to see why it is not.
       writePrivately(instance.kubeconfig, message.kubeconfig);
       if (options.kubeconfig !== undefined) writePrivately(options.kubeconfig, message.kubeconfig);

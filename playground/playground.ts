@@ -26,7 +26,7 @@ import { Kubelet } from './kubelet/kubelet.ts';
 import { connectNodes, startFabric } from './network/fabric.ts';
 import { API_PORT, DNS_PORT, FABRIC, MAX_NODES, planNode } from './network/plan.ts';
 import { startServiceProxy } from './network/service-proxy.ts';
-import { hasIpv6, startNode, type StateFolders } from './node/node.ts';
+import { type ClusterNode, hasIpv6, type StateFolders, startNode } from './node/node.ts';
 
 export interface PlaygroundOptions {
   readonly nodes: number;
@@ -44,6 +44,7 @@ export interface PlaygroundOptions {
 export interface Playground {
   readonly server: ApiServer;
   readonly cluster: Cluster;
+  readonly nodes: readonly ClusterNode[];
   readonly kubeconfig: string;
 }
 
@@ -103,7 +104,7 @@ export async function startPlayground(options: PlaygroundOptions): Promise<Playg
     kubelets.set(node.plan.name, kubelet);
     await kubelet.start();
   }
-  return { server, cluster, kubeconfig: server.kubeconfig(`https://127.0.0.1:${port}`) };
+  return { server, cluster, nodes, kubeconfig: server.kubeconfig(`https://127.0.0.1:${port}`) };
 }
 
 /** A tmpfs, and in it the machine's own root and the checkout, where every node's and pod's mounts find them. */
