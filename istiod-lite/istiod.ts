@@ -21,14 +21,14 @@ import { StatusWriter } from './kube/status-writer.ts';
 import { countEvent, createMetrics } from './metrics.ts';
 import { MeshIndex } from './model/index.ts';
 import * as names from './model/names.ts';
-import { anyAddress } from './server/listen-address.ts';
-import { answerMonitoring, answerReadiness } from './server/http-endpoints.ts';
 import { serveGrpc } from './server/grpc-server.ts';
+import { answerMonitoring, answerReadiness } from './server/http-endpoints.ts';
+import { anyAddress } from './server/listen-address.ts';
 import type { IstiodSettings } from './settings.ts';
 import { adsDefinition, createAdsHandler } from './xds/ads-service.ts';
 import { Proxies } from './xds/proxies.ts';
-import { PushThrottle } from './xds/push-throttle.ts';
 import { Publisher } from './xds/publisher.ts';
+import { PushThrottle } from './xds/push-throttle.ts';
 
 export interface IstiodOptions {
   readonly settings: IstiodSettings;
@@ -208,6 +208,10 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     metrics,
     proxies,
     index,
+    trusted: async (token: string) => {
+      const verdict = token === '' ? undefined : await reviewer.review(token);
+      return verdict !== undefined && 'caller' in verdict && verdict.caller.namespace === namespace;
+    },
     missing: () => [...missing, ...(missing.has('cluster') ? cluster.missing : []), ...(signal.aborted ? ['shutting down'] : [])],
     refreshMetrics() {
       const now = clock.now();

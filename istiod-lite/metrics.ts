@@ -1,4 +1,4 @@
-/** What istiod-lite counts, under Istio's names (control-plane facts §5.7), so that existing dashboards keep working. */
+/** What istiod-lite counts, under Istio's names, so that existing dashboards keep working. */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import { VERSION } from '../common/base/version.ts';
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from './model/resources.ts';

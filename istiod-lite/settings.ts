@@ -1,7 +1,7 @@
 /** What istiod-lite can be told, under Istio's names. Read once, by main.ts. */
 import { hours, minutes, seconds } from '../common/base/clock.ts';
-import { count, duration, flag, list, oneOf, optionalText, portNumber, setting, text, type Settings } from '../common/base/settings.ts';
 import { LOG_LEVELS } from '../common/base/log.ts';
+import { count, duration, flag, list, oneOf, optionalText, portNumber, type Settings, setting, text } from '../common/base/settings.ts';
 
 export const settingsTable = {
   kubeconfig: setting('KUBECONFIG', optionalText, undefined, "How to reach the API server; the pod's service account where it is empty."),

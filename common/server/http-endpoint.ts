@@ -14,6 +14,8 @@ export interface HttpRequest {
   readonly path: string;
   readonly query: URLSearchParams;
   readonly headers: Readonly<Record<string, string | readonly string[] | undefined>>;
+  /** IP address of the caller; IPv4 in its own form. */
+  readonly remoteAddress: string;
 }
 
 export interface HttpAnswer {
@@ -79,9 +81,13 @@ async function listen(options: HttpEndpointOptions, address: string, port: numbe
     request.resume();
     const url = URL.parse(request.url ?? '/', 'http://endpoint');
     const answer: Promise<HttpAnswer> = url
-      ? Promise.resolve({ method: request.method ?? 'GET', path: url.pathname, query: url.searchParams, headers: request.headers }).then(
-          (parsed) => options.answer(parsed),
-        )
+      ? Promise.resolve({
+          method: request.method ?? 'GET',
+          path: url.pathname,
+          query: url.searchParams,
+          headers: request.headers,
+          remoteAddress: request.socket.remoteAddress?.replace(/^::ffff:/, '') ?? '',
+        }).then((parsed) => options.answer(parsed))
       : Promise.resolve({ status: 400, body: 'Bad Request\n' });
     answer
       .catch((error: unknown): HttpAnswer => {

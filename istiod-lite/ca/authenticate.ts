@@ -1,7 +1,7 @@
 /** Who calls: the bearer token of a stream or a call, reviewed. Used by xDS and the CA alike. */
 import type { Metadata } from '@grpc/grpc-js';
 import { errorMessage } from '../../common/base/errors.ts';
-import { type Caller, TooManyReviews, type TokenReviewer } from './token-review.ts';
+import { type Caller, type TokenReviewer, TooManyReviews } from './token-review.ts';
 
 export type Authentication =
   | { readonly caller: Caller }

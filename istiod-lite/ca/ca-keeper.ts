@@ -2,7 +2,7 @@
  * Where the CA's key comes from, and that it stays valid. Files (Istio's `cacerts`, mounted) win; otherwise a self-signed root in the Secret
  * `istio-ca-secret`, made once by whichever replica is first, and signed again with the same key when a fifth of its life is left, so that
  * what it signed before stays good.
- * @see control-plane facts §6.3
+ * @see Istio: pilot/pkg/bootstrap/istio_ca.go, security/pkg/pki/ca
  */
 import { createPrivateKey } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';

@@ -1,7 +1,7 @@
 /**
  * `istio.v1.auth.IstioCertificateService/CreateCertificate`. A caller gets a certificate for its own identity, or, as a trusted node
  * account, for an identity that runs on its node. Every certificate and every refusal is one log line.
- * @see control-plane facts §6.1
+ * @see Istio: security/pkg/server/ca/server.go
  */
 import { type handleUnaryCall, type ServiceDefinition, type ServiceError, status as statusCodes } from '@grpc/grpc-js';
 import { errorMessage } from '../../common/base/errors.ts';

@@ -1,7 +1,7 @@
 /**
  * May this ztunnel have a certificate for that identity? Only where a pod of the identity runs on ztunnel's own node, so that a stolen node
  * gives away the identities of its own pods and no others. Keeps the few fields of all pods that this needs.
- * @see control-plane facts §6.1; Istio: security/pkg/server/ca/node_auth.go
+ * @see Istio: security/pkg/server/ca/node_auth.go
  */
 import { parseSpiffeId } from '../../common/base/spiffe.ts';
 import type { Caller } from './token-review.ts';

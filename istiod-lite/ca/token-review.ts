@@ -1,7 +1,7 @@
 /**
  * Asks the API server whose service-account token this is. Answers are kept for a short time, since a node's ztunnel shows the same token for
  * each of its pods' certificates; questions under way are shared, and only so many run at once.
- * @see control-plane facts §5.2
+ * @see Istio: security/pkg/server/ca/authenticate/kubeauth
  */
 import { createHash } from 'node:crypto';
 import { type Clock, seconds } from '../../common/base/clock.ts';

@@ -1,7 +1,7 @@
 /**
  * Which replica writes to the cluster: all of them serve, the holder of one Lease writes. A holder that cannot renew stops in time before
  * another may take over; expiry is judged by our own clock from the moment we saw the last renewal, since other machines' clocks differ.
- * @see Kubernetes: client-go leaderelection; control-plane facts §5.8 (30 s, 15 s, 7.5 s)
+ * @see Kubernetes: client-go tools/leaderelection; Istio: pilot/pkg/leaderelection (30 s, 15 s, 7.5 s)
  */
 import { type Clock, seconds, sleep } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';

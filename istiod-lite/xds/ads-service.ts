@@ -1,6 +1,6 @@
 /**
  * The gRPC side of delta ADS: who may open a stream, what becomes of it, and how it ends. The protocol itself is DeltaStream's.
- * @see control-plane facts §5.2, §5.3
+ * @see Istio: pilot/pkg/xds/auth.go, pilot/pkg/xds/ads.go
  */
 import { type ServerDuplexStream, type ServiceDefinition, status as statusCodes, type UntypedHandleCall } from '@grpc/grpc-js';
 import { type Clock, seconds, type Timer } from '../../common/base/clock.ts';
@@ -12,8 +12,8 @@ import type { Caller, TokenReviewer } from '../ca/token-review.ts';
 import { type Metrics, typeLabel } from '../metrics.ts';
 import { DeltaStream, type StreamFailure, type StreamLimits, type StreamObserver } from './delta-stream.ts';
 import type { Proxies } from './proxies.ts';
-import type { PushThrottle } from './push-throttle.ts';
 import { type ProxyNode, readProxyNode } from './proxy-node.ts';
+import type { PushThrottle } from './push-throttle.ts';
 import type { ResourceStore } from './resource-store.ts';
 
 export interface AdsOptions {
@@ -98,7 +98,7 @@ class Session {
     this.#call = call;
     this.#caller = caller;
     this.#options = options;
-    this.#peer = call.getPeer();
+    this.#peer = call.getPeer().replace(/^::ffff:/, '');
     this.#timer = options.clock.after(FIRST_REQUEST_MS, () => this.#refuse('DEADLINE_EXCEEDED', 'no request came'));
     this.#stream = new DeltaStream({
       ...options,

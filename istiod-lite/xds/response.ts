@@ -4,7 +4,7 @@
  * a message come in any order, so a response is a few small fields in front of a body that many responses share.
  */
 import { BinaryReader, BinaryWriter } from '@bufbuild/protobuf/wire';
-import { type DeltaDiscoveryResponse, DeltaDiscoveryResponse as Response, Resource } from '../../common/codec/gen/discovery.ts';
+import { type DeltaDiscoveryResponse, Resource, DeltaDiscoveryResponse as Response } from '../../common/codec/gen/discovery.ts';
 
 const RESOURCES = (2 << 3) | 2;
 const REMOVED_RESOURCES = (6 << 3) | 2;

@@ -1,9 +1,10 @@
 /**
  * What one proxy wants of one type, what it has been sent and what it said to it: the bookkeeping of the delta protocol, without I/O.
- * @see control-plane facts §5.4; Envoy: xDS protocol, "incremental xDS"
+ * @see Istio: pilot/pkg/xds/delta.go; Envoy: xDS protocol, "incremental xDS"
  */
-import { encodeRemoved, encodeResponse } from './response.ts';
+
 import type { ResourceChange, ResourceStore, StoredResource } from './resource-store.ts';
+import { encodeRemoved, encodeResponse } from './response.ts';
 
 /** What a proxy said about the last thing it was sent. */
 export type Verdict = 'ack' | 'nack' | 'stale' | 'none';

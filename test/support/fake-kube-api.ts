@@ -2,10 +2,11 @@
  * An API server for tests, in this process, over real HTTPS: collections with resource versions, pages, watches with bookmarks, 410, TokenReview.
  * No schemas, no admission, no selectors but `metadata.name`. Tests make it fail, forget and hang up.
  */
-import { createServer, type Server } from 'node:https';
-import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+
 import { createPublicKey, generateKeyPairSync } from 'node:crypto';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { createServer, type Server } from 'node:https';
+import type { AddressInfo } from 'node:net';
 import { KubeApi, type KubeObject, type ObjectMeta } from '../../common/client/kube-api.ts';
 import { issueCertificate, readIssuer, selfSignedRoot } from '../../common/codec/x509/certificate.ts';
 

@@ -1,8 +1,8 @@
 /** A whole istiod-lite in this process, before a fake API server, on ports of its own; with clients that speak to it as proxies do. */
-import { Client, type ClientDuplexStream, ChannelCredentials, Metadata, type ServiceError } from '@grpc/grpc-js';
+import { ChannelCredentials, Client, type ClientDuplexStream, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { systemClock } from '../../common/base/clock.ts';
 import { readSettings, type Settings } from '../../common/base/settings.ts';
-import { IstioCertificateServiceService, type IstioCertificateRequest, type IstioCertificateResponse } from '../../common/codec/gen/ca.ts';
+import { type IstioCertificateRequest, type IstioCertificateResponse, IstioCertificateServiceService } from '../../common/codec/gen/ca.ts';
 import { AggregatedDiscoveryServiceService, DeltaDiscoveryRequest, type DeltaDiscoveryResponse } from '../../common/codec/gen/discovery.ts';
 import { type Istiod, startIstiod } from '../../istiod-lite/istiod.ts';
 import { settingsTable } from '../../istiod-lite/settings.ts';

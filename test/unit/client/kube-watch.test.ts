@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { minutes, seconds } from '../../../common/base/clock.ts';
 import { silentLog } from '../../../common/base/log.ts';
 import { KubeApiError, type KubeObject, type ListPage, type Query, type WatchEvent } from '../../../common/client/kube-api.ts';
-import { type ObjectChange, keepIdentity, type WatchableApi, watchObjects } from '../../../common/client/kube-watch.ts';
+import { keepIdentity, type ObjectChange, type WatchableApi, watchObjects } from '../../../common/client/kube-watch.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { recordingLog } from '../../support/recording-log.ts';
 
