@@ -9,6 +9,7 @@ import { ProxyError } from '../base/errors.ts';
 import { socketFromFd } from '../linux/node.ts';
 import type { Endpoint, PipeReader } from './endpoint.ts';
 import { borrowReadBuffer, READ_BYTES, type ReadBuffer, returnReadBuffer, sharedReadBuffer } from './read-buffers.ts';
+import { holderOf, keepUnlessHeld } from './receive-buffers.ts';
 import type { SocketPipe } from './types.ts';
 
 export interface AppConnectOptions {
@@ -162,7 +163,10 @@ export class AppSocket implements SocketPipe, Endpoint {
       }
       this.#lastWrite = turn;
     }
-    return socket.write(bytes) || socket.writableLength < SLICE_LIMIT;
+    const holder = holderOf(bytes);
+    holder?.hold();
+    const room = holder ? socket.write(bytes, holder.release) : socket.write(keepUnlessHeld(bytes));
+    return room || socket.writableLength < SLICE_LIMIT;
   }
 
   get backlog(): number {

@@ -1,5 +1,7 @@
 /** Bytes that wait for a slow reader. Small pieces are copied together: a peer that sends byte by byte must not cost an object for each. */
 
+import { keep } from './receive-buffers.ts';
+
 const SMALL = 2048;
 const TAIL_BYTES = 16 << 10;
 
@@ -19,7 +21,7 @@ export class ByteQueue {
     this.#length += bytes.length;
     if (bytes.length >= SMALL) {
       this.#tail = undefined;
-      this.#pieces.push(bytes);
+      this.#pieces.push(keep(bytes));
       return;
     }
     const tail = this.#tail;

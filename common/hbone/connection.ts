@@ -31,6 +31,7 @@ import { ReceiveWindow, SendWindow } from '../codec/http2/windows.ts';
 import { FloodGuard } from './flood-guard.ts';
 import { Keepalive, PONG_TIMEOUT_MS } from './keepalive.ts';
 import { Outbox } from './outbox.ts';
+import { receiveFrom } from './receive-buffers.ts';
 import { type StreamCarrier, TunnelStream } from './stream.ts';
 import type { HboneLimits, Headers } from './types.ts';
 
@@ -121,8 +122,8 @@ export class TunnelConnection implements FrameHandler, StreamCarrier {
     );
     if (socket instanceof net.Socket) socket.setNoDelay(true);
     this.#greet();
+    receiveFrom(socket, (piece) => this.#receive(piece));
     socket
-      .on('data', (chunk: Buffer) => this.#receive(chunk))
       .on('drain', () => this.#roomForAll())
       .on('end', () => this.#lost(new ProxyError('CONNECTION_LOST', 'the peer closed the tunnel connection')))
       .on('error', (error) => this.#lost(ProxyError.from(error, 'CONNECTION_LOST', 'tunnel connection')))

@@ -10,7 +10,7 @@ import type { Pipe } from './types.ts';
 export interface PipeReader {
   /** `length` bytes at the start of `buffer.view`; a borrowed buffer now is the reader's to give back, the shared one is to be copied. */
   read(buffer: ReadBuffer, length: number): boolean;
-  /** Bytes that may be kept. */
+  /** Bytes that are kept as receive-buffers.ts says. */
   slice(bytes: Buffer): boolean;
   /** Bytes that were taken and are still held; `resume` is called when they are not any more. The pipe's peer may send no more for them. */
   readonly backlog: number;
@@ -29,7 +29,7 @@ export interface Endpoint extends Pipe {
   resume(): void;
   /** Takes `length` bytes of a read buffer, as PipeReader.read says; false: no more until `writable`. */
   writeRead(buffer: ReadBuffer, length: number): boolean;
-  /** Takes bytes that nobody changes any more; false: no more until `writable`. */
+  /** Takes bytes, keeping them as receive-buffers.ts says; false: no more until `writable`. */
   writeSlice(bytes: Buffer): boolean;
   /** Bytes that were written and wait here; where it is not 0, `writable` will tell that it is. */
   readonly backlog: number;

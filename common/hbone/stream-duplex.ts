@@ -3,6 +3,7 @@ import { Duplex } from 'node:stream';
 import { ProxyError } from '../base/errors.ts';
 import { type Endpoint, endpointOf } from './endpoint.ts';
 import { returnReadBuffer } from './read-buffers.ts';
+import { keep } from './receive-buffers.ts';
 import type { Pipe } from './types.ts';
 
 /**
@@ -28,7 +29,7 @@ class PipeDuplex extends Duplex {
         returnReadBuffer(buffer);
         return this.push(copy);
       },
-      slice: (bytes) => this.push(bytes),
+      slice: (bytes) => this.push(keep(bytes)),
       // What was pushed is counted as taken: it is little, and whoever reads asks for more when it is gone.
       backlog: 0,
       ended: () => {

@@ -12,6 +12,7 @@ import type { Endpoint, PipeReader } from './endpoint.ts';
 import type { FloodGuard } from './flood-guard.ts';
 import type { Outbox } from './outbox.ts';
 import { type ReadBuffer, returnReadBuffer, sharedReadBuffer } from './read-buffers.ts';
+import { keep } from './receive-buffers.ts';
 import { TunnelNotOpened } from './refusal.ts';
 import type { Headers, StreamPipe } from './types.ts';
 
@@ -204,7 +205,7 @@ export class TunnelStream implements StreamPipe, Endpoint, DataReceiver {
   }
 
   writeSlice(bytes: Buffer): boolean {
-    return this.#localEnded || this.#queue({ bytes, buffer: undefined });
+    return this.#localEnded || this.#queue({ bytes: keep(bytes), buffer: undefined });
   }
 
   end(): void {

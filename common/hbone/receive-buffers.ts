@@ -1,0 +1,139 @@
+/**
+ * Buffers that TLS sockets decrypt into. Node makes new memory for every read, and in bulk its garbage collection costs more than the
+ * decryption. Here idle connections share one buffer per thread, whose bytes are copied by whoever keeps them; a connection that is busy
+ * borrows a buffer, and whoever keeps bytes of it holds the buffer until they are written. Where Node does not let us, its own are used.
+ */
+import type { Duplex } from 'node:stream';
+
+const BYTES = 64 << 10;
+/** Node hands decrypted bytes on in pieces of this size at most. */
+const LARGEST_PIECE = 16 << 10;
+/** From here on a piece is part of a bulk transfer. */
+const BULK_PIECE = 8 << 10;
+/** Buffers kept for the next borrower. */
+const MAX_SPARE = 64;
+
+export class ReceiveBuffer {
+  readonly bytes: Buffer = Buffer.allocUnsafeSlow(BYTES);
+  /** Bytes from the beginning that have been read into. */
+  used = 0;
+  #holders = 0;
+  #lent = true;
+
+  /** Whether nobody holds bytes of it. */
+  get free(): boolean {
+    return this.#holders === 0;
+  }
+
+  /** Keeps the bytes as they are until `release`. */
+  hold(): void {
+    this.#holders++;
+  }
+
+  /** A function and no method, so that it can be a write's callback as it is. */
+  readonly release = (): void => {
+    this.#holders--;
+    if (this.#holders === 0 && !this.#lent) putBack(this);
+  };
+
+  lend(): void {
+    this.#lent = true;
+    this.used = 0;
+  }
+
+  /** The connection reads into it no more. */
+  giveBack(): void {
+    this.#lent = false;
+    if (this.#holders === 0) putBack(this);
+  }
+}
+
+const shared = Buffer.allocUnsafeSlow(LARGEST_PIECE);
+const spare: ReceiveBuffer[] = [];
+/** What the piece that is being handled lies in, where that is a borrowed buffer. */
+let current: ReceiveBuffer | undefined;
+
+function borrow(): ReceiveBuffer {
+  const buffer = spare.pop() ?? new ReceiveBuffer();
+  buffer.lend();
+  return buffer;
+}
+
+function putBack(buffer: ReceiveBuffer): void {
+  if (spare.length < MAX_SPARE) spare.push(buffer);
+}
+
+/** The buffer that has to be held for these bytes to stay as they are; undefined where there is none. */
+export const holderOf = (bytes: Buffer): ReceiveBuffer | undefined => (current?.bytes.buffer === bytes.buffer ? current : undefined);
+
+/** The bytes themselves where they stay as they are, or a copy. For those who keep them without holding a buffer. */
+export const keep = (bytes: Buffer): Buffer => (bytes.buffer === shared.buffer || holderOf(bytes) ? Buffer.from(bytes) : bytes);
+
+/** As `keep`, for those who can hold a buffer: a copy only of what lies in the shared one. */
+export const keepUnlessHeld = (bytes: Buffer): Buffer => (bytes.buffer === shared.buffer ? Buffer.from(bytes) : bytes);
+
+/** Hands on what the socket receives, by call; the pieces are good during the call, unless they are kept as above says. */
+export function receiveFrom(socket: Duplex, onPiece: (piece: Buffer) => void): void {
+  const slots = bufferSlots(socket);
+  if (!slots) {
+    socket.on('data', onPiece);
+    return;
+  }
+  let own: ReceiveBuffer | undefined;
+  let bulk = false;
+  const next = (): Buffer => {
+    if (!bulk) {
+      own?.giveBack();
+      own = undefined;
+      return shared;
+    }
+    own ??= borrow();
+    if (own.free) own.used = 0;
+    else if (own.bytes.length - own.used < LARGEST_PIECE) {
+      own.giveBack();
+      own = borrow();
+    }
+    return own.used === 0 ? own.bytes : own.bytes.subarray(own.used);
+  };
+  const received = (length: number): void => {
+    const from = own?.used ?? 0;
+    if (own) own.used += length;
+    bulk = length >= BULK_PIECE;
+    current = own;
+    try {
+      onPiece((own?.bytes ?? shared).subarray(from, from + length));
+    } finally {
+      current = undefined;
+    }
+  };
+  // What was decrypted before we came.
+  const early: Buffer | null = socket.read();
+  if (early) process.nextTick(onPiece, early);
+  slots.install(next, received);
+  socket.on('close', () => {
+    bulk = false;
+    next();
+  });
+  socket.resume();
+}
+
+/**
+ * Node reads into a caller's buffers (`onread`) where a socket was made with them, which TLS sockets of a server never are. The fields
+ * behind it are not documented: where one is missing, undefined is the answer.
+ */
+function bufferSlots(socket: Duplex): { install(next: () => Buffer, received: (length: number) => void): void } | undefined {
+  const handle = '_handle' in socket ? socket._handle : undefined;
+  if (typeof handle !== 'object' || handle === null || !('useUserBuffer' in handle) || typeof handle.useUserBuffer !== 'function')
+    return undefined;
+  const slot = (name: string): symbol | undefined => Object.getOwnPropertySymbols(socket).find(({ description }) => description === name);
+  const [buffer, callback, generator] = [slot('kBuffer'), slot('kBufferCb'), slot('kBufferGen')];
+  if (!buffer || !callback || !generator) return undefined;
+  const { useUserBuffer } = handle;
+  return {
+    install(next, received) {
+      const first = next();
+      useUserBuffer.call(handle, first);
+      Object.assign(socket, { [buffer]: first, [callback]: received, [generator]: next });
+    },
+  };
+}
