@@ -137,10 +137,14 @@ class Session {
     try {
       if (this.#node || this.#identify(request)) this.#stream.receive(request);
     } catch (error) {
-      // Ours, not the proxy's; the others go on, and this one comes back.
-      this.#options.log.error({ ...this.#fields(), err: error }, 'request failed');
-      this.#refuse('UNAVAILABLE', 'internal error');
+      this.#failed(error);
     }
+  }
+
+  // Ours, not the proxy's; the others go on, and this one comes back.
+  #failed(error: unknown): void {
+    this.#options.log.error({ ...this.#fields(), err: error }, 'stream failed');
+    this.#refuse('UNAVAILABLE', 'internal error');
   }
 
   #identify({ node }: DeltaDiscoveryRequest): boolean {
@@ -151,7 +155,7 @@ class Session {
       return false;
     }
     this.#node = verdict.proxy;
-    this.#leave = proxies.add({ node: verdict.proxy, stream: this.#stream, peer: this.#peer });
+    this.#leave = proxies.add({ node: verdict.proxy, stream: this.#stream, peer: this.#peer, failed: (error) => this.#failed(error) });
     this.#timer.cancel();
     const age = limits.maxConnectionAgeMs * (0.9 + 0.2 * random());
     this.#timer = clock.after(age, () => this.#stream.drain('the connection is old; connect again'));

@@ -10,6 +10,8 @@ export interface ConnectedProxy {
   /** Milliseconds since 1970. */
   readonly since: number;
   readonly peer: string;
+  /** Telling it failed: a fault of ours that must end with this proxy. */
+  failed(error: unknown): void;
 }
 
 /** One row of /debug/syncz, with Istio's field names where it has them. */
@@ -51,7 +53,13 @@ export class Proxies {
 
   push(change: ResourceChange): void {
     // A stream that ends while it is told leaves the set.
-    for (const { stream } of [...this.#connected]) stream.changed(change);
+    for (const proxy of [...this.#connected]) {
+      try {
+        proxy.stream.changed(change);
+      } catch (error) {
+        proxy.failed(error);
+      }
+    }
   }
 
   drain(reason: string): void {

@@ -8,7 +8,7 @@ import type { Metrics } from '../metrics.ts';
 import { typeLabel } from '../metrics.ts';
 import type { StatusWrite } from '../model/conditions.ts';
 import type { MeshIndex, ObjectChange } from '../model/index.ts';
-import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type ResourceChanges } from '../model/resources.ts';
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type Resource, type ResourceChanges } from '../model/resources.ts';
 import type { Proxies } from './proxies.ts';
 import { PushQueue } from './push-queue.ts';
 import { ResourceStore } from './resource-store.ts';
@@ -40,6 +40,7 @@ export class Publisher {
   readonly #startedAt: string;
   #pushes = 0;
   #started = false;
+  #compareAll = false;
 
   constructor(options: PublisherOptions) {
     this.#options = options;
@@ -77,15 +78,30 @@ export class Publisher {
       const { address, authorization, statuses, problems, more } = index.flush(mostWorkloads);
       for (const { object, message } of problems) log.warn({ object, error: message }, 'object has a problem');
       const changes = [this.#store(this.#authorizations, authorization, since), this.#store(this.#addresses, address, since)];
+      if (this.#compareAll) changes.push(...this.#compare(since));
+      this.#compareAll = false;
       this.#pushes++;
       if (changes.some((change) => change)) this.#options.metrics.pushTriggers.inc({ type: 'ambient' });
       for (const change of changes) if (change) proxies.push(change);
       writeStatuses(statuses);
       if (more) this.#queue.changed();
     } catch (error) {
-      // One flush is lost at most; the next one compares with what the index holds.
+      // What the index handed out is lost on the way, so the next flush compares everything.
+      this.#compareAll = true;
       log.error({ err: error }, 'changes could not be published');
     }
+  }
+
+  #compare(since: number) {
+    const { index } = this.#options;
+    const everything = (store: ResourceStore, resources: Iterable<Resource>, holds: (name: string) => boolean) => {
+      const removed = [...store.values()].flatMap(({ name }) => (holds(name) ? [] : [name]));
+      return this.#store(store, { changed: [...resources], removed }, since);
+    };
+    return [
+      everything(this.#authorizations, index.authorizations(), (name) => index.authorization(name) !== undefined),
+      everything(this.#addresses, index.addresses(), (name) => index.address(name) !== undefined),
+    ];
   }
 
   #store(store: ResourceStore, { changed, removed }: ResourceChanges, since: number) {
