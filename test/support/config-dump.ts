@@ -1,11 +1,11 @@
 /**
- * Resources in the shape of ztunnel's `/config_dump` (data-plane facts §10), made from the bytes that a control plane publishes: what the
- * recorded cluster states are compared in. Lists without an order are sorted; what ztunnel leaves out is left out.
+ * What our ztunnel's `/config_dump` shows of resources that a control plane publishes: from their bytes through ztunnel's packed state, so
+ * that a recorded cluster state is compared over the whole way. Lists without an order are sorted.
  */
 import { ipFromBytes } from '../../common/base/address.ts';
 import * as authorization from '../../common/codec/gen/authorization.ts';
-import * as wire from '../../common/codec/gen/workload.ts';
-import { decodeAddress, decodePolicy } from '../../ztunnel/state/decode.ts';
+import { stateDump } from '../../ztunnel/state/config-dump.ts';
+import { MeshStateWriter } from '../../ztunnel/state/writer.ts';
 
 type Json = Record<string, unknown>;
 
@@ -17,28 +17,21 @@ export interface ConfigDump {
 
 interface Encoded {
   readonly name: string;
+  readonly typeUrl: string;
+  readonly version: string;
   readonly bytes: Uint8Array;
 }
 
 /** @throws where our own ztunnel would reject one of the resources */
 export function configDump(addresses: Iterable<Encoded>, authorizations: Iterable<Encoded>): ConfigDump {
-  const workloads: wire.Workload[] = [];
-  const services: wire.Service[] = [];
-  for (const { bytes } of addresses) {
-    decodeAddress(bytes);
-    const { type } = wire.Address.decode(bytes);
-    if (type?.$case === 'workload') workloads.push(type.value);
-    if (type?.$case === 'service') services.push(type.value);
+  const writer = new MeshStateWriter({ maxBytes: 32 << 20 });
+  for (const resources of [[...authorizations], [...addresses]]) {
+    const [first] = resources;
+    const rejected = first ? writer.apply({ typeUrl: first.typeUrl, resources, removed: [] }).rejected[0] : undefined;
+    if (rejected) throw new Error(`ztunnel rejects ${rejected.name}: ${rejected.reason}`);
   }
-  const policies = [...authorizations].map(({ bytes }) => {
-    decodePolicy(bytes);
-    return policyJson(authorization.Authorization.decode(bytes));
-  });
-  return sortDump({
-    workloads: workloads.map(workloadJson),
-    services: services.map((service) => serviceJson(service, workloads)),
-    policies,
-  });
+  // Through JSON, as a reader of the endpoint has it.
+  return sortDump(JSON.parse(JSON.stringify(stateDump(writer))) as ConfigDump);
 }
 
 /** Sorts every list that has no order, so that two dumps can be compared. */
@@ -79,98 +72,6 @@ const present = (fields: Json): Json =>
   Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined && value !== '' && value !== false));
 
 const some = <T>(items: readonly T[]): readonly T[] | undefined => (items.length > 0 ? items : undefined);
-
-function workloadJson(workload: wire.Workload): Json {
-  const { locality, applicationTunnel } = workload;
-  return present({
-    workloadIps: workload.addresses.map((address) => ipFromBytes(address)),
-    hostname: workload.hostname,
-    network: workload.network,
-    waypoint: gatewayJson(workload.waypoint),
-    networkGateway: gatewayJson(workload.networkGateway),
-    applicationTunnel: applicationTunnel && { protocol: applicationTunnel.protocol === 1 ? 'PROXY' : 'NONE', port: applicationTunnel.port },
-    protocol: workload.tunnelProtocol === wire.TunnelProtocol.HBONE ? 'HBONE' : 'TCP',
-    networkMode: workload.networkMode === wire.NetworkMode.HOST_NETWORK ? 'HostNetwork' : 'Standard',
-    uid: workload.uid,
-    name: workload.name,
-    namespace: workload.namespace,
-    trustDomain: workload.trustDomain || 'cluster.local',
-    serviceAccount: workload.serviceAccount || 'default',
-    workloadName: workload.workloadName,
-    workloadType: ['deployment', 'cronjob', 'pod', 'job'][workload.workloadType],
-    canonicalName: workload.canonicalName,
-    canonicalRevision: workload.canonicalRevision,
-    node: workload.node,
-    nativeTunnel: workload.nativeTunnel,
-    authorizationPolicies: some(workload.authorizationPolicies),
-    status: workload.status === wire.WorkloadStatus.HEALTHY ? 'Healthy' : 'Unhealthy',
-    clusterId: workload.clusterId || 'Kubernetes',
-    locality: locality && { region: locality.region, zone: locality.zone, subzone: locality.subzone },
-    services: some(Object.keys(workload.services)),
-    capacity: workload.capacity ?? 1,
-  });
-}
-
-const SCOPES = ['', 'Region', 'Zone', 'Subzone', 'Node', 'Cluster', 'Network'];
-
-function serviceJson(service: wire.Service, workloads: readonly wire.Workload[]): Json {
-  const key = `${service.namespace}/${service.hostname}`;
-  const balancing = service.loadBalancing;
-  const allowAll = balancing?.healthPolicy === wire.LoadBalancing_HealthPolicy.ALLOW_ALL;
-  const ranges = service.addresses.filter(({ length }) => length !== undefined);
-  const endpoints = workloads.filter(
-    ({ services, status }) => Object.hasOwn(services, key) && (allowAll || status === wire.WorkloadStatus.HEALTHY),
-  );
-  const families: Readonly<Record<number, string>> = { 1: 'IPv4', 2: 'IPv6', 3: 'Dual' };
-  return {
-    ...present({
-      name: service.name,
-      namespace: service.namespace,
-      hostname: service.hostname,
-      waypoint: gatewayJson(service.waypoint),
-      weightedWaypoints: some(
-        service.weightedWaypoints.map(({ destination, weight }) => ({ destination: gatewayJson(destination), weight })),
-      ),
-      ipFamilies: families[service.ipFamilies],
-      loadBalancer: balancing && {
-        mode: ['Standard', 'Strict', 'Failover', 'Passthrough'][balancing.mode],
-        healthPolicy: allowAll ? 'AllowAll' : 'OnlyHealthy',
-        routingPreferences: balancing.routingPreference.map((scope) => SCOPES[scope]),
-      },
-      visibility: service.visibility === wire.Service_Visibility.NAMESPACE ? 'Namespace' : 'Public',
-      cidrVips: some(ranges.map(({ network, address, length }) => ({ cidr: `${ipFromBytes(address)}/${length}`, network }))),
-    }),
-    vips: service.addresses
-      .filter(({ length }) => length === undefined)
-      .map(({ network, address }) => `${network}/${ipFromBytes(address)}`),
-    ports: portsJson(service.ports),
-    subjectAltNames: service.subjectAltNames,
-    canonical: service.canonical,
-    endpoints: Object.fromEntries(
-      endpoints.map(({ uid, services, status }) => [
-        uid,
-        {
-          workloadUid: uid,
-          port: portsJson(services[key]?.ports ?? []),
-          status: status === wire.WorkloadStatus.HEALTHY ? 'Healthy' : 'Unhealthy',
-        },
-      ]),
-    ),
-  };
-}
-
-const portsJson = (ports: readonly wire.Port[]): Json =>
-  Object.fromEntries(ports.map(({ servicePort, targetPort }) => [String(servicePort), targetPort]));
-
-function gatewayJson(gateway: wire.GatewayAddress | undefined): Json | undefined {
-  if (!gateway?.destination) return undefined;
-  const { destination } = gateway;
-  const place =
-    destination.$case === 'hostname'
-      ? `${destination.value.namespace}/${destination.value.hostname}`
-      : `${destination.value.network}/${ipFromBytes(destination.value.address)}`;
-  return { destination: place, hboneMtlsPort: gateway.hboneMtlsPort };
-}
 
 export function policyJson(policy: authorization.Authorization): Json {
   return {
