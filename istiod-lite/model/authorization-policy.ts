@@ -29,8 +29,8 @@ import {
   type Report,
   readMeta,
   records,
+  selectorLabels,
   text,
-  textMap,
   texts,
 } from './objects.ts';
 
@@ -53,7 +53,9 @@ export function readAuthorizationPolicy(config: MeshModelConfig, object: unknown
   if (isRecord(at(spec, 'targetRef')) || list(at(spec, 'targetRefs')).length > 0) {
     return { ...about, selector: undefined, authorization: undefined, condition: undefined };
   }
-  const selector = at(spec, 'selector') === undefined ? undefined : textMap(at(spec, 'selector', 'matchLabels'));
+  // Whom an unreadable selector means nobody knows; the policy then holds for all whom it may concern, as no policy would refuse less.
+  const written = selectorLabels(at(spec, 'selector', 'matchLabels'), 'spec.selector.matchLabels', report);
+  const selector = written === 'unreadable' || !at(spec, 'selector') ? undefined : (written ?? {});
   const condition = (status: 'True' | 'False', reason: string, message: string): Condition => ({
     type: ZTUNNEL_ACCEPTED,
     status,

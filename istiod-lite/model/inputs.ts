@@ -32,6 +32,13 @@ export interface ServiceSource {
   readonly services: readonly MeshService[];
 }
 
+/** Of a policy no more is kept than whom it selects. */
+interface SelectingPolicy {
+  readonly key: string;
+  readonly namespace: string;
+  readonly selector: Labels;
+}
+
 type Selecting<T> = T & { readonly selector: Labels };
 
 /** What must be made anew. */
@@ -68,11 +75,11 @@ export class Inputs {
   readonly #rootNamespace: string;
   readonly #namespaces = new Map<string, Namespace>();
   readonly #nodes = new Map<string, Locality>();
-  readonly #policies = new Map<string, Selecting<AuthorizationPolicy>>();
+  readonly #policies = new Map<string, SelectingPolicy>();
   /** Sources of workloads that services and policies can select. */
   readonly #members = new LabelIndex();
   readonly #selectingServices = new SelectorIndex<Selecting<MeshService>>();
-  readonly #selectingPolicies = new SelectorIndex<Selecting<AuthorizationPolicy>>();
+  readonly #selectingPolicies = new SelectorIndex<SelectingPolicy>();
   readonly #selectingPeers = new SelectorIndex<Selecting<PeerAuthentication>>();
   /** PeerAuthentications without selector, by namespace. */
   readonly #namespacePeers = new Groups<PeerAuthentication>();
@@ -247,7 +254,7 @@ export class Inputs {
 
   setPolicy(key: string, next: AuthorizationPolicy | undefined): void {
     const before = this.#policies.get(key);
-    const selecting = next && isSelecting(next) && next.authorization ? next : undefined;
+    const selecting = next?.selector && next.authorization ? { key, namespace: next.namespace, selector: next.selector } : undefined;
     if (before && selecting && isDeepStrictEqual(before.selector, selecting.selector)) return;
     for (const policy of [before, selecting]) {
       if (policy) this.#staleMembers(policy.namespace === this.#rootNamespace ? undefined : policy.namespace, policy.selector);

@@ -80,6 +80,18 @@ export function textMap(value: unknown): Labels {
   return good.length === entries.length ? (value as Labels) : Object.fromEntries(good);
 }
 
+/**
+ * Labels to select by. With some of its pairs missing a selector would pick more than its author wrote, so it is read whole or not at all.
+ * @returns undefined where there is none, 'unreadable' (and a report) where it has values that are no text
+ */
+export function selectorLabels(value: unknown, field: string, report: Report): Labels | 'unreadable' | undefined {
+  if (value === undefined || value === null) return undefined;
+  const labels = textMap(value);
+  if (isRecord(value) && Object.keys(labels).length === Object.keys(value).length) return labels;
+  report(`${field}: ${quote(value)} is no map of labels`);
+  return 'unreadable';
+}
+
 /** The given keys only, so that a kept slice does not keep `last-applied-configuration` alive. */
 export function pick(labels: Labels, keys: readonly string[]): Labels {
   const found = keys.filter((key) => Object.hasOwn(labels, key));

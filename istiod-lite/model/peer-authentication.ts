@@ -4,7 +4,19 @@
  * not do in two corners (a STRICT port under a PERMISSIVE workload in a STRICT mesh; an exception that says DISABLE).
  */
 import { Action, type Authorization, type Match, Scope } from '../../common/codec/gen/authorization.ts';
-import { at, isRecord, type Labels, objectKey, portOf, quote, type Report, readMeta, text, textMap } from './objects.ts';
+import {
+  at,
+  isRecord,
+  type Labels,
+  type ObjectMeta,
+  objectKey,
+  portOf,
+  quote,
+  type Report,
+  readMeta,
+  selectorLabels,
+  text,
+} from './objects.ts';
 
 export type MtlsMode = 'UNSET' | 'DISABLE' | 'PERMISSIVE' | 'STRICT';
 
@@ -24,9 +36,11 @@ export const STATIC_STRICT = 'istio_converted_static_strict';
 export function readPeerAuthentication(rootNamespace: string, object: unknown, report: Report): PeerAuthentication | undefined {
   const meta = readMeta(object);
   if (!meta) return undefined;
-  const labels = textMap(at(object, 'spec', 'selector', 'matchLabels'));
-  const selector = Object.keys(labels).length > 0 ? labels : undefined;
+  const labels = selectorLabels(at(object, 'spec', 'selector', 'matchLabels'), 'spec.selector.matchLabels', report);
+  const mode = readMode(at(object, 'spec', 'mtls', 'mode'), report);
   const ports = readPorts(at(object, 'spec', 'portLevelMtls'), report);
+  if (labels === 'unreadable') return unreadable(meta, mode === 'STRICT' || [...ports.values()].includes('STRICT'));
+  const selector = labels && Object.keys(labels).length > 0 ? labels : undefined;
   if (selector && meta.namespace === rootNamespace) report(`a selector has no effect in the root namespace ${rootNamespace}`);
   if (!selector && ports.size > 0) report('portLevelMtls has no effect without a selector');
   return {
@@ -35,7 +49,7 @@ export function readPeerAuthentication(rootNamespace: string, object: unknown, r
     name: meta.name,
     createdAt: meta.createdAt,
     selector,
-    mode: readMode(at(object, 'spec', 'mtls', 'mode'), report),
+    mode,
     ports,
   };
 }
@@ -109,6 +123,12 @@ function match({ anonymous, port, notPort }: { anonymous?: true; port?: number; 
     notServiceAccounts: [],
     extensions: [],
   };
+}
+
+/** For whom it was meant nobody knows: where it asks for STRICT anywhere, the whole namespace is STRICT; else it is left aside. */
+function unreadable(meta: ObjectMeta, strict: boolean): PeerAuthentication | undefined {
+  const { namespace, name, createdAt } = meta;
+  return strict ? { key: objectKey(meta), namespace, name, createdAt, selector: undefined, mode: 'STRICT', ports: new Map() } : undefined;
 }
 
 function readMode(value: unknown, report: Report): MtlsMode {

@@ -17,8 +17,8 @@ import {
   type Report,
   readMeta,
   records,
+  selectorLabels,
   text,
-  textMap,
   texts,
 } from './objects.ts';
 import type { Surroundings } from './workload.ts';
@@ -56,7 +56,7 @@ export function readServiceEntry(config: MeshModelConfig, object: unknown, repor
   const meta = readMeta(object);
   if (!meta) return undefined;
   const spec = at(object, 'spec');
-  const selector = at(spec, 'workloadSelector') === undefined ? undefined : textMap(at(spec, 'workloadSelector', 'labels'));
+  const selector = selectorLabels(at(spec, 'workloadSelector', 'labels'), 'spec.workloadSelector.labels', report);
   const resolution = text(at(spec, 'resolution')) || 'NONE';
   return {
     key: objectKey(meta),
@@ -68,7 +68,7 @@ export function readServiceEntry(config: MeshModelConfig, object: unknown, repor
     hosts: entryHosts(config, object, meta, resolution, report),
     ports: records(at(spec, 'ports')).flatMap((port) => entryPort(port, report)),
     // An empty selector would pick every pod of the namespace; Istio takes it as none.
-    selector: selector && Object.keys(selector).length > 0 ? selector : undefined,
+    selector: selector !== 'unreadable' && selector && Object.keys(selector).length > 0 ? selector : undefined,
     endpoints: distinct(
       records(at(spec, 'endpoints')).flatMap((item) => readEndpoint(item, report) ?? []),
       report,

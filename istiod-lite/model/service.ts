@@ -14,14 +14,14 @@ import type { MeshModelConfig } from './config.ts';
 import { distribution, nodeOnly, withUnhealthy } from './load-balancing.ts';
 import type { MeshPort, MeshService } from './mesh-service.ts';
 import * as names from './names.ts';
-import { at, objectKey, portOf, quote, type Report, readMeta, records, text, textMap, texts, whole } from './objects.ts';
+import { at, objectKey, portOf, quote, type Report, readMeta, records, selectorLabels, text, texts, whole } from './objects.ts';
 
 /** @returns undefined for ExternalName, which is a DNS alias and nothing that traffic can be sent to */
 export function readService(config: MeshModelConfig, object: unknown, report: Report): MeshService | undefined {
   const meta = readMeta(object);
   const spec = at(object, 'spec');
   if (!meta || at(spec, 'type') === 'ExternalName') return undefined;
-  const selector = textMap(at(spec, 'selector'));
+  const selector = selectorLabels(at(spec, 'selector'), 'spec.selector', report);
   return {
     source: 'Service',
     key: objectKey(meta),
@@ -29,7 +29,7 @@ export function readService(config: MeshModelConfig, object: unknown, report: Re
     name: meta.name,
     hostname: `${meta.name}.${meta.namespace}.svc.${config.domain}`,
     createdAt: meta.createdAt,
-    selector: Object.keys(selector).length > 0 ? selector : undefined,
+    selector: selector !== 'unreadable' && selector && Object.keys(selector).length > 0 ? selector : undefined,
     ports: records(at(spec, 'ports')).flatMap((port) => servicePort(port, report)),
     addresses: clusterAddresses(config, spec, report),
     loadBalancing: at(spec, 'internalTrafficPolicy') === 'Local' ? nodeOnly() : undefined,

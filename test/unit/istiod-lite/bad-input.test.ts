@@ -122,3 +122,35 @@ test('an object with thousands of mistakes is shown with a few of them', () => {
   index.apply({ type: 'added', kind: 'Service', object: make.service({ name: 'web', ports }) });
   assert.equal(index.flush().problems.length, 20);
 });
+
+test('a selector that cannot be read never makes anything apply to less protection', () => {
+  const index = new MeshIndex(config);
+  const unreadable = { app: 5 } as unknown as Record<string, string>;
+  index.apply({ type: 'added', kind: 'Pod', object: whole.Pod });
+  index.apply({ type: 'added', kind: 'Service', object: make.service({ name: 'web', selector: unreadable }) });
+  index.apply({
+    type: 'added',
+    kind: 'AuthorizationPolicy',
+    object: make.authorizationPolicy({ name: 'p', spec: { action: 'DENY', selector: { matchLabels: unreadable }, rules: [{}] } }),
+  });
+  index.apply({
+    type: 'added',
+    kind: 'PeerAuthentication',
+    object: make.peerAuthentication({ name: 'mesh', namespace: 'istio-system', mode: 'STRICT' }),
+  });
+  index.apply({
+    type: 'added',
+    kind: 'PeerAuthentication',
+    object: make.peerAuthentication({ name: 'loose', mode: 'PERMISSIVE', selector: unreadable }),
+  });
+  index.flush();
+  const address = index.address('Kubernetes//Pod/shop/a');
+  assert.ok(address);
+  const decoded = decodeAddress(address.bytes);
+  assert.ok('workload' in decoded);
+  assert.deepEqual([...decoded.workload.services.keys()], [], 'the service selects nobody');
+  assert.deepEqual(decoded.workload.authorizationPolicies, ['istio-system/istio_converted_static_strict'], 'the looser mode is left aside');
+  const policy = index.authorization('shop/p');
+  assert.equal(policy && decodePolicy(policy.bytes).scope, 'NAMESPACE');
+  assert.equal([...index.problems()].length, 3);
+});
