@@ -40,7 +40,7 @@ const EMPTY: DeltaDiscoveryRequest = {
 // Real flow control is what is tested here, so time is real too, and short.
 test('a proxy that stops reading is cut, and the others do not notice', async (t) => {
   const mesh = await startTestIstiod(t, {
-    settings: { sendTimeoutMs: 200 },
+    settings: { sendTimeoutMs: 1000 },
     prepare(kube) {
       for (let i = 0; i < 600; i++)
         runPod(kube, { name: `pod-with-a-name-that-takes-its-place-in-the-window-${i}`, ip: `10.1.${i >> 8}.${i & 255}` });
