@@ -14,7 +14,10 @@ export const OPENAPI_V2_TYPE = 'application/com.github.proto-openapi.spec.v2.v1.
  * A v2 document that describes nothing: older kubectl must be able to read one before it looks at v3, which has everything. Two fields of
  * the protobuf message: the version "2.0", and the title and version of what is described.
  */
-export const EMPTY_OPENAPI_V2 = Buffer.concat([lengthPrefixed(0x0a, Buffer.from('2.0')), lengthPrefixed(0x12, Buffer.concat([lengthPrefixed(0x0a, Buffer.from('playground')), lengthPrefixed(0x12, Buffer.from('v1'))]))]);
+export const EMPTY_OPENAPI_V2 = Buffer.concat([
+  lengthPrefixed(0x0a, Buffer.from('2.0')),
+  lengthPrefixed(0x12, Buffer.concat([lengthPrefixed(0x0a, Buffer.from('playground')), lengthPrefixed(0x12, Buffer.from('v1'))])),
+]);
 
 export class OpenApi {
   readonly #registry: Registry;

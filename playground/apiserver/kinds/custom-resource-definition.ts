@@ -3,7 +3,7 @@ import { ApiError, type FieldCause } from '../api-error.ts';
 import { arrayOf, at, isObject, objectOf, stringOf } from '../json.ts';
 import type { KubeObject } from '../object.ts';
 import { timestamp } from '../object.ts';
-import { compile } from '../schemas/custom.ts';
+import { schemaProblems } from '../schemas/custom.ts';
 import { compileJsonPath } from '../tables/json-path.ts';
 import { type Behaviour, invalid, type KindContext, required, unsupported } from './behaviour.ts';
 import { isLabel, isSubdomain } from './names.ts';
@@ -49,11 +49,7 @@ function checkVersion(path: readonly (string | number)[], version: Record<string
   const causes: FieldCause[] = [];
   if (schema['type'] !== 'object')
     causes.push(invalid([...path, 'schema', 'openAPIV3Schema', 'type'], schema['type'], 'must be object at the root'));
-  try {
-    compile(schema);
-  } catch (error) {
-    causes.push(invalid([...path, 'schema', 'openAPIV3Schema'], schema, error instanceof Error ? error.message : String(error)));
-  }
+  for (const problem of schemaProblems(schema)) causes.push(invalid([...path, 'schema', 'openAPIV3Schema'], schema, problem));
   arrayOf(version['additionalPrinterColumns']).forEach((column, i) => {
     const text = stringOf(at(column, 'jsonPath'));
     try {

@@ -62,7 +62,14 @@ gateway.networking.k8s.io/v1/HTTPHeaderFilter.set name
 gateway.networking.k8s.io/v1/HTTPHeaderFilter.add name
 gateway.networking.k8s.io/v1/HTTPRouteMatch.headers name
 gateway.networking.k8s.io/v1/HTTPRouteMatch.queryParams name
-gateway.networking.k8s.io/v1/GRPCRouteMatch.headers name`;
+gateway.networking.k8s.io/v1/GRPCRouteMatch.headers name
+gateway.networking.k8s.io/v1/FrontendTLSConfig.perPort port
+gateway.networking.x-k8s.io/v1alpha1/MeshStatus.conditions type
+gateway.networking.x-k8s.io/v1alpha1/MeshStatus.supportedFeatures name
+networking.istio.io/v1/ServiceEntry.spec.ports name
+networking.istio.io/v1beta1/ServiceEntry.spec.ports name
+networking.istio.io/v1alpha3/ServiceEntry.spec.ports name
+extensions.istio.io/v1alpha1/WasmPlugin.spec.vmConfig.env name`;
 
 /** Strategic merge keys where they are not the first key of the list, or where server-side apply treats the list as atomic. */
 export const MERGE_KEYS = `
@@ -182,4 +189,41 @@ gateway.networking.k8s.io/v1/ListenerTLSConfig.mode "Terminate"
 gateway.networking.k8s.io/v1/GatewaySpecAddress.type "IPAddress"
 gateway.networking.k8s.io/v1/GatewayStatusAddress.type "IPAddress"
 gateway.networking.k8s.io/v1/ParentGatewayReference.group "gateway.networking.k8s.io"
-gateway.networking.k8s.io/v1/ParentGatewayReference.kind "Gateway"`;
+gateway.networking.k8s.io/v1/ParentGatewayReference.kind "Gateway"
+gateway.networking.k8s.io/v1/Fraction.denominator 100
+gateway.networking.k8s.io/v1/HTTPCORSFilter.maxAge 5
+gateway.networking.k8s.io/v1/SessionPersistence.type "Cookie"
+gateway.networking.k8s.io/v1/AllowedListeners.namespaces {"from":"None"}
+gateway.networking.k8s.io/v1/ListenerNamespaces.from "None"
+gateway.networking.k8s.io/v1/FrontendTLSValidation.mode "AllowValidOnly"
+gateway.networking.k8s.io/v1/GatewayClass.status {"conditions":[${pending('Accepted')}]}
+gateway.networking.k8s.io/v1beta1/GatewayClass.status {"conditions":[${pending('Accepted')}]}
+gateway.networking.k8s.io/v1/Gateway.status {"conditions":[${pending('Accepted')},${pending('Programmed')}]}
+gateway.networking.k8s.io/v1beta1/Gateway.status {"conditions":[${pending('Accepted')},${pending('Programmed')}]}
+gateway.networking.k8s.io/v1/ListenerSet.status {"conditions":[${pending('Accepted')},${pending('Programmed')}]}
+gateway.networking.x-k8s.io/v1alpha1/XMesh.status {"conditions":[${pending('Accepted')}]}`;
+
+/** What a condition is until a controller takes the object. */
+function pending(type: string): string {
+  return `{"type":"${type}","status":"Unknown","reason":"Pending","message":"Waiting for controller","lastTransitionTime":"1970-01-01T00:00:00Z"}`;
+}
+
+/**
+ * Fields that are in Istio and the Gateway API and not yet in the packages: `sibling field schema`, added wherever an object of theirs has
+ * the sibling. Without them what a user wrote would be refused as unknown.
+ */
+export const NEWER_FIELDS = `
+notIpBlocks trustDomains {"type":"array","items":{"type":"string"}}
+notIpBlocks notTrustDomains {"type":"array","items":{"type":"string"}}
+h2UpgradePolicy http2KeepAlive {"type":"object","properties":{"interval":{"type":"string"},"timeout":{"type":"string"}}}
+localityLbSetting zoneAwareLbSetting {"x-kubernetes-preserve-unknown-fields":true}
+localityLbSetting backendUtilization {"x-kubernetes-preserve-unknown-fields":true}
+consecutive5xxErrors outlierDetectionHttpErrorCodes {"x-kubernetes-preserve-unknown-fields":true}
+minRetryConcurrency budgetInterval {"type":"string"}
+jwksUri presence {"type":"string"}
+disableSpanReporting disableContextPropagation {"type":"boolean"}
+derivePort prefixRewrite {"type":"string"}
+cipherSuites ecdhCurves {"type":"array","items":{"type":"string"}}
+cipherSuites insecureSkipVerify {"type":"boolean"}
+sessionName cookie {"x-kubernetes-preserve-unknown-fields":true}
+sessionName header {"x-kubernetes-preserve-unknown-fields":true}`;

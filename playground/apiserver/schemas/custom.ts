@@ -31,8 +31,44 @@ export function customSchema(openApi: unknown, definitions: Definitions): Custom
   };
 }
 
-/** @throws {Error} naming what in the schema cannot be compiled */
-export function compile(openApi: unknown): ValidateFunction {
+/**
+ * What is wrong with a schema, as `path: why`; the first few. Looked at when a definition is stored, since compiling a large one takes ajv
+ * seconds: that waits for the first object.
+ */
+export function schemaProblems(openApi: unknown, path = ''): string[] {
+  if (!isObject(openApi)) return [`${path || 'schema'}: expected an object`];
+  const problems: string[] = [];
+  const { type, pattern, $ref } = openApi;
+  if ($ref !== undefined) problems.push(`${path}.$ref: is not supported`);
+  if (type !== undefined && !TYPES.has(String(type))) problems.push(`${path}.type: ${JSON.stringify(type)} is no type`);
+  if (typeof pattern === 'string' && !isPattern(pattern))
+    problems.push(`${path}.pattern: ${JSON.stringify(pattern)} is no regular expression`);
+  for (const [key, value] of Object.entries(openApi)) {
+    const at = `${path}.${key}`;
+    if (SCHEMA_MAPS.has(key) && isObject(value))
+      problems.push(...Object.entries(value).flatMap(([name, inner]) => schemaProblems(inner, `${at}.${name}`)));
+    else if (SUBSCHEMAS.has(key) && isObject(value)) problems.push(...schemaProblems(value, at));
+    else if (SCHEMA_LISTS.has(key) && Array.isArray(value))
+      problems.push(...value.flatMap((inner, i) => schemaProblems(inner, `${at}[${i}]`)));
+    if (problems.length >= MAX_PROBLEMS) break;
+  }
+  return problems.slice(0, MAX_PROBLEMS);
+}
+
+const MAX_PROBLEMS = 5;
+const TYPES = new Set(['object', 'array', 'string', 'integer', 'number', 'boolean']);
+
+function isPattern(text: string): boolean {
+  try {
+    new RegExp(text);
+    return true;
+  } catch {
+    // The engine's message is about JavaScript; ours names the field.
+    return false;
+  }
+}
+
+function compile(openApi: unknown): ValidateFunction {
   const ajv = new Ajv({ allErrors: true, strict: false, logger: false, unicodeRegExp: false, validateSchema: false });
   addFormats.default(ajv);
   const schema = forAjv(openApi);

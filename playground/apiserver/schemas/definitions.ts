@@ -1,7 +1,7 @@
 /** Loads the generated schemas of the built-in kinds and adds what `annotations.ts` knows about them. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { ATOMIC_MAPS, DEFAULTS, MAP_LISTS, MERGE_KEYS, RETAIN_KEYS, SET_LISTS } from './annotations.ts';
+import { ATOMIC_MAPS, DEFAULTS, MAP_LISTS, MERGE_KEYS, NEWER_FIELDS, RETAIN_KEYS, SET_LISTS } from './annotations.ts';
 import type { Definitions, Schema } from './schema.ts';
 
 export function loadDefinitions(): Definitions {
@@ -13,9 +13,26 @@ export function loadDefinitions(): Definitions {
       definitions.set(name, schema);
     }
   }
+  addNewerFields(definitions);
   annotate(definitions);
   markQuantities(definitions);
   return definitions;
+}
+
+function addNewerFields(definitions: Map<string, Schema>): void {
+  const additions = new Map<string, [string, string][]>();
+  for (const [sibling, field = '', schema = ''] of rows(NEWER_FIELDS))
+    additions.set(sibling, [...(additions.get(sibling) ?? []), [field, schema]]);
+  const visit = (schema: Schema): void => {
+    const { properties = {} } = schema;
+    for (const [name, inner] of Object.entries(properties)) {
+      visit(inner);
+      for (const [field, added] of additions.get(name) ?? []) properties[field] ??= JSON.parse(added) as Schema;
+    }
+    if (schema.items) visit(schema.items);
+    if (typeof schema.additionalProperties === 'object') visit(schema.additionalProperties);
+  };
+  for (const [type, schema] of definitions) if (type.includes('/')) visit(schema);
 }
 
 function annotate(definitions: Map<string, Schema>): void {
@@ -87,5 +104,6 @@ const rows = (table: string): [string, ...string[]][] =>
 function find(definitions: ReadonlyMap<string, Schema>, path: string): Schema | undefined {
   const dot = path.indexOf('.', path.lastIndexOf('/') + 1);
   if (dot < 0) return definitions.get(path);
-  return definitions.get(path.slice(0, dot))?.properties?.[path.slice(dot + 1)];
+  const fields = path.slice(dot + 1).split('.');
+  return fields.reduce<Schema | undefined>((schema, field) => schema?.properties?.[field], definitions.get(path.slice(0, dot)));
 }

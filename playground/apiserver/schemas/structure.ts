@@ -87,6 +87,31 @@ export function conform(object: JsonObject, node: SchemaNode, options: { readonl
   return { object: walkObject(object, node, []), unknown, mismatches };
 }
 
+/** Elements of keyed lists and sets that are there twice, which a validator of JSON schema does not see. */
+export function duplicateElements(object: JsonObject, node: SchemaNode): FieldCause[] {
+  const causes: FieldCause[] = [];
+  const walk = (value: unknown, at: SchemaNode | undefined, path: Path): void => {
+    if (!at) return;
+    if (Array.isArray(value)) {
+      const items = at.items();
+      const keys = at.listKeys;
+      const seen = new Set<string>();
+      value.forEach((item, i) => {
+        const element = keys?.length === 0 ? item : isObject(item) ? Object.fromEntries((keys ?? []).map((key) => [key, item[key]])) : item;
+        const name = JSON.stringify(element);
+        if (keys && seen.has(name))
+          causes.push({ field: joinPath([...path, i]), reason: 'FieldValueDuplicate', message: `Duplicate value: ${name}` });
+        seen.add(name);
+        walk(item, items, [...path, i]);
+      });
+    } else if (isObject(value)) {
+      for (const [name, inner] of Object.entries(value)) walk(inner, at.field(name), [...path, name]);
+    }
+  };
+  walk(object, node, []);
+  return causes;
+}
+
 /** Required fields that are absent or empty, as Kubernetes reports them for its own kinds. Status is the controllers' and is not looked at. */
 export function missingFields(object: JsonObject, node: SchemaNode): FieldCause[] {
   const causes: FieldCause[] = [];

@@ -15,7 +15,7 @@ import { applyJsonPatch, applyMergePatch } from '../patch/json-patch.ts';
 import { applyConfiguration, trackUpdate } from '../patch/managed-fields.ts';
 import { applyStrategicMerge } from '../patch/strategic-merge.ts';
 import { apiVersionOf, type Registry, type ResourceType, type ServedVersion, splitApiVersion } from '../registry.ts';
-import { conform, missingFields } from '../schemas/structure.ts';
+import { conform, duplicateElements, missingFields } from '../schemas/structure.ts';
 import {
   type LabelMatcher,
   type LabelSelector,
@@ -230,7 +230,11 @@ export class Store implements KindContext {
       throw ApiError.alreadyExists(type, metadata.name);
     delete metadata.deletionTimestamp;
     delete metadata.deletionGracePeriodSeconds;
-    if (type.status) delete object['status'];
+    if (type.status) {
+      delete object['status'];
+      const initial = version.schema.field('status')?.schema.default;
+      if (initial !== undefined) object['status'] = cloneDeep(initial);
+    }
     metadata.uid = randomUUID();
     metadata.creationTimestamp = timestamp(this.clock.now());
     metadata.generation = 1;
@@ -459,8 +463,11 @@ export class Store implements KindContext {
   #check(type: ResourceType, version: ServedVersion, object: KubeObject, old: KubeObject | undefined, options: WriteOptions): void {
     const status = options.subresource === 'status';
     const causes: FieldCause[] = checkMetadata(object);
-    if (version.check) causes.push(...version.check(object).filter(({ field }) => field.startsWith('status') === status));
-    else if (!status) causes.push(...missingFields(object, version.schema));
+    if (version.check) {
+      const found = [...version.check(object), ...duplicateElements(object, version.schema)];
+      causes.push(...found.filter(({ field }) => field.startsWith('status') === status));
+    }
+    if (!version.check && !status) causes.push(...missingFields(object, version.schema));
     if (!status && causes.length === 0) causes.push(...(this.#behaviour(type)?.check?.(object, old, this) ?? []));
     if (causes.length > 0) throw ApiError.invalid(type, object.metadata.name ?? '', causes);
   }
