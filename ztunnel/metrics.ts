@@ -35,6 +35,8 @@ export const TRAFFIC_LABELS = [
   'destination_zone',
 ] as const;
 
+const DNS_LABELS = ['request_query_type', 'request_protocol', 'source_canonical_service', 'source_canonical_revision'];
+
 type Options = Partial<Pick<MetricFamily, 'stable' | 'hideZero'>>;
 
 const counter = (name: string, labels: readonly string[], help: string, options: Options = {}): MetricFamily => ({
@@ -55,6 +57,15 @@ const gauge = (name: string, labels: readonly string[], help: string, options: O
   ...options,
 });
 
+const histogram = (name: string, labels: readonly string[], buckets: readonly number[], help: string): MetricFamily => ({
+  name,
+  type: 'histogram',
+  labels,
+  buckets,
+  help,
+  stable: false,
+});
+
 const stable = { stable: true };
 
 export const metrics = {
@@ -65,6 +76,15 @@ export const metrics = {
   sent: counter('istio_tcp_sent_bytes_total', TRAFFIC_LABELS, 'Bytes that went from server to client', stable),
   failed: counter('istio_tcp_connections_failed_total', TRAFFIC_LABELS, 'TCP connections that failed'),
   socketsOpen: gauge('istio_tcp_sockets_open', ['reporter'], 'Application connections that are open'),
+  dnsRequests: counter('istio_dns_requests_total', DNS_LABELS, 'DNS queries of pods'),
+  dnsUpstream: counter('istio_dns_upstream_requests_total', DNS_LABELS, 'DNS queries that went to the nameservers'),
+  dnsFailures: counter('istio_dns_upstream_failures_total', DNS_LABELS, 'DNS queries that no nameserver answered'),
+  dnsDuration: histogram(
+    'istio_dns_upstream_request_duration_seconds',
+    DNS_LABELS,
+    [0.0005, 0.001, 0.01, 0.1, 1, 5],
+    'Time that nameservers took to answer',
+  ),
   xdsTerminations: counter('istio_xds_connection_terminations_total', ['reason'], 'Ends of the connection to the control plane'),
   xdsMessages: counter('istio_xds_message_total', ['url'], 'Messages from the control plane'),
   xdsBytes: counter('istio_xds_message_bytes_total', ['url'], 'Bytes of messages from the control plane'),

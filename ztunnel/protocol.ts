@@ -2,6 +2,7 @@
  * What the supervisor and its data workers tell each other: plain data, by postMessage. State, counters and the heartbeat are not here;
  * they are shared memory. Descriptors are the process's, so their numbers mean the same in every thread.
  */
+import type { SocketAddress } from '../common/base/address.ts';
 import type { LogLevel } from '../common/base/log.ts';
 import type { SeriesAnnouncement, SeriesSegment } from '../common/server/shared-series.ts';
 import type { IdentityCertificate } from '../common/tls/mesh-tls.ts';
@@ -24,6 +25,8 @@ export interface WorkerStart {
   readonly settings: ZtunnelSettings;
   readonly state: SharedMeshState;
   readonly segment: SeriesSegment;
+  /** Where the node resolves names: for what the mesh's DNS does not know. */
+  readonly nameservers: readonly SocketAddress[];
   /** One Int32 that the worker counts up each second. */
   readonly heartbeat: SharedArrayBuffer;
 }

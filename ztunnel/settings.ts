@@ -5,7 +5,7 @@
 
 import { availableParallelism } from 'node:os';
 import { load } from 'js-yaml';
-import { parseSocketAddress } from '../common/base/address.ts';
+import { parsePort, parseSocketAddress } from '../common/base/address.ts';
 import { errorMessage } from '../common/base/errors.ts';
 import { LOG_LEVELS, type LogLevel } from '../common/base/log.ts';
 import {
@@ -55,6 +55,16 @@ export interface PodInfo {
   readonly namespace: string;
   readonly serviceAccount: string;
 }
+
+/** Only the port matters: it is always the pod's loopback. */
+const dnsAddress: Form<number> = {
+  name: 'localhost:PORT',
+  parse(value) {
+    const port = parsePort(/^(?:localhost|127\.0\.0\.1|\[::1\]|0\.0\.0\.0|\[::\]):(\d+)$/.exec(value)?.[1] ?? '');
+    if (port === undefined || port === 0) throw new Error('expected localhost:PORT');
+    return port;
+  },
+};
 
 const podInfo: Form<PodInfo | undefined> = {
   name: 'namespace/name/serviceaccount',
@@ -159,6 +169,21 @@ export const settingsTable = {
     'mark of our own packets, which redirection leaves alone',
     '1337 in shared mode, none in dedicated',
   ),
+  preferredServiceNamespace: setting(
+    'PREFERED_SERVICE_NAMESPACE',
+    optionalText,
+    undefined,
+    'namespace that wins in DNS where several services are otherwise equal',
+    'none',
+  ),
+  dnsCapture: setting('ISTIO_META_DNS_CAPTURE', text, 'true', 'true: answer DNS queries of pods; anything else: no DNS proxy'),
+  dnsAddress: setting(
+    'ISTIO_META_DNS_PROXY_ADDR',
+    dnsAddress,
+    15053,
+    'port of the DNS proxy in each pod, as localhost:PORT',
+    'localhost:15053',
+  ),
   originalSource: setting(
     'ENABLE_ORIG_SRC',
     optionalFlag,
@@ -221,7 +246,6 @@ const unsupported: Readonly<Record<string, { asks(value: string): boolean; what:
   TLS12_ENABLED: { asks: (value) => value === 'true', what: 'TLS 1.2 in the mesh' },
   XDS_ON_DEMAND: { asks: (value) => value === 'true', what: 'on-demand xDS' },
   UNSTABLE_ENABLE_SOCKS5: { asks: (value) => value === 'true', what: 'the SOCKS5 listener' },
-  ISTIO_META_DNS_CAPTURE: { asks: (value) => value === 'true', what: 'the DNS proxy (leave DNS capture off in the node agent as well)' },
 };
 
 export interface ControlPlaneAddress {
@@ -245,6 +269,8 @@ export interface ZtunnelSettings
     | 'logFormat'
     | 'proxyConfig'
     | 'kubernetesHost'
+    | 'dnsCapture'
+    | 'dnsAddress'
   > {
   readonly clusterId: string;
   readonly drainDeadlineMs: number;
@@ -254,6 +280,8 @@ export interface ZtunnelSettings
   readonly adminPort: number;
   readonly statsPort: number;
   readonly readinessPort: number;
+  /** Port of the DNS proxy in each pod; undefined where there is none. */
+  readonly dnsPort: number | undefined;
   /** ISTIO_META_* and proxyMetadata, prefix stripped; ISTIO_METAJSON_* parsed. */
   readonly metadata: Readonly<Record<string, unknown>>;
 }
@@ -274,7 +302,17 @@ export function readZtunnelSettings(env: Environment): ZtunnelSettings {
 
   const inCluster = read.kubernetesHost !== undefined;
   const fallback = file.discoveryAddress ?? (inCluster ? 'istiod.istio-system.svc:15012' : 'localhost:15012');
-  const { xdsAddress, caAddress, clusterIdPlain, graceSeconds, proxyConfig, kubernetesHost, ...rest } = read;
+  const {
+    xdsAddress,
+    caAddress,
+    clusterIdPlain,
+    graceSeconds,
+    proxyConfig,
+    kubernetesHost,
+    dnsCapture,
+    dnsAddress: dnsPort,
+    ...rest
+  } = read;
   return {
     ...rest,
     clusterId: read.clusterId ?? clusterIdPlain,
@@ -286,6 +324,7 @@ export function readZtunnelSettings(env: Environment): ZtunnelSettings {
     adminPort: file.proxyAdminPort ?? 15000,
     statsPort: file.statsPort ?? 15020,
     readinessPort: 15021,
+    dnsPort: dnsCapture === 'true' ? dnsPort : undefined,
     metadata,
   };
 }

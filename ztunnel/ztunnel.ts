@@ -19,6 +19,7 @@ import { certificateKeeper, Prefetch } from './supervisor/certificates.ts';
 import { configDump } from './supervisor/config-dump.ts';
 import { applyStaticConfig, controlPlane } from './supervisor/control-plane.ts';
 import { serveEndpoints } from './supervisor/endpoints.ts';
+import { nameserversOf } from './supervisor/nameservers.ts';
 import { PodTable } from './supervisor/pods.ts';
 import { Readiness } from './supervisor/readiness.ts';
 import { WorkerFleet } from './supervisor/workers.ts';
@@ -29,6 +30,7 @@ export interface Ztunnel {
   drain(): Promise<void>;
 }
 
+const RESOLV_CONF = '/etc/resolv.conf';
 const SUPERVISOR_SERIES = 1000;
 const DEFAULT_TOKEN_FILE = './var/run/secrets/tokens/istio-token';
 
@@ -63,6 +65,7 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
   const fleet = new WorkerFleet({
     settings,
     state: writer.shared,
+    nameservers: nameserversOf(RESOLV_CONF),
     onThreadEnded: (thread) => writer.forgetReader(thread),
     clock,
     log,

@@ -6,7 +6,7 @@
  * A 64-bit store to an aligned address is not torn on the machines that we support, and a reader that sees the value before the last one is
  * right a moment later, so neither side uses atomics.
  */
-import type { MetricFamily, Sample } from './metric-family.ts';
+import { countedFamilies, histogramParts, type MetricFamily, type Sample } from './metric-family.ts';
 
 /** One new series: which slot it has, and what it is. Small plain data, made for postMessage. */
 export interface SeriesAnnouncement {
@@ -62,6 +62,17 @@ export class SeriesWriter {
     return slot;
   }
 
+  /** Counts one value in a histogram's series. */
+  observe(family: MetricFamily, values: readonly string[], value: number): void {
+    const { bucket, sum, count } = histogramParts(family);
+    for (const bound of family.buckets ?? []) {
+      this.add(this.slot(bucket, [...values, String(bound)]), value <= bound ? 1 : 0);
+    }
+    this.add(this.slot(bucket, [...values, '+Inf']), 1);
+    this.add(this.slot(sum, values), value);
+    this.add(this.slot(count, values), 1);
+  }
+
   add(slot: number, amount: number): void {
     this.#values[slot] = (this.#values[slot] ?? 0) + amount;
   }
@@ -103,7 +114,7 @@ export class SeriesReader {
   readonly #retired = new Map<string, { family: MetricFamily; values: readonly string[]; value: number }>();
 
   constructor(families: readonly MetricFamily[]) {
-    this.#families = new Map(families.map((family) => [family.name, family]));
+    this.#families = new Map(countedFamilies(families).map((family) => [family.name, family]));
   }
 
   attach(writer: number, segment: SeriesSegment): void {

@@ -42,6 +42,7 @@ export interface PairOptions {
   readonly serverPolicies?: readonly string[];
   readonly serverProtocol?: 'HBONE' | 'TCP';
   readonly capture?: readonly ('client' | 'server')[];
+  readonly redirectDns?: boolean;
 }
 
 export async function makePair(t: TestContext, options: PairOptions = {}): Promise<Pair> {
@@ -79,7 +80,7 @@ export async function makePair(t: TestContext, options: PairOptions = {}): Promi
     await applyPodRules(
       { netns: netns.netns, about: name },
       {
-        redirectDns: false,
+        redirectDns: options.redirectDns ?? false,
         ingressMode: false,
         virtualInterfaces: [],
         ipv6: true,

@@ -3,6 +3,7 @@
  * pod's listeners exist once in every worker and the kernel spreads connections over those that live.
  */
 import { Worker } from 'node:worker_threads';
+import type { SocketAddress } from '../../common/base/address.ts';
 import type { Clock, Timer } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log, LogLevel } from '../../common/base/log.ts';
@@ -18,6 +19,7 @@ export interface WorkerFleetOptions {
   readonly state: SharedMeshState;
   /** A worker's thread has ended, and with it what it had pinned of the shared state. */
   onThreadEnded(threadId: number): void;
+  readonly nameservers: readonly SocketAddress[];
   readonly clock: Clock;
   readonly log: Log;
   readonly reader: SeriesReader;
@@ -185,7 +187,7 @@ export class WorkerFleet {
     const id = this.#incarnations++;
     const segment = createSegment(settings.maxSeries);
     const heartbeat = new SharedArrayBuffer(4);
-    const start: WorkerStart = { index, settings, state: this.#options.state, segment, heartbeat };
+    const start: WorkerStart = { index, settings, state: this.#options.state, segment, heartbeat, nameservers: this.#options.nameservers };
     const worker = new Worker(WORKER_ENTRY, {
       workerData: start,
       name: `data-${index}`,

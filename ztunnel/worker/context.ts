@@ -29,6 +29,7 @@ export interface WorkerParts {
   readonly connections: ConnectionTable;
   readonly telemetry: Telemetry;
   readonly resolver: HostnameResolver;
+  readonly nameservers: readonly SocketAddress[];
 }
 
 /** One pod, as those see it who carry its connections. */

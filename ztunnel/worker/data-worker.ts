@@ -64,6 +64,7 @@ export class DataWorker {
       connections: new ConnectionTable(),
       telemetry: new Telemetry({ series, access: this.#access, clock: this.#clock }),
       resolver: new HostnameResolver({ lookup: systemLookup, clock: this.#clock }),
+      nameservers: start.nameservers,
     };
     const dropped = series.slot(metrics.logLinesDropped, []);
     const heartbeat = new Int32Array(start.heartbeat);

@@ -8,6 +8,7 @@ import { HBONE_PORT } from '../../common/decision/ports.ts';
 import { HbonePool } from '../../common/hbone/pool.ts';
 import { Netns } from '../../common/linux/netns.ts';
 import { closeFd, type Keepalive, listenTcp, setNoDelayKeepalive } from '../../common/linux/sockets.ts';
+import { DnsServer } from '../dns/server.ts';
 import { HboneInbound } from '../inbound/hbone.ts';
 import { servePlaintext } from '../inbound/plaintext.ts';
 import { clientLimits } from '../outbound/limits.ts';
@@ -29,6 +30,7 @@ export class PodProxy implements PodContext {
   /** Aborted when the pod is removed. */
   readonly #removed = new AbortController();
   readonly #inbound: HboneInbound;
+  readonly #dns: DnsServer;
   /** Names of the policies that selected the pod when last looked at. */
   #selectedBy: string | undefined;
   #servers: Server[] = [];
@@ -51,6 +53,7 @@ export class PodProxy implements PodContext {
       unusedReleaseMs: settings.poolUnusedMs,
     });
     this.#inbound = new HboneInbound(this);
+    this.#dns = new DnsServer(this, parts.nameservers);
   }
 
   get name(): string {
@@ -64,6 +67,8 @@ export class PodProxy implements PodContext {
       if (this.spec.kind === 'self') return;
       this.#listen(INBOUND_PLAINTEXT_PORT, (socket) => servePlaintext(this, socket));
       this.#listen(OUTBOUND_PORT, (socket) => serveOutbound(this, socket));
+      const { dnsPort } = this.parts.settings;
+      if (dnsPort !== undefined) this.#dns.listen(dnsPort);
     } catch (error) {
       this.stopListening();
       throw error;
@@ -74,6 +79,7 @@ export class PodProxy implements PodContext {
   stopListening(): void {
     for (const server of this.#servers) server.close();
     this.#servers = [];
+    this.#dns.close();
   }
 
   /** Tells peers to open no more tunnels on their connections. */

@@ -39,6 +39,13 @@ export interface TelemetryOptions {
   readonly clock: Clock;
 }
 
+/** Who sent a DNS query. */
+export interface DnsAsker {
+  readonly client: Workload;
+  readonly type: string;
+  readonly protocol: 'udp' | 'tcp';
+}
+
 const FLUSH_MS = 1000;
 
 export class Telemetry {
@@ -89,6 +96,23 @@ export class Telemetry {
       ['warren.code', error.code],
       ['warren.policy', error.policy],
     ]);
+  }
+
+  dnsRequest(asker: DnsAsker): void {
+    const { series } = this.#options;
+    series.add(series.slot(metrics.dnsRequests, dnsLabels(asker)), 1);
+  }
+
+  /** A query goes to the nameservers. @returns to be called with whether any of them answered */
+  dnsUpstream(asker: DnsAsker): (answered: boolean) => void {
+    const { series, clock } = this.#options;
+    const labels = dnsLabels(asker);
+    const startedAt = clock.monotonic();
+    series.add(series.slot(metrics.dnsUpstream, labels), 1);
+    return (answered) => {
+      if (!answered) series.add(series.slot(metrics.dnsFailures, labels), 1);
+      series.observe(metrics.dnsDuration, labels, (clock.monotonic() - startedAt) / 1000);
+    };
   }
 
   socketOpened(direction: ConnectionFacts['direction']): void {
@@ -215,6 +239,16 @@ export class ConnectionRecord {
     this.#ended(this);
   }
 }
+
+// Query types are the asker's words; a label has room for the usual ones.
+const QUERY_TYPES: ReadonlySet<string> = new Set(['A', 'AAAA', 'CNAME', 'MX', 'NS', 'PTR', 'SOA', 'SRV', 'TXT', 'HTTPS', 'SVCB', 'ANY']);
+
+const dnsLabels = ({ client, type, protocol }: DnsAsker): string[] => [
+  QUERY_TYPES.has(type) ? type.toLowerCase() : 'other',
+  protocol,
+  orUnknown(client.canonicalName),
+  orUnknown(client.canonicalRevision),
+];
 
 const UNKNOWN = 'unknown';
 const orUnknown = (value: string | undefined): string => (value === undefined || value === '' ? UNKNOWN : value);
