@@ -7,6 +7,14 @@ import { WorkQueue } from './work-queue.ts';
 
 const DEFAULT_BACKOFF_LIMIT = 6;
 const FIRST_RETRY_MS = 1000;
+const UID_LABEL = 'batch.kubernetes.io/controller-uid';
+
+const podLabels = ({ metadata: { name, uid = '' } }: Job): Record<string, string> => ({
+  'batch.kubernetes.io/job-name': name,
+  'job-name': name,
+  [UID_LABEL]: uid,
+  'controller-uid': uid,
+});
 
 export const jobController: Controller = (options) => {
   const { cluster } = options;
@@ -28,6 +36,7 @@ async function reconcile(key: string, { cluster, clock }: ControllerOptions, que
   const [namespace, name] = splitKey(key);
   const job = cluster.jobs.get(namespace, name);
   if (!job || job.metadata.deletionTimestamp || isOver(job)) return;
+  if (!job.spec.selector) await addSelector(job, cluster);
   const own = cluster.pods.list(namespace).filter((pod) => controllerOf(pod) === job.metadata.uid);
   const { succeeded, failed, active, completions, parallelism, limit } = countJob(job, own);
   const complete = succeeded >= completions;
@@ -40,12 +49,7 @@ async function reconcile(key: string, { cluster, clock }: ControllerOptions, que
     const waitMs = failed === 0 ? 0 : lastFailure + FIRST_RETRY_MS * 2 ** Math.min(failed, 8) - clock.now();
     if (missing > 0 && waitMs > 0) queue.addAfter(key, waitMs);
     else {
-      const labels = {
-        'batch.kubernetes.io/job-name': name,
-        'job-name': name,
-        'batch.kubernetes.io/controller-uid': job.metadata.uid ?? '',
-        'controller-uid': job.metadata.uid ?? '',
-      };
+      const labels = podLabels(job);
       for (let i = 0; i < missing; i++) await cluster.pods.create(podFromTemplate(job, job.spec.template, { labels }));
     }
   }
@@ -76,6 +80,17 @@ async function reconcile(key: string, { cluster, clock }: ControllerOptions, que
     }
     if (sameContent(status, draft.status)) return false;
     draft.status = status;
+    return true;
+  });
+}
+
+/** What the real API server does when the Job is created: its pods are found by its own UID (`kubectl logs job/…` asks so). */
+async function addSelector(job: Job, cluster: ControllerOptions['cluster']): Promise<void> {
+  await cluster.jobs.modify(job.metadata.namespace ?? '', job.metadata.name, (draft) => {
+    const matchLabels = { [UID_LABEL]: draft.metadata.uid ?? '' };
+    const { template } = draft.spec;
+    const labels = { ...template.metadata?.labels, ...podLabels(draft) };
+    draft.spec = { ...draft.spec, selector: { matchLabels }, template: { ...template, metadata: { ...template.metadata, labels } } };
     return true;
   });
 }

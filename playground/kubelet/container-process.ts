@@ -138,9 +138,10 @@ export class ContainerProcess {
   execArguments(argv: readonly string[], tty: boolean): { argv: string[]; env: Record<string, string> } | undefined {
     const pid = this.pid();
     if (pid === undefined) return undefined;
-    const { security, env } = this.#spec;
+    const { security, env, workingDir } = this.#spec;
     const inside = [`--target=${pid}`, '--mount', '--net', '--uts', '--ipc', ...(this.#spec.hostPid ? [] : ['--pid'])];
-    const command = [...privileges(security), ...argv];
+    const folder = workingDir === '/' ? [] : [tool('env'), `--chdir=${workingDir}`];
+    const command = [...privileges(security), ...folder, ...argv];
     return { argv: [tool('nsenter'), ...inside, ...command], env: tty ? { ...env, TERM: 'xterm' } : { ...env } };
   }
 

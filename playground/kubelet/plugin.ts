@@ -5,9 +5,9 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import http from 'node:http';
 import { join } from 'node:path';
-import type { ClusterNode } from '../node/node.ts';
-import { podNetnsPath } from '../network/pod-network.ts';
 import type { Addresses } from '../network/plan.ts';
+import { podNetnsPath } from '../network/pod-network.ts';
+import type { ClusterNode } from '../node/node.ts';
 import type { Pod } from '../objects.ts';
 
 const CONFIG_FOLDER = '/etc/cni/net.d';
