@@ -242,7 +242,7 @@ export class NodeAgent {
 
   #onNamespace({ object, previous }: ObjectChange<KubeObject>): void {
     const { name = '', labels } = object.metadata;
-    this.#namespaces.watched(name);
+    this.#namespaces.watched(object);
     if (this.#working && JSON.stringify(labels) !== JSON.stringify(previous?.metadata.labels)) this.#enrolment.pokeNamespace(name);
   }
 

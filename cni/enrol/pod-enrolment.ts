@@ -10,6 +10,7 @@ import { Backoff } from '../../common/base/backoff.ts';
 import { type Clock, seconds, type Timer } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
+import { isOlder } from '../kube/resource-version.ts';
 import type { PodNamespace } from '../namespace/pod-network.ts';
 import type { PodNetns } from '../namespace/run-inside.ts';
 import { podOptions, rulesFor } from '../rules/pod-options.ts';
@@ -116,7 +117,9 @@ export class PodEnrolment {
     this.#rules = rulesAreKept ? rulesText(this.#config()) : FOREIGN_RULES;
   }
 
+  /** A state that is older than the one that is known (the watch may be behind a CNI call) is ignored. */
   update(pod: Pod): void {
+    if (isOlder(pod, this.#pod)) return;
     this.#pod = pod;
     this.#annotation = annotationOf(pod);
     this.poke();
@@ -248,7 +251,9 @@ export class PodEnrolment {
     await this.#probe(this.#ips());
     // Not those who named another namespace while this run was under way.
     if (this.#served && !this.#given) for (const waiter of this.#waiters) waiter.resolve();
-    await this.#annotate(this.#served ? 'enabled' : 'pending');
+    if (await this.#annotate(this.#served ? 'enabled' : 'pending')) {
+      this.#parts.log.info({ ...this.#fields, served: this.#served }, 'the pod is in the mesh');
+    }
     if (refusal !== undefined) throw refusal;
     return DONE;
   }
@@ -259,7 +264,7 @@ export class PodEnrolment {
     try {
       await this.#parts.ztunnel.add(zdsPod(this.uid, this.#pod), () => (this.#netns === netns ? netns?.fd : undefined));
       this.#served = true;
-      this.#parts.log.info(this.#fields, 'ztunnel serves the pod');
+      this.#parts.log.debug(this.#fields, 'ztunnel serves the pod');
       return undefined;
     } catch (error) {
       return error instanceof Error ? error : new Error(String(error));
@@ -301,7 +306,9 @@ export class PodEnrolment {
 
   /** Finished or deleted: its processes have ended, so there is nothing to be careful about; the rules went with the namespace. */
   async #forget(): Promise<Step> {
-    for (const waiter of this.#waiters) waiter.reject(new Error(this.#deleted ? 'the pod was deleted' : 'the pod has finished'));
+    const reason = this.#deleted ? 'the pod was deleted' : 'the pod has finished';
+    for (const waiter of this.#waiters) waiter.reject(new Error(reason));
+    if (this.#netns || this.#served) this.#parts.log.info({ ...this.#fields, reason }, 'the pod has left the mesh');
     await this.#probe([]);
     await this.#giveUp();
     this.#closeNetns();
@@ -366,10 +373,12 @@ export class PodEnrolment {
     this.#probed = text;
   }
 
-  async #annotate(value: Redirection): Promise<void> {
-    if (this.#annotation === value) return;
+  /** @returns whether it said something else before */
+  async #annotate(value: Redirection): Promise<boolean> {
+    if (this.#annotation === value) return false;
     await this.#parts.annotate(this.#pod, value);
     this.#annotation = value;
+    return true;
   }
 
   #closeNetns(): void {

@@ -5,6 +5,7 @@
 import type { KubeObject } from '../../common/client/kube-api.ts';
 import type { ObjectStore } from '../../common/client/kube-watch.ts';
 import type { Labels } from '../enrol/label-selector.ts';
+import { isOlder } from './resource-version.ts';
 
 export class NamespaceLabels {
   readonly #store: ObjectStore<KubeObject>;
@@ -20,15 +21,17 @@ export class NamespaceLabels {
     return namespace && (namespace.metadata.labels ?? {});
   }
 
-  /** A namespace as the API server has it now; holds until the watch says something about it. */
+  /** A namespace as the API server has it now; holds until the watch has come as far. */
   learn(namespace: KubeObject): void {
-    const { name = '', resourceVersion } = namespace.metadata;
-    if (this.#store.get(name)?.metadata.resourceVersion === resourceVersion) this.#ahead.delete(name);
-    else this.#ahead.set(name, namespace);
+    const { name = '' } = namespace.metadata;
+    const watched = this.#store.get(name);
+    if (!watched || isOlder(watched, namespace)) this.#ahead.set(name, namespace);
   }
 
-  /** The watch has reported the namespace. */
-  watched(name: string): void {
-    this.#ahead.delete(name);
+  /** The watch has reported the namespace, in this state or as deleted. */
+  watched(namespace: KubeObject): void {
+    const { name = '' } = namespace.metadata;
+    const ahead = this.#ahead.get(name);
+    if (ahead && !isOlder(namespace, ahead)) this.#ahead.delete(name);
   }
 }
