@@ -3,7 +3,7 @@ import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { type TestContext, test } from 'node:test';
-import { decode, encode, type Packet } from 'dns-packet';
+import { decode, encode, type OptAnswer, type Packet } from 'dns-packet';
 import fc from 'fast-check';
 import { systemClock } from '../../../common/base/clock.ts';
 import { DnsForwarder } from '../../../ztunnel/dns/forward.ts';
@@ -45,7 +45,7 @@ test('an answer has the id and the question of its query, RA, AA for what is our
 });
 
 test('EDNS is answered with EDNS and the DO bit as it came', () => {
-  const opt = {
+  const opt: OptAnswer = {
     type: 'OPT',
     name: '.',
     udpPayloadSize: 4096,
@@ -54,7 +54,7 @@ test('EDNS is answered with EDNS and the DO bit as it came', () => {
     flags: 0x8000,
     flag_do: true,
     options: [],
-  } as const;
+  };
   const query = queryOf(question('a', 'A', { additionals: [opt] }));
   assert.equal(query.maxUdpBytes, 4096);
   const echoed = decode(encodeAnswer(query, { rcode: 'NOERROR', authoritative: true })).additionals?.[0];
