@@ -216,6 +216,8 @@ export class MeshStateWriter {
     const hashes = workloadHashes(this.#seed, workload);
     this.#index.reserve(hashes.length + workload.services.size);
     const ref = writeResource(this.#arena, kinds.workload, { keyHash, ...resource });
+    // The name as it came, where it is the uid: a uid that was decoded keeps the text of its whole resource in memory.
+    this.#changes.workloads.add(resource.name === workload.uid ? resource.name : workload.uid);
     if (before !== 0) this.#dropWorkload(before);
     for (const hash of hashes) this.#index.add(hash, ref);
     for (const [key, ports] of workload.services) this.#endpoints.add(key, endpointItem(this.#seed, ref, workload, ports));
