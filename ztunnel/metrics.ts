@@ -105,6 +105,14 @@ export const metrics = {
   }),
   logLinesDropped: counter('warren_log_lines_dropped_total', [], 'Log lines lost because the reader was too slow', { hideZero: true }),
   certificates: gauge('warren_certificates', ['state'], 'Identities by the state of their certificate'),
+  certificateExpiry: gauge(
+    'warren_certificate_soonest_expiry_timestamp_seconds',
+    [],
+    'When the first certificate expires, in seconds since 1970',
+    {
+      hideZero: true,
+    },
+  ),
 } as const satisfies Record<string, MetricFamily>;
 
 export const metricFamilies: readonly MetricFamily[] = Object.values(metrics);

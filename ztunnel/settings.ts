@@ -22,6 +22,7 @@ import {
   setting,
   text,
 } from '../common/base/settings.ts';
+import { VERSION } from '../common/base/version.ts';
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -424,7 +425,8 @@ function parseYaml(yaml: string): unknown {
 const stripMeta = (name: string): string => name.replace(/^ISTIO_META_/, '');
 
 function readMetadata(env: Environment, file: ProxyConfigFile): Record<string, unknown> {
-  const found: Record<string, unknown> = {};
+  // What istiod shows as this proxy's version, unless somebody who swaps ztunnels says otherwise.
+  const found: Record<string, unknown> = { ISTIO_VERSION: VERSION };
   const problems: string[] = [];
   for (const [name, value] of Object.entries(file.proxyMetadata ?? {})) found[stripMeta(name)] = value;
   for (const [name, value] of Object.entries(env)) {

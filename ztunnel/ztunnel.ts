@@ -114,6 +114,7 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
   const certificatesSlots = (['available', 'initializing', 'unavailable'] as const).map(
     (state) => [state, series.slot(metrics.certificates, [state])] as const,
   );
+  const expirySlot = series.slot(metrics.certificateExpiry, []);
   const endpoints = await serveEndpoints({
     settings,
     log,
@@ -138,6 +139,8 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
     beforeScrape: () => {
       const states = keeper.states();
       for (const [state, slot] of certificatesSlots) series.set(slot, states.filter(({ at }) => at === state).length);
+      const expiries = states.flatMap((state) => (state.at === 'available' ? [state.certificate.notAfter] : []));
+      series.set(expirySlot, expiries.length > 0 ? Math.min(...expiries) / 1000 : 0);
     },
   });
 

@@ -87,12 +87,15 @@ async function certificatesOf(
 ): Promise<{ count: number; soonestExpiryMs: number | undefined }> {
   try {
     const text = await api.getText(proxyPath(pod, ZTUNNEL_STATS_PORT, '/metrics'));
-    const value = (name: string): number | undefined => {
-      const match = new RegExp(`^${name}(?:\\{[^}]*\\})? (\\S+)`, 'm').exec(text);
-      return match ? Number(match[1]) : undefined;
+    const value = (series: string): number | undefined => {
+      const line = text.split('\n').find((each) => each.startsWith(`${series} `));
+      return line === undefined ? undefined : Number(line.slice(series.length + 1));
     };
     const expiryS = value('warren_certificate_soonest_expiry_timestamp_seconds');
-    return { count: value('warren_certificates') ?? 0, soonestExpiryMs: expiryS === undefined ? undefined : expiryS * 1000 };
+    return {
+      count: value('warren_certificates{state="available"}') ?? 0,
+      soonestExpiryMs: expiryS === undefined ? undefined : expiryS * 1000,
+    };
   } catch (error) {
     failures.push(`${pod.metadata.name} did not answer /metrics: ${error instanceof Error ? error.message : error}`);
     return { count: 0, soonestExpiryMs: undefined };
