@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { SettingsError } from '../../../common/base/settings.ts';
+import { VERSION } from '../../../common/base/version.ts';
 import { readZtunnelSettings, threads } from '../../../ztunnel/settings.ts';
 
 const problemsOf = (env: Record<string, string>): readonly string[] => {
@@ -100,7 +101,12 @@ test('metadata and extra headers are taken from prefixed variables and from PROX
     PROXY_CONFIG:
       'discoveryAddress: istiod.other:15012\nproxyAdminPort: 16000\nstatsPort: 16020\nconcurrency: 4\nproxyMetadata: {ISTIO_META_NETWORK: red, ZONE: one}',
   });
-  assert.deepEqual(settings.metadata, { NETWORK: 'blue', ZONE: 'one', LABELS: { a: 1 } });
+  assert.deepEqual(settings.metadata, {
+    ISTIO_VERSION: VERSION,
+    NETWORK: 'blue',
+    ZONE: 'one',
+    LABELS: { a: 1 },
+  });
   assert.deepEqual(settings.xds?.headers, { x_token: 'secret' });
   assert.deepEqual(settings.ca?.headers, { other: 'value' });
   assert.equal(settings.xds?.target, 'istiod.other:15012');
