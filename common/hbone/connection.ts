@@ -94,6 +94,8 @@ export class TunnelConnection implements FrameHandler, StreamCarrier {
   #closeTimer: Timer | undefined;
   /** The highest stream that we have opened. */
   #lastOwnStream: number;
+  /** The peer has acknowledged our SETTINGS, and keeps to our windows. */
+  #settingsHeard = false;
   #closing = false;
   #closed = false;
   #error: ProxyError | undefined;
@@ -106,7 +108,7 @@ export class TunnelConnection implements FrameHandler, StreamCarrier {
     this.#role = role;
     this.outbox = new Outbox(socket);
     this.guard = new FloodGuard(clock);
-    this.#receiveWindow = new ReceiveWindow(limits.connectionWindow);
+    this.#receiveWindow = new ReceiveWindow(Math.max(limits.connectionWindow, DEFAULT_WINDOW));
     this.#headerDecoder = new HpackDecoder(limits.maxHeaderListSize);
     this.#lastOwnStream = side === 'client' ? -1 : 0;
     // A server that has answered and wants no more says so without error (RFC 9113 §8.1); a client cancels.
@@ -144,7 +146,9 @@ export class TunnelConnection implements FrameHandler, StreamCarrier {
 
   /** Puts a stream on the list. */
   add(id: number): TunnelStream {
-    const stream = new TunnelStream(id, this, this.peer.initialWindowSize, this.#limits.streamWindow);
+    const { streamWindow } = this.#limits;
+    const receiveWindow = new ReceiveWindow(streamWindow, this.#settingsHeard ? streamWindow : DEFAULT_WINDOW);
+    const stream = new TunnelStream(id, this, this.peer.initialWindowSize, receiveWindow);
     this.streams.set(id, stream);
     this.outbox.eager = this.streams.size <= 1;
     return stream;
@@ -286,6 +290,7 @@ export class TunnelConnection implements FrameHandler, StreamCarrier {
   }
 
   settingsAck(): void {
+    this.#settingsHeard = true;
     this.guard.count('settings');
   }
 

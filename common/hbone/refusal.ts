@@ -53,7 +53,7 @@ export function parseRefusal(value: string): RefusalReason {
     .forEach((piece, i) => {
       const [, key, rest] = /^(code|policy|id)\s*=\s*(.*)$/.exec(piece) ?? [undefined, order[i], piece];
       // What a peer says ends up in a log line.
-      if (key !== undefined && rest !== undefined && /^[\x21-\x7e]+$/.test(rest)) found.set(key, rest);
+      if (key !== undefined && rest !== undefined && !found.has(key) && /^[\x21-\x7e]+$/.test(rest)) found.set(key, rest);
     });
   return { code: found.get('code'), policy: found.get('policy'), id: found.get('id') };
 }

@@ -6,7 +6,7 @@ import { ProxyError } from '../base/errors.ts';
 import { ErrorCode, errorCodeName } from '../codec/http2/errors.ts';
 import type { DataReceiver } from '../codec/http2/frame-decoder.ts';
 import { Flag, rstStreamFrame, windowUpdateFrame } from '../codec/http2/frames.ts';
-import { ReceiveWindow, SendWindow } from '../codec/http2/windows.ts';
+import { type ReceiveWindow, SendWindow } from '../codec/http2/windows.ts';
 import { ByteQueue } from './byte-queue.ts';
 import type { Endpoint, PipeReader } from './endpoint.ts';
 import type { FloodGuard } from './flood-guard.ts';
@@ -75,11 +75,11 @@ export class TunnelStream implements StreamPipe, Endpoint, DataReceiver {
   #closed = false;
   #failure: ProxyError | undefined;
 
-  constructor(id: number, carrier: StreamCarrier, sendWindow: number, receiveWindow: number) {
+  constructor(id: number, carrier: StreamCarrier, sendWindow: number, receiveWindow: ReceiveWindow) {
     this.id = id;
     this.#carrier = carrier;
     this.sendWindow = new SendWindow(sendWindow);
-    this.#receiveWindow = new ReceiveWindow(receiveWindow);
+    this.#receiveWindow = receiveWindow;
   }
 
   get remoteEnded(): boolean {

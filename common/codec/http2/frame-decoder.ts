@@ -3,12 +3,12 @@
  * handed on in slices of what arrived, never collected, because a tunnel's frame may be a megabyte long and its bytes are wanted now.
  * Header blocks are joined from HEADERS and CONTINUATION, within limits, so that the handler sees whole ones only.
  */
-import { ErrorCode, errorCodeName, Http2ConnectionError } from './errors.ts';
+import { ErrorCode, Http2ConnectionError } from './errors.ts';
 import { CONNECTION_PREFACE, Flag, FRAME_HEADER_BYTES, FrameType, type SettingEntries } from './frames.ts';
 
 /** Where the bytes of one DATA frame go. */
 export interface DataReceiver {
-  /** A piece of the payload, without padding; it may be kept, it is not written to again. */
+  /** A piece of the payload, without padding: part of a chunk that was pushed, and good for as long as that one is. */
   dataSlice(bytes: Buffer): void;
   /** The frame is complete. `padding` counts the padding and its length byte: they count for flow control, but nobody consumes them. */
   dataEnd(padding: number, endStream: boolean): void;
@@ -373,6 +373,5 @@ const uint31 = (from: Buffer, at: number): number =>
   ((byte(from, at) & 0x7f) << 24) | (byte(from, at + 1) << 16) | (byte(from, at + 2) << 8) | byte(from, at + 3);
 
 const violation = (message: string): Http2ConnectionError => new Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, message);
-const sizeError = (message: string): Http2ConnectionError =>
-  new Http2ConnectionError(ErrorCode.FRAME_SIZE_ERROR, `${errorCodeName(ErrorCode.FRAME_SIZE_ERROR)}: ${message}`);
+const sizeError = (message: string): Http2ConnectionError => new Http2ConnectionError(ErrorCode.FRAME_SIZE_ERROR, message);
 const calm = (message: string): Http2ConnectionError => new Http2ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, message);

@@ -22,9 +22,12 @@ export class ReceiveWindow {
   #available: number;
   #consumed = 0;
 
-  /** @param size bytes that the peer may have under way */
-  constructor(size: number) {
-    this.#available = size;
+  /**
+   * @param size bytes that the peer may have under way
+   * @param tolerated bytes that it may have under way for now, because it may not have heard of a smaller size yet (section 6.9.3)
+   */
+  constructor(size: number, tolerated = size) {
+    this.#available = Math.max(size, tolerated);
     this.#threshold = Math.max(1, size >> 1);
   }
 

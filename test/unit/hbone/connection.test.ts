@@ -264,7 +264,7 @@ for (const [name, code, send] of STREAM_ERRORS) {
 
 test("DATA beyond the stream's window resets the stream; beyond the connection's it ends the connection", async () => {
   const { peer, headers, closed } = await serverFixture({ streamWindow: 1000, connectionWindow: 70_000 });
-  await peer.send(headers(1), frame(FrameType.DATA, 0, 1, Buffer.alloc(1000)));
+  await peer.send(settingsAckFrame(), headers(1), frame(FrameType.DATA, 0, 1, Buffer.alloc(1000)));
   assert.deepEqual(peer.take(), []);
   await peer.send(data(1, 'x'));
   assert.deepEqual(peer.take(), ['rst 1 3']);
@@ -477,4 +477,12 @@ test('an unused connection that is closed has ended in order', async () => {
   peer.destroy();
   await settle();
   assert.deepEqual(closed, [{ error: undefined }]);
+});
+
+test('a peer that has not heard of a small window yet may still use the default one', async () => {
+  const { peer, requests, headers } = await serverFixture({ streamWindow: 1000 });
+  await peer.send(headers(1), frame(FrameType.DATA, 0, 1, Buffer.alloc(65_535)));
+  assert.deepEqual(peer.take(), []);
+  await peer.send(data(1, 'x'));
+  assert.deepEqual([peer.take(), requests[0]?.signal.aborted], [['rst 1 3'], true]);
 });

@@ -1,0 +1,122 @@
+import assert from 'node:assert/strict';
+import { Duplex } from 'node:stream';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { ByteQueue } from '../../../common/hbone/byte-queue.ts';
+import { FloodGuard } from '../../../common/hbone/flood-guard.ts';
+import { Outbox } from '../../../common/hbone/outbox.ts';
+import { borrowReadBuffer, lentReadBuffers, returnReadBuffer, sharedReadBuffer } from '../../../common/hbone/read-buffers.ts';
+import { ReceiveBuffer } from '../../../common/hbone/receive-buffers.ts';
+import { parseRefusal, TunnelRefused } from '../../../common/hbone/refusal.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
+import { settle } from '../../support/tunnels.ts';
+
+test('a byte queue gives back what it was given, in order, whatever the pieces', () => {
+  const step = fc.oneof(fc.record({ push: fc.integer({ min: 0, max: 5000 }) }), fc.constant('shift' as const));
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+      const queue = new ByteQueue();
+      const pushed: Buffer[] = [];
+      const shifted: Buffer[] = [];
+      for (const next of steps) {
+        if (next === 'shift') shifted.push(queue.shift() ?? Buffer.alloc(0));
+        else {
+          const bytes = Buffer.alloc(next.push, pushed.length);
+          pushed.push(Buffer.from(bytes));
+          queue.push(bytes);
+          // What is small is copied: its owner may write to it again.
+          if (bytes.length < 2048) bytes.fill(0xee);
+        }
+      }
+      for (let bytes = queue.shift(); bytes; bytes = queue.shift()) shifted.push(bytes);
+      assert.ok(Buffer.concat(shifted).equals(Buffer.concat(pushed)));
+      assert.equal(queue.length, 0);
+    }),
+  );
+});
+
+test('a byte queue joins small pieces', () => {
+  const queue = new ByteQueue();
+  for (let i = 0; i < 10_000; i++) queue.push(Buffer.of(i));
+  assert.equal(queue.length, 10_000);
+  assert.equal(queue.shift()?.length, 10_000);
+});
+
+test("read buffers are lent up to a limit, and the shared one is nobody's to give back", () => {
+  const lent = [];
+  for (let buffer = borrowReadBuffer(); buffer; buffer = borrowReadBuffer()) lent.push(buffer);
+  assert.equal(lent.length, 512);
+  returnReadBuffer(sharedReadBuffer);
+  assert.equal(lentReadBuffers(), 512);
+  for (const buffer of lent) returnReadBuffer(buffer);
+  assert.equal(lentReadBuffers(), 0);
+});
+
+test('a receive buffer is used again only when its connection and all holders have let go', () => {
+  const buffer = new ReceiveBuffer();
+  buffer.hold();
+  buffer.hold();
+  buffer.release();
+  assert.equal(buffer.free, false);
+  buffer.giveBack();
+  buffer.release();
+  assert.equal(buffer.free, true);
+});
+
+class Recorder extends Duplex {
+  readonly writes: string[] = [];
+  override _read(): void {}
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
+    this.writes.push(chunk.toString('latin1'));
+    done();
+  }
+}
+
+test('frames of one turn leave in one write; with a single stream each leaves at once', async () => {
+  const socket = new Recorder();
+  const outbox = new Outbox(socket);
+  outbox.eager = false;
+  for (const text of ['a', 'b', 'c']) outbox.frame(Buffer.from(text));
+  assert.deepEqual(socket.writes, []);
+  await settle(1);
+  outbox.eager = true;
+  for (const text of ['d', 'e']) outbox.frame(Buffer.from(text));
+  assert.deepEqual(socket.writes, ['abc', 'd', 'e']);
+});
+
+test('connections that write in the same turn do not mix their frames, and order is kept around large ones', async () => {
+  const sockets = [new Recorder(), new Recorder()];
+  const outboxes = sockets.map((socket) => new Outbox(socket));
+  for (const outbox of outboxes) outbox.eager = false;
+  for (let i = 0; i < 3; i++) for (const [j, outbox] of outboxes.entries()) outbox.frame(Buffer.from(`${j}${i}`));
+  outboxes[0]?.data(1, Buffer.alloc(5000, 'x'), 0);
+  outboxes[0]?.frame(Buffer.from('end'));
+  await settle(1);
+  assert.equal(sockets[1]?.writes.join(''), '101112');
+  assert.equal(sockets[0]?.writes.join(''), `000102\0\x13\x88\0\0\0\0\0\x01${'x'.repeat(5000)}end`);
+});
+
+test('a frame larger than a slab leaves whole', async () => {
+  const socket = new Recorder();
+  new Outbox(socket).frame(Buffer.alloc(200_000, 'y'));
+  assert.equal(socket.writes.join('').length, 200_000);
+});
+
+test('a flood is counted by kind, and forgotten after ten seconds', async () => {
+  const clock = new FakeClock();
+  const guard = new FloodGuard(clock);
+  for (let i = 0; i < 100; i++) guard.count('settings');
+  guard.count('ping');
+  await clock.advance(10_000);
+  for (let i = 0; i < 100; i++) guard.count('settings');
+  assert.throws(() => guard.count('settings'), { code: 11, message: 'more than 100 SETTINGS frames in 10 s' });
+});
+
+test("a refusal's reason is read generously, and only what is fit for a log line", () => {
+  assert.deepEqual(parseRefusal('POLICY_DENIED; shop/payments; 0af7'), { code: 'POLICY_DENIED', policy: 'shop/payments', id: '0af7' });
+  assert.deepEqual(parseRefusal('POLICY_DENIED;;0af7'), { code: 'POLICY_DENIED', policy: undefined, id: '0af7' });
+  assert.deepEqual(parseRefusal('id=0af7; code = POLICY_DENIED ;more'), { code: 'POLICY_DENIED', policy: undefined, id: '0af7' });
+  assert.deepEqual(parseRefusal('a b; \x1b[31m; é'), { code: undefined, policy: undefined, id: undefined });
+  assert.equal(new TunnelRefused(401, [['x-warren-refusal', '']]).message, 'http status: 401 Unauthorized');
+  assert.equal(new TunnelRefused(599, []).message, 'http status: 599');
+});
