@@ -22,7 +22,7 @@ import { connectService, servePodProxy, serveServiceProxy } from './http/proxy.t
 import { Resources } from './http/resources.ts';
 import { serveReview } from './http/reviews.ts';
 import { ADMIN, ANONYMOUS, authenticate } from './identity/authenticate.ts';
-import { type Authority, createAuthority } from './identity/certificates.ts';
+import { createServingCertificate } from './identity/certificates.ts';
 import { type TokenRequestFields, Tokens } from './identity/tokens.ts';
 import { builtInBehaviours } from './kinds/behaviours.ts';
 import type { KubeletStreams } from './kubelet.ts';
@@ -81,7 +81,6 @@ export class ApiServer {
   readonly caPem: string;
   readonly #log: Log;
   readonly #kubelets: Kubelets;
-  readonly #authority: Authority;
   readonly #tokens: Tokens;
   readonly #adminToken = randomBytes(24).toString('base64url');
   readonly #openApi: OpenApi;
@@ -95,9 +94,8 @@ export class ApiServer {
     const definitions = loadDefinitions();
     const registry = new Registry(builtInTypes(definitions));
     this.store = new Store({ registry, clock, random, behaviours: builtInBehaviours });
-    this.#authority = createAuthority(clock.now());
-    this.caPem = this.#authority.caPem;
-    const { keyPem, certificatePem } = this.#authority.serving([...OWN_NAMES, ...serverNames]);
+    const { caPem, keyPem, certificatePem } = createServingCertificate([...OWN_NAMES, ...serverNames], clock.now());
+    this.caPem = caPem;
     this.#serving = { key: keyPem, cert: certificatePem };
     this.#tokens = new Tokens({
       clock,
@@ -125,7 +123,7 @@ export class ApiServer {
   /** May be called several times: once for each socket. @returns the port (0 where the descriptor has none to tell) */
   async listen({ fd, host = '127.0.0.1', port = 0 }: ListenOptions): Promise<{ port: number }> {
     const server = https.createServer(
-      { ...this.#serving, ca: this.caPem, requestCert: true, rejectUnauthorized: false, keepAliveTimeout: 90_000, requestTimeout: 0 },
+      { ...this.#serving, keepAliveTimeout: 90_000, requestTimeout: 0 },
       (request, response) => void this.#serve(request, response),
     );
     server.on('upgrade', (request, socket, head) => this.#upgrade(request, socket, head));

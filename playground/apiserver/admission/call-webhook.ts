@@ -25,8 +25,8 @@ export async function callWebhook(
   try {
     const text = await post(target, body, signal, { ...(ca ? { ca } : {}), ...(connection ? { createConnection: () => connection } : {}) });
     const answer: unknown = JSON.parse(text);
-    if (!isObject(answer) || !isObject(answer['response'])) throw new Error('the answer is no AdmissionReview with a response');
-    return answer['response'];
+    if (!isObject(answer) || !isObject(answer.response)) throw new Error('the answer is no AdmissionReview with a response');
+    return answer.response;
   } catch (error) {
     if (signal.aborted) throw new Error(`no answer within ${timeoutMs / 1000}s`, { cause: error });
     throw error;
@@ -46,7 +46,7 @@ async function serviceSocket(
   servername: string,
   ca: string | undefined,
 ): Promise<tls.TLSSocket> {
-  const raw = await connect(stringOf(service['namespace']), stringOf(service['name']), String(service['port'] ?? 443));
+  const raw = await connect(stringOf(service.namespace), stringOf(service.name), String(service.port ?? 443));
   return tls.connect({ socket: raw, servername, ...(ca ? { ca } : {}) });
 }
 

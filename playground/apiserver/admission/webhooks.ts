@@ -50,7 +50,7 @@ export class Webhooks {
     if (draft.type.group === CONFIGURATION_GROUP) return;
     for (const webhook of this.#matching('MutatingWebhookConfiguration', request())) {
       const answer = await this.#ask(webhook, request(), exchange, draft.options.dryRun ?? false);
-      const patch = answer?.['patch'];
+      const patch = answer?.patch;
       if (typeof patch !== 'string' || patch === '') continue;
       const patched = applyJsonPatch(draft.object, JSON.parse(Buffer.from(patch, 'base64').toString()));
       this.#store.readmit(draft, patched as KubeObject);
@@ -77,26 +77,26 @@ export class Webhooks {
     const labels = namespace?.metadata.labels ?? (type.namespaced ? {} : undefined);
     const found: JsonObject[] = [];
     for (const configuration of this.#store.each(kind)) {
-      for (const webhook of arrayOf(configuration['webhooks']))
+      for (const webhook of arrayOf(configuration.webhooks))
         if (isObject(webhook) && webhookMatches(webhook, request, labels)) found.push(webhook);
     }
     return found;
   }
 
   async #ask(webhook: JsonObject, request: AdmissionRequest, exchange: Exchange, dryRun: boolean): Promise<JsonObject | undefined> {
-    const name = stringOf(webhook['name']);
-    const seconds = Math.min(Number(webhook['timeoutSeconds'] ?? 10), MAX_TIMEOUT_S);
+    const name = stringOf(webhook.name);
+    const seconds = Math.min(Number(webhook.timeoutSeconds ?? 10), MAX_TIMEOUT_S);
     let answer: JsonObject;
     try {
-      answer = await callWebhook(webhook['clientConfig'], reviewOf(request, exchange, dryRun), seconds * 1000, this.#connectService);
+      answer = await callWebhook(webhook.clientConfig, reviewOf(request, exchange, dryRun), seconds * 1000, this.#connectService);
     } catch (error) {
       const why = `failed calling webhook "${name}": ${errorMessage(error)}`;
-      this.#log.warn({ webhook: name, error: errorMessage(error), failurePolicy: webhook['failurePolicy'] }, 'webhook call failed');
-      if (webhook['failurePolicy'] === 'Ignore') return undefined;
+      this.#log.warn({ webhook: name, error: errorMessage(error), failurePolicy: webhook.failurePolicy }, 'webhook call failed');
+      if (webhook.failurePolicy === 'Ignore') return undefined;
       throw new ApiError(500, 'InternalError', `Internal error occurred: ${why}`);
     }
-    for (const warning of arrayOf(answer['warnings'])) exchange.warn(stringOf(warning));
-    if (answer['allowed'] !== true) throw denial(name, objectOf(answer['status']));
+    for (const warning of arrayOf(answer.warnings)) exchange.warn(stringOf(warning));
+    if (answer.allowed !== true) throw denial(name, objectOf(answer.status));
     return answer;
   }
 }

@@ -15,7 +15,7 @@ export function serveCustomTypes(store: Store, definitions: Definitions): void {
     const plural = stringOf(at(object, 'spec', 'names', 'plural'));
     if (kind !== 'DELETED') {
       // A change of status alone compiles nothing anew.
-      if (previous && previous['spec'] === object['spec']) return;
+      if (previous && previous.spec === object.spec) return;
       registry.register(customType(object, definitions));
       return;
     }
@@ -27,25 +27,25 @@ export function serveCustomTypes(store: Store, definitions: Definitions): void {
 }
 
 function customType(crd: KubeObject, definitions: Definitions): ResourceType {
-  const spec = objectOf(crd['spec']);
-  const names = objectOf(spec['names']);
-  const kind = stringOf(names['kind']);
-  const versions = arrayOf(spec['versions']).map(objectOf);
-  const served = versions.filter((version) => version['served'] === true);
+  const spec = objectOf(crd.spec);
+  const names = objectOf(spec.names);
+  const kind = stringOf(names.kind);
+  const versions = arrayOf(spec.versions).map(objectOf);
+  const served = versions.filter((version) => version.served === true);
   const scale = served.map((version) => at(version, 'subresources', 'scale')).find(isObject);
   return {
-    group: stringOf(spec['group']),
+    group: stringOf(spec.group),
     kind,
-    plural: stringOf(names['plural']),
-    singular: stringOf(names['singular']) || kind.toLowerCase(),
-    shortNames: arrayOf(names['shortNames']).map(stringOf),
-    categories: arrayOf(names['categories']).map(stringOf),
-    namespaced: spec['scope'] === 'Namespaced',
-    storageVersion: stringOf(versions.find((version) => version['storage'] === true)?.['name']),
+    plural: stringOf(names.plural),
+    singular: stringOf(names.singular) || kind.toLowerCase(),
+    shortNames: arrayOf(names.shortNames).map(stringOf),
+    categories: arrayOf(names.categories).map(stringOf),
+    namespaced: spec.scope === 'Namespaced',
+    storageVersion: stringOf(versions.find((version) => version.storage === true)?.name),
     status: served.some((version) => isObject(at(version, 'subresources', 'status'))),
     versions: served.map((version): ServedVersion => {
       const { schema, check } = customSchema(at(version, 'schema', 'openAPIV3Schema'), definitions);
-      return { name: stringOf(version['name']), schema, check, columns: columns(version['additionalPrinterColumns']) };
+      return { name: stringOf(version.name), schema, check, columns: columns(version.additionalPrinterColumns) };
     }),
     ...(scale ? { scale: scale as unknown as ScalePaths } : {}),
   };

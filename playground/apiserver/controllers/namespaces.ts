@@ -38,7 +38,7 @@ export function keepNamespaces(store: Store, caPem: string): void {
     }
     if (left === 0) {
       store.rewrite(namespaces, home, (object) => {
-        object['spec'] = { finalizers: [] };
+        object.spec = { finalizers: [] };
       });
     }
   };

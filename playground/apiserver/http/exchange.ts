@@ -131,7 +131,7 @@ export class Exchange {
 
   #head(code: number, contentType: string): void {
     const headers: Record<string, string | string[]> = { 'content-type': contentType, 'cache-control': 'no-cache, private' };
-    if (this.#warnings.length > 0) headers['warning'] = this.#warnings;
+    if (this.#warnings.length > 0) headers.warning = this.#warnings;
     this.response.writeHead(code, headers);
   }
 }

@@ -105,7 +105,7 @@ function decodeMessage(bytes: Buffer, type: string, node: SchemaNode | undefined
     }
   }
   // ExtraValue, Verbs and their like are lists in JSON.
-  return wrapped?.name === 'items' ? (result['items'] ?? []) : result;
+  return wrapped?.name === 'items' ? (result.items ?? []) : result;
 }
 
 function decodeValue(value: Raw, type: string, node: SchemaNode | undefined, depth: number): unknown {

@@ -53,15 +53,15 @@ function serviceTarget(
 ): { target: PodTarget; port: number } {
   const service = store.require(store.typeOf('Service'), namespace, name);
   const ports = arrayOf(at(service, 'spec', 'ports')).map(objectOf);
-  const wanted = port === '' ? ports[0] : ports.find((each) => each['name'] === port || String(each['port']) === port);
+  const wanted = port === '' ? ports[0] : ports.find((each) => each.name === port || String(each.port) === port);
   if (!wanted) throw ApiError.badRequest(`service ${namespace}/${name} has no port ${port}`);
   for (const slice of store.list('EndpointSlice', { namespace, labelSelector: `kubernetes.io/service-name=${name}` })) {
     const number = at(
-      arrayOf(slice['ports']).find((each) => stringOf(at(each, 'name')) === stringOf(wanted['name'])),
+      arrayOf(slice.ports).find((each) => stringOf(at(each, 'name')) === stringOf(wanted.name)),
       'port',
     );
     if (typeof number !== 'number') continue;
-    for (const endpoint of arrayOf(slice['endpoints'])) {
+    for (const endpoint of arrayOf(slice.endpoints)) {
       const pod = stringOf(at(endpoint, 'targetRef', 'name'));
       if (at(endpoint, 'conditions', 'ready') === false || pod === '') continue;
       return { target: podTarget(store, kubelets, namespace, pod), port: number };

@@ -153,8 +153,8 @@ export class Resources {
     const body = (await exchange.bodyObject()) as KubeObject;
     const metadata = objectOf(body.metadata);
     if (type.namespaced) {
-      if (metadata['namespace'] && namespace && metadata['namespace'] !== namespace) throw namespaceMismatch();
-      metadata['namespace'] = namespace || metadata['namespace'] || 'default';
+      if (metadata.namespace && namespace && metadata.namespace !== namespace) throw namespaceMismatch();
+      metadata.namespace = namespace || metadata.namespace || 'default';
     }
     const input = { ...body, metadata: metadata as unknown as KubeObject['metadata'] };
     const draft = this.#store.prepareCreate(type, served, input, writeOptions(exchange));
@@ -166,12 +166,12 @@ export class Resources {
     const body = (await exchange.bodyObject()) as KubeObject;
     const { type, served, name, namespace, subresource } = target;
     const metadata = { ...objectOf(body.metadata) };
-    if (metadata['name'] === undefined) throw ApiError.badRequest('the object provided has no name');
-    if (metadata['name'] !== name)
-      throw ApiError.badRequest(`the name of the object (${stringOf(metadata['name'])}) does not match the name on the URL (${name})`);
+    if (metadata.name === undefined) throw ApiError.badRequest('the object provided has no name');
+    if (metadata.name !== name)
+      throw ApiError.badRequest(`the name of the object (${stringOf(metadata.name)}) does not match the name on the URL (${name})`);
     if (type.namespaced) {
-      if (metadata['namespace'] && metadata['namespace'] !== namespace) throw namespaceMismatch();
-      metadata['namespace'] = namespace;
+      if (metadata.namespace && metadata.namespace !== namespace) throw namespaceMismatch();
+      metadata.namespace = namespace;
     }
     const input = { ...body, metadata: metadata as unknown as KubeObject['metadata'] };
     const draft = this.#store.prepareUpdate(type, served, input, writeOptions(exchange, subresource));
@@ -247,7 +247,7 @@ export class Resources {
     const replicas = at(wanted, 'spec', 'replicas') ?? 0;
     if (!Number.isInteger(replicas) || Number(replicas) < 0)
       throw ApiError.badRequest(`spec.replicas: expected a whole number, found ${JSON.stringify(replicas)}`);
-    const { resourceVersion } = objectOf(wanted['metadata']);
+    const { resourceVersion } = objectOf(wanted.metadata);
     if (resourceVersion && resourceVersion !== object.metadata.resourceVersion) throw ApiError.staleVersion(type, name);
     const next = cloneDeep(object);
     setPath(next, paths.specReplicasPath, replicas);
@@ -287,7 +287,7 @@ export class Resources {
 export function finalizeNamespace(store: Store, name: string, finalizers: readonly string[]): KubeObject {
   const type = store.typeOf('Namespace');
   return store.rewrite(type, store.require(type, '', name), (namespace) => {
-    namespace['spec'] = { ...objectOf(namespace['spec']), finalizers: [...finalizers] };
+    namespace.spec = { ...objectOf(namespace.spec), finalizers: [...finalizers] };
   });
 }
 
@@ -332,14 +332,14 @@ function isDryRun(values: readonly unknown[]): boolean {
 }
 
 function deleteOptions(exchange: Exchange, body: JsonObject): DeleteOptions {
-  const grace = body['gracePeriodSeconds'] ?? exchange.count('gracePeriodSeconds');
-  const orphan = body['orphanDependents'];
-  const asked = body['propagationPolicy'] ?? exchange.query.get('propagationPolicy') ?? (orphan === true ? 'Orphan' : 'Background');
+  const grace = body.gracePeriodSeconds ?? exchange.count('gracePeriodSeconds');
+  const orphan = body.orphanDependents;
+  const asked = body.propagationPolicy ?? exchange.query.get('propagationPolicy') ?? (orphan === true ? 'Orphan' : 'Background');
   if (asked !== 'Foreground' && asked !== 'Background' && asked !== 'Orphan') {
     throw ApiError.badRequest(`"${String(asked)}" is no propagationPolicy: expected Foreground, Background or Orphan`);
   }
-  const { uid, resourceVersion } = objectOf(body['preconditions']);
-  const dryRun = Array.isArray(body['dryRun']) ? body['dryRun'] : exchange.query.getAll('dryRun');
+  const { uid, resourceVersion } = objectOf(body.preconditions);
+  const dryRun = Array.isArray(body.dryRun) ? body.dryRun : exchange.query.getAll('dryRun');
   return {
     ...(typeof grace === 'number' ? { gracePeriodSeconds: grace } : {}),
     propagationPolicy: asked,

@@ -61,8 +61,8 @@ function reviewed(kind: string, body: JsonObject, user: UserInfo, tokens: Tokens
 }
 
 function requestToken(body: JsonObject, { namespace, name }: ResourcePath, store: Store, tokens: Tokens): object {
-  const spec = objectOf(body['spec']);
-  const seconds = spec['expirationSeconds'];
+  const spec = objectOf(body.spec);
+  const seconds = spec.expirationSeconds;
   if (seconds !== undefined && seconds !== null && !(Number.isInteger(seconds) && Number(seconds) >= 600)) {
     throw ApiError.invalid({ group: 'authentication.k8s.io', plural: 'tokenrequests', kind: 'TokenRequest' }, '', [
       {
@@ -72,8 +72,8 @@ function requestToken(body: JsonObject, { namespace, name }: ResourcePath, store
       },
     ]);
   }
-  const reference = spec['boundObjectRef'];
-  const audiences = arrayOf(spec['audiences']).map(stringOf);
+  const reference = spec.boundObjectRef;
+  const audiences = arrayOf(spec.audiences).map(stringOf);
   const issued = tokens.issue({
     namespace,
     serviceAccount: name,
@@ -96,12 +96,12 @@ function requestToken(body: JsonObject, { namespace, name }: ResourcePath, store
 }
 
 function boundPod(reference: JsonObject, namespace: string, store: Store): { name: string; uid: string; nodeName?: string } {
-  if (reference['kind'] !== 'Pod')
-    throw ApiError.badRequest(`cannot bind token for "${stringOf(reference['kind'])}": the playground binds to Pods`);
-  const name = stringOf(reference['name']);
+  if (reference.kind !== 'Pod')
+    throw ApiError.badRequest(`cannot bind token for "${stringOf(reference.kind)}": the playground binds to Pods`);
+  const name = stringOf(reference.name);
   const pod = store.require(store.typeOf('Pod'), namespace, name);
   const { uid = '' } = pod.metadata;
-  const asked = stringOf(reference['uid']);
+  const asked = stringOf(reference.uid);
   if (asked !== '' && asked !== uid)
     throw ApiError.conflict(store.typeOf('Pod'), name, `the UID in the bound object reference (${asked}) does not match the UID in record`);
   const nodeName = stringOf(at(pod, 'spec', 'nodeName'));

@@ -86,12 +86,12 @@ export class Tokens {
   review(token: string, audiences: readonly string[] = []): TokenVerdict {
     const claims = this.#verified(token);
     if (!claims) return { error: 'invalid bearer token' };
-    if (claims['iss'] !== this.issuer) return { error: 'invalid bearer token: issued by somebody else' };
+    if (claims.iss !== this.issuer) return { error: 'invalid bearer token: issued by somebody else' };
     const now = this.#clock.now() / 1000;
-    if (!(Number(claims['exp']) > now)) return { error: 'invalid bearer token, service account token has expired' };
-    if (Number(claims['nbf']) > now + 10) return { error: 'invalid bearer token, service account token is not valid yet' };
+    if (!(Number(claims.exp) > now)) return { error: 'invalid bearer token, service account token has expired' };
+    if (Number(claims.nbf) > now + 10) return { error: 'invalid bearer token, service account token is not valid yet' };
     const accepted = audiences.length > 0 ? audiences : [this.issuer];
-    const granted = arrayOf(claims['aud']).map(stringOf);
+    const granted = arrayOf(claims.aud).map(stringOf);
     const common = accepted.filter((audience) => granted.includes(audience));
     if (common.length === 0) {
       return {
@@ -129,7 +129,7 @@ export class Tokens {
 
 function serviceAccountUser(account: KubeObject, claims: Record<string, unknown>, pod: string, podUid: string, node: string): UserInfo {
   const { namespace = '', name, uid } = account.metadata;
-  const extra: Record<string, readonly string[]> = { 'authentication.kubernetes.io/credential-id': [`JTI=${stringOf(claims['jti'])}`] };
+  const extra: Record<string, readonly string[]> = { 'authentication.kubernetes.io/credential-id': [`JTI=${stringOf(claims.jti)}`] };
   if (pod !== '') {
     extra['authentication.kubernetes.io/pod-name'] = [pod];
     extra['authentication.kubernetes.io/pod-uid'] = [podUid];

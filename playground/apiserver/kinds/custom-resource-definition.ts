@@ -12,13 +12,13 @@ export const customResourceDefinitionBehaviour: Behaviour = {
   create: complete,
   update(crd, old, context) {
     complete(crd, context);
-    crd['status'] = {
-      ...objectOf(crd['status']),
+    crd.status = {
+      ...objectOf(crd.status),
       storedVersions: at(old, 'status', 'storedVersions') ?? at(crd, 'status', 'storedVersions'),
     };
   },
   check(crd, old) {
-    const spec = objectOf(crd['spec']);
+    const spec = objectOf(crd.spec);
     const { group, names, scope } = spec;
     const plural = stringOf(at(names, 'plural'));
     const causes: FieldCause[] = [];
@@ -31,7 +31,7 @@ export const customResourceDefinitionBehaviour: Behaviour = {
       causes.push(invalid(['spec', 'names', 'kind'], at(names, 'kind'), 'must consist of letters and digits'));
     if (scope !== 'Namespaced' && scope !== 'Cluster') causes.push(unsupported(['spec', 'scope'], scope, ['Cluster', 'Namespaced']));
     if (old && at(old, 'spec', 'scope') !== scope) causes.push(invalid(['spec', 'scope'], scope, 'field is immutable'));
-    const versions = arrayOf(spec['versions']);
+    const versions = arrayOf(spec.versions);
     if (versions.length === 0) causes.push(required('spec', 'versions'));
     if (versions.filter((version) => at(version, 'storage') === true).length !== 1) {
       causes.push(invalid(['spec', 'versions'], versions, 'must have exactly one version marked as storage version'));
@@ -47,10 +47,10 @@ function checkVersion(path: readonly (string | number)[], version: Record<string
   const schema = at(version, 'schema', 'openAPIV3Schema');
   if (!isObject(schema)) return [{ ...required(...path, 'schema', 'openAPIV3Schema'), message: 'Required value: schemas are required' }];
   const causes: FieldCause[] = [];
-  if (schema['type'] !== 'object')
-    causes.push(invalid([...path, 'schema', 'openAPIV3Schema', 'type'], schema['type'], 'must be object at the root'));
+  if (schema.type !== 'object')
+    causes.push(invalid([...path, 'schema', 'openAPIV3Schema', 'type'], schema.type, 'must be object at the root'));
   for (const problem of schemaProblems(schema)) causes.push(invalid([...path, 'schema', 'openAPIV3Schema'], schema, problem));
-  arrayOf(version['additionalPrinterColumns']).forEach((column, i) => {
+  arrayOf(version.additionalPrinterColumns).forEach((column, i) => {
     const text = stringOf(at(column, 'jsonPath'));
     try {
       compileJsonPath(text);
@@ -65,9 +65,9 @@ function checkVersion(path: readonly (string | number)[], version: Record<string
 
 function complete(crd: KubeObject, context: KindContext): void {
   const names = objectOf(at(crd, 'spec', 'names'));
-  const kind = stringOf(names['kind']);
-  names['singular'] ??= kind.toLowerCase();
-  names['listKind'] ??= `${kind}List`;
+  const kind = stringOf(names.kind);
+  names.singular ??= kind.toLowerCase();
+  names.listKind ??= `${kind}List`;
   const lastTransitionTime = timestamp(context.clock.now());
   const condition = (type: string, reason: string, message: string) => ({ type, status: 'True', reason, message, lastTransitionTime });
   const stored = arrayOf(at(crd, 'spec', 'versions')).filter((version) => at(version, 'storage') === true);
@@ -79,7 +79,7 @@ function complete(crd: KubeObject, context: KindContext): void {
       [unsupported(['spec', 'conversion', 'strategy'], conversion, ['None'])],
     );
   }
-  crd['status'] = {
+  crd.status = {
     conditions: [
       condition('NamesAccepted', 'NoConflicts', 'no conflicts found'),
       condition('Established', 'InitialNamesAccepted', 'the initial names have been accepted'),

@@ -104,10 +104,8 @@ export function checkLabel(path: Path, key: string, value: unknown): FieldCause[
 
 export function checkSelector(path: Path, selector: unknown): FieldCause[] {
   if (!isObject(selector)) return [];
-  const labels = Object.entries(objectOf(selector['matchLabels'])).flatMap(([key, value]) =>
-    checkLabel([...path, 'matchLabels'], key, value),
-  );
-  const expressions = Array.isArray(selector['matchExpressions']) ? selector['matchExpressions'] : [];
+  const labels = Object.entries(objectOf(selector.matchLabels)).flatMap(([key, value]) => checkLabel([...path, 'matchLabels'], key, value));
+  const expressions = Array.isArray(selector.matchExpressions) ? selector.matchExpressions : [];
   const operators = expressions.flatMap((expression, i) => {
     const { operator, values } = objectOf(expression);
     const at = [...path, 'matchExpressions', i];

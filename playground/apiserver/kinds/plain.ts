@@ -11,13 +11,13 @@ export const secretBehaviour: Behaviour = {
   create: takeStringData,
   update: takeStringData,
   check(secret, old) {
-    const data = objectOf(secret['data']);
+    const data = objectOf(secret.data);
     const causes = checkKeys(['data'], Object.keys(data));
     for (const [key, value] of Object.entries(data)) {
       if (!isBase64(stringOf(value))) causes.push(invalid(['data', key], '', 'must be base64 encoded'));
     }
-    if (old && old['type'] !== secret['type']) causes.push(invalid(['type'], secret['type'], 'field is immutable'));
-    const needed = secret['type'] === 'kubernetes.io/tls' ? ['tls.crt', 'tls.key'] : [];
+    if (old && old.type !== secret.type) causes.push(invalid(['type'], secret.type, 'field is immutable'));
+    const needed = secret.type === 'kubernetes.io/tls' ? ['tls.crt', 'tls.key'] : [];
     for (const key of needed) if (data[key] === undefined) causes.push(required('data', key));
     return [...causes, ...checkSize(data), ...checkImmutable(secret, old, ['data'])];
   },
@@ -25,8 +25,8 @@ export const secretBehaviour: Behaviour = {
 
 export const configMapBehaviour: Behaviour = {
   check(map, old) {
-    const data = objectOf(map['data']);
-    const binary = objectOf(map['binaryData']);
+    const data = objectOf(map.data);
+    const binary = objectOf(map.binaryData);
     const causes = [...checkKeys(['data'], Object.keys(data)), ...checkKeys(['binaryData'], Object.keys(binary))];
     for (const key of Object.keys(binary)) {
       if (key in data) causes.push(invalid(['binaryData', key], key, 'duplicate of key present in data'));
@@ -40,23 +40,23 @@ export const namespaceBehaviour: Behaviour = {
   create(namespace) {
     const { metadata } = namespace;
     metadata.labels = { ...metadata.labels, 'kubernetes.io/metadata.name': metadata.name };
-    namespace['spec'] = { finalizers: ['kubernetes'], ...objectOf(namespace['spec']) };
-    namespace['status'] = { phase: 'Active' };
+    namespace.spec = { finalizers: ['kubernetes'], ...objectOf(namespace.spec) };
+    namespace.status = { phase: 'Active' };
   },
   update(namespace, old) {
     const { metadata } = namespace;
     metadata.labels = { ...metadata.labels, 'kubernetes.io/metadata.name': metadata.name };
     // Changed through the finalize subresource only.
-    namespace['spec'] = old['spec'];
+    namespace.spec = old.spec;
   },
 };
 
 export const endpointSliceBehaviour: Behaviour = {
   check(slice, old) {
-    const type = stringOf(slice['addressType']);
+    const type = stringOf(slice.addressType);
     if (!['IPv4', 'IPv6', 'FQDN'].includes(type)) return [unsupported(['addressType'], type, ['FQDN', 'IPv4', 'IPv6'])];
-    const causes: FieldCause[] = old && old['addressType'] !== type ? [invalid(['addressType'], type, 'field is immutable')] : [];
-    arrayOf(slice['endpoints']).forEach((endpoint, i) => {
+    const causes: FieldCause[] = old && old.addressType !== type ? [invalid(['addressType'], type, 'field is immutable')] : [];
+    arrayOf(slice.endpoints).forEach((endpoint, i) => {
       const addresses = arrayOf(at(endpoint, 'addresses')).map(stringOf);
       if (addresses.length === 0) causes.push(required('endpoints', i, 'addresses'));
       addresses.forEach((address, j) => {
@@ -71,11 +71,11 @@ export const endpointSliceBehaviour: Behaviour = {
 
 export const webhookBehaviour: Behaviour = {
   check(configuration) {
-    return arrayOf(configuration['webhooks']).flatMap((webhook, i) => {
+    return arrayOf(configuration.webhooks).flatMap((webhook, i) => {
       const client = objectOf(at(webhook, 'clientConfig'));
       const path = ['webhooks', i, 'clientConfig'];
       const causes: FieldCause[] = [];
-      const count = Number(client['url'] !== undefined) + Number(client['service'] !== undefined);
+      const count = Number(client.url !== undefined) + Number(client.service !== undefined);
       if (count !== 1) causes.push({ ...required(...path), message: 'Required value: exactly one of url or service is required' });
       const { url } = client;
       if (typeof url === 'string' && !url.startsWith('https://'))
@@ -99,12 +99,12 @@ export const leaseBehaviour: Behaviour = {
 
 /** `stringData` is written only: it becomes `data`. */
 function takeStringData(secret: { [field: string]: unknown }): void {
-  const plain = objectOf(secret['stringData']);
-  delete secret['stringData'];
+  const plain = objectOf(secret.stringData);
+  delete secret.stringData;
   const names = Object.keys(plain);
   if (names.length === 0) return;
   const encoded = names.map((name) => [name, Buffer.from(stringOf(plain[name])).toString('base64')]);
-  secret['data'] = { ...objectOf(secret['data']), ...Object.fromEntries(encoded) };
+  secret.data = { ...objectOf(secret.data), ...Object.fromEntries(encoded) };
 }
 
 const checkKeys = (path: readonly string[], keys: readonly string[]): FieldCause[] =>
@@ -124,7 +124,7 @@ function checkImmutable(
   old: { [field: string]: unknown } | undefined,
   fields: readonly string[],
 ): FieldCause[] {
-  if (!isObject(old) || old['immutable'] !== true) return [];
+  if (!isObject(old) || old.immutable !== true) return [];
   return fields
     .filter((field) => !equalDeep(object[field], old[field]))
     .map((field) => forbidden([field], 'field is immutable when `immutable` is set'));

@@ -12,23 +12,23 @@ const TOKEN_SECONDS = 3607;
 
 export const podBehaviour: Behaviour = {
   create(pod, context) {
-    const spec = objectOf(pod['spec']);
+    const spec = objectOf(pod.spec);
     completePodSpec(spec);
     useServiceAccount(pod, spec, context);
-    pod['status'] = { phase: 'Pending', qosClass: qosClass(spec) };
+    pod.status = { phase: 'Pending', qosClass: qosClass(spec) };
   },
 
   update(pod, old) {
-    completePodSpec(objectOf(pod['spec']));
+    completePodSpec(objectOf(pod.spec));
     // Assigned by the node; a manifest that is applied again does not name it.
     const nodeName = at(old, 'spec', 'nodeName');
-    const spec = objectOf(pod['spec']);
-    if (nodeName !== undefined && spec['nodeName'] === undefined) spec['nodeName'] = nodeName;
+    const spec = objectOf(pod.spec);
+    if (nodeName !== undefined && spec.nodeName === undefined) spec.nodeName = nodeName;
   },
 
   check(pod, old) {
-    const causes = checkPodSpec(['spec'], objectOf(pod['spec']));
-    if (old && causes.length === 0) causes.push(...checkPodUpdate(objectOf(pod['spec']), objectOf(old['spec'])));
+    const causes = checkPodSpec(['spec'], objectOf(pod.spec));
+    if (old && causes.length === 0) causes.push(...checkPodUpdate(objectOf(pod.spec), objectOf(old.spec)));
     return causes;
   },
 };
@@ -36,27 +36,26 @@ export const podBehaviour: Behaviour = {
 /** Values that depend on other values of the same container. */
 export function completePodSpec(spec: JsonObject): void {
   for (const container of containers(spec)) {
-    const image = stringOf(container['image']);
-    container['imagePullPolicy'] ??= /:latest$/.test(image) || !/[:@][^/]*$/.test(image) ? 'Always' : 'IfNotPresent';
-    const resources = objectOf(container['resources']);
-    const limits = objectOf(resources['limits']);
-    if (Object.keys(limits).length > 0) resources['requests'] = { ...limits, ...objectOf(resources['requests']) };
+    const image = stringOf(container.image);
+    container.imagePullPolicy ??= /:latest$/.test(image) || !/[:@][^/]*$/.test(image) ? 'Always' : 'IfNotPresent';
+    const resources = objectOf(container.resources);
+    const limits = objectOf(resources.limits);
+    if (Object.keys(limits).length > 0) resources.requests = { ...limits, ...objectOf(resources.requests) };
   }
-  if (spec['hostNetwork'] === true) {
+  if (spec.hostNetwork === true) {
     for (const container of containers(spec)) {
-      for (const port of arrayOf(container['ports'])) if (isObject(port)) port['hostPort'] ??= port['containerPort'];
+      for (const port of arrayOf(container.ports)) if (isObject(port)) port.hostPort ??= port.containerPort;
     }
   }
-  if (spec['serviceAccountName'] === undefined && typeof spec['serviceAccount'] === 'string')
-    spec['serviceAccountName'] = spec['serviceAccount'];
+  if (spec.serviceAccountName === undefined && typeof spec.serviceAccount === 'string') spec.serviceAccountName = spec.serviceAccount;
 }
 
 export function checkPodSpec(path: Path, spec: JsonObject): FieldCause[] {
   const causes: FieldCause[] = [];
-  const list = arrayOf(spec['containers']);
+  const list = arrayOf(spec.containers);
   if (list.length === 0) causes.push(required(...path, 'containers'));
-  const volumes = new Set(arrayOf(spec['volumes']).map((volume) => stringOf(at(volume, 'name'))));
-  arrayOf(spec['volumes']).forEach((volume, i) => {
+  const volumes = new Set(arrayOf(spec.volumes).map((volume) => stringOf(at(volume, 'name'))));
+  arrayOf(spec.volumes).forEach((volume, i) => {
     const name = stringOf(at(volume, 'name'));
     if (!isLabel(name)) causes.push(invalid([...path, 'volumes', i, 'name'], name, 'must be a DNS-1123 label'));
     const sources = Object.keys(objectOf(volume)).filter((key) => key !== 'name');
@@ -108,7 +107,7 @@ function checkContainer(path: Path, container: JsonObject, volumes: ReadonlySet<
     causes.push(unsupported([...path, 'imagePullPolicy'], imagePullPolicy, PULL_POLICIES));
   }
   const portNames = new Set<string>();
-  arrayOf(container['ports']).forEach((port, i) => {
+  arrayOf(container.ports).forEach((port, i) => {
     const { containerPort, hostPort, name: portName, protocol } = objectOf(port);
     if (!isPort(containerPort))
       causes.push(invalid([...path, 'ports', i, 'containerPort'], containerPort, 'must be between 1 and 65535, inclusive'));
@@ -128,7 +127,7 @@ function checkContainer(path: Path, container: JsonObject, volumes: ReadonlySet<
     if (portNames.has(portName)) causes.push(duplicate([...path, 'ports', i, 'name'], portName));
     portNames.add(portName);
   });
-  arrayOf(container['env']).forEach((variable, i) => {
+  arrayOf(container.env).forEach((variable, i) => {
     const { name: variableName, value, valueFrom } = objectOf(variable);
     if (typeof variableName === 'string' && !/^[ -<>-~]+$/.test(variableName))
       causes.push(
@@ -142,7 +141,7 @@ function checkContainer(path: Path, container: JsonObject, volumes: ReadonlySet<
       causes.push(invalid([...path, 'env', i, 'valueFrom'], valueFrom, 'may not be specified when `value` is not empty'));
   });
   const mounts = new Set<string>();
-  arrayOf(container['volumeMounts']).forEach((mount, i) => {
+  arrayOf(container.volumeMounts).forEach((mount, i) => {
     const { name: volume, mountPath } = objectOf(mount);
     if (typeof volume === 'string' && volume !== '' && !volumes.has(volume)) {
       causes.push({
@@ -180,7 +179,7 @@ function checkProbe(path: Path, probe: unknown): FieldCause[] {
 
 /** Of a pod's spec only images, tolerations, gates and the deadline may change. */
 function checkPodUpdate(spec: JsonObject, old: JsonObject): FieldCause[] {
-  if (old['nodeName'] !== undefined && old['nodeName'] !== '' && spec['nodeName'] !== old['nodeName']) {
+  if (old.nodeName !== undefined && old.nodeName !== '' && spec.nodeName !== old.nodeName) {
     return [forbidden(['spec', 'nodeName'], 'a pod stays on its node')];
   }
   if (equalDeep(fixedPart(spec), fixedPart(old))) return [];
@@ -203,17 +202,17 @@ function fixedPart(spec: JsonObject): JsonObject {
     ...rest
   } = cloneDeep(spec);
   for (const container of containers(rest)) {
-    delete container['image'];
-    delete container['imagePullPolicy'];
+    delete container.image;
+    delete container.imagePullPolicy;
   }
   return rest;
 }
 
 /** What the ServiceAccount admission plugin does: the account must be there, and its token is mounted. */
 function useServiceAccount(pod: KubeObject, spec: JsonObject, context: KindContext): void {
-  const name = stringOf(spec['serviceAccountName']) || 'default';
-  spec['serviceAccountName'] = name;
-  spec['serviceAccount'] = name;
+  const name = stringOf(spec.serviceAccountName) || 'default';
+  spec.serviceAccountName = name;
+  spec.serviceAccount = name;
   const namespace = pod.metadata.namespace ?? 'default';
   const account = context.find('ServiceAccount', name, namespace);
   if (!account) {
@@ -223,10 +222,10 @@ function useServiceAccount(pod: KubeObject, spec: JsonObject, context: KindConte
       `error looking up service account ${namespace}/${name}: serviceaccount "${name}" not found`,
     );
   }
-  const automount = spec['automountServiceAccountToken'] ?? account['automountServiceAccountToken'];
+  const automount = spec.automountServiceAccountToken ?? account.automountServiceAccountToken;
   if (automount === false) return;
   const wanting = containers(spec).filter(
-    (container) => !arrayOf(container['volumeMounts']).some((mount) => at(mount, 'mountPath') === TOKEN_MOUNT),
+    (container) => !arrayOf(container.volumeMounts).some((mount) => at(mount, 'mountPath') === TOKEN_MOUNT),
   );
   if (wanting.length === 0) return;
   const suffix = Math.floor(context.random() * 36 ** 5)
@@ -234,10 +233,10 @@ function useServiceAccount(pod: KubeObject, spec: JsonObject, context: KindConte
     .padStart(5, '0');
   const volume = `kube-api-access-${suffix}`;
   for (const container of wanting) {
-    container['volumeMounts'] = [...arrayOf(container['volumeMounts']), { name: volume, readOnly: true, mountPath: TOKEN_MOUNT }];
+    container.volumeMounts = [...arrayOf(container.volumeMounts), { name: volume, readOnly: true, mountPath: TOKEN_MOUNT }];
   }
-  spec['volumes'] = [
-    ...arrayOf(spec['volumes']),
+  spec.volumes = [
+    ...arrayOf(spec.volumes),
     {
       name: volume,
       projected: {
@@ -265,7 +264,6 @@ function qosClass(spec: JsonObject): string {
   return any ? (guaranteed ? 'Guaranteed' : 'Burstable') : 'BestEffort';
 }
 
-const containers = (spec: JsonObject): JsonObject[] =>
-  [...arrayOf(spec['initContainers']), ...arrayOf(spec['containers'])].filter(isObject);
+const containers = (spec: JsonObject): JsonObject[] => [...arrayOf(spec.initContainers), ...arrayOf(spec.containers)].filter(isObject);
 
 const joined = (path: Path, ...more: (string | number)[]): string => invalid([...path, ...more], '', '').field;

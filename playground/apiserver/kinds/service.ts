@@ -19,54 +19,54 @@ const POLICIES = ['SingleStack', 'PreferDualStack', 'RequireDualStack'];
 
 export const serviceBehaviour: Behaviour = {
   create(service, context) {
-    service['status'] = { loadBalancer: {} };
+    service.status = { loadBalancer: {} };
     complete(service, undefined, context);
   },
   update(service, old, context) {
-    const spec = objectOf(service['spec']);
-    const before = objectOf(old['spec']);
-    if (spec['type'] !== 'ExternalName' && before['type'] !== 'ExternalName') {
+    const spec = objectOf(service.spec);
+    const before = objectOf(old.spec);
+    if (spec.type !== 'ExternalName' && before.type !== 'ExternalName') {
       for (const field of ['clusterIP', 'clusterIPs', 'ipFamilies', 'ipFamilyPolicy', 'internalTrafficPolicy'])
         spec[field] ??= before[field];
     }
     complete(service, before, context);
   },
   check(service, old) {
-    return checkService(objectOf(service['spec']), old && objectOf(old['spec']));
+    return checkService(objectOf(service.spec), old && objectOf(old.spec));
   },
 };
 
 function complete(service: KubeObject, before: JsonObject | undefined, context: KindContext): void {
-  const spec = objectOf(service['spec']);
-  for (const port of arrayOf(spec['ports'])) if (isObject(port)) port['targetPort'] ??= port['port'];
-  const type = spec['type'];
+  const spec = objectOf(service.spec);
+  for (const port of arrayOf(spec.ports)) if (isObject(port)) port.targetPort ??= port.port;
+  const type = spec.type;
   if (type === 'ExternalName') {
     for (const field of ['clusterIP', 'clusterIPs', 'ipFamilies', 'ipFamilyPolicy']) delete spec[field];
     return;
   }
-  spec['internalTrafficPolicy'] ??= 'Cluster';
-  const dual = arrayOf(spec['ipFamilies']).length > 1 || arrayOf(spec['clusterIPs']).length > 1;
-  spec['ipFamilyPolicy'] ??= dual ? 'RequireDualStack' : 'SingleStack';
-  const policy = spec['ipFamilyPolicy'];
+  spec.internalTrafficPolicy ??= 'Cluster';
+  const dual = arrayOf(spec.ipFamilies).length > 1 || arrayOf(spec.clusterIPs).length > 1;
+  spec.ipFamilyPolicy ??= dual ? 'RequireDualStack' : 'SingleStack';
+  const policy = spec.ipFamilyPolicy;
   const asked =
-    spec['clusterIP'] === 'None'
+    spec.clusterIP === 'None'
       ? ['None']
-      : [...new Set([stringOf(spec['clusterIP']), ...arrayOf(spec['clusterIPs']).map(stringOf)])].filter((ip) => ip !== '');
-  const families = arrayOf(spec['ipFamilies']).map(stringOf);
+      : [...new Set([stringOf(spec.clusterIP), ...arrayOf(spec.clusterIPs).map(stringOf)])].filter((ip) => ip !== '');
+  const families = arrayOf(spec.ipFamilies).map(stringOf);
   for (const ip of asked) if (ip !== 'None' && families.length < asked.length) families.push(isIpv6(ip) ? 'IPv6' : 'IPv4');
   if (families.length === 0) families.push('IPv4');
   if (policy !== 'SingleStack' && families.length === 1) families.push(families[0] === 'IPv4' ? 'IPv6' : 'IPv4');
   if (policy === 'SingleStack') families.splice(1);
-  spec['ipFamilies'] = [...new Set(families)];
+  spec.ipFamilies = [...new Set(families)];
   if (asked[0] === 'None') {
-    spec['clusterIP'] = 'None';
-    spec['clusterIPs'] = ['None'];
+    spec.clusterIP = 'None';
+    spec.clusterIPs = ['None'];
   } else {
     const used = usedAddresses(service, context);
     const addresses = [...new Set(families)].map((family) => {
       const own = asked.find((ip) => isIpv6(ip) === (family === 'IPv6'));
       if (own === undefined) return allocate(family, used, context.random);
-      const kept = arrayOf(before?.['clusterIPs']).includes(own);
+      const kept = arrayOf(before?.clusterIPs).includes(own);
       if (!kept && used.has(parseIp(own) ?? own)) {
         throw ApiError.invalid(SERVICE, service.metadata.name, [
           invalid(['spec', 'clusterIPs'], own, 'failed to allocate IP: provided IP is already allocated'),
@@ -74,12 +74,12 @@ function complete(service: KubeObject, before: JsonObject | undefined, context: 
       }
       return own;
     });
-    spec['clusterIP'] = addresses[0];
-    spec['clusterIPs'] = addresses;
+    spec.clusterIP = addresses[0];
+    spec.clusterIPs = addresses;
   }
   if (type === 'NodePort' || type === 'LoadBalancer') {
-    spec['externalTrafficPolicy'] ??= 'Cluster';
-    if (type === 'LoadBalancer') spec['allocateLoadBalancerNodePorts'] ??= true;
+    spec.externalTrafficPolicy ??= 'Cluster';
+    if (type === 'LoadBalancer') spec.allocateLoadBalancerNodePorts ??= true;
     allocateNodePorts(spec, before, context);
   }
 }
@@ -116,31 +116,31 @@ function allocate(family: string, used: Set<string>, random: () => number): stri
 function allocateNodePorts(spec: JsonObject, before: JsonObject | undefined, context: KindContext): void {
   const used = new Set<unknown>();
   for (const service of context.each('Service')) for (const port of arrayOf(at(service, 'spec', 'ports'))) used.add(at(port, 'nodePort'));
-  for (const port of arrayOf(spec['ports'])) {
-    if (!isObject(port) || port['nodePort'] !== undefined) continue;
-    const same = arrayOf(before?.['ports']).find((old) => at(old, 'port') === port['port'] && at(old, 'protocol') === port['protocol']);
+  for (const port of arrayOf(spec.ports)) {
+    if (!isObject(port) || port.nodePort !== undefined) continue;
+    const same = arrayOf(before?.ports).find((old) => at(old, 'port') === port.port && at(old, 'protocol') === port.protocol);
     let candidate = at(same, 'nodePort');
     for (let i = 0; candidate === undefined && i <= NODE_PORTS.last - NODE_PORTS.first; i++) {
       const next = NODE_PORTS.first + ((Math.floor(context.random() * 2768) + i) % 2768);
       if (!used.has(next)) candidate = next;
     }
     used.add(candidate);
-    port['nodePort'] = candidate;
+    port.nodePort = candidate;
   }
 }
 
 function checkService(spec: JsonObject, old: JsonObject | undefined): FieldCause[] {
   const causes: FieldCause[] = [];
-  const type = stringOf(spec['type']);
+  const type = stringOf(spec.type);
   if (!TYPES.includes(type)) causes.push(unsupported(['spec', 'type'], type, TYPES));
-  if (spec['ipFamilyPolicy'] !== undefined && !POLICIES.includes(stringOf(spec['ipFamilyPolicy']))) {
-    causes.push(unsupported(['spec', 'ipFamilyPolicy'], spec['ipFamilyPolicy'], POLICIES));
+  if (spec.ipFamilyPolicy !== undefined && !POLICIES.includes(stringOf(spec.ipFamilyPolicy))) {
+    causes.push(unsupported(['spec', 'ipFamilyPolicy'], spec.ipFamilyPolicy, POLICIES));
   }
-  const ports = arrayOf(spec['ports']);
-  const headless = spec['clusterIP'] === 'None';
+  const ports = arrayOf(spec.ports);
+  const headless = spec.clusterIP === 'None';
   if (ports.length === 0 && !headless && type !== 'ExternalName') causes.push(required('spec', 'ports'));
-  if (type === 'ExternalName' && !spec['externalName']) causes.push(required('spec', 'externalName'));
-  for (const [key, value] of Object.entries(objectOf(spec['selector']))) causes.push(...checkLabel(['spec', 'selector'], key, value));
+  if (type === 'ExternalName' && !spec.externalName) causes.push(required('spec', 'externalName'));
+  for (const [key, value] of Object.entries(objectOf(spec.selector))) causes.push(...checkLabel(['spec', 'selector'], key, value));
   const names = new Set<string>();
   const numbers = new Set<string>();
   ports.forEach((item, i) => {
@@ -175,15 +175,15 @@ function checkService(spec: JsonObject, old: JsonObject | undefined): FieldCause
     if (numbers.has(key)) causes.push(duplicate(path, key));
     numbers.add(key);
   });
-  arrayOf(spec['clusterIPs']).forEach((ip, i) => {
+  arrayOf(spec.clusterIPs).forEach((ip, i) => {
     if (ip !== 'None' && parseIp(stringOf(ip)) === undefined)
       causes.push(invalid(['spec', 'clusterIPs', i], ip, 'must be a valid IP address'));
   });
-  arrayOf(spec['ipFamilies']).forEach((family, i) => {
+  arrayOf(spec.ipFamilies).forEach((family, i) => {
     if (RANGES[stringOf(family)] === undefined) causes.push(unsupported(['spec', 'ipFamilies', i], family, Object.keys(RANGES)));
   });
-  if (old && old['clusterIP'] !== undefined && spec['clusterIP'] !== undefined && old['clusterIP'] !== spec['clusterIP']) {
-    causes.push(invalid(['spec', 'clusterIPs', 0], spec['clusterIP'], 'may not change once set'));
+  if (old && old.clusterIP !== undefined && spec.clusterIP !== undefined && old.clusterIP !== spec.clusterIP) {
+    causes.push(invalid(['spec', 'clusterIPs', 0], spec.clusterIP, 'may not change once set'));
   }
   return causes;
 }

@@ -11,10 +11,10 @@ export function applyJsonPatch(target: unknown, patch: unknown): unknown {
     throw new ApiError(413, 'RequestEntityTooLarge', `a JSON patch has at most ${MAX_OPERATIONS} operations`);
   let document = cloneDeep(target);
   for (const operation of patch) {
-    if (!isObject(operation) || typeof operation['op'] !== 'string' || typeof operation['path'] !== 'string') {
+    if (!isObject(operation) || typeof operation.op !== 'string' || typeof operation.path !== 'string') {
       throw ApiError.badRequest('each operation of a JSON patch has op and path');
     }
-    document = applyOperation(document, operation, operation['op'], operation['path']);
+    document = applyOperation(document, operation, operation.op, operation.path);
   }
   return document;
 }
@@ -32,21 +32,21 @@ export function applyMergePatch(target: unknown, patch: unknown): unknown {
 function applyOperation(document: unknown, operation: JsonObject, op: string, path: string): unknown {
   switch (op) {
     case 'add':
-      return put(document, path, operation['value'], 'add');
+      return put(document, path, operation.value, 'add');
     case 'replace':
       read(document, path);
-      return put(document, path, operation['value'], 'replace');
+      return put(document, path, operation.value, 'replace');
     case 'remove':
       return remove(document, path);
     case 'move': {
-      const from = String(operation['from'] ?? '');
+      const from = String(operation.from ?? '');
       const value = read(document, from);
       return put(remove(document, from), path, value, 'add');
     }
     case 'copy':
-      return put(document, path, cloneDeep(read(document, String(operation['from'] ?? ''))), 'add');
+      return put(document, path, cloneDeep(read(document, String(operation.from ?? ''))), 'add');
     case 'test':
-      if (!equalDeep(read(document, path), operation['value'])) throw refused(`testing path ${path}: value differs`);
+      if (!equalDeep(read(document, path), operation.value)) throw refused(`testing path ${path}: value differs`);
       return document;
     default:
       throw ApiError.badRequest(`unknown operation "${op}" in a JSON patch`);

@@ -12,7 +12,7 @@ const ELEMENT_ORDER = '$setElementOrder/';
 /** @throws {ApiError} 400 where a patch element has no merge key */
 export function applyStrategicMerge(target: unknown, patch: unknown, node: SchemaNode | undefined): unknown {
   if (!isObject(patch)) return cloneDeep(patch);
-  const directive = patch['$patch'];
+  const directive = patch.$patch;
   if (directive === 'replace') return without(patch, '$patch');
   if (directive === 'delete') return {};
   const result: JsonObject = isObject(target) ? { ...target } : {};
@@ -21,7 +21,7 @@ export function applyStrategicMerge(target: unknown, patch: unknown, node: Schem
     if (name.startsWith('$')) continue;
     if (value === null) delete result[name];
     else if (Array.isArray(value)) result[name] = mergeList(result[name], value, node?.field(name), name);
-    else if (isObject(value) && value['$patch'] === 'delete') delete result[name];
+    else if (isObject(value) && value.$patch === 'delete') delete result[name];
     else result[name] = applyStrategicMerge(result[name], value, node?.field(name));
   }
   for (const [name, value] of Object.entries(patch)) {
@@ -41,8 +41,8 @@ export function applyStrategicMerge(target: unknown, patch: unknown, node: Schem
 
 function mergeList(target: unknown, patch: readonly unknown[], node: SchemaNode | undefined, name: string): unknown[] {
   const current = Array.isArray(target) ? target : [];
-  if (patch.some((item) => isObject(item) && item['$patch'] === 'replace')) {
-    return patch.filter((item) => !(isObject(item) && item['$patch'] === 'replace')).map(cloneDeep);
+  if (patch.some((item) => isObject(item) && item.$patch === 'replace')) {
+    return patch.filter((item) => !(isObject(item) && item.$patch === 'replace')).map(cloneDeep);
   }
   if (!node?.schema['x-kubernetes-patch-strategy']?.includes('merge')) return patch.map(cloneDeep);
   const key = mergeKey(node);
@@ -52,7 +52,7 @@ function mergeList(target: unknown, patch: readonly unknown[], node: SchemaNode 
     if (!isObject(item) || item[key] === undefined)
       throw ApiError.badRequest(`map: ${JSON.stringify(item)} does not contain declared merge key: ${key} (in ${name})`);
     const index = result.findIndex((own) => isObject(own) && equalDeep(own[key], item[key]));
-    if (item['$patch'] === 'delete') result = result.filter((_, i) => i !== index);
+    if (item.$patch === 'delete') result = result.filter((_, i) => i !== index);
     else if (index < 0) result.push(applyStrategicMerge({}, item, node.items()));
     else result[index] = applyStrategicMerge(result[index], item, node.items());
   }
@@ -79,7 +79,7 @@ function inOrder(list: readonly unknown[], order: readonly unknown[], key: strin
 }
 
 function retainKeys(target: JsonObject, patch: JsonObject): void {
-  const keep = patch['$retainKeys'];
+  const keep = patch.$retainKeys;
   if (!Array.isArray(keep)) return;
   for (const name of Object.keys(target)) if (!keep.includes(name)) delete target[name];
 }

@@ -49,11 +49,11 @@ function toCause({ instancePath, keyword, params, message }: SchemaError, object
   const field = fieldPath(instancePath);
   switch (keyword) {
     case 'required': {
-      const missing = String(params['missingProperty']);
+      const missing = String(params.missingProperty);
       return { field: fieldPath(instancePath, missing), reason: 'FieldValueRequired', message: 'Required value' };
     }
     case 'enum': {
-      const allowed = Array.isArray(params['allowedValues']) ? params['allowedValues'] : [];
+      const allowed = Array.isArray(params.allowedValues) ? params.allowedValues : [];
       const list = allowed.map((item) => JSON.stringify(item)).join(', ');
       return { field, reason: 'FieldValueNotSupported', message: `Unsupported value: ${shown(value)}: supported values: ${list}` };
     }
@@ -61,7 +61,7 @@ function toCause({ instancePath, keyword, params, message }: SchemaError, object
       return {
         field,
         reason: 'FieldValueTypeInvalid',
-        message: `Invalid value: ${shown(value)}: must be of type ${String(params['type'])}`,
+        message: `Invalid value: ${shown(value)}: must be of type ${String(params.type)}`,
       };
     default:
       return { field, reason: 'FieldValueInvalid', message: `Invalid value: ${shown(value)}: ${message ?? phrase(keyword, params)}` };
@@ -69,13 +69,13 @@ function toCause({ instancePath, keyword, params, message }: SchemaError, object
 }
 
 function phrase(keyword: string, params: Readonly<Record<string, unknown>>): string {
-  const limit = String(params['limit']);
+  const limit = String(params.limit);
   switch (keyword) {
     case 'pattern':
-      return `must match '${String(params['pattern'])}'`;
+      return `must match '${String(params.pattern)}'`;
     case 'maximum':
     case 'minimum':
-      return `must be ${String(params['comparison'])} ${limit}`;
+      return `must be ${String(params.comparison)} ${limit}`;
     case 'maxLength':
       return `may not be longer than ${limit} characters`;
     case 'minLength':
@@ -85,7 +85,7 @@ function phrase(keyword: string, params: Readonly<Record<string, unknown>>): str
     case 'minItems':
       return `must have at least ${limit} items`;
     case 'format':
-      return `must be a valid ${String(params['format'])}`;
+      return `must be a valid ${String(params.format)}`;
     case 'oneOf':
       return 'must match exactly one of the alternatives that its schema allows';
     case 'anyOf':

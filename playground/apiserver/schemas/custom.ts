@@ -1,11 +1,14 @@
 /** From a CustomResourceDefinition's `openAPIV3Schema` to a served version: its structure for pruning and merging, ajv for everything else. */
-import { Ajv, type ValidateFunction } from 'ajv';
-import addFormats from 'ajv-formats';
+import { createRequire } from 'node:module';
+import type { Ajv, ValidateFunction } from 'ajv';
+import type { FormatsPlugin } from 'ajv-formats';
 import type { FieldCause } from '../api-error.ts';
 import { isObject, type JsonObject } from '../json.ts';
 import type { KubeObject } from '../object.ts';
 import { type SchemaError, schemaCauses } from './causes.ts';
 import { type Definitions, type Schema, SchemaNode } from './schema.ts';
+
+const require = createRequire(import.meta.url);
 
 export interface CustomSchema {
   readonly schema: SchemaNode;
@@ -69,13 +72,16 @@ function isPattern(text: string): boolean {
 }
 
 function compile(openApi: unknown): ValidateFunction {
-  const ajv = new Ajv({ allErrors: true, strict: false, logger: false, unicodeRegExp: false, validateSchema: false });
-  addFormats.default(ajv);
+  // Loaded with the first object of a custom type: most runs have none.
+  const { Ajv: Construct } = require('ajv') as { Ajv: typeof Ajv };
+  const { default: addFormats } = require('ajv-formats') as { default: FormatsPlugin };
+  const ajv = new Construct({ allErrors: true, strict: false, logger: false, unicodeRegExp: false, validateSchema: false });
+  addFormats(ajv);
   const schema = forAjv(openApi);
-  if (isObject(schema) && isObject(schema['properties'])) {
-    const { metadata: _, ...properties } = schema['properties'];
-    schema['properties'] = properties;
-    if (Array.isArray(schema['required'])) schema['required'] = schema['required'].filter((name) => name !== 'metadata');
+  if (isObject(schema) && isObject(schema.properties)) {
+    const { metadata: _, ...properties } = schema.properties;
+    schema.properties = properties;
+    if (Array.isArray(schema.required)) schema.required = schema.required.filter((name) => name !== 'metadata');
   }
   return ajv.compile(isObject(schema) ? schema : {});
 }
@@ -108,9 +114,9 @@ function forAjv(schema: unknown): unknown {
     } else delete result[flag];
   }
   if (schema['x-kubernetes-int-or-string']) {
-    delete result['type'];
-    result['anyOf'] ??= [{ type: 'integer' }, { type: 'string' }];
+    delete result.type;
+    result.anyOf ??= [{ type: 'integer' }, { type: 'string' }];
   }
-  if (result['nullable'] && result['type'] === undefined) delete result['nullable'];
+  if (result.nullable && result.type === undefined) delete result.nullable;
   return result;
 }

@@ -55,6 +55,6 @@ function load(packageName: string, apiVersion: string, kind: string): new (data:
 }
 
 function errorsOf(error: unknown): readonly SchemaError[] {
-  if (isObject(error) && Array.isArray(error['errors'])) return error['errors'] as SchemaError[];
+  if (isObject(error) && Array.isArray(error.errors)) return error.errors as SchemaError[];
   throw error;
 }

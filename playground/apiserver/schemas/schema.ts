@@ -32,10 +32,15 @@ export interface Schema {
 
 export type Definitions = ReadonlyMap<string, Schema>;
 
+const ANY_NAME = '*';
+
 /** A schema with the definitions that its references point into. */
 export class SchemaNode {
   readonly schema: Schema;
   readonly #definitions: Definitions;
+  /** Nodes are walked for every object that is written, so each is made once. */
+  readonly #fields = new Map<string, SchemaNode | undefined>();
+  #items: SchemaNode | undefined;
 
   constructor(schema: Schema, definitions: Definitions) {
     let resolved = schema;
@@ -51,14 +56,30 @@ export class SchemaNode {
 
   /** The node of an object's field; undefined where the schema does not know it. */
   field(name: string): SchemaNode | undefined {
+    const known = this.#fields.get(name);
+    if (known) return known;
     const property = this.schema.properties?.[name];
-    if (property) return new SchemaNode(property, this.#definitions);
     const { additionalProperties } = this.schema;
-    return typeof additionalProperties === 'object' ? new SchemaNode(additionalProperties, this.#definitions) : undefined;
+    if (!property) {
+      // One node for all names of a map, whose names are without number.
+      if (typeof additionalProperties !== 'object') return undefined;
+      return this.#node(ANY_NAME, additionalProperties);
+    }
+    return this.#node(name, property);
+  }
+
+  #node(name: string, schema: Schema): SchemaNode {
+    let node = this.#fields.get(name);
+    if (!node) {
+      node = new SchemaNode(schema, this.#definitions);
+      this.#fields.set(name, node);
+    }
+    return node;
   }
 
   items(): SchemaNode | undefined {
-    return this.schema.items && new SchemaNode(this.schema.items, this.#definitions);
+    if (!this.#items && this.schema.items) this.#items = new SchemaNode(this.schema.items, this.#definitions);
+    return this.#items;
   }
 
   /** Whether fields that the schema does not name are kept. */

@@ -231,9 +231,9 @@ export class Store implements KindContext {
     delete metadata.deletionTimestamp;
     delete metadata.deletionGracePeriodSeconds;
     if (type.status) {
-      delete object['status'];
+      delete object.status;
       const initial = version.schema.field('status')?.schema.default;
-      if (initial !== undefined) object['status'] = cloneDeep(initial);
+      if (initial !== undefined) object.status = cloneDeep(initial);
     }
     metadata.uid = randomUUID();
     metadata.creationTimestamp = timestamp(this.clock.now());
@@ -265,7 +265,7 @@ export class Store implements KindContext {
         : patch.type === 'merge'
           ? applyMergePatch(current, patch.body)
           : applyStrategicMerge(current, patch.body, version.schema);
-    if (!isObject(patched) || !isObject(patched['metadata'])) throw ApiError.badRequest('the patched object has no metadata');
+    if (!isObject(patched) || !isObject(patched.metadata)) throw ApiError.badRequest('the patched object has no metadata');
     const object = patched as KubeObject;
     const { resourceVersion } = object.metadata;
     if (resourceVersion && resourceVersion !== live.metadata.resourceVersion) throw ApiError.staleVersion(type, name);
@@ -316,7 +316,7 @@ export class Store implements KindContext {
       metadata.deletionGracePeriodSeconds = grace;
       if (!old.metadata.deletionTimestamp) metadata.generation = (metadata.generation ?? 1) + 1;
     }
-    if (isNamespace(type)) object['status'] = { ...(isObject(object['status']) ? object['status'] : {}), phase: 'Terminating' };
+    if (isNamespace(type)) object.status = { ...(isObject(object.status) ? object.status : {}), phase: 'Terminating' };
     if (options.dryRun) return freezeDeep(object);
     if (isDoneDeleting(object)) return this.erase(type, old);
     if (equalDeep(object, old)) return old;
@@ -380,7 +380,7 @@ export class Store implements KindContext {
       // Each endpoint takes only its own part of what is applied.
       if (options.subresource === 'status')
         for (const field of Object.keys(config)) if (!KEPT_IN_STATUS_APPLY.has(field)) delete config[field];
-      if (options.subresource !== 'status') delete config['status'];
+      if (options.subresource !== 'status') delete config.status;
     }
     const current = live && inVersion(live, type, version);
     const { object, managers } = applyConfiguration(current, config, version.schema, {
@@ -406,13 +406,13 @@ export class Store implements KindContext {
         const { labels = {}, annotations = {} } = decoded.metadata;
         Object.assign(metadata, { labels, annotations });
       }
-      if (decoded['status'] === undefined) delete object['status'];
-      else object['status'] = decoded['status'];
+      if (decoded.status === undefined) delete object.status;
+      else object.status = decoded.status;
     } else {
       object = decoded;
       if (type.status) {
-        if (base['status'] === undefined) delete object['status'];
-        else object['status'] = base['status'];
+        if (base.status === undefined) delete object.status;
+        else object.status = base.status;
       }
     }
     const { metadata } = object;
@@ -489,7 +489,7 @@ export class Store implements KindContext {
         `the API version in the data (${String(input.apiVersion)}) does not match the expected API version (${apiVersion})`,
       );
     }
-    if (input['metadata'] !== undefined && !isObject(input['metadata'])) throw ApiError.badRequest(`${where}: metadata: expected object`);
+    if (input.metadata !== undefined && !isObject(input.metadata)) throw ApiError.badRequest(`${where}: metadata: expected object`);
     const { object, unknown, mismatches } = conform({ ...input, metadata: input.metadata ?? {} }, version.schema, {
       defaults: defaults === undefined,
     });
@@ -620,17 +620,17 @@ function withManagers(object: KubeObject, old: KubeObject | undefined): KubeObje
 
 function isDoneDeleting(object: KubeObject): boolean {
   const { deletionTimestamp, deletionGracePeriodSeconds = 0, finalizers = [] } = object.metadata;
-  const spec = object['spec'];
-  const holdsContent = object.kind === 'Namespace' && isObject(spec) && Array.isArray(spec['finalizers']) && spec['finalizers'].length > 0;
+  const spec = object.spec;
+  const holdsContent = object.kind === 'Namespace' && isObject(spec) && Array.isArray(spec.finalizers) && spec.finalizers.length > 0;
   return deletionTimestamp !== undefined && deletionGracePeriodSeconds === 0 && finalizers.length === 0 && !holdsContent;
 }
 
 /** Only a pod that a kubelet runs is given time; everything else goes as soon as its finalizers are done. */
 function gracePeriod(type: ResourceType, object: KubeObject, asked: number | undefined): number {
   if (type.group !== '' || type.kind !== 'Pod') return 0;
-  const spec = isObject(object['spec']) ? object['spec'] : {};
-  const status = isObject(object['status']) ? object['status'] : {};
-  if (!spec['nodeName'] || status['phase'] === 'Succeeded' || status['phase'] === 'Failed') return 0;
+  const spec = isObject(object.spec) ? object.spec : {};
+  const status = isObject(object.status) ? object.status : {};
+  if (!spec.nodeName || status.phase === 'Succeeded' || status.phase === 'Failed') return 0;
   if (asked !== undefined) return Math.max(0, asked);
-  return typeof spec['terminationGracePeriodSeconds'] === 'number' ? spec['terminationGracePeriodSeconds'] : 30;
+  return typeof spec.terminationGracePeriodSeconds === 'number' ? spec.terminationGracePeriodSeconds : 30;
 }

@@ -200,13 +200,13 @@ export const builtInColumns: ReadonlyMap<string, readonly Column[]> = new Map<st
       text('AddressType', field('addressType')),
       text('Ports', (slice) =>
         limited(
-          arrayOf(slice['ports']).map((port) => or(at(port, 'port'), '*')),
+          arrayOf(slice.ports).map((port) => or(at(port, 'port'), '*')),
           '<unset>',
         ),
       ),
       text('Endpoints', (slice) =>
         limited(
-          arrayOf(slice['endpoints']).flatMap((endpoint) => arrayOf(at(endpoint, 'addresses')).map(stringOf)),
+          arrayOf(slice.endpoints).flatMap((endpoint) => arrayOf(at(endpoint, 'addresses')).map(stringOf)),
           '<unset>',
         ),
       ),
@@ -217,8 +217,7 @@ export const builtInColumns: ReadonlyMap<string, readonly Column[]> = new Map<st
     'Event.',
     [
       text('Last Seen', (event, now) => {
-        const time =
-          at(event, 'series', 'lastObservedTime') ?? event['lastTimestamp'] ?? event['eventTime'] ?? event.metadata.creationTimestamp;
+        const time = at(event, 'series', 'lastObservedTime') ?? event.lastTimestamp ?? event.eventTime ?? event.metadata.creationTimestamp;
         return age(time, now);
       }),
       text('Type', field('type')),
@@ -229,9 +228,9 @@ export const builtInColumns: ReadonlyMap<string, readonly Column[]> = new Map<st
       ),
       wide('Subobject', field('involvedObject', 'fieldPath')),
       wide('Source', (event) => [at(event, 'source', 'component'), at(event, 'source', 'host')].filter(Boolean).join(', ')),
-      text('Message', (event) => stringOf(event['message']).trim()),
-      wide('First Seen', (event, now) => age(event['firstTimestamp'] ?? event.metadata.creationTimestamp, now)),
-      wide('Count', (event) => or(event['count'], '1')),
+      text('Message', (event) => stringOf(event.message).trim()),
+      wide('First Seen', (event, now) => age(event.firstTimestamp ?? event.metadata.creationTimestamp, now)),
+      wide('Count', (event) => or(event.count, '1')),
       { ...name, priority: 1 },
     ],
   ],
@@ -273,11 +272,11 @@ export const builtInColumns: ReadonlyMap<string, readonly Column[]> = new Map<st
 ]);
 
 function externalIp(service: KubeObject): string {
-  const spec = objectOf(service['spec']);
-  if (spec['type'] === 'ExternalName') return or(spec['externalName'], '<none>');
+  const spec = objectOf(service.spec);
+  if (spec.type === 'ExternalName') return or(spec.externalName, '<none>');
   const ingress = arrayOf(at(service, 'status', 'loadBalancer', 'ingress')).map((item) => or(at(item, 'ip'), or(at(item, 'hostname'), '')));
-  const addresses = [...ingress, ...arrayOf(spec['externalIPs']).map(stringOf)];
-  return or(addresses.join(','), spec['type'] === 'LoadBalancer' ? '<pending>' : '<none>');
+  const addresses = [...ingress, ...arrayOf(spec.externalIPs).map(stringOf)];
+  return or(addresses.join(','), spec.type === 'LoadBalancer' ? '<pending>' : '<none>');
 }
 
 function servicePort(port: unknown): string {
@@ -286,7 +285,7 @@ function servicePort(port: unknown): string {
 }
 
 function endpoints(object: KubeObject): string {
-  const addresses = arrayOf(object['subsets']).flatMap((subset) => {
+  const addresses = arrayOf(object.subsets).flatMap((subset) => {
     const ports = arrayOf(at(subset, 'ports')).map((port) => at(port, 'port'));
     return arrayOf(at(subset, 'addresses')).flatMap((address) => {
       const ip = stringOf(at(address, 'ip'));
@@ -315,7 +314,7 @@ function jobStatus(job: KubeObject): string {
 }
 
 function nodeAddress(node: KubeObject, type: string): string {
-  const found = arrayOf(at(node, 'status', 'addresses')).find((address) => isObject(address) && address['type'] === type);
+  const found = arrayOf(at(node, 'status', 'addresses')).find((address) => isObject(address) && address.type === type);
   return or(at(found, 'address'), '<none>');
 }
 
