@@ -33,7 +33,9 @@ export interface Reply {
 const ZONE = CLUSTER_DOMAIN.split('.');
 const MOST_ALIASES = 8;
 
-export function resolve(question: { name: string; type: string }, view: DnsView): Reply {
+export const resolve = (question: { name: string; type: string }, view: DnsView): Reply => resolveName(question, view, MOST_ALIASES);
+
+function resolveName(question: { name: string; type: string }, view: DnsView, aliasesLeft: number): Reply {
   const labels = question.name.toLowerCase().replace(/\.$/, '').split('.');
   const inZone = labels.length >= ZONE.length && ZONE.every((label, i) => labels[labels.length - ZONE.length + i] === label);
   if (!inZone) return { code: 'NXDOMAIN', authoritative: false, answers: [], additionals: [] };
@@ -41,16 +43,9 @@ export function resolve(question: { name: string; type: string }, view: DnsView)
   if (!found) return { code: 'NXDOMAIN', authoritative: true, answers: [], additionals: [] };
   const { name } = question;
   if (found.alias !== undefined) {
-    const answers: Answer[] = [{ name, type: 'CNAME', data: found.alias }];
     // An alias inside the cluster is followed, as a client would otherwise ask again.
-    for (let i = 0, target = found.alias; i < MOST_ALIASES; i++) {
-      const next = resolve({ name: target, type: question.type }, view);
-      answers.push(...next.answers);
-      const last = next.answers.at(-1);
-      if (last?.type !== 'CNAME') break;
-      target = last.data;
-    }
-    return { code: 'NOERROR', authoritative: true, answers, additionals: [] };
+    const next = aliasesLeft > 0 ? resolveName({ name: found.alias, type: question.type }, view, aliasesLeft - 1).answers : [];
+    return { code: 'NOERROR', authoritative: true, answers: [{ name, type: 'CNAME', data: found.alias }, ...next], additionals: [] };
   }
   const wantsV4 = question.type === 'A' || question.type === 'ANY';
   const wantsV6 = question.type === 'AAAA' || question.type === 'ANY';

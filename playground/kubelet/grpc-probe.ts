@@ -1,7 +1,7 @@
 /** One call of grpc.health.v1.Health/Check, over a connected socket: two fields do not need a gRPC library. */
 import http2 from 'node:http2';
 import type { Socket } from 'node:net';
-import type { Attempt } from './probe.ts';
+import type { Attempt } from './attempt.ts';
 
 const SERVING = 1;
 

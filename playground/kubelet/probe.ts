@@ -4,6 +4,7 @@ import type { Socket } from 'node:net';
 import tls from 'node:tls';
 import type { Clock, Timer } from '../../common/base/clock.ts';
 import type { Container, Handler, IntOrString, Probe } from '../objects.ts';
+import type { Attempt } from './attempt.ts';
 
 /** How a probe reaches its container. */
 export interface ProbeTarget {
@@ -13,11 +14,6 @@ export interface ProbeTarget {
   connect(ip: string, port: number, timeoutMs: number): Promise<Socket>;
   /** Exit status and output of a command in the container. */
   exec(command: readonly string[], timeoutMs: number): Promise<{ status: number; output: string }>;
-}
-
-export interface Attempt {
-  readonly success: boolean;
-  readonly detail: string;
 }
 
 /** Never rejects: what goes wrong is a failed attempt. */

@@ -3,19 +3,12 @@ import http, { type IncomingMessage } from 'node:http';
 import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2';
 import net, { type Server, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { type Identity, plainIp } from './echo-identity.ts';
 import { durationMs, type ServerOptions } from './echo-options.ts';
 
 export interface RunningServer {
   /** Takes no more connections, gives those that are open a moment to finish. */
   stop(): Promise<void>;
-}
-
-/** What every answer of a port says about its server. */
-export interface Identity {
-  readonly version: string;
-  readonly cluster: string;
-  readonly hostname: string;
-  readonly port: number;
 }
 
 type HttpRequest = IncomingMessage | Http2ServerRequest;
@@ -165,8 +158,6 @@ export function headerLines(raw: readonly string[]): string[] {
 }
 
 export const canonicalName = (name: string): string => name.toLowerCase().replace(/(^|-)[a-z]/g, (letters) => letters.toUpperCase());
-
-export const plainIp = (ip: string | undefined): string => (ip ?? '').replace(/^::ffff:(?=\d+\.)/, '');
 
 function tlsLines(socket: net.Socket): string[] {
   if (!('alpnProtocol' in socket)) return [];
