@@ -35,14 +35,21 @@ export function makeNetns(t: TestContext): TestNetns {
   return { name, path, netns, exec };
 }
 
-/** Joins two namespaces by a veth pair, with an IPv4 and an IPv6 address on each side. Returns when duplicate detection cannot delay it. */
+/** Joins two namespaces by a veth pair, with an IPv4 and an IPv6 address on each side. */
 export function joinNetns(a: TestNetns, b: TestNetns, subnet: number): { a: { v4: string; v6: string }; b: { v4: string; v6: string } } {
   const ends = {
     a: { v4: `10.251.${subnet}.1`, v6: `fd00:251:${subnet}::1` },
     b: { v4: `10.251.${subnet}.2`, v6: `fd00:251:${subnet}::2` },
   };
   const device = `v${subnet}`;
+  // Duplicate detection of the link-local addresses would delay the first IPv6 packet by a second.
+  for (const ns of [a, b]) ns.exec('sysctl', '-qw', 'net.ipv6.conf.all.accept_dad=0', 'net.ipv6.conf.default.accept_dad=0');
   a.exec('ip', 'link', 'add', device, 'type', 'veth', 'peer', 'name', device, 'netns', b.name);
+  // The end that comes up first has no carrier then, and IPv6 would not notice it for a second: so that end comes up once more.
+  b.exec('ip', 'link', 'set', device, 'up');
+  a.exec('ip', 'link', 'set', device, 'up');
+  b.exec('ip', 'link', 'set', device, 'down');
+  b.exec('ip', 'link', 'set', device, 'up');
   for (const [ns, end] of [
     [a, ends.a],
     [b, ends.b],
@@ -50,7 +57,6 @@ export function joinNetns(a: TestNetns, b: TestNetns, subnet: number): { a: { v4
     ns.exec('ip', 'address', 'add', `${end.v4}/24`, 'dev', device);
     ns.exec('ip', 'address', 'add', `${end.v6}/64`, 'dev', device, 'nodad');
   }
-  for (const ns of [a, b]) ns.exec('ip', 'link', 'set', device, 'up');
   return ends;
 }
 
