@@ -68,10 +68,13 @@ function httpPort(identity: Identity): ConnectionHandler {
   http1.keepAliveTimeout = 60_000;
   let http2: Promise<{ emit(event: 'connection', socket: Socket): boolean }> | undefined;
   return (socket) => {
-    // A TLS client says by ALPN what it speaks.
     socket.once('readable', () => {
       const first: Buffer | null = socket.read();
-      if (!first) return;
+      if (!first) {
+        // A probe: connected, and closed without a word.
+        socket.end();
+        return;
+      }
       socket.unshift(first);
       if (!first.subarray(0, HTTP2_PREFACE.length).equals(HTTP2_PREFACE.subarray(0, first.length))) {
         http1.emit('connection', socket);

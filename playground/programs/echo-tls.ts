@@ -10,7 +10,10 @@ import tls from 'node:tls';
 export function createEchoTls(crt: string | undefined, key: string | undefined, handler: (socket: Socket) => void): Server {
   const given = crt !== undefined && key !== undefined && existsSync(crt) && existsSync(key);
   const pair = given ? { cert: readFileSync(crt, 'utf8'), key: readFileSync(key, 'utf8') } : selfSigned();
-  return tls.createServer({ ...pair, ALPNProtocols: ['h2', 'http/1.1'], allowHalfOpen: true }, handler);
+  return tls.createServer({ ...pair, ALPNProtocols: ['h2', 'http/1.1'], allowHalfOpen: true }, (socket) => {
+    socket.on('error', () => socket.destroy());
+    handler(socket);
+  });
 }
 
 /** For `*`, as the conformance suite's own. Clients of the echo program do not verify. */
