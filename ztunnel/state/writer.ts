@@ -324,8 +324,9 @@ export class MeshStateWriter {
 
   #noteWorkload(uid: string, before: Workload | undefined, after: Workload | undefined): void {
     this.#changes.workloads.add(uid);
-    if (this.#node === undefined || (before?.node !== this.#node && after?.node !== this.#node)) return;
     const noted = this.#changes.local.get(uid);
+    // An update is a removal and an insertion: what was here is noted even where what comes is elsewhere.
+    if (this.#node === undefined || (!noted && before?.node !== this.#node && after?.node !== this.#node)) return;
     this.#changes.local.set(uid, { before: noted ? noted.before : before, after });
   }
 
