@@ -82,7 +82,7 @@ export interface LogDirectives {
   readonly scopes: Readonly<Record<string, LogLevel>>;
 }
 
-/** `info`, or `info,access=warn,xds=debug`. */
+/** `info`, or `info,access=warn`. */
 export const logDirectives: Form<LogDirectives> = {
   name: 'level, or level,scope=level',
   parse(value) {
@@ -92,8 +92,9 @@ export const logDirectives: Form<LogDirectives> = {
       const [scope, word] = directive.includes('=') ? directive.split('=', 2) : [undefined, directive];
       const named = LOG_LEVELS.find((known) => known === (word === 'off' ? 'silent' : word));
       if (!named) throw new Error(`expected one of ${LOG_LEVELS.join(', ')}, alone or as scope=level`);
-      if (scope === undefined) level = named;
-      else scopes[scope.replace(/^ztunnel::/, '')] = named;
+      if (scope === undefined || scope === 'ztunnel') level = named;
+      else if (scope === 'access') scopes[scope] = named;
+      else throw new Error(`there is no scope ${scope}: only access has a level of its own`);
     }
     return { level, scopes };
   },

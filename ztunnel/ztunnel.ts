@@ -13,15 +13,16 @@ import { closeFd } from '../common/linux/sockets.ts';
 import { createSegment, SeriesReader, SeriesWriter } from '../common/server/shared-series.ts';
 import { metricFamilies, metrics } from './metrics.ts';
 import type { LogDirectives, ZtunnelSettings } from './settings.ts';
-import { stateDump } from './state/config-dump.ts';
-import { MeshStateWriter } from './state/writer.ts';
+import { stateDump } from '../common/state/config-dump.ts';
+import { MeshStateWriter } from '../common/state/writer.ts';
 import { certificateKeeper, Prefetch } from './supervisor/certificates.ts';
 import { configDump } from './supervisor/config-dump.ts';
 import { applyStaticConfig, controlPlane } from './supervisor/control-plane.ts';
 import { serveEndpoints } from './supervisor/endpoints.ts';
 import { nameserversOf } from './supervisor/nameservers.ts';
 import { PodTable } from './supervisor/pods.ts';
-import { Readiness } from './supervisor/readiness.ts';
+import { Readiness } from '../common/server/readiness.ts';
+import { spawnWorker } from './supervisor/spawn.ts';
 import { WorkerFleet } from './supervisor/workers.ts';
 import { ZdsClient } from './supervisor/zds-client.ts';
 
@@ -63,6 +64,7 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
     },
   });
   const fleet = new WorkerFleet({
+    spawn: spawnWorker,
     settings,
     state: writer.shared,
     nameservers: nameserversOf(RESOLV_CONF),

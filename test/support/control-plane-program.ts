@@ -9,7 +9,7 @@ import {
   type DeltaDiscoveryRequest,
   type DeltaDiscoveryResponse,
 } from '../../common/codec/gen/discovery.ts';
-import { staticResources } from '../../ztunnel/state/static-config.ts';
+import { staticResources } from '../../common/state/static-config.ts';
 
 type Stream = ServerDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>;
 type Held = Map<string, Map<string, Uint8Array>>;

@@ -100,8 +100,17 @@ export class DnsServer {
     const parsed = parseQuery(raw);
     if (!parsed) return undefined;
     if ('refusal' in parsed) return parsed.refusal;
-    const answer = await this.#answer(parsed.query, protocol);
-    return protocol === 'udp' ? fitUdp(parsed.query, answer) : answer;
+    try {
+      const answer = await this.#answer(parsed.query, protocol);
+      return protocol === 'udp' ? fitUdp(parsed.query, answer) : answer;
+    } catch (error) {
+      // A name that can be read and not be written again; its asker will give up on it.
+      this.#pod.parts.log.warn(
+        { pod: this.#pod.name, query: parsed.query.name.slice(0, 300), error: errorMessage(error) },
+        'no DNS answer',
+      );
+      return undefined;
+    }
   }
 
   async #answer(query: DnsQuery, protocol: Protocol): Promise<Buffer> {

@@ -15,7 +15,7 @@ import { HboneServerConnection } from '../../common/hbone/server.ts';
 import type { ConnectRequest, HboneLimits, Headers } from '../../common/hbone/types.ts';
 import { defaultServerLimits } from '../../common/hbone/types.ts';
 import { belongsToTrustDomain, firstSpiffeId, MESH_ALPN, peerUris } from '../../common/tls/mesh-tls.ts';
-import type { ReadyCertificate } from '../worker/certificates.ts';
+import type { ReadyCertificate } from '../../common/tls/worker-certificates.ts';
 import type { LiveConnection } from '../worker/connections.ts';
 import { type PodContext, socketEnds } from '../worker/context.ts';
 import { dialApplication } from '../worker/dial.ts';
@@ -148,7 +148,12 @@ export class HboneInbound {
     const connection: HboneServerConnection = new HboneServerConnection(tls, {
       limits: serverLimits(this.#pod),
       clock: this.#pod.parts.clock,
-      onConnect: (request) => void serveConnect(this.#pod, peer, request),
+      onConnect: (request) => {
+        serveConnect(this.#pod, peer, request).catch((error: unknown) => {
+          // A fault of ours, not the peer's: this tunnel is lost, the worker goes on.
+          this.#pod.parts.log.error({ pod: this.#pod.name, error: errorMessage(error) }, 'tunnel handler failed');
+        });
+      },
       onClose: (error) => {
         this.#connections.delete(connection);
         if (error?.code === 'HTTP2_FAILURE') this.#logPeer(peer, error);

@@ -8,10 +8,10 @@ import { formatSpiffeId } from '../../common/base/spiffe.ts';
 import { CaClient } from '../../common/client/ca-client.ts';
 import type { TokenSource } from '../../common/client/grpc-endpoint.ts';
 import type { Workload } from '../../common/decision/mesh-view.ts';
-import { CertificateKeeper, type CertificateListener, type CertificateSource } from '../certificates/keeper.ts';
-import { caSource, fileSource } from '../certificates/sources.ts';
+import { CertificateKeeper, type CertificateListener, type CertificateSource } from '../../common/certificates/keeper.ts';
+import { caSource, fileSource } from '../../common/certificates/sources.ts';
 import type { ZtunnelSettings } from '../settings.ts';
-import type { StateChange } from '../state/writer.ts';
+import type { StateChange } from '../../common/state/writer.ts';
 
 export interface CertificatesOptions {
   readonly settings: ZtunnelSettings;

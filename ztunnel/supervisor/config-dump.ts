@@ -5,10 +5,10 @@
 import { X509Certificate } from 'node:crypto';
 import { VERSION } from '../../common/base/version.ts';
 import { splitCertificates } from '../../common/codec/x509/pem.ts';
-import type { CertificateState } from '../certificates/keeper.ts';
+import type { CertificateState } from '../../common/certificates/keeper.ts';
 import type { ConnectionDump } from '../protocol.ts';
 import type { ZtunnelSettings } from '../settings.ts';
-import type { StateDump } from '../state/config-dump.ts';
+import type { StateDump } from '../../common/state/config-dump.ts';
 import type { PodState } from './pods.ts';
 
 export interface DumpSources {

@@ -8,8 +8,8 @@ import type { Node } from '../../common/codec/gen/discovery.ts';
 import type { SeriesWriter } from '../../common/server/shared-series.ts';
 import { metrics } from '../metrics.ts';
 import type { ZtunnelSettings } from '../settings.ts';
-import { staticResources } from '../state/static-config.ts';
-import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type MeshStateWriter } from '../state/writer.ts';
+import { staticResources } from '../../common/state/static-config.ts';
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type MeshStateWriter } from '../../common/state/writer.ts';
 
 export interface ControlPlaneOptions {
   readonly settings: ZtunnelSettings;

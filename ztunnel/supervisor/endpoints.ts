@@ -6,7 +6,7 @@ import { metricsContentType, metricsText } from '../../common/server/metrics-tex
 import type { SeriesReader, SeriesWriter } from '../../common/server/shared-series.ts';
 import { metricFamilies, metrics } from '../metrics.ts';
 import { type LogDirectives, logDirectives, type ZtunnelSettings } from '../settings.ts';
-import type { Readiness } from './readiness.ts';
+import type { Readiness } from '../../common/server/readiness.ts';
 
 export interface EndpointsOptions {
   readonly settings: ZtunnelSettings;

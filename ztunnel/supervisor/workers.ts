@@ -2,7 +2,6 @@
  * The data workers: starts them, tells each what to serve, and replaces one that throws, ends or hangs; the others do not notice, since a
  * pod's listeners exist once in every worker and the kernel spreads connections over those that live.
  */
-import { Worker } from 'node:worker_threads';
 import type { SocketAddress } from '../../common/base/address.ts';
 import type { Clock, Timer } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
@@ -12,9 +11,20 @@ import type { IdentityCertificate } from '../../common/tls/mesh-tls.ts';
 import { metrics } from '../metrics.ts';
 import type { ConnectionDump, FromWorker, PodSpec, ToWorker, WorkerStart } from '../protocol.ts';
 import type { ZtunnelSettings } from '../settings.ts';
-import type { SharedMeshState } from '../state/shared.ts';
+import type { SharedMeshState } from '../../common/state/shared.ts';
+
+/** A thread as the fleet sees it: `worker_threads.Worker`, or a test's stand-in. */
+export interface WorkerThread {
+  readonly threadId: number;
+  postMessage(message: ToWorker): void;
+  terminate(): Promise<unknown>;
+  onMessage(listener: (message: FromWorker) => void): void;
+  onError(listener: (error: unknown) => void): void;
+  onExit(listener: (code: number) => void): void;
+}
 
 export interface WorkerFleetOptions {
+  spawn(start: WorkerStart): WorkerThread;
   readonly settings: ZtunnelSettings;
   readonly state: SharedMeshState;
   /** A worker's thread has ended, and with it what it had pinned of the shared state. */
@@ -32,7 +42,7 @@ interface Running {
   /** Of this incarnation; never used again. */
   readonly id: number;
   readonly index: number;
-  readonly worker: Worker;
+  readonly worker: WorkerThread;
   /** Kept, because a worker that has ended no longer says it. */
   readonly threadId: number;
   readonly heartbeat: Int32Array;
@@ -51,8 +61,6 @@ interface Binding {
   settle: ((problem?: string) => void) | undefined;
 }
 
-// In a release the files are JavaScript, and nothing rewrites a name within new URL().
-const WORKER_ENTRY = new URL(import.meta.url.endsWith('.ts') ? '../worker/main.ts' : '../worker/main.js', import.meta.url);
 const HEARTBEAT_CHECK_MS = 1000;
 // In checks, not in time: a process that was suspended as a whole must not find all of its workers dead. Long, for machines under load.
 const MISSED_CHECKS = 15;
@@ -188,11 +196,7 @@ export class WorkerFleet {
     const segment = createSegment(settings.maxSeries);
     const heartbeat = new SharedArrayBuffer(4);
     const start: WorkerStart = { index, settings, state: this.#options.state, segment, heartbeat, nameservers: this.#options.nameservers };
-    const worker = new Worker(WORKER_ENTRY, {
-      workerData: start,
-      name: `data-${index}`,
-      resourceLimits: { maxOldGenerationSizeMb: settings.workerHeapMb },
-    });
+    const worker = this.#options.spawn(start);
     reader.attach(id, segment);
     const running: Running = {
       id,
@@ -207,9 +211,9 @@ export class WorkerFleet {
       drained: false,
     };
     this.#workers.set(id, running);
-    worker.on('message', (message: FromWorker) => this.#received(running, message));
-    worker.on('error', (error) => this.#options.log.error({ worker: index, error: errorMessage(error) }, 'data worker failed'));
-    worker.on('exit', (code) => this.#exited(running, code));
+    worker.onMessage((message) => this.#received(running, message));
+    worker.onError((error) => this.#options.log.error({ worker: index, error: errorMessage(error) }, 'data worker failed'));
+    worker.onExit((code) => this.#exited(running, code));
     if (this.#levels) post(running, { type: 'log-level', ...this.#levels });
     for (const binding of this.#pods.values()) {
       binding.waiting.add(id);
@@ -288,7 +292,9 @@ export class WorkerFleet {
     this.#countWorkers();
     if (this.#stopped) return;
     this.#lookDrained();
-    for (const { waiting, settle } of this.#pods.values()) if (waiting.delete(running.id) && waiting.size === 0) settle?.();
+    // With no worker left nobody listens: the pod waits for the next one.
+    const served = this.#workers.size > 0;
+    for (const { waiting, settle } of this.#pods.values()) if (waiting.delete(running.id) && waiting.size === 0 && served) settle?.();
     for (const [question, { waiting }] of this.#dumps) if (waiting.delete(running.id) && waiting.size === 0) this.#finishDump(question);
     if (this.#draining) return;
     series.add(this.#replacedSlot, 1);

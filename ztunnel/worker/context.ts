@@ -10,7 +10,7 @@ import type { Keepalive } from '../../common/linux/sockets.ts';
 import type { HostnameResolver } from '../outbound/resolve.ts';
 import type { PodSpec } from '../protocol.ts';
 import type { ZtunnelSettings } from '../settings.ts';
-import type { WorkerCertificates } from './certificates.ts';
+import type { WorkerCertificates } from '../../common/tls/worker-certificates.ts';
 import type { ConnectionTable } from './connections.ts';
 import type { LocalWorkload, StateChanges } from './local-workload.ts';
 import type { Telemetry } from './telemetry.ts';

@@ -115,9 +115,11 @@ test('metadata and extra headers are taken from prefixed variables and from PROX
   assert.match(problemsOf({ PROXY_CONFIG: '[' })[0] ?? '', /PROXY_CONFIG/);
 });
 
-test('log directives set a level for everything and levels for scopes', () => {
-  assert.deepEqual(readZtunnelSettings({ RUST_LOG: 'warn,access=off,ztunnel::xds=debug' }).log, {
+test('log directives set a level for everything and one for the access log; other scopes are refused', () => {
+  assert.match(problemsOf({ RUST_LOG: 'info,hyper=warn' })[0] ?? '', /no scope hyper/);
+  assert.equal(readZtunnelSettings({ RUST_LOG: 'ztunnel=debug' }).log.level, 'debug');
+  assert.deepEqual(readZtunnelSettings({ RUST_LOG: 'warn,access=off' }).log, {
     level: 'warn',
-    scopes: { access: 'silent', xds: 'debug' },
+    scopes: { access: 'silent' },
   });
 });

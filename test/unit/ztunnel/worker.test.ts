@@ -6,7 +6,7 @@ import type { Relay } from '../../../common/hbone/types.ts';
 import { proxyHeader } from '../../../ztunnel/inbound/proxy-protocol.ts';
 import { refusalHeaders } from '../../../ztunnel/inbound/refusal-header.ts';
 import { HostnameResolver } from '../../../ztunnel/outbound/resolve.ts';
-import { WorkerCertificates } from '../../../ztunnel/worker/certificates.ts';
+import { WorkerCertificates } from '../../../common/tls/worker-certificates.ts';
 import { ConnectionTable } from '../../../ztunnel/worker/connections.ts';
 import { LocalWorkload, StateChanges } from '../../../ztunnel/worker/local-workload.ts';
 import { workload } from '../../support/builders.ts';

@@ -3,9 +3,9 @@
  * context for each until the supervisor sends a newer one or takes it back.
  */
 import { createSecureContext, type SecureContext, type SecureContextOptions } from 'node:tls';
-import { type Clock, sleep } from '../../common/base/clock.ts';
-import { errorMessage, ProxyError } from '../../common/base/errors.ts';
-import { type IdentityCertificate, type MeshTlsOptions, meshContextOptions } from '../../common/tls/mesh-tls.ts';
+import { type Clock, sleep } from '../base/clock.ts';
+import { errorMessage, ProxyError } from '../base/errors.ts';
+import { type IdentityCertificate, type MeshTlsOptions, meshContextOptions } from './mesh-tls.ts';
 
 export interface WorkerCertificatesOptions {
   readonly tls: MeshTlsOptions;
