@@ -7,8 +7,8 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { DeltaDiscoveryResponse } from '../common/codec/gen/discovery.ts';
 import { routeOutbound } from '../common/decision/outbound.ts';
-import { MeshStateReader } from '../ztunnel/state/reader.ts';
-import { ADDRESS_TYPE, MeshStateWriter, type StatePush } from '../ztunnel/state/writer.ts';
+import { MeshStateReader } from '../common/state/reader.ts';
+import { ADDRESS_TYPE, MeshStateWriter, type StatePush } from '../common/state/writer.ts';
 import { PODS_PER_SERVICE, podIp, serviceVip, syntheticPush } from './programs/synthetic-mesh.ts';
 import { absoluteRow, type Bench, median, type Row } from './rows.ts';
 

@@ -4,16 +4,15 @@
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { testAuthority } from '../test/support/certificates.ts';
 import type { Bench } from './rows.ts';
 import { BULK_PORT, HTTP_PORT, Lab, type Program } from './support/lab.ts';
 import type { Subject } from './support/load.ts';
+import { buildRelease } from './support/release.ts';
 import { tunnelTable } from './support/tunnel-table.ts';
 
 const NEAR_HTTP = 9001;
 const NEAR_BULK = 9002;
-const OURS = fileURLToPath(new URL('programs/tunnel-end.ts', import.meta.url));
 
 export const bench: Bench = {
   name: 'tunnel',
@@ -37,7 +36,7 @@ export const bench: Bench = {
     ];
     const { TUNNEL_PEER } = process.env;
     if (TUNNEL_PEER) peers.push(await tunnel('TUNNEL_PEER', TUNNEL_PEER, await lab()));
-    const ours = await tunnel('ours', OURS, await lab());
+    const ours = await tunnel('ours', join(buildRelease(), 'bench/programs/tunnel-end.js'), await lab());
     return await tunnelTable({ bench: 'tunnel', rounds: 3, seconds: 2, ours, peers, progress: (text) => console.error(text) });
   },
 };

@@ -4,16 +4,15 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { testAuthority, writeCertificate } from '../test/support/certificates.ts';
 import type { Bench } from './rows.ts';
 import { BULK_PORT, HTTP_PORT, Lab, type Place } from './support/lab.ts';
 import type { Subject } from './support/load.ts';
+import { buildRelease } from './support/release.ts';
 import { tunnelTable } from './support/tunnel-table.ts';
 
 const NAMESPACE = 'bench';
 const MARK = '1337';
-const OURS = [process.execPath, fileURLToPath(new URL('../ztunnel/main.ts', import.meta.url)), 'proxy'];
 
 export const bench: Bench = {
   name: 'ztunnel',
@@ -27,7 +26,7 @@ export const bench: Bench = {
     };
     const direct = await lab();
     const peers: Subject[] = [{ name: 'direct', lab: direct, proxies: [], ...destinations(direct.far) }];
-    const ours = await pair('ours', OURS, await lab());
+    const ours = await pair('ours', [process.execPath, join(buildRelease(), 'ztunnel/main.js'), 'proxy'], await lab());
     const { ZTUNNEL_BIN } = process.env;
     if (ZTUNNEL_BIN) peers.push(await pair('ZTUNNEL_BIN', [ZTUNNEL_BIN, 'proxy'], await lab()));
     return await tunnelTable({ bench: 'ztunnel', rounds: 3, seconds: 2, ours, peers, progress: (text) => console.error(text) });
@@ -55,7 +54,7 @@ async function pair(name: string, argv: readonly string[], lab: Lab): Promise<Su
       // No access log: what it costs is for a bench of its own.
       RUST_LOG: 'warn',
       ISTIO_META_DNS_CAPTURE: 'false',
-      ...(argv === OURS ? { CERT_DIR: certificates } : { FAKE_CA: 'true' }),
+      ...(name === 'ours' ? { CERT_DIR: certificates } : { FAKE_CA: 'true' }),
     });
     for (const port of [15001, 15008]) await lab.waitForPort(place, port);
     return program;

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { DeltaDiscoveryResponse } from '../../common/codec/gen/discovery.ts';
-import { MeshStateWriter } from '../../ztunnel/state/writer.ts';
+import { MeshStateWriter } from '../../common/state/writer.ts';
 import { WORKER_YOUNG_GENERATION_MB } from './worker-limits.ts';
 
 const WORKERS = 2;

@@ -1,8 +1,8 @@
 /** A data worker of the memory bench: holds a reader, looks addresses up as connections would, and answers when it is done. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { routeOutbound } from '../../common/decision/outbound.ts';
-import { MeshStateReader } from '../../ztunnel/state/reader.ts';
-import type { SharedMeshState } from '../../ztunnel/state/shared.ts';
+import { MeshStateReader } from '../../common/state/reader.ts';
+import type { SharedMeshState } from '../../common/state/shared.ts';
 import { podIp, serviceVip } from './synthetic-mesh.ts';
 
 const { state }: { state: SharedMeshState } = workerData;

@@ -1,7 +1,7 @@
 /** A made-up cluster of any size, as a control plane would push it: pods with names, labels and addresses as long as real ones. */
 import type { Service, Workload } from '../../common/decision/mesh-view.ts';
-import { encodeService, encodeWorkload } from '../../ztunnel/state/encode.ts';
-import { ADDRESS_TYPE, type StatePush } from '../../ztunnel/state/writer.ts';
+import { encodeService, encodeWorkload } from '../../common/state/encode.ts';
+import { ADDRESS_TYPE, type StatePush } from '../../common/state/writer.ts';
 
 export const PODS_PER_SERVICE = 20;
 const NAMESPACES = 50;

@@ -52,8 +52,8 @@ export async function loadHttp(
   return {
     perSecond: Number(/Requests\/sec:\s+([\d.]+)/.exec(output)?.[1]),
     cpuMicros: ((after.cpuSeconds - before.cpuSeconds) * 1e6) / requests,
-    p50Micros: micros(/50%\s+(\S+)/.exec(output)?.[1]),
-    p99Micros: micros(/99%\s+(\S+)/.exec(output)?.[1]),
+    p50Micros: micros(/^\s+50%\s+(\S+)/m.exec(output)?.[1]),
+    p99Micros: micros(/^\s+99%\s+(\S+)/m.exec(output)?.[1]),
   };
 }
 
