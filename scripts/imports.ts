@@ -10,10 +10,10 @@ const TIERS: readonly (readonly string[])[] = [
   ['base'],
   ['codec'],
   ['decision', 'linux', 'tls'],
-  ['hbone'],
+  ['state', 'hbone'],
   ['http'],
   ['client'],
-  ['server'],
+  ['certificates', 'server'],
 ];
 const OUTSIDE = ['test', 'bench', 'scripts'];
 /** Folders that do no I/O and read no clock: what `meshctl explain` runs as well. */

@@ -4,8 +4,8 @@
  */
 import { ipFromBytes } from '../../common/base/address.ts';
 import * as authorization from '../../common/codec/gen/authorization.ts';
-import { stateDump } from '../../ztunnel/state/config-dump.ts';
-import { MeshStateWriter } from '../../ztunnel/state/writer.ts';
+import { stateDump } from '../../common/state/config-dump.ts';
+import { MeshStateWriter } from '../../common/state/writer.ts';
 
 type Json = Record<string, unknown>;
 

@@ -1,9 +1,9 @@
 /** Every implementation of MeshView that a test of decisions should hold for. */
 import type { MeshView, Policy, Service, Workload } from '../../common/decision/mesh-view.ts';
 import { policyKey, serviceKey } from '../../common/decision/mesh-view.ts';
-import { encodePolicy, encodeService, encodeWorkload } from '../../ztunnel/state/encode.ts';
-import { MeshStateReader } from '../../ztunnel/state/reader.ts';
-import { ADDRESS_TYPE, AUTHORIZATION_TYPE, MeshStateWriter, type StatePush } from '../../ztunnel/state/writer.ts';
+import { encodePolicy, encodeService, encodeWorkload } from '../../common/state/encode.ts';
+import { MeshStateReader } from '../../common/state/reader.ts';
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE, MeshStateWriter, type StatePush } from '../../common/state/writer.ts';
 import { type MeshContents, PlainMesh } from './plain-mesh.ts';
 
 export const meshes: Readonly<Record<string, (contents: MeshContents) => MeshView>> = {

@@ -6,7 +6,7 @@ import { ipBytes, parseCidr } from '../../common/base/address.ts';
 import * as authorization from '../../common/codec/gen/authorization.ts';
 import * as wire from '../../common/codec/gen/workload.ts';
 import type { Policy } from '../../common/decision/mesh-view.ts';
-import { type DecodedAddress, decodeAddress, decodePolicy } from '../../ztunnel/state/decode.ts';
+import { type DecodedAddress, decodeAddress, decodePolicy } from '../../common/state/decode.ts';
 
 type Json = unknown;
 type Fields = Readonly<Record<string, Json>>;

@@ -24,43 +24,39 @@ export interface EndpointsOptions {
   beforeScrape(): void;
 }
 
-const LOOPBACK = ['127.0.0.1', '::1'];
+export interface Endpoints {
+  readonly adminPort: number;
+  readonly statsPort: number;
+  readonly readinessPort: number;
+  close(): Promise<void>;
+}
 
 /** @throws {Error} naming the endpoint whose port is taken */
-export async function serveEndpoints(options: EndpointsOptions): Promise<{ close(): Promise<void> }> {
+export async function serveEndpoints(options: EndpointsOptions): Promise<Endpoints> {
   const { settings, log } = options;
   const anywhere = settings.ipv6 ? ['::'] : ['0.0.0.0'];
+  const loopback = settings.ipv6 ? ['127.0.0.1', '::1'] : ['127.0.0.1'];
   const open: HttpEndpoint[] = [];
+  const close = async (): Promise<void> => void (await Promise.all(open.map((endpoint) => endpoint.close())));
+  const serve = async (name: string, addresses: readonly string[], port: number, answer: Handler): Promise<number> => {
+    const endpoint = await serveHttp({ name, addresses, port, log, answer: (request) => answer(options, request) });
+    open.push(endpoint);
+    return endpoint.port;
+  };
   try {
-    open.push(
-      await serveHttp({
-        name: 'admin',
-        addresses: settings.ipv6 ? LOOPBACK : ['127.0.0.1'],
-        port: settings.adminPort,
-        log,
-        answer: (request) => admin(options, request),
-      }),
-      await serveHttp({
-        name: 'metrics',
-        addresses: anywhere,
-        port: settings.statsPort,
-        log,
-        answer: (request) => scrape(options, request),
-      }),
-      await serveHttp({
-        name: 'readiness',
-        addresses: anywhere,
-        port: settings.readinessPort,
-        log,
-        answer: (request) => ready(options, request),
-      }),
-    );
+    return {
+      adminPort: await serve('admin', loopback, settings.adminPort, admin),
+      statsPort: await serve('metrics', anywhere, settings.statsPort, scrape),
+      readinessPort: await serve('readiness', anywhere, settings.readinessPort, ready),
+      close,
+    };
   } catch (error) {
-    await Promise.all(open.map((endpoint) => endpoint.close()));
+    await close();
     throw error;
   }
-  return { close: async () => void (await Promise.all(open.map((endpoint) => endpoint.close()))) };
 }
+
+type Handler = (options: EndpointsOptions, request: HttpRequest) => HttpAnswer | Promise<HttpAnswer>;
 
 function ready({ readiness }: EndpointsOptions, { path }: HttpRequest): HttpAnswer {
   if (path !== '/healthz/ready') return notFound();

@@ -2,9 +2,9 @@
  * What the real ztunnel showed of its state, read back as if a control plane had sent it, and dumped by us: the dump must be the same.
  * (Whether our control plane would have sent it is another suite's question.)
  */
-import { stateDump } from '../../../ztunnel/state/config-dump.ts';
-import { staticResources } from '../../../ztunnel/state/static-config.ts';
-import { MeshStateWriter } from '../../../ztunnel/state/writer.ts';
+import { stateDump } from '../../../common/state/config-dump.ts';
+import { staticResources } from '../../../common/state/static-config.ts';
+import { MeshStateWriter } from '../../../common/state/writer.ts';
 import { attempt, type CaseResult, type Cases, compare, type Suite } from '../suite.ts';
 
 type Fields = Record<string, unknown>;

@@ -3,8 +3,8 @@ import { readFileSync } from 'node:fs';
 import { formatSocketAddress } from '../../../common/base/address.ts';
 import { routeOutbound } from '../../../common/decision/outbound.ts';
 import { decidePolicy } from '../../../common/decision/policy.ts';
-import { staticResources } from '../../../ztunnel/state/static-config.ts';
-import { MeshStateWriter } from '../../../ztunnel/state/writer.ts';
+import { staticResources } from '../../../common/state/static-config.ts';
+import { MeshStateWriter } from '../../../common/state/writer.ts';
 import { attempt, type CaseResult, type Cases, compare, type Suite } from '../suite.ts';
 
 const FOLDER = 'ztunnel/examples';

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { MeshIndex } from '../../../istiod-lite/model/index.ts';
 import { type WatchedKindName, watchedKinds } from '../../../istiod-lite/model/watched-kinds.ts';
-import { decodeAddress, decodePolicy } from '../../../ztunnel/state/decode.ts';
+import { decodeAddress, decodePolicy } from '../../../common/state/decode.ts';
 import * as make from '../../support/kube-objects.ts';
 
 const config = {

@@ -3,9 +3,9 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import * as authorization from '../../../common/codec/gen/authorization.ts';
 import * as wire from '../../../common/codec/gen/workload.ts';
-import { decodeAddress, decodePolicy, ResourceRejected } from '../../../ztunnel/state/decode.ts';
-import { encodePolicy, encodeService, encodeWorkload } from '../../../ztunnel/state/encode.ts';
-import { MeshStateWriter } from '../../../ztunnel/state/writer.ts';
+import { decodeAddress, decodePolicy, ResourceRejected } from '../../../common/state/decode.ts';
+import { encodePolicy, encodeService, encodeWorkload } from '../../../common/state/encode.ts';
+import { MeshStateWriter } from '../../../common/state/writer.ts';
 import { cidr, match, memberOf, policy, service, waypointAt, waypointNamed, workload } from '../../support/builders.ts';
 import { addressBytes } from '../../support/proto-json.ts';
 

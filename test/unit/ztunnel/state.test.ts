@@ -2,10 +2,10 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { serviceKey } from '../../../common/decision/mesh-view.ts';
-import { stateDump } from '../../../ztunnel/state/config-dump.ts';
-import { encodeWorkload } from '../../../ztunnel/state/encode.ts';
-import { MeshStateReader } from '../../../ztunnel/state/reader.ts';
-import { ADDRESS_TYPE, AUTHORIZATION_TYPE, MeshStateWriter, type StateChange } from '../../../ztunnel/state/writer.ts';
+import { stateDump } from '../../../common/state/config-dump.ts';
+import { encodeWorkload } from '../../../common/state/encode.ts';
+import { MeshStateReader } from '../../../common/state/reader.ts';
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE, MeshStateWriter, type StateChange } from '../../../common/state/writer.ts';
 import { match, memberOf, policy, service, workload } from '../../support/builders.ts';
 import { addressPush, packedMesh, policyPush } from '../../support/meshes.ts';
 

@@ -1,0 +1,224 @@
+/**
+ * Keeps a certificate for every identity that is served here: fetched once however many ask, at most eight at a time and the urgent ones
+ * first, renewed at half of its life, kept while it is valid even where renewal fails (istio-data-plane.md §5).
+ */
+import { Backoff } from '../base/backoff.ts';
+import type { Clock } from '../base/clock.ts';
+import { errorMessage } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
+import type { IdentityCertificate } from '../tls/mesh-tls.ts';
+import { WallClockSchedule } from './wall-clock-schedule.ts';
+
+/** Milliseconds since 1970. */
+export interface FetchedCertificate extends IdentityCertificate {
+  readonly notBefore: number;
+  readonly notAfter: number;
+}
+
+/** Where certificates come from: the CA, or files. */
+export interface CertificateSource {
+  fetch(identity: string): Promise<FetchedCertificate>;
+  /** How often to look for a newer one, where half of its life would be too late. */
+  readonly lookAgainMs?: number;
+}
+
+/** A connection waits; somebody will need it soon; the one that we have is getting old. */
+export type Priority = 'realtime' | 'warmup' | 'background';
+
+export interface CertificateListener {
+  /** The first one, or a newer one. */
+  arrived(certificate: FetchedCertificate): void;
+  /** There is none: nothing valid is left of an earlier one, or nobody needs it any more. */
+  failed(identity: string, reason: string): void;
+}
+
+export type CertificateState =
+  | { readonly identity: string; readonly at: 'initializing' }
+  | {
+      readonly identity: string;
+      readonly at: 'available';
+      readonly certificate: FetchedCertificate;
+      readonly renewalError: string | undefined;
+    }
+  | { readonly identity: string; readonly at: 'unavailable'; readonly reason: string };
+
+export interface KeeperOptions {
+  readonly source: CertificateSource;
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly log: Log;
+  readonly listener: CertificateListener;
+}
+
+interface Entry {
+  readonly identity: string;
+  certificate: FetchedCertificate | undefined;
+  error: string | undefined;
+  /** Waits for its turn with this priority; undefined while it is being fetched or needs nothing. */
+  queued: Priority | undefined;
+  queuedAt: number;
+  fetching: boolean;
+  readonly backoff: Backoff;
+}
+
+export const MAX_FETCHES = 8;
+/** A node's pods have that many service accounts at the very most; more is somebody's mistake. */
+const MAX_IDENTITIES = 10_000;
+const FIRST_BACKOFF_MS = 1000;
+const LONGEST_BACKOFF_MS = 150_000;
+const RANK: Readonly<Record<Priority, number>> = { realtime: 0, warmup: 1, background: 2 };
+
+export class CertificateKeeper {
+  readonly #options: KeeperOptions;
+  readonly #schedule: WallClockSchedule;
+  readonly #entries = new Map<string, Entry>();
+  #fetches = 0;
+  #stopped = false;
+
+  constructor(options: KeeperOptions) {
+    this.#options = options;
+    this.#schedule = new WallClockSchedule(options.clock);
+  }
+
+  /**
+   * Somebody needs this identity. The listener hears of it: at once where there is a certificate or where the last attempt failed (the next
+   * one follows on its own), later where it is being fetched.
+   */
+  want(identity: string, priority: Priority): void {
+    const { listener } = this.#options;
+    const known = this.#entries.get(identity);
+    if (!known && this.#entries.size >= MAX_IDENTITIES) {
+      listener.failed(identity, `this ztunnel keeps ${MAX_IDENTITIES} identities and no more`);
+      return;
+    }
+    const entry = known ?? this.#create(identity);
+    const valid = this.#valid(entry);
+    if (valid) {
+      if (priority === 'realtime') listener.arrived(valid);
+      return;
+    }
+    if (entry.error !== undefined && !entry.fetching && entry.queued === undefined) {
+      if (priority === 'realtime') listener.failed(identity, entry.error);
+      return;
+    }
+    this.#enqueue(entry, priority);
+  }
+
+  /** Nobody needs it any more: it is not renewed, and who waits for it is told. */
+  forget(identity: string): void {
+    const entry = this.#entries.get(identity);
+    if (!entry) return;
+    this.#entries.delete(identity);
+    this.#schedule.cancel(identity);
+    this.#options.listener.failed(identity, 'identity is no longer needed');
+  }
+
+  states(): CertificateState[] {
+    return [...this.#entries.values()]
+      .map((entry): CertificateState => {
+        const { identity, error } = entry;
+        const certificate = this.#valid(entry);
+        if (certificate) return { identity, at: 'available', certificate, renewalError: error };
+        return error === undefined ? { identity, at: 'initializing' } : { identity, at: 'unavailable', reason: error };
+      })
+      .sort((a, b) => (a.identity < b.identity ? -1 : 1));
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#schedule.stop();
+  }
+
+  #create(identity: string): Entry {
+    const { random } = this.#options;
+    const entry: Entry = {
+      identity,
+      certificate: undefined,
+      error: undefined,
+      queued: undefined,
+      queuedAt: 0,
+      fetching: false,
+      backoff: new Backoff({ firstMs: FIRST_BACKOFF_MS, maxMs: LONGEST_BACKOFF_MS, jitter: 0.2, random }),
+    };
+    this.#entries.set(identity, entry);
+    return entry;
+  }
+
+  #valid({ certificate }: Entry): FetchedCertificate | undefined {
+    return certificate && certificate.notAfter > this.#options.clock.now() ? certificate : undefined;
+  }
+
+  #enqueue(entry: Entry, priority: Priority): void {
+    if (entry.fetching) return;
+    if (entry.queued === undefined) entry.queuedAt = this.#options.clock.monotonic();
+    if (entry.queued === undefined || RANK[priority] < RANK[entry.queued]) entry.queued = priority;
+    this.#fetchNext();
+  }
+
+  #fetchNext(): void {
+    while (!this.#stopped && this.#fetches < MAX_FETCHES) {
+      const next = this.#nextQueued();
+      if (!next) return;
+      next.queued = undefined;
+      next.fetching = true;
+      this.#schedule.cancel(next.identity);
+      this.#fetches++;
+      void this.#fetch(next);
+    }
+  }
+
+  #nextQueued(): Entry | undefined {
+    let best: Entry | undefined;
+    for (const entry of this.#entries.values()) {
+      if (entry.queued === undefined) continue;
+      const ahead = best?.queued === undefined ? -1 : RANK[entry.queued] - RANK[best.queued] || entry.queuedAt - best.queuedAt;
+      if (ahead < 0) best = entry;
+    }
+    return best;
+  }
+
+  async #fetch(entry: Entry): Promise<void> {
+    const { source, log } = this.#options;
+    try {
+      const certificate = await source.fetch(entry.identity);
+      if (certificate.notAfter <= this.#options.clock.now()) throw new Error('the certificate has expired already');
+      entry.fetching = false;
+      this.#succeeded(entry, certificate);
+    } catch (error) {
+      entry.fetching = false;
+      log.warn({ identity: entry.identity, error: errorMessage(error) }, 'no certificate');
+      this.#failed(entry, errorMessage(error));
+    } finally {
+      this.#fetches--;
+      this.#fetchNext();
+    }
+  }
+
+  #succeeded(entry: Entry, certificate: FetchedCertificate): void {
+    if (this.#stopped || this.#entries.get(entry.identity) !== entry) return;
+    const unchanged = entry.certificate?.chain === certificate.chain && entry.certificate.roots === certificate.roots;
+    entry.certificate = certificate;
+    entry.error = undefined;
+    entry.backoff.reset();
+    const { clock, listener, source } = this.#options;
+    const half = certificate.notBefore + (certificate.notAfter - certificate.notBefore) / 2;
+    const renewAt = Math.min(half, clock.now() + (source.lookAgainMs ?? Infinity));
+    // One that is past its half when it arrives (a clock that is off, a short-lived CA) must not make us ask without pause.
+    this.#renew(entry, Math.max(renewAt, clock.now() + FIRST_BACKOFF_MS));
+    if (!unchanged) listener.arrived(certificate);
+  }
+
+  #failed(entry: Entry, reason: string): void {
+    if (this.#stopped || this.#entries.get(entry.identity) !== entry) return;
+    entry.error = reason;
+    const { clock, listener } = this.#options;
+    const retryAt = clock.now() + entry.backoff.next();
+    const valid = this.#valid(entry);
+    this.#renew(entry, valid ? Math.min(retryAt, valid.notAfter) : retryAt);
+    if (!valid) listener.failed(entry.identity, reason);
+  }
+
+  #renew(entry: Entry, at: number): void {
+    this.#schedule.at(entry.identity, at, () => this.#enqueue(entry, 'background'));
+  }
+}

@@ -1,0 +1,46 @@
+/** Hashes of the keys that resources are found by. Seeded at random, so that nobody who names things can choose where they collide. */
+
+/** What a key is of; part of the hash, so that one table holds them all. */
+export const keyKinds = {
+  workloadUid: 1,
+  workloadAddress: 2,
+  workloadPod: 3,
+  workloadHostname: 4,
+  service: 5,
+  serviceAddress: 6,
+  serviceRange: 7,
+  serviceHostname: 8,
+  endpoints: 9,
+  policy: 10,
+  namespacePolicies: 11,
+} as const;
+export type KeyKind = (typeof keyKinds)[keyof typeof keyKinds];
+
+/** 32 bits, unsigned. */
+export function hashText(seed: number, kind: KeyKind, first: string, second = ''): number {
+  let h = mix(seed ^ Math.imul(kind, 0x9e3779b1), first.length);
+  for (let i = 0; i < first.length; i++) h = mix(h, first.charCodeAt(i));
+  for (let i = 0; i < second.length; i++) h = mix(h, second.charCodeAt(i));
+  return finish(h);
+}
+
+/** Of a network and the first `length` bits of an address; the other bits must be clear. */
+export function hashRange(seed: number, network: string, bytes: Uint8Array, length: number): number {
+  let h = mix(seed ^ Math.imul(keyKinds.serviceRange, 0x9e3779b1), length * 32 + bytes.length);
+  for (let i = 0; i < network.length; i++) h = mix(h, network.charCodeAt(i));
+  for (const byte of bytes) h = mix(h, byte);
+  return finish(h);
+}
+
+const mix = (h: number, value: number): number => {
+  const k = Math.imul(h ^ value, 0xcc9e2d51);
+  return (Math.imul((k << 15) | (k >>> 17), 0x1b873593) + h) | 0;
+};
+
+function finish(h: number): number {
+  let x = h ^ (h >>> 16);
+  x = Math.imul(x, 0x85ebca6b);
+  x ^= x >>> 13;
+  x = Math.imul(x, 0xc2b2ae35);
+  return (x ^ (x >>> 16)) >>> 0;
+}

@@ -1,0 +1,136 @@
+/**
+ * How resources and lists lie in blocks. A resource is kept as the bytes that came over xDS, with its name and version behind it; a list
+ * (the endpoints of a service, the policies of a namespace) is an array of references under its key. Nothing is changed once written.
+ */
+import type { Arena, ArenaView, BlockKind, BlockRef } from './arena.ts';
+import { kinds } from './arena.ts';
+
+/** A resource as xDS names it. */
+export interface ResourceRecord {
+  /** Hash of the key that this kind of resource is unique by. */
+  readonly keyHash: number;
+  readonly bytes: Uint8Array;
+  readonly name: string;
+  readonly version: string;
+}
+
+// Words of a resource: hash of its own key, length of its bytes, of its name, of its version; then these three.
+const RESOURCE_WORDS = 4;
+
+/** @throws {ArenaFull} */
+export function writeResource(arena: Arena, kind: BlockKind, { keyHash, bytes, name, version }: ResourceRecord): BlockRef {
+  const nameBytes = Buffer.from(name);
+  const versionBytes = Buffer.from(version);
+  const size = RESOURCE_WORDS * 4 + bytes.length + nameBytes.length + versionBytes.length;
+  arena.demand(size);
+  const ref = arena.allocate(kind, size);
+  arena.setWord(ref, 0, keyHash);
+  arena.setWord(ref, 1, bytes.length);
+  arena.setWord(ref, 2, nameBytes.length);
+  arena.setWord(ref, 3, versionBytes.length);
+  let at = RESOURCE_WORDS * 4;
+  for (const part of [bytes, nameBytes, versionBytes]) {
+    arena.setBytes(ref, at, part);
+    at += part.length;
+  }
+  return ref;
+}
+
+export const resourceKeyHash = (arena: ArenaView, ref: BlockRef): number => arena.word(ref, 0);
+
+export const resourceBytes = (arena: ArenaView, ref: BlockRef): Uint8Array => arena.bytes(ref, RESOURCE_WORDS * 4, arena.word(ref, 1));
+
+export function resourceName(arena: ArenaView, ref: BlockRef): string {
+  return arena.text(ref, RESOURCE_WORDS * 4 + arena.word(ref, 1), arena.word(ref, 2));
+}
+
+export function resourceVersion(arena: ArenaView, ref: BlockRef): string {
+  return arena.text(ref, RESOURCE_WORDS * 4 + arena.word(ref, 1) + arena.word(ref, 2), arena.word(ref, 3));
+}
+
+/** Whether the same bytes came again, under the same name. */
+export function sameResource(arena: ArenaView, ref: BlockRef, { bytes, name }: Pick<ResourceRecord, 'bytes' | 'name'>): boolean {
+  return arena.word(ref, 1) === bytes.length && Buffer.compare(resourceBytes(arena, ref), bytes) === 0 && resourceName(arena, ref) === name;
+}
+
+// Words of a list: number of items, words of each item, length of the key in bytes, largest second word; then the items, then the key.
+const LIST_WORDS = 4;
+
+/**
+ * A list under a key. Items have `width` words each, the first of which is a reference.
+ * @param items all words of all items
+ * @throws {ArenaFull}
+ */
+export function writeList(arena: Arena, key: string, width: number, items: Uint32Array): BlockRef {
+  const keyBytes = Buffer.from(key);
+  const list = arena.allocate(kinds.list, (LIST_WORDS + items.length) * 4 + keyBytes.length);
+  arena.setWord(list, 0, items.length / width);
+  arena.setWord(list, 1, width);
+  arena.setWord(list, 2, keyBytes.length);
+  let largest = 0;
+  for (let at = 1; width > 1 && at < items.length; at += width) largest = Math.max(largest, items[at] ?? 0);
+  arena.setWord(list, 3, largest);
+  for (let at = 0; at < items.length; at++) arena.setWord(list, LIST_WORDS + at, items[at] ?? 0);
+  arena.setBytes(list, (LIST_WORDS + items.length) * 4, keyBytes);
+  return list;
+}
+
+export const listLength = (arena: ArenaView, list: BlockRef): number => arena.word(list, 0);
+
+/** The largest second word of any item; 0 where items have one word. */
+export const listLargest = (arena: ArenaView, list: BlockRef): number => arena.word(list, 3);
+
+export const listWord = (arena: ArenaView, list: BlockRef, item: number, word: number): number =>
+  arena.word(list, LIST_WORDS + item * arena.word(list, 1) + word);
+
+export function isListOf(arena: ArenaView, list: BlockRef, key: string): boolean {
+  if (arena.kind(list) !== kinds.list) return false;
+  return arena.holdsText(list, (LIST_WORDS + listLength(arena, list) * arena.word(list, 1)) * 4, arena.word(list, 2), key);
+}
+
+/** References of all items. */
+export function listRefs(arena: ArenaView, list: BlockRef): BlockRef[] {
+  return Array.from({ length: listLength(arena, list) }, (_, i) => listWord(arena, list, i, 0));
+}
+
+/** All words of all items. */
+export function listItems(arena: ArenaView, list: BlockRef): Uint32Array {
+  const words = listLength(arena, list) * arena.word(list, 1);
+  return Uint32Array.from({ length: words }, (_, i) => arena.word(list, LIST_WORDS + i));
+}
+
+/** A picture: where its index is, what there is at all. */
+export interface Root {
+  readonly directory: BlockRef;
+  readonly mask: number;
+  readonly workloads: number;
+  readonly services: number;
+  readonly policies: number;
+  /** Prefix lengths that ranges of services have, as bits: 33 for IPv4, 129 for IPv6. */
+  readonly prefixes4: Uint32Array;
+  readonly prefixes6: Uint32Array;
+}
+
+export const PREFIX_WORDS_4 = 2;
+export const PREFIX_WORDS_6 = 5;
+const ROOT_WORDS = 5;
+
+export function writeRoot(arena: Arena, root: Root): BlockRef {
+  const ref = arena.allocate(kinds.root, (ROOT_WORDS + PREFIX_WORDS_4 + PREFIX_WORDS_6) * 4);
+  const words = [root.directory, root.mask, root.workloads, root.services, root.policies, ...root.prefixes4, ...root.prefixes6];
+  for (const [i, word] of words.entries()) arena.setWord(ref, i, word);
+  return ref;
+}
+
+export function readRoot(arena: ArenaView, ref: BlockRef): Root {
+  const words = (start: number, count: number): Uint32Array => Uint32Array.from({ length: count }, (_, i) => arena.word(ref, start + i));
+  return {
+    directory: arena.word(ref, 0),
+    mask: arena.word(ref, 1),
+    workloads: arena.word(ref, 2),
+    services: arena.word(ref, 3),
+    policies: arena.word(ref, 4),
+    prefixes4: words(ROOT_WORDS, PREFIX_WORDS_4),
+    prefixes6: words(ROOT_WORDS + PREFIX_WORDS_4, PREFIX_WORDS_6),
+  };
+}

@@ -1,0 +1,396 @@
+/**
+ * The mesh's state as the supervisor keeps it: applies what xDS pushes, resource by resource, to packed memory that the data workers read
+ * (istio-data-plane.md §3). A resource that cannot be taken is one rejection and disturbs nothing else; nothing that a control plane sends
+ * makes `apply` throw.
+ *
+ * Membership of services is kept from the workloads' side alone: a list of endpoints exists as soon as a workload names the service, whether
+ * or not the service has come ("staged"), and stays when the service is replaced. Health is looked at when endpoints are asked for, so a
+ * service that starts to allow unhealthy endpoints has them at once.
+ */
+import { randomInt } from 'node:crypto';
+import { errorMessage } from '../base/errors.ts';
+import type { IPFamilies } from '../codec/gen/workload.ts';
+import { type MeshView, type Policy, policyKey, type Service, serviceKey, type Workload } from '../decision/mesh-view.ts';
+import { Arena, type BlockKind, type BlockRef, kinds } from './arena.ts';
+import { decodeAddress, decodeIpFamilies, decodePolicy } from './decode.ts';
+import { ENDPOINT_WORDS, endpointItem } from './endpoint-items.ts';
+import { hashText, type KeyKind, keyKinds } from './hash.ts';
+import { IndexWriter, indexEntries } from './index-table.ts';
+import { policyHash, policyKeyHash, policyListKey, serviceHashes, serviceKeyHash, workloadHashes, workloadKeyHash } from './keys.ts';
+import { ListWriter } from './list-writer.ts';
+import { PackedView } from './packed-view.ts';
+import { PrefixLengths } from './prefix-lengths.ts';
+import {
+  readRoot,
+  resourceBytes,
+  resourceKeyHash,
+  resourceName,
+  resourceVersion,
+  sameResource,
+  writeResource,
+  writeRoot,
+} from './records.ts';
+import { createControl, Publisher, type SharedMeshState } from './shared.ts';
+
+export const ADDRESS_TYPE = 'type.googleapis.com/istio.workload.Address';
+export const AUTHORIZATION_TYPE = 'type.googleapis.com/istio.security.Authorization';
+
+export interface StatePush {
+  readonly typeUrl: string;
+  readonly resources: readonly { readonly name: string; readonly version: string; readonly bytes: Uint8Array }[];
+  /** Names of resources that are gone. */
+  readonly removed: readonly string[];
+}
+
+export interface Rejection {
+  readonly name: string;
+  readonly reason: string;
+}
+
+/** What one push changed. Names only, so that it can be sent to workers; what lies behind them is in the view. */
+export interface StateChange {
+  readonly generation: number;
+  /** uids */
+  readonly workloads: readonly string[];
+  /** namespace/hostname */
+  readonly services: readonly string[];
+  /** namespace/name */
+  readonly policies: readonly string[];
+  /** Workloads of the own node (option `node`), as they were and as they are: whose certificates to fetch and to forget. */
+  readonly local: readonly { readonly before: Workload | undefined; readonly after: Workload | undefined }[];
+}
+
+export interface MeshStateWriterOptions {
+  /** Name of the node that we run on. */
+  readonly node?: string | undefined;
+  /** Largest size of the shared memory; resources beyond it are rejected. */
+  readonly maxBytes?: number | undefined;
+  /** Seed of the index; random where it is not given. */
+  readonly seed?: number | undefined;
+}
+
+export interface MeshStateStats {
+  readonly workloads: number;
+  readonly services: number;
+  readonly policies: number;
+  readonly generation: number;
+  readonly readers: number;
+  /** Shared memory that exists, in use, and kept for readers of older pictures. */
+  readonly bytes: number;
+  readonly usedBytes: number;
+  readonly retiredBytes: number;
+}
+
+/** A resource may be large (a policy with thousands of rules), but not so large that decoding it stops everything else. */
+const MAX_RESOURCE_BYTES = 4 << 20;
+const DEFAULT_MAX_BYTES = 2 ** 31;
+
+type ChangeNames = { workloads: Set<string>; services: Set<string>; policies: Set<string>; local: Map<string, LocalChange> };
+type LocalChange = { before: Workload | undefined; after: Workload | undefined };
+
+export class MeshStateWriter {
+  readonly #arena: Arena;
+  readonly #publisher: Publisher;
+  readonly #seed: number;
+  readonly #index: IndexWriter;
+  readonly #endpoints: ListWriter;
+  readonly #policyLists: ListWriter;
+  readonly #prefixes = new PrefixLengths();
+  readonly #node: string | undefined;
+  readonly #listeners = new Set<(change: StateChange) => void>();
+  readonly #view: WriterView;
+  /** Names whose newest version was rejected: the old resource stays in force, but is not claimed to be held. */
+  readonly #unretained = new Set<string>();
+  #counts = { workloads: 0, services: 0, policies: 0 };
+  #changes: ChangeNames = noChanges();
+  readonly shared: SharedMeshState;
+
+  constructor(options: MeshStateWriterOptions = {}) {
+    const control = createControl(options.seed ?? randomInt(2 ** 32));
+    this.#arena = new Arena(options.maxBytes ?? DEFAULT_MAX_BYTES);
+    this.#publisher = new Publisher(control);
+    this.#seed = this.#publisher.seed;
+    this.#node = options.node;
+    this.#index = new IndexWriter(this.#arena);
+    this.#endpoints = this.#listWriter(keyKinds.endpoints, ENDPOINT_WORDS);
+    this.#policyLists = this.#listWriter(keyKinds.namespacePolicies, 1);
+    this.shared = { arena: this.#arena.buffer, control };
+    this.#publish();
+    this.#view = new WriterView(this.#arena, this.#seed, this.#publisher.root, this.#node);
+  }
+
+  /** Takes one push as a whole: readers see all of it or nothing. */
+  apply(push: StatePush): { rejected: Rejection[] } {
+    const rejected: Rejection[] = [];
+    const put = push.typeUrl === AUTHORIZATION_TYPE ? this.#putPolicy : push.typeUrl === ADDRESS_TYPE ? this.#putAddress : undefined;
+    if (!put) return { rejected };
+    for (const name of push.removed) {
+      if (push.typeUrl === AUTHORIZATION_TYPE) this.#removePolicy(name);
+      else if (!this.#removeWorkload(name)) this.#removeService(name);
+      this.#unretained.delete(`${push.typeUrl} ${name}`);
+    }
+    for (const resource of push.resources) {
+      const retained = `${push.typeUrl} ${resource.name}`;
+      try {
+        if (resource.bytes.length > MAX_RESOURCE_BYTES)
+          throw new Error(`${resource.bytes.length} bytes are more than ${MAX_RESOURCE_BYTES}`);
+        put.call(this, resource);
+        this.#unretained.delete(retained);
+      } catch (error) {
+        rejected.push({ name: resource.name, reason: errorMessage(error) });
+        if (this.#holds(push.typeUrl, resource.name)) this.#unretained.add(retained);
+      }
+    }
+    this.#finish();
+    return { rejected };
+  }
+
+  /** Name to version of everything held of a type: what a reconnecting client tells the control plane. */
+  versions(typeUrl: string): Map<string, string> {
+    const versions = new Map<string, string>();
+    const wanted: readonly BlockKind[] =
+      typeUrl === ADDRESS_TYPE ? [kinds.workload, kinds.service] : typeUrl === AUTHORIZATION_TYPE ? [kinds.policy] : [];
+    for (const ref of this.#resources(wanted)) {
+      const name = resourceName(this.#arena, ref);
+      if (!this.#unretained.has(`${typeUrl} ${name}`)) versions.set(name, resourceVersion(this.#arena, ref));
+    }
+    return versions;
+  }
+
+  /** Always the newest picture; to be used in the writer's thread only. */
+  view(): MeshView {
+    return this.#view;
+  }
+
+  /** Called after each push that changed something, once. @returns a function that ends it */
+  onChange(listener: (change: StateChange) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  *workloads(): Iterable<Workload> {
+    for (const ref of this.#resources([kinds.workload])) yield this.#workloadAt(ref);
+  }
+
+  *services(): Iterable<Service> {
+    for (const ref of this.#resources([kinds.service])) yield this.#serviceAt(ref);
+  }
+
+  /** With the families as they were sent: decisions make no difference between "automatic" and "dual", dumps do. */
+  *servicesWithFamilies(): Iterable<{ readonly service: Service; readonly ipFamilies: IPFamilies }> {
+    for (const ref of this.#resources([kinds.service])) {
+      yield { service: this.#serviceAt(ref), ipFamilies: decodeIpFamilies(resourceBytes(this.#arena, ref)) };
+    }
+  }
+
+  *policies(): Iterable<Policy> {
+    for (const ref of this.#resources([kinds.policy])) yield decodePolicy(resourceBytes(this.#arena, ref));
+  }
+
+  /** To be called when a worker's thread has ended: what it had pinned may be used again. */
+  forgetReader(threadId: number): void {
+    this.#publisher.forget(threadId);
+  }
+
+  stats(): MeshStateStats {
+    const { usedBytes, retiredBytes, buffer } = this.#arena;
+    const { generation, readers } = this.#publisher;
+    return { ...this.#counts, generation, readers, bytes: buffer.byteLength, usedBytes, retiredBytes };
+  }
+
+  #listWriter(kind: KeyKind, width: number): ListWriter {
+    const hash = (key: string): number => hashText(this.#seed, kind, key);
+    return new ListWriter({ arena: this.#arena, index: this.#index, hash, width });
+  }
+
+  #putAddress(resource: StatePush['resources'][number]): void {
+    const decoded = decodeAddress(resource.bytes);
+    if ('workload' in decoded) this.#putWorkload(decoded.workload, resource);
+    else this.#putService(decoded.service, resource);
+  }
+
+  #putWorkload(workload: Workload, resource: StatePush['resources'][number]): void {
+    const keyHash = workloadKeyHash(this.#seed, workload.uid);
+    const before = this.#findWorkload(workload.uid);
+    if (before !== 0 && sameResource(this.#arena, before, resource)) return;
+    const hashes = workloadHashes(this.#seed, workload);
+    this.#index.reserve(hashes.length + workload.services.size);
+    const ref = writeResource(this.#arena, kinds.workload, { keyHash, ...resource });
+    // The name as it came, where it is the uid: a uid that was decoded keeps the text of its whole resource in memory.
+    this.#changes.workloads.add(resource.name === workload.uid ? resource.name : workload.uid);
+    if (before !== 0) this.#dropWorkload(before);
+    for (const hash of hashes) this.#index.add(hash, ref);
+    for (const [key, ports] of workload.services) this.#endpoints.add(key, endpointItem(this.#seed, ref, workload, ports));
+    this.#counts.workloads++;
+    this.#noteWorkload(workload.uid, undefined, workload);
+  }
+
+  #putService(service: Service, resource: StatePush['resources'][number]): void {
+    const key = serviceKey(service);
+    const before = this.#findService(key);
+    if (before !== 0 && sameResource(this.#arena, before, resource)) return;
+    const hashes = serviceHashes(this.#seed, service);
+    this.#index.reserve(hashes.length);
+    const ref = writeResource(this.#arena, kinds.service, { keyHash: serviceKeyHash(this.#seed, key), ...resource });
+    if (before !== 0) this.#dropService(before);
+    for (const hash of hashes) this.#index.add(hash, ref);
+    this.#prefixes.add(service);
+    this.#counts.services++;
+    this.#changes.services.add(key);
+  }
+
+  #putPolicy(resource: StatePush['resources'][number]): void {
+    const policy = decodePolicy(resource.bytes);
+    const keyHash = policyHash(this.#seed, policy);
+    const before = this.#findPolicy(policyKey(policy));
+    if (before !== 0 && sameResource(this.#arena, before, resource)) return;
+    this.#index.reserve(2);
+    const ref = writeResource(this.#arena, kinds.policy, { keyHash, ...resource });
+    if (before !== 0) this.#dropPolicy(before);
+    this.#index.add(keyHash, ref);
+    const list = policyListKey(policy);
+    if (list !== undefined) this.#policyLists.add(list, Uint32Array.of(ref));
+    this.#counts.policies++;
+    this.#changes.policies.add(policyKey(policy));
+  }
+
+  #removeWorkload(uid: string): boolean {
+    const ref = this.#findWorkload(uid);
+    if (ref !== 0) this.#dropWorkload(ref);
+    return ref !== 0;
+  }
+
+  #removeService(key: string): void {
+    const ref = this.#findService(key);
+    if (ref !== 0) this.#dropService(ref);
+  }
+
+  #removePolicy(key: string): void {
+    const ref = this.#findPolicy(key);
+    if (ref !== 0) this.#dropPolicy(ref);
+  }
+
+  #dropWorkload(ref: BlockRef): void {
+    const workload = this.#workloadAt(ref);
+    for (const hash of workloadHashes(this.#seed, workload)) this.#index.remove(hash, ref);
+    for (const key of workload.services.keys()) this.#endpoints.remove(key, ref);
+    this.#arena.retire(ref);
+    this.#counts.workloads--;
+    this.#noteWorkload(workload.uid, workload, undefined);
+  }
+
+  #dropService(ref: BlockRef): void {
+    const service = this.#serviceAt(ref);
+    for (const hash of serviceHashes(this.#seed, service)) this.#index.remove(hash, ref);
+    this.#prefixes.remove(service);
+    this.#arena.retire(ref);
+    this.#counts.services--;
+    this.#changes.services.add(serviceKey(service));
+  }
+
+  #dropPolicy(ref: BlockRef): void {
+    const policy = decodePolicy(resourceBytes(this.#arena, ref));
+    this.#index.remove(resourceKeyHash(this.#arena, ref), ref);
+    const list = policyListKey(policy);
+    if (list !== undefined) this.#policyLists.remove(list, ref);
+    this.#arena.retire(ref);
+    this.#counts.policies--;
+    this.#changes.policies.add(policyKey(policy));
+  }
+
+  /** Writes the lists that changed, once each, publishes the next picture and tells who wants to know. */
+  #finish(): void {
+    const { workloads, services, policies, local } = this.#changes;
+    if (workloads.size + services.size + policies.size === 0) return;
+    this.#changes = noChanges();
+    this.#endpoints.flush();
+    this.#policyLists.flush();
+    this.#publish();
+    this.#view.move(this.#publisher.root);
+    const { generation } = this.#publisher;
+    const change = { generation, workloads: [...workloads], services: [...services], policies: [...policies], local: [...local.values()] };
+    for (const listener of this.#listeners) listener(change);
+  }
+
+  #publish(): void {
+    const before = this.#publisher.root;
+    const { directory, mask } = this.#index.seal();
+    const root = writeRoot(this.#arena, { directory, mask, ...this.#counts, ...this.#prefixes.bits() });
+    this.#arena.retire(before);
+    this.#publisher.publish(root);
+    this.#arena.seal(this.#publisher.generation);
+    this.#arena.reclaim(this.#publisher.oldestPinned());
+  }
+
+  #noteWorkload(uid: string, before: Workload | undefined, after: Workload | undefined): void {
+    this.#changes.workloads.add(uid);
+    const noted = this.#changes.local.get(uid);
+    // An update is a removal and an insertion: what was here is noted even where what comes is elsewhere.
+    if (this.#node === undefined || (!noted && before?.node !== this.#node && after?.node !== this.#node)) return;
+    this.#changes.local.set(uid, { before: noted ? noted.before : before, after });
+  }
+
+  #holds(typeUrl: string, name: string): boolean {
+    if (typeUrl === AUTHORIZATION_TYPE) return this.#findPolicy(name) !== 0;
+    return this.#findWorkload(name) !== 0 || this.#findService(name) !== 0;
+  }
+
+  *#resources(wanted: readonly BlockKind[]): Iterable<BlockRef> {
+    for (const { hash, ref } of this.#view.entries()) {
+      // Each block is entered under several keys; it is counted under its own.
+      if (wanted.includes(this.#arena.kind(ref) as BlockKind) && resourceKeyHash(this.#arena, ref) === hash) yield ref;
+    }
+  }
+
+  #findWorkload(uid: string): BlockRef {
+    return this.#find(kinds.workload, workloadKeyHash(this.#seed, uid), (ref) => this.#workloadAt(ref).uid === uid);
+  }
+
+  #findService(key: string): BlockRef {
+    return this.#find(kinds.service, serviceKeyHash(this.#seed, key), (ref) => serviceKey(this.#serviceAt(ref)) === key);
+  }
+
+  #findPolicy(key: string): BlockRef {
+    const holds = (ref: BlockRef): boolean => policyKey(decodePolicy(resourceBytes(this.#arena, ref))) === key;
+    return this.#find(kinds.policy, policyKeyHash(this.#seed, key), holds);
+  }
+
+  #find(kind: BlockKind, hash: number, holds: (ref: BlockRef) => boolean): BlockRef {
+    let found = 0;
+    this.#index.scan(hash, (ref) => {
+      if (this.#arena.kind(ref) === kind && holds(ref)) found = ref;
+      return found !== 0;
+    });
+    return found;
+  }
+
+  #workloadAt(ref: BlockRef): Workload {
+    const decoded = decodeAddress(resourceBytes(this.#arena, ref));
+    if (!('workload' in decoded)) throw new Error('a block of kind workload holds a service');
+    return decoded.workload;
+  }
+
+  #serviceAt(ref: BlockRef): Service {
+    const decoded = decodeAddress(resourceBytes(this.#arena, ref));
+    if (!('service' in decoded)) throw new Error('a block of kind service holds a workload');
+    return decoded.service;
+  }
+}
+
+/** The writer's own view follows each publication at once; its thread is the one that publishes. */
+class WriterView extends PackedView {
+  constructor(arena: Arena, seed: number, root: BlockRef, node: string | undefined) {
+    // Admin requests and prefetch look here, not connections, so little needs to be remembered.
+    super({ arena, seed, root: readRoot(arena, root), node, cacheEntries: 256 });
+  }
+
+  move(root: BlockRef): void {
+    this.root = readRoot(this.arena, root);
+  }
+
+  entries(): Iterable<{ hash: number; ref: BlockRef }> {
+    return indexEntries(this.arena, this.root);
+  }
+}
+
+const noChanges = (): ChangeNames => ({ workloads: new Set(), services: new Set(), policies: new Set(), local: new Map() });

@@ -1,0 +1,200 @@
+/**
+ * What a Gateway of class istio-waypoint becomes: service account, Deployment, Service and disruption budget, as a pure function. Names, labels,
+ * ports and annotations are Istio's (istio: manifests/charts/istio-control/istio-discovery/files/waypoint.yaml), so that whatever looks for a
+ * waypoint finds it; the container is ours. Two replicas on different nodes: what is bound to a waypoint is refused while none is there.
+ */
+import type { KubeObject } from '../../common/client/kube-api.ts';
+import * as names from '../model/names.ts';
+import { WAYPOINT_CLASS } from './classes.ts';
+
+export interface RenderOptions {
+  readonly image: string;
+  /** `host:port` of istiod's gRPC port. */
+  readonly discoveryAddress: string;
+  readonly clusterId: string;
+  readonly trustDomain: string;
+}
+
+export const MANAGED = 'istio.io-mesh-controller';
+const CLASS_NAME = 'gateway.networking.k8s.io/gateway-class-name';
+const NAME_OVERRIDE = 'gateway.istio.io/name-override';
+const ACCOUNT_OVERRIDE = 'gateway.istio.io/service-account';
+const SERVICE_TYPE = 'networking.istio.io/service-type';
+const REPLICAS = 2;
+const STATUS_PORT = 15021;
+const STATS_PORT = 15020;
+/** Keys of a Gateway's own metadata that mean the Gateway, not what is made of it. */
+const NOT_INHERITED = /^(gateway\.networking\.k8s\.io\/|kubectl\.kubernetes\.io\/last-applied-configuration$|gateway\.istio\.io\/)/;
+
+interface GatewaySpec {
+  readonly gatewayClassName?: string;
+  readonly addresses?: readonly unknown[];
+  readonly listeners?: readonly { readonly name?: string; readonly port?: number; readonly protocol?: string }[];
+  readonly infrastructure?: { readonly labels?: Record<string, string>; readonly annotations?: Record<string, string> };
+}
+
+const specOf = (gateway: KubeObject): GatewaySpec => (gateway.spec ?? {}) as GatewaySpec;
+
+/** Whether we are to deploy it: our class, not claimed by another revision, and no address of its own given (that is a waypoint run by hand). */
+export function isDeployed(gateway: KubeObject, revision: string): boolean {
+  const { gatewayClassName, addresses = [] } = specOf(gateway);
+  const rev = gateway.metadata.labels?.['istio.io/rev'];
+  const ours = rev === undefined || rev === revision;
+  return gatewayClassName === WAYPOINT_CLASS && ours && addresses.length === 0 && gateway.metadata.deletionTimestamp === undefined;
+}
+
+/** In the order in which they are applied. */
+export function renderWaypoint(gateway: KubeObject, options: RenderOptions): KubeObject[] {
+  const { name: gatewayName = '', namespace = '', uid = '' } = gateway.metadata;
+  const { infrastructure } = specOf(gateway);
+  const own = gateway.metadata.annotations ?? {};
+  const name = own[NAME_OVERRIDE] ?? gatewayName;
+  const account = own[ACCOUNT_OVERRIDE] ?? name;
+  const inherited = {
+    labels: infrastructure?.labels ?? inherit(gateway.metadata.labels),
+    annotations: infrastructure?.annotations ?? inherit(own),
+  };
+  const identity = { [names.GATEWAY_NAME]: gatewayName, [CLASS_NAME]: WAYPOINT_CLASS, [names.GATEWAY_MANAGED]: MANAGED };
+  const metadata = (objectName: string): KubeObject['metadata'] => ({
+    name: objectName,
+    namespace,
+    labels: { ...inherited.labels, ...identity },
+    annotations: inherited.annotations,
+    ownerReferences: [
+      { apiVersion: 'gateway.networking.k8s.io/v1', kind: 'Gateway', name: gatewayName, uid, controller: true, blockOwnerDeletion: false },
+    ],
+  });
+  const selector = { [names.GATEWAY_NAME]: gatewayName };
+  return [
+    { apiVersion: 'v1', kind: 'ServiceAccount', metadata: metadata(account) },
+    {
+      apiVersion: 'apps/v1',
+      kind: 'Deployment',
+      metadata: metadata(name),
+      spec: {
+        replicas: REPLICAS,
+        selector: { matchLabels: selector },
+        strategy: { rollingUpdate: { maxSurge: 1, maxUnavailable: 0 } },
+        template: {
+          metadata: {
+            labels: {
+              ...inherited.labels,
+              ...identity,
+              [names.DATAPLANE_MODE]: gateway.metadata.labels?.[names.DATAPLANE_MODE] ?? 'none',
+              [names.CANONICAL_NAME]: name,
+              [names.CANONICAL_REVISION]: 'latest',
+              'sidecar.istio.io/inject': 'false',
+            },
+            annotations: {
+              ...inherited.annotations,
+              'prometheus.io/path': '/stats/prometheus',
+              'prometheus.io/port': String(STATS_PORT),
+              'prometheus.io/scrape': 'true',
+            },
+          },
+          spec: podSpec(gatewayName, account, selector, options),
+        },
+      },
+    },
+    {
+      apiVersion: 'v1',
+      kind: 'Service',
+      metadata: { ...metadata(name), annotations: { [names.TRAFFIC_DISTRIBUTION]: 'PreferClose', ...inherited.annotations } },
+      spec: {
+        type: own[SERVICE_TYPE] ?? 'ClusterIP',
+        ipFamilyPolicy: 'PreferDualStack',
+        selector,
+        ports: servicePorts(gateway),
+      },
+    },
+    {
+      apiVersion: 'policy/v1',
+      kind: 'PodDisruptionBudget',
+      metadata: metadata(name),
+      spec: { minAvailable: 1, selector: { matchLabels: selector } },
+    },
+  ];
+}
+
+const inherit = (all: Readonly<Record<string, string>> | undefined): Record<string, string> =>
+  Object.fromEntries(Object.entries(all ?? {}).filter(([key]) => !NOT_INHERITED.test(key)));
+
+function servicePorts(gateway: KubeObject): object[] {
+  const listeners = new Map((specOf(gateway).listeners ?? []).map((listener) => [listener.port ?? names.HBONE_PORT, listener]));
+  return [
+    { name: 'status-port', port: STATUS_PORT, protocol: 'TCP', appProtocol: 'tcp' },
+    ...[...listeners].map(([port, { name = `port-${port}`, protocol = 'HBONE' }]) => ({
+      name,
+      port,
+      protocol: 'TCP',
+      appProtocol: protocol.toLowerCase(),
+    })),
+  ];
+}
+
+function podSpec(gatewayName: string, account: string, selector: Record<string, string>, options: RenderOptions): object {
+  const field = (name: string, fieldPath: string): object => ({ name, valueFrom: { fieldRef: { fieldPath } } });
+  const probe = { httpGet: { path: '/healthz/ready', port: STATUS_PORT }, timeoutSeconds: 1 };
+  return {
+    serviceAccountName: account,
+    terminationGracePeriodSeconds: 30,
+    affinity: {
+      podAntiAffinity: {
+        preferredDuringSchedulingIgnoredDuringExecution: [
+          { weight: 100, podAffinityTerm: { topologyKey: 'kubernetes.io/hostname', labelSelector: { matchLabels: selector } } },
+        ],
+      },
+    },
+    securityContext: { seccompProfile: { type: 'RuntimeDefault' } },
+    containers: [
+      {
+        name: 'istio-proxy',
+        image: options.image,
+        imagePullPolicy: 'IfNotPresent',
+        args: ['proxy', 'waypoint'],
+        ports: [
+          { name: 'metrics', containerPort: STATS_PORT },
+          { name: 'status-port', containerPort: STATUS_PORT },
+          { name: 'mesh', containerPort: names.HBONE_PORT },
+        ],
+        env: [
+          { name: 'XDS_ADDRESS', value: options.discoveryAddress },
+          { name: 'CA_ADDRESS', value: options.discoveryAddress },
+          { name: 'ISTIO_META_CLUSTER_ID', value: options.clusterId },
+          { name: 'TRUST_DOMAIN', value: options.trustDomain },
+          { name: 'GATEWAY_NAME', value: gatewayName },
+          field('POD_NAME', 'metadata.name'),
+          field('POD_NAMESPACE', 'metadata.namespace'),
+          field('NODE_NAME', 'spec.nodeName'),
+          field('INSTANCE_IP', 'status.podIP'),
+          field('SERVICE_ACCOUNT', 'spec.serviceAccountName'),
+        ],
+        startupProbe: { ...probe, initialDelaySeconds: 1, periodSeconds: 1, failureThreshold: 30 },
+        readinessProbe: { ...probe, periodSeconds: 5, failureThreshold: 2 },
+        resources: { requests: { cpu: '100m', memory: '128Mi' }, limits: { cpu: '2', memory: '1Gi' } },
+        securityContext: {
+          allowPrivilegeEscalation: false,
+          privileged: false,
+          readOnlyRootFilesystem: true,
+          runAsNonRoot: true,
+          runAsUser: 1337,
+          runAsGroup: 1337,
+          capabilities: { drop: ['ALL'] },
+        },
+        volumeMounts: [
+          { name: 'istio-token', mountPath: '/var/run/secrets/tokens' },
+          { name: 'istiod-ca-cert', mountPath: '/var/run/secrets/istio' },
+          { name: 'tmp', mountPath: '/tmp' },
+        ],
+      },
+    ],
+    volumes: [
+      {
+        name: 'istio-token',
+        projected: { sources: [{ serviceAccountToken: { path: 'istio-token', audience: 'istio-ca', expirationSeconds: 43_200 } }] },
+      },
+      { name: 'istiod-ca-cert', configMap: { name: 'istio-ca-root-cert' } },
+      { name: 'tmp', emptyDir: {} },
+    ],
+  };
+}
