@@ -14,6 +14,7 @@ import { NodeAuthorizer } from './ca/node-authorizer.ts';
 import { ROOT_CONFIG_MAP, RootDistribution } from './ca/root-distribution.ts';
 import { ServingCertificate } from './ca/serving-certificate.ts';
 import { TokenReviewer } from './ca/token-review.ts';
+import { GatewayDeployer } from './gateway/deployer.ts';
 import { watchCluster } from './kube/cluster-watch.ts';
 import { WriterLease } from './kube/lease.ts';
 import { podFacts } from './kube/pod-facts.ts';
@@ -91,6 +92,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
       metrics.writer.set(1);
       roots.everything();
       statuses.resume();
+      gateways.everything();
     },
     onLost: () => metrics.writer.set(0),
   });
@@ -100,6 +102,16 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     writes: () => lease.held && configMaps.synced,
   });
   const statuses = new StatusWriter({ ...world, writes: () => lease.held, wrote: (outcome) => metrics.statusWrites.inc({ outcome }) });
+
+  const gateways = new GatewayDeployer({
+    ...world,
+    revision: settings.revision,
+    image: settings.waypointImage,
+    discoveryAddress: settings.discoveryAddress ?? `istiod.${namespace}.svc:15012`,
+    clusterId: settings.clusterId,
+    trustDomain: settings.trustDomain,
+    writes: () => lease.held && cluster.synced,
+  });
 
   const index = new MeshIndex({
     clusterId: settings.clusterId,
@@ -135,12 +147,15 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     onChange(kind, { type, object }) {
       countEvent(metrics, kind, type);
       if (kind === 'Namespace') roots.namespaceChanged(object.metadata.name ?? '', type !== 'deleted');
+      if (kind === 'Gateway') gateways.gatewayChanged(object, type === 'deleted');
+      if (kind === 'GatewayClass') gateways.classChanged(object, type === 'deleted');
       if (kind === 'Pod' && type !== 'deleted') authorizer.podChanged(podFacts(object));
       if (kind === 'Pod' && type === 'deleted') authorizer.podRemoved(podFacts(object));
       publisher.apply({ type, kind, object });
     },
     onSynced() {
       publisher.start();
+      gateways.everything();
       missing.delete('cluster');
       metrics.startup.set((clock.monotonic() - startedAt) / 1000);
       log.info({ ...index.counts, ms: Math.round(clock.monotonic() - startedAt) }, 'cluster read');

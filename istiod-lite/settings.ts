@@ -2,6 +2,7 @@
 import { hours, minutes, seconds } from '../common/base/clock.ts';
 import { LOG_LEVELS } from '../common/base/log.ts';
 import { count, duration, flag, list, oneOf, optionalText, portNumber, type Settings, setting, text } from '../common/base/settings.ts';
+import { VERSION } from '../common/base/version.ts';
 
 export const settingsTable = {
   kubeconfig: setting('KUBECONFIG', optionalText, undefined, "How to reach the API server; the pod's service account where it is empty."),
@@ -16,6 +17,26 @@ export const settingsTable = {
     text,
     '',
     "Network of this cluster; the label topology.istio.io/network of istiod's namespace where it is empty.",
+  ),
+  revision: setting(
+    'REVISION',
+    text,
+    'default',
+    'Revision of this control plane; Gateways with another label istio.io/rev are left alone.',
+  ),
+  waypointImage: setting(
+    'WAYPOINT_IMAGE',
+    text,
+    `warren/waypoint:${VERSION}`,
+    'Image of the waypoints that are deployed for Gateways.',
+    'warren/waypoint of the same version',
+  ),
+  discoveryAddress: setting(
+    'DISCOVERY_ADDRESS',
+    optionalText,
+    undefined,
+    'Where the waypoints that are deployed find istiod, as host:port.',
+    'istiod.NAMESPACE.svc:15012',
   ),
   trustedNodeAccounts: setting(
     'CA_TRUSTED_NODE_ACCOUNTS',
