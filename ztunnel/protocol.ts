@@ -5,9 +5,9 @@
 import type { SocketAddress } from '../common/base/address.ts';
 import type { LogLevel } from '../common/base/log.ts';
 import type { SeriesAnnouncement, SeriesSegment } from '../common/server/shared-series.ts';
+import type { SharedMeshState } from '../common/state/shared.ts';
 import type { IdentityCertificate } from '../common/tls/mesh-tls.ts';
 import type { PodInfo, ZtunnelSettings } from './settings.ts';
-import type { SharedMeshState } from '../common/state/shared.ts';
 
 /** Who a data worker listens for. */
 export interface PodSpec {

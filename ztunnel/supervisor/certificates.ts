@@ -5,13 +5,13 @@
 import type { Clock } from '../../common/base/clock.ts';
 import type { Log } from '../../common/base/log.ts';
 import { formatSpiffeId } from '../../common/base/spiffe.ts';
+import { CertificateKeeper, type CertificateListener, type CertificateSource } from '../../common/certificates/keeper.ts';
+import { caSource, fileSource } from '../../common/certificates/sources.ts';
 import { CaClient } from '../../common/client/ca-client.ts';
 import type { TokenSource } from '../../common/client/grpc-endpoint.ts';
 import type { Workload } from '../../common/decision/mesh-view.ts';
-import { CertificateKeeper, type CertificateListener, type CertificateSource } from '../../common/certificates/keeper.ts';
-import { caSource, fileSource } from '../../common/certificates/sources.ts';
-import type { ZtunnelSettings } from '../settings.ts';
 import type { StateChange } from '../../common/state/writer.ts';
+import type { ZtunnelSettings } from '../settings.ts';
 
 export interface CertificatesOptions {
   readonly settings: ZtunnelSettings;

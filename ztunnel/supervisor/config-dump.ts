@@ -4,11 +4,11 @@
  */
 import { X509Certificate } from 'node:crypto';
 import { VERSION } from '../../common/base/version.ts';
-import { splitCertificates } from '../../common/codec/x509/pem.ts';
 import type { CertificateState } from '../../common/certificates/keeper.ts';
+import { splitCertificates } from '../../common/codec/x509/pem.ts';
+import type { StateDump } from '../../common/state/config-dump.ts';
 import type { ConnectionDump } from '../protocol.ts';
 import type { ZtunnelSettings } from '../settings.ts';
-import type { StateDump } from '../../common/state/config-dump.ts';
 import type { PodState } from './pods.ts';
 
 export interface DumpSources {

@@ -6,10 +6,10 @@ import type { GrpcEndpoint, TokenSource } from '../../common/client/grpc-endpoin
 import { XdsClient } from '../../common/client/xds-client.ts';
 import type { Node } from '../../common/codec/gen/discovery.ts';
 import type { SeriesWriter } from '../../common/server/shared-series.ts';
-import { metrics } from '../metrics.ts';
-import type { ZtunnelSettings } from '../settings.ts';
 import { staticResources } from '../../common/state/static-config.ts';
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type MeshStateWriter } from '../../common/state/writer.ts';
+import { metrics } from '../metrics.ts';
+import type { ZtunnelSettings } from '../settings.ts';
 
 export interface ControlPlaneOptions {
   readonly settings: ZtunnelSettings;

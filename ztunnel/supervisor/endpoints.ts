@@ -3,10 +3,10 @@ import { readdir, readFile } from 'node:fs/promises';
 import type { Log, LogLevel } from '../../common/base/log.ts';
 import { type HttpAnswer, type HttpEndpoint, type HttpRequest, notFound, serveHttp } from '../../common/server/http-endpoint.ts';
 import { metricsContentType, metricsText } from '../../common/server/metrics-text.ts';
+import type { Readiness } from '../../common/server/readiness.ts';
 import type { SeriesReader, SeriesWriter } from '../../common/server/shared-series.ts';
 import { metricFamilies, metrics } from '../metrics.ts';
 import { type LogDirectives, logDirectives, type ZtunnelSettings } from '../settings.ts';
-import type { Readiness } from '../../common/server/readiness.ts';
 
 export interface EndpointsOptions {
   readonly settings: ZtunnelSettings;

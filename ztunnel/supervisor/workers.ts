@@ -7,11 +7,11 @@ import type { Clock, Timer } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log, LogLevel } from '../../common/base/log.ts';
 import { createSegment, type SeriesReader, type SeriesWriter } from '../../common/server/shared-series.ts';
+import type { SharedMeshState } from '../../common/state/shared.ts';
 import type { IdentityCertificate } from '../../common/tls/mesh-tls.ts';
 import { metrics } from '../metrics.ts';
 import type { ConnectionDump, FromWorker, PodSpec, ToWorker, WorkerStart } from '../protocol.ts';
 import type { ZtunnelSettings } from '../settings.ts';
-import type { SharedMeshState } from '../../common/state/shared.ts';
 
 /** A thread as the fleet sees it: `worker_threads.Worker`, or a test's stand-in. */
 export interface WorkerThread {
