@@ -2,11 +2,12 @@
  * Collections over the API server's store, in process: no HTTP, no JSON, and no conflicts, as a read, an edit and a write are one turn of
  * the event loop. The store's own objects are frozen; edits work on copies.
  */
+
+import type { Clock } from '../../common/base/clock.ts';
 import { ApiError } from '../apiserver/api-error.ts';
 import type { ApiServer } from '../apiserver/apiserver.ts';
 import type { KubeObject } from '../apiserver/object.ts';
 import type { Store } from '../apiserver/store/store.ts';
-import type { Clock } from '../../common/base/clock.ts';
 import type { AnyObject } from '../objects.ts';
 import type { Cluster, Collection } from './collections.ts';
 import { eventRecorder } from './events.ts';

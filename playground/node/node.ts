@@ -8,7 +8,7 @@ import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { Netns } from '../../common/linux/netns.ts';
-import { POD_GATEWAY, type NodePlan } from '../network/plan.ts';
+import { type NodePlan, POD_GATEWAY } from '../network/plan.ts';
 import { resolveInRoot } from './resolve-path.ts';
 
 /** Folders that the whole playground shares, inside its mount namespace and every node's, under the same path. */

@@ -132,10 +132,12 @@ V1ReplicaSetSpec.replicas 1
 V1ReplicationControllerSpec.replicas 1
 V1DaemonSetSpec.revisionHistoryLimit 10
 V1DaemonSetSpec.updateStrategy {"type":"RollingUpdate","rollingUpdate":{"maxSurge":0,"maxUnavailable":1}}
+V1DaemonSetUpdateStrategy.type "RollingUpdate"
 V1StatefulSetSpec.replicas 1
 V1StatefulSetSpec.revisionHistoryLimit 10
 V1StatefulSetSpec.podManagementPolicy "OrderedReady"
 V1StatefulSetSpec.updateStrategy {"type":"RollingUpdate","rollingUpdate":{"partition":0}}
+V1StatefulSetUpdateStrategy.type "RollingUpdate"
 V1JobSpec.backoffLimit 6
 V1JobSpec.parallelism 1
 V1JobSpec.completions 1
