@@ -41,6 +41,79 @@ for (const [name, description] of [
     });
 }
 
+const waypoint = program.command('waypoint').description('waypoints: the L7 proxies of a namespace');
+const inNamespace = ['-n, --namespace <name>', 'namespace', 'default'] as const;
+const name = ['--name <name>', 'name of the waypoint', 'waypoint'] as const;
+const traffic = ['--for <type>', 'what it serves: service, workload, all or none (default: service)'] as const;
+const revision = ['-r, --revision <name>', 'revision of the control plane'] as const;
+const everywhere = ['-A, --all-namespaces', 'of all namespaces', false] as const;
+
+waypoint
+  .command('apply')
+  .description('deploys a waypoint, or changes one')
+  .option(...inNamespace)
+  .option(...name)
+  .option(...traffic)
+  .option(...revision)
+  .option('--enroll-namespace', 'binds the namespace to it, once it is ready', false)
+  .option('--overwrite', 'even where the namespace is bound to another one', false)
+  .option('-w, --wait', 'waits until it is ready', false)
+  .option('--waypoint-timeout <seconds>', 'how long to wait', '90')
+  .action(
+    async (options: {
+      name: string;
+      for?: string;
+      revision?: string;
+      enrollNamespace: boolean;
+      overwrite: boolean;
+      wait: boolean;
+      waypointTimeout: string;
+    }) => {
+      const { apply } = await import('./commands/waypoint.ts');
+      const timeoutS = Number(options.waypointTimeout.replace(/s$/, ''));
+      if (!(timeoutS > 0)) throw new CommandError(`--waypoint-timeout ${options.waypointTimeout}: expected seconds`);
+      process.exitCode = await apply({ ...connection(), ...options, timeoutS });
+    },
+  );
+waypoint
+  .command('generate')
+  .description('prints the Gateway that apply would apply')
+  .option(...inNamespace)
+  .option(...name)
+  .option(...traffic)
+  .option(...revision)
+  .action(async (options: { namespace: string; name: string; for?: string; revision?: string }) => {
+    const { generate } = await import('./commands/waypoint.ts');
+    process.exitCode = generate(options);
+  });
+waypoint
+  .command('list')
+  .description('waypoints and whether they are programmed')
+  .option(...inNamespace)
+  .option(...everywhere)
+  .action(async (options: { namespace: string; allNamespaces: boolean }) => {
+    const { list } = await import('./commands/waypoint.ts');
+    process.exitCode = await list({ ...connection(), ...options });
+  });
+waypoint
+  .command('status')
+  .description('why a waypoint is ready, or is not; exit status 1 where one is not')
+  .option(...inNamespace)
+  .option(...everywhere)
+  .action(async (options: { namespace: string; allNamespaces: boolean }) => {
+    const { waypointStatus } = await import('./commands/waypoint.ts');
+    process.exitCode = await waypointStatus({ ...connection(), ...options });
+  });
+waypoint
+  .command('delete [names...]')
+  .description('removes waypoints, and says what is still bound to them')
+  .option(...inNamespace)
+  .option('--all', 'all of the namespace', false)
+  .action(async (names: string[], options: { namespace: string; all: boolean }) => {
+    const { remove } = await import('./commands/waypoint.ts');
+    process.exitCode = await remove({ ...connection(), namespace: options.namespace, names, all: options.all });
+  });
+
 program
   .command('version')
   .description('the version of this program')

@@ -250,14 +250,14 @@ function certificateStatus(seen: Observations, problems: Problem[]): { count: nu
   };
 }
 
-interface Condition {
+export interface Condition {
   readonly type?: string;
   readonly status?: string;
   readonly reason?: string;
   readonly message?: string;
 }
 
-const conditionsOf = (object: KubeObject): readonly Condition[] =>
+export const conditionsOf = (object: KubeObject): readonly Condition[] =>
   (object.status as { conditions?: Condition[] } | undefined)?.conditions ?? [];
 const isReady = (pod: KubeObject): boolean => conditionsOf(pod).some(({ type, status }) => type === 'Ready' && status === 'True');
 const isWaypoint = (gateway: KubeObject): boolean =>
