@@ -61,6 +61,7 @@ waypoint
   .option('--waypoint-timeout <seconds>', 'how long to wait', '90')
   .action(
     async (options: {
+      namespace: string;
       name: string;
       for?: string;
       revision?: string;
