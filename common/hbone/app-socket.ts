@@ -50,6 +50,8 @@ export class AppSocket implements SocketPipe, Endpoint {
   #reader: PipeReader | undefined;
   #error: Error | undefined;
   #destroyedFor: ProxyError | undefined;
+  /** The application has ended its direction. */
+  #ended = false;
   #closed = false;
   /** What the kernel writes the next read into. */
   #buffer: ReadBuffer = sharedReadBuffer;
@@ -59,7 +61,10 @@ export class AppSocket implements SocketPipe, Endpoint {
   private constructor(open: (onread: net.OnReadOpts) => net.Socket) {
     this.#socket = open({ buffer: () => this.#nextBuffer(), callback: (length) => this.#read(length) });
     this.#socket
-      .on('end', () => this.#reader?.ended())
+      .on('end', () => {
+        this.#ended = true;
+        this.#reader?.ended();
+      })
       .on('drain', () => this.#reader?.writable())
       .on('error', (error) => {
         this.#error = error;
@@ -174,7 +179,9 @@ export class AppSocket implements SocketPipe, Endpoint {
   }
 
   end(): void {
-    this.#socket.end();
+    // With both directions over, closing says it as well as a shutdown before it.
+    if (this.#ended && this.#socket.writableLength === 0) this.#socket.destroy();
+    else this.#socket.end();
   }
 
   close(): void {
