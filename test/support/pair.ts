@@ -2,7 +2,7 @@
  * Two pods, each in a network namespace of its own, joined by a wire, with the node agent's rules in both: what a ztunnel test needs before
  * it starts a ztunnel. Static configuration and certificates are files of the test.
  */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -31,6 +31,8 @@ export interface Pair {
   readonly certificates: string;
   /** Name of the wire's end in both namespaces. */
   readonly device: string;
+  /** Adds a workload to the configuration, as YAML; before a ztunnel has read it. */
+  addWorkload(yaml: string): void;
 }
 
 export const NAMESPACE = 'shop';
@@ -43,6 +45,8 @@ export interface PairOptions {
   readonly serverProtocol?: 'HBONE' | 'TCP';
   readonly capture?: readonly ('client' | 'server')[];
   readonly redirectDns?: boolean;
+  /** One more line of the server's workload. */
+  readonly serverExtra?: string;
 }
 
 export async function makePair(t: TestContext, options: PairOptions = {}): Promise<Pair> {
@@ -89,7 +93,10 @@ export async function makePair(t: TestContext, options: PairOptions = {}): Promi
       },
     );
   }
-  return { folder, authority, client, server, config, certificates, device: `v${subnet}` };
+  const addWorkload = (yaml: string): void => {
+    writeFileSync(config, readFileSync(config, 'utf8').replace(/^workloads:/, `workloads:${yaml}`));
+  };
+  return { folder, authority, client, server, config, certificates, device: `v${subnet}`, addWorkload };
 }
 
 export const SERVICE_VIP = '10.96.0.10';
@@ -98,7 +105,7 @@ export const SERVICE_VIP = '10.96.0.10';
 export function meshYaml(
   client: TestPod,
   server: TestPod,
-  { policies = '[]', serverPolicies = [], serverProtocol = 'HBONE', capture }: PairOptions,
+  { policies = '[]', serverPolicies = [], serverProtocol = 'HBONE', serverExtra, capture }: PairOptions,
 ): string {
   const captured = capture ?? ['client', 'server'];
   const protocolOf = (name: 'client' | 'server', wanted: string): string => (captured.includes(name) ? wanted : 'TCP');
@@ -120,7 +127,7 @@ export function meshYaml(
     protocolOf('server', serverProtocol),
     `{"${NAMESPACE}/server.${NAMESPACE}.svc.cluster.local": {80: 8080}}`,
     serverPolicies,
-  )}
+  )}${serverExtra === undefined ? '' : `\n  ${serverExtra}`}
 services:
 - name: server
   namespace: ${NAMESPACE}
