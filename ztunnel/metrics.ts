@@ -37,7 +37,7 @@ export const TRAFFIC_LABELS = [
 
 const DNS_LABELS = ['request_query_type', 'request_protocol', 'source_canonical_service', 'source_canonical_revision'];
 
-type Options = Partial<Pick<MetricFamily, 'stable' | 'hideZero'>>;
+type Options = Partial<Pick<MetricFamily, 'stable' | 'hideZero' | 'expires'>>;
 
 const counter = (name: string, labels: readonly string[], help: string, options: Options = {}): MetricFamily => ({
   name,
@@ -70,11 +70,14 @@ const stable = { stable: true };
 
 export const metrics = {
   build: gauge('istio_build', ['component', 'tag'], 'Component and version of this process', stable),
-  opened: counter('istio_tcp_connections_opened_total', TRAFFIC_LABELS, 'TCP connections opened', stable),
-  closed: counter('istio_tcp_connections_closed_total', TRAFFIC_LABELS, 'TCP connections closed', stable),
-  received: counter('istio_tcp_received_bytes_total', TRAFFIC_LABELS, 'Bytes that went from client to server', stable),
-  sent: counter('istio_tcp_sent_bytes_total', TRAFFIC_LABELS, 'Bytes that went from server to client', stable),
-  failed: counter('istio_tcp_connections_failed_total', TRAFFIC_LABELS, 'TCP connections that failed'),
+  opened: counter('istio_tcp_connections_opened_total', TRAFFIC_LABELS, 'TCP connections opened', { stable: true, expires: true }),
+  closed: counter('istio_tcp_connections_closed_total', TRAFFIC_LABELS, 'TCP connections closed', { stable: true, expires: true }),
+  received: counter('istio_tcp_received_bytes_total', TRAFFIC_LABELS, 'Bytes that went from client to server', {
+    stable: true,
+    expires: true,
+  }),
+  sent: counter('istio_tcp_sent_bytes_total', TRAFFIC_LABELS, 'Bytes that went from server to client', { stable: true, expires: true }),
+  failed: counter('istio_tcp_connections_failed_total', TRAFFIC_LABELS, 'TCP connections that failed', { expires: true }),
   socketsOpen: gauge('istio_tcp_sockets_open', ['reporter'], 'Application connections that are open'),
   dnsRequests: counter('istio_dns_requests_total', DNS_LABELS, 'DNS queries of pods'),
   dnsUpstream: counter('istio_dns_upstream_requests_total', DNS_LABELS, 'DNS queries that went to the nameservers'),

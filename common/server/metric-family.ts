@@ -12,6 +12,8 @@ export interface MetricFamily {
   readonly stable: boolean;
   /** Upper bounds of a histogram's buckets, ascending; +Inf is added. */
   readonly buckets?: readonly number[];
+  /** Series that nobody has counted in for a while go (peers come and vanish for ever). */
+  readonly expires?: boolean;
   /** Leave a series out while its value is zero. */
   readonly hideZero?: boolean;
 }

@@ -14,6 +14,8 @@ export interface SeriesAnnouncement {
   readonly family: string;
   /** Values in the order of the family's labels. */
   readonly values: readonly string[];
+  /** The series is over, its slot will be another one's. */
+  readonly ended?: true;
 }
 
 export interface SeriesSegment {
@@ -36,9 +38,12 @@ export class SeriesWriter {
   readonly #values: Float64Array;
   readonly #maxSeries: number;
   readonly #announce: (announcement: SeriesAnnouncement) => void;
-  readonly #slots = new Map<string, number>();
+  readonly #series = new Map<string, Series>();
+  readonly #free: { slot: number; from: number }[] = [];
   readonly #overflow = new Map<string, number>();
   #used = 0;
+  /** Counts `expire`. */
+  #period = 0;
   /** Times that a series was asked for and did not fit. */
   overflowed = 0;
 
@@ -53,12 +58,15 @@ export class SeriesWriter {
    * @param values one for each label of the family, in its order
    */
   slot(family: MetricFamily, values: readonly string[]): number {
-    const key = `${family.name}\u0000${values.join('\u0000')}`;
-    const known = this.#slots.get(key);
-    if (known !== undefined) return known;
-    if (this.#slots.size >= this.#maxSeries) return this.#overflowSlot(family);
+    const key = seriesKey(family.name, values);
+    const known = this.#series.get(key);
+    if (known) {
+      known.askedIn = this.#period;
+      return known.slot;
+    }
+    if (this.#series.size >= this.#maxSeries) return this.#overflowSlot(family);
     const slot = this.#create(family, values);
-    this.#slots.set(key, slot);
+    this.#series.set(key, { slot, family, values, askedIn: this.#period });
     return slot;
   }
 
@@ -85,6 +93,26 @@ export class SeriesWriter {
     return this.#values[slot] ?? 0;
   }
 
+  /** Which period it is: a slot that was asked for in an earlier one has to be asked for again before it is counted in. */
+  get period(): number {
+    return this.#period;
+  }
+
+  /**
+   * Ends a period. Series of families that expire, and that were not asked for in the last `periods`, are over; their slots are used again
+   * two periods later, when no reader can take them for the old ones any more.
+   * @param isHeld slots that somebody still counts in without asking
+   */
+  expire(periods: number, isHeld: (slot: number) => boolean): void {
+    this.#period++;
+    for (const [key, { slot, family, values, askedIn }] of this.#series) {
+      if (!family.expires || this.#period - askedIn <= periods || isHeld(slot)) continue;
+      this.#series.delete(key);
+      this.#announce({ slot, family: family.name, values, ended: true });
+      this.#free.push({ slot, from: this.#period + 2 });
+    }
+  }
+
   #overflowSlot(family: MetricFamily): number {
     this.overflowed++;
     let slot = this.#overflow.get(family.name);
@@ -99,18 +127,39 @@ export class SeriesWriter {
   }
 
   #create(family: MetricFamily, values: readonly string[]): number {
+    const slot = this.#nextSlot();
+    this.#announce({ slot, family: family.name, values });
+    return slot;
+  }
+
+  #nextSlot(): number {
+    const [free] = this.#free;
+    if (free && free.from <= this.#period) {
+      this.#free.shift();
+      this.#values[free.slot] = 0;
+      return free.slot;
+    }
     const slot = this.#used++;
     if (slot >= this.#values.length) throw new RangeError('more metric families than a segment has room for');
-    this.#announce({ slot, family: family.name, values });
     return slot;
   }
 }
 
+interface Series {
+  readonly slot: number;
+  readonly family: MetricFamily;
+  readonly values: readonly string[];
+  /** The period in which it was last asked for. */
+  askedIn: number;
+}
+
+const seriesKey = (family: string, values: readonly string[]): string => `${family}\u0000${values.join('\u0000')}`;
+
 /** Adds up the segments of all writers, and keeps what writers that are gone have counted. */
 export class SeriesReader {
   readonly #families: ReadonlyMap<string, MetricFamily>;
-  readonly #segments = new Map<number, { values: Float64Array; series: SeriesAnnouncement[] }>();
-  /** Counters of writers that ended: a counter must never go back. */
+  readonly #segments = new Map<number, { values: Float64Array; series: Map<string, SeriesAnnouncement> }>();
+  /** Counters of writers that ended, or that no longer count in a series which others still have: a counter must never go back. */
   readonly #retired = new Map<string, { family: MetricFamily; values: readonly string[]; value: number }>();
 
   constructor(families: readonly MetricFamily[]) {
@@ -118,12 +167,23 @@ export class SeriesReader {
   }
 
   attach(writer: number, segment: SeriesSegment): void {
-    this.#segments.set(writer, { values: new Float64Array(segment.memory), series: [] });
+    this.#segments.set(writer, { values: new Float64Array(segment.memory), series: new Map() });
   }
 
   /** Announcements of families that are not in the table are passed over. */
   announce(writer: number, announcements: readonly SeriesAnnouncement[]): void {
-    this.#segments.get(writer)?.series.push(...announcements);
+    const segment = this.#segments.get(writer);
+    if (!segment) return;
+    for (const announcement of announcements) {
+      const key = seriesKey(announcement.family, announcement.values);
+      if (!announcement.ended) {
+        segment.series.set(key, announcement);
+        continue;
+      }
+      segment.series.delete(key);
+      this.#retire(key, announcement, segment.values);
+      if (![...this.#segments.values()].some(({ series }) => series.has(key))) this.#retired.delete(key);
+    }
   }
 
   /** The writer has ended: its counters stay counted, its gauges go. */
@@ -131,13 +191,14 @@ export class SeriesReader {
     const segment = this.#segments.get(writer);
     if (!segment) return;
     this.#segments.delete(writer);
-    for (const { slot, family: name, values } of segment.series) {
-      const family = this.#families.get(name);
-      if (family?.type !== 'counter') continue;
-      const key = `${name}\u0000${values.join('\u0000')}`;
-      const before = this.#retired.get(key)?.value ?? 0;
-      this.#retired.set(key, { family, values, value: before + (segment.values[slot] ?? 0) });
-    }
+    for (const [key, announcement] of segment.series) this.#retire(key, announcement, segment.values);
+  }
+
+  #retire(key: string, { slot, family: name, values }: SeriesAnnouncement, memory: Float64Array): void {
+    const family = this.#families.get(name);
+    if (family?.type !== 'counter') return;
+    const before = this.#retired.get(key)?.value ?? 0;
+    this.#retired.set(key, { family, values, value: before + (memory[slot] ?? 0) });
   }
 
   /** One family's series with their sums, in the order in which they came up. */
@@ -150,10 +211,9 @@ export class SeriesReader {
     const sums = new Map<string, { family: MetricFamily; values: readonly string[]; value: number }>();
     for (const [key, { family, values, value }] of this.#retired) sums.set(key, { family, values, value });
     for (const segment of this.#segments.values()) {
-      for (const { slot, family: name, values } of segment.series) {
+      for (const [key, { slot, family: name, values }] of segment.series) {
         const family = this.#families.get(name);
         if (!family) continue;
-        const key = `${name}\u0000${values.join('\u0000')}`;
         const sum = sums.get(key);
         const value = segment.values[slot] ?? 0;
         if (sum) sum.value += value;

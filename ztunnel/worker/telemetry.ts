@@ -47,6 +47,9 @@ export interface DnsAsker {
 }
 
 const FLUSH_MS = 1000;
+/** A label set that nobody has used for an hour is a peer that has gone. */
+const PERIOD_MS = 60_000;
+const KEEP_PERIODS = 60;
 
 export class Telemetry {
   readonly #options: TelemetryOptions;
@@ -65,6 +68,7 @@ export class Telemetry {
       inbound: series.slot(metrics.socketsOpen, ['destination']),
     };
     this.#armFlush();
+    this.#armExpiry();
   }
 
   /** The connection's ends and identities are known: from here on it counts, whatever comes of it. */
@@ -136,6 +140,16 @@ export class Telemetry {
     });
   }
 
+  #armExpiry(): void {
+    this.#options.clock.after(PERIOD_MS, () => {
+      const held = new Set<number>();
+      for (const record of this.#running) for (const slot of record.slots) held.add(slot);
+      this.#options.series.expire(KEEP_PERIODS, (slot) => held.has(slot));
+      this.#slots.forget(KEEP_PERIODS);
+      this.#armExpiry();
+    });
+  }
+
   #countRefusal(error: ProxyError): void {
     const { series } = this.#options;
     series.add(series.slot(metrics.refusals, [error.code, error.policy ?? '']), 1);
@@ -152,7 +166,7 @@ interface TrafficSlots {
 /** The four series of one set of labels, found with one look-up: labels are long, and every connection has them. */
 class SlotCache {
   readonly #series: SeriesWriter;
-  readonly #known = new Map<string, TrafficSlots>();
+  readonly #known = new Map<string, { slots: TrafficSlots; period: number }>();
 
   constructor(series: SeriesWriter) {
     this.#series = series;
@@ -160,9 +174,10 @@ class SlotCache {
 
   get(labels: readonly string[]): TrafficSlots {
     const key = labels.join('\u0000');
-    const known = this.#known.get(key);
-    if (known) return known;
     const series = this.#series;
+    const known = this.#known.get(key);
+    // Asking once in each period keeps the series alive.
+    if (known?.period === series.period) return known.slots;
     const overflowed = series.overflowed;
     const slots = {
       opened: series.slot(metrics.opened, labels),
@@ -171,8 +186,12 @@ class SlotCache {
       sent: series.slot(metrics.sent, labels),
     };
     // Overflow series stand for any labels; remembering each of those is what the limit is there to prevent.
-    if (series.overflowed === overflowed) this.#known.set(key, slots);
+    if (series.overflowed === overflowed) this.#known.set(key, { slots, period: series.period });
     return slots;
+  }
+
+  forget(periods: number): void {
+    for (const [key, { period }] of this.#known) if (this.#series.period - period > periods) this.#known.delete(key);
   }
 }
 
@@ -196,6 +215,11 @@ export class ConnectionRecord {
     this.#slots = slots.get(trafficLabels(facts, '-'));
     series.add(this.#slots.opened, 1);
     access.write('debug', 'connection opened', () => leadingFields(facts));
+  }
+
+  /** What it counts in until it ends. */
+  get slots(): readonly number[] {
+    return Object.values(this.#slots);
   }
 
   /** Bytes are flowing; client to server is `forward`. */

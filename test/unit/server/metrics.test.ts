@@ -102,3 +102,91 @@ test("exactly Istio's stable families are without the unstable mark", () => {
     'istio_tcp_sent_bytes_total',
   ]);
 });
+
+const peers: MetricFamily = { name: 'peers_total', type: 'counter', labels: ['peer'], help: 'Peers', stable: true, expires: true };
+
+function expiring(count: number) {
+  const reader = new SeriesReader([peers, requests]);
+  const made = Array.from({ length: count }, (_, id) => {
+    const segment = createSegment(2);
+    reader.attach(id, segment);
+    return new SeriesWriter(segment, (announcement) => reader.announce(id, [announcement]));
+  });
+  const totals = () => Object.fromEntries(reader.samples(peers).map(({ labels, value }) => [labels[0]?.[1], value]));
+  return { reader, made, totals };
+}
+
+test('a series that nobody asks for expires, one that is asked for or held stays, and families that do not expire stay', () => {
+  const { made, totals, reader } = expiring(1);
+  const [writer] = made;
+  assert.ok(writer);
+  writer.add(writer.slot(peers, ['gone']), 5);
+  const kept = writer.slot(peers, ['kept']);
+  writer.add(kept, 7);
+  for (let i = 0; i < 3; i++) writer.expire(3, () => false);
+  assert.deepEqual(totals(), { gone: 5, kept: 7 });
+  writer.expire(3, (slot) => slot === kept);
+  assert.deepEqual(totals(), { kept: 7 });
+  writer.slot(peers, ['kept']);
+  for (let i = 0; i < 3; i++) writer.expire(3, () => false);
+  assert.deepEqual(totals(), { kept: 7 });
+  writer.expire(3, () => false);
+  writer.add(writer.slot(requests, ['a', 'b']), 1);
+  for (let i = 0; i < 10; i++) writer.expire(3, () => false);
+  assert.deepEqual(totals(), {});
+  assert.equal(reader.samples(requests)[0]?.value, 1);
+});
+
+test('room that expired series had is used again, later, and from zero', () => {
+  const { made, totals } = expiring(1);
+  const [writer] = made;
+  assert.ok(writer);
+  const first = writer.slot(peers, ['one']);
+  writer.add(first, 5);
+  writer.slot(peers, ['two']);
+  writer.expire(0, () => false);
+  assert.notEqual(writer.slot(peers, ['three']), first, 'not while a reader may still take it for the old one');
+  writer.slot(peers, ['three']);
+  writer.expire(5, () => false);
+  writer.expire(5, () => false);
+  assert.equal(writer.slot(peers, ['four']), first);
+  assert.deepEqual(totals(), { three: 0, four: 0 });
+  assert.equal(writer.overflowed, 0);
+});
+
+test('a series that one writer gives up and another still counts in does not go back', () => {
+  const { made, totals } = expiring(2);
+  const [one, two] = made;
+  assert.ok(one && two);
+  one.add(one.slot(peers, ['shared']), 5);
+  two.add(two.slot(peers, ['shared']), 7);
+  one.expire(0, () => false);
+  assert.deepEqual(totals(), { shared: 12 });
+  two.add(two.slot(peers, ['shared']), 1);
+  assert.deepEqual(totals(), { shared: 13 });
+  two.expire(0, () => false);
+  assert.deepEqual(totals(), {});
+});
+
+test('a histogram is written as buckets, sum and count', async () => {
+  const seconds: MetricFamily = { name: 'seconds', type: 'histogram', labels: ['of'], buckets: [0.1, 1], help: 'Seconds', stable: true };
+  const reader = new SeriesReader([seconds]);
+  const segment = createSegment(10);
+  reader.attach(0, segment);
+  const writer = new SeriesWriter(segment, (announcement) => reader.announce(0, [announcement]));
+  for (const value of [0.05, 0.5, 5]) writer.observe(seconds, ['x'], value);
+  assert.equal(
+    await metricsText([seconds], reader.collect()),
+    [
+      '# HELP seconds Seconds',
+      '# TYPE seconds histogram',
+      'seconds_bucket{of="x",le="0.1"} 1',
+      'seconds_bucket{of="x",le="1"} 2',
+      'seconds_bucket{of="x",le="+Inf"} 3',
+      'seconds_sum{of="x"} 5.55',
+      'seconds_count{of="x"} 3',
+      '# EOF',
+      '',
+    ].join('\n'),
+  );
+});
