@@ -3,7 +3,7 @@
  * (read-buffers.ts) and go on by a call, and several writes of one turn leave as one.
  */
 import net from 'node:net';
-import { parseIp, type SocketAddress } from '../base/address.ts';
+import type { SocketAddress } from '../base/address.ts';
 import type { Clock } from '../base/clock.ts';
 import { ProxyError } from '../base/errors.ts';
 import { socketFromFd } from '../linux/node.ts';
@@ -222,4 +222,7 @@ export class AppSocket implements SocketPipe, Endpoint {
   }
 }
 
-const addressOf = (ip: string | undefined, port: number | undefined): SocketAddress => ({ ip: parseIp(ip ?? '') ?? '', port: port ?? 0 });
+/** The kernel's spelling is canonical but for IPv4 on a dual-stack socket; parsing it again would cost every connection. */
+function addressOf(ip = '', port = 0): SocketAddress {
+  return { ip: ip.startsWith('::ffff:') && ip.includes('.') ? ip.slice('::ffff:'.length) : ip, port };
+}

@@ -11,13 +11,14 @@ import { systemClock } from '../../../common/base/clock.ts';
 import { AppSocket } from '../../../common/hbone/app-socket.ts';
 import { HboneClient } from '../../../common/hbone/client.ts';
 import { HbonePool, type PoolKey } from '../../../common/hbone/pool.ts';
+import { keep, receiveFrom } from '../../../common/hbone/receive-buffers.ts';
 import { relay } from '../../../common/hbone/relay.ts';
 import { HboneServerConnection } from '../../../common/hbone/server.ts';
 import { duplexOf } from '../../../common/hbone/stream-duplex.ts';
 import { type ConnectRequest, defaultClientLimits, defaultServerLimits } from '../../../common/hbone/types.ts';
 import { ignoreServerName, MESH_ALPN, meshContextOptions } from '../../../common/tls/mesh-tls.ts';
 import { testAuthority } from '../../support/certificates.ts';
-import { pattern, portOf, readAll } from '../../support/tunnels.ts';
+import { pattern, portOf, readAll, settle } from '../../support/tunnels.ts';
 
 const authority = testAuthority();
 const certificate = authority.issue('spiffe://cluster.local/ns/a/sa/a');
@@ -241,4 +242,40 @@ test('a tunnel inside a tunnel carries bytes unchanged', async (t) => {
   stream.end(sent);
   assert.ok((await readAll(stream)).equals(sent));
   client.destroy();
+});
+
+test('TLS decrypts into buffers of ours on this Node, and pieces that are kept stay as they are', async (t) => {
+  const received: Buffer[] = [];
+  let kept: Buffer | undefined;
+  let pieces = 0;
+  const server = tls.createServer(tlsOptions, (socket) => {
+    receiveFrom(socket, (piece) => {
+      pieces++;
+      received.push(Buffer.from(piece));
+      kept ??= keep(piece);
+    });
+    assert.equal(socket.listenerCount('data'), 0, 'no events, but calls');
+    socket.on('end', () => socket.end('done'));
+  });
+  const client = await tlsTo(await listening(t, server));
+  const sent = pattern(3 << 20);
+  client.end(sent);
+  assert.equal(String(await readAll(client)), 'done');
+  assert.ok(Buffer.concat(received).equals(sent));
+  assert.ok(pieces > 1);
+  assert.ok(kept?.equals(sent.subarray(0, kept.length)));
+});
+
+test('application sockets accepted on a dual-stack listener spell IPv4 as IPv4', async (t) => {
+  const accepted: AppSocket[] = [];
+  const server = net.createServer({ pauseOnConnect: true }, (socket) => accepted.push(AppSocket.accepted(socket)));
+  server.listen(0, '::');
+  await once(server, 'listening');
+  t.after(() => server.close());
+  const app = net.connect({ port: portOf(server), host: '127.0.0.1' });
+  await once(app, 'connect');
+  while (accepted.length === 0) await settle(1);
+  assert.deepEqual(accepted[0]?.remote, { ip: '127.0.0.1', port: app.localPort });
+  app.destroy();
+  accepted[0]?.destroy();
 });
