@@ -57,9 +57,9 @@ export class HboneClient implements ConnectionRole {
     return this.#draining || this.#connection.over;
   }
 
-  /** Whether a stream can be opened now. */
+  /** Whether a stream can be opened now, and would get anywhere. */
   get usable(): boolean {
-    return !this.draining && this.openStreams < this.streamLimit;
+    return !this.draining && this.openStreams < this.streamLimit && !this.#connection.stalled;
   }
 
   /**
@@ -73,8 +73,10 @@ export class HboneClient implements ConnectionRole {
       if (signal?.aborted) return reject(signal.reason);
       const id = this.usable ? this.#connection.nextStreamId() : undefined;
       if (id === undefined) {
-        if (!this.draining && this.openStreams < this.streamLimit) this.goAway();
-        return reject(new TunnelNotOpened('the tunnel connection takes no more streams'));
+        // Stream numbers are used up after a billion tunnels; the connection ends with its last streams.
+        if (this.usable) this.goAway();
+        reject(new TunnelNotOpened('the tunnel connection takes no more streams'));
+        return;
       }
       const stream = this.#connection.add(id);
       const abort = (): void => {

@@ -60,6 +60,8 @@ export const HANDSHAKE_TIMEOUT_MS = 10_000;
 export const HEADER_BLOCK_TIMEOUT_MS = 10_000;
 /** Time for what was written last (a GOAWAY) to leave before the socket is cut off. */
 const CLOSE_TIMEOUT_MS = 1_000;
+/** Without a window for so long a connection is no place for another stream. */
+const STALLED_AFTER_MS = 1_000;
 /** Streams that we reset and whose late frames are still excused. */
 const MAX_RECENT_RESETS = 1024;
 /** A tunnel's CONNECT takes one or two CONTINUATION frames at most. */
@@ -94,6 +96,7 @@ export class TunnelConnection implements FrameHandler, StreamCarrier {
   #closeTimer: Timer | undefined;
   /** The highest stream that we have opened. */
   #lastOwnStream: number;
+  #windowGrewAt = 0;
   /** The peer has acknowledged our SETTINGS, and keeps to our windows. */
   #settingsHeard = false;
   #closing = false;
@@ -140,6 +143,14 @@ export class TunnelConnection implements FrameHandler, StreamCarrier {
   /** Whether nothing more is opened or accepted, because the connection is closed or about to be. */
   get over(): boolean {
     return this.#closing || this.#closed;
+  }
+
+  /**
+   * Whether nothing can be sent on any stream for want of the connection's window, and that for a while: a few applications that do not
+   * read are enough (istio-data-plane.md §2.2 gives the connection four streams' worth).
+   */
+  get stalled(): boolean {
+    return this.sendWindow.available <= 0 && this.#clock.monotonic() - this.#windowGrewAt >= STALLED_AFTER_MS;
   }
 
   // For the roles.
@@ -312,6 +323,7 @@ export class TunnelConnection implements FrameHandler, StreamCarrier {
 
   windowUpdate(streamId: number, increment: number): void {
     if (streamId === 0) {
+      this.#windowGrewAt = this.#clock.monotonic();
       if (!this.sendWindow.grow(increment))
         throw new Http2ConnectionError(ErrorCode.FLOW_CONTROL_ERROR, 'a connection window beyond 2^31-1');
       this.#roomForAll();

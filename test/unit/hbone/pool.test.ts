@@ -109,6 +109,17 @@ test('one connection is dialled at a time for a key, others are not held up', as
   assert.equal(blocked.dials(), 2);
 });
 
+test('a connection that applications have blocked by not reading is no place for new tunnels', async () => {
+  const { pool, dials, clock } = fixture();
+  for (let i = 0; i < 5; i++) duplexOf(await pool.connect(KEY, TUNNEL)).write(Buffer.alloc(5 << 20));
+  await settle(2000);
+  await pool.connect(KEY, TUNNEL);
+  assert.equal(dials(), 1, 'it may only be slow');
+  await clock.advance(1_000);
+  await pool.connect(KEY, TUNNEL);
+  assert.equal(dials(), 2);
+});
+
 test('a connection that said GOAWAY is not used for new tunnels, and finishes its old ones', async () => {
   const { pool, servers, accepted, dials } = fixture();
   const old = duplexOf(await pool.connect(KEY, TUNNEL));
