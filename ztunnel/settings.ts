@@ -3,11 +3,22 @@
  * of Istio's ztunnel that are not built here are refused by name: a setting that silently does nothing would be worse than none.
  */
 
-import { availableParallelism } from 'node:os';
 import { load } from 'js-yaml';
-import { parsePort, parseSocketAddress } from '../common/base/address.ts';
+import { parsePort } from '../common/base/address.ts';
 import { errorMessage } from '../common/base/errors.ts';
-import { LOG_LEVELS, type LogLevel } from '../common/base/log.ts';
+import {
+  type ControlPlaneAddress,
+  collect,
+  controlPlaneAddress,
+  type Environment,
+  headerSettings,
+  logDirectives,
+  optionalCount,
+  optionalDuration,
+  optionalFlag,
+  readMetadata,
+  threads,
+} from '../common/base/proxy-settings.ts';
 import {
   count,
   duration,
@@ -22,13 +33,6 @@ import {
   setting,
   text,
 } from '../common/base/settings.ts';
-import { VERSION } from '../common/base/version.ts';
-
-type Environment = Readonly<Record<string, string | undefined>>;
-
-const optionalFlag: Form<boolean | undefined> = { name: 'true or false', parse: (value) => flag.parse(value) };
-const optionalCount: Form<number | undefined> = { name: 'whole number', parse: (value) => count.parse(value) };
-const optionalDuration: Form<number | undefined> = { name: 'duration', parse: (value) => duration.parse(value) };
 
 const mark: Form<number | undefined> = {
   name: 'packet mark',
@@ -36,18 +40,6 @@ const mark: Form<number | undefined> = {
     const number = /^0x[0-9a-f]{1,8}$/i.test(value) ? Number.parseInt(value, 16) : count.parse(value);
     if (number > 0xffffffff) throw new Error('expected a 32-bit mark');
     return number;
-  },
-};
-
-/** Threads as Istio writes them: a number, `50%` of the processors, or `0` for all of them. */
-export const threads: Form<number> = {
-  name: 'number or percentage of processors',
-  parse(value) {
-    const percent = /^(\d{1,3})%$/.exec(value)?.[1];
-    if (percent !== undefined) return Math.max(1, Math.ceil((availableParallelism() * Number(percent)) / 100));
-    const number = count.parse(value);
-    if (number > MAX_WORKERS) throw new Error(`expected at most ${MAX_WORKERS} threads`);
-    return number === 0 ? availableParallelism() : number;
   },
 };
 
@@ -75,32 +67,6 @@ const podInfo: Form<PodInfo | undefined> = {
     return { namespace, name, serviceAccount };
   },
 };
-
-export interface LogDirectives {
-  readonly level: LogLevel;
-  /** Level of one scope where it differs (`access=warn`). */
-  readonly scopes: Readonly<Record<string, LogLevel>>;
-}
-
-/** `info`, or `info,access=warn`. */
-export const logDirectives: Form<LogDirectives> = {
-  name: 'level, or level,scope=level',
-  parse(value) {
-    let level: LogLevel = 'info';
-    const scopes: Record<string, LogLevel> = {};
-    for (const directive of value.split(',').map((piece) => piece.trim())) {
-      const [scope, word] = directive.includes('=') ? directive.split('=', 2) : [undefined, directive];
-      const named = LOG_LEVELS.find((known) => known === (word === 'off' ? 'silent' : word));
-      if (!named) throw new Error(`expected one of ${LOG_LEVELS.join(', ')}, alone or as scope=level`);
-      if (scope === undefined || scope === 'ztunnel') level = named;
-      else if (scope === 'access') scopes[scope] = named;
-      else throw new Error(`there is no scope ${scope}: only access has a level of its own`);
-    }
-    return { level, scopes };
-  },
-};
-
-const MAX_WORKERS = 64;
 
 export const settingsTable = {
   mode: setting(
@@ -250,15 +216,6 @@ const unsupported: Readonly<Record<string, { asks(value: string): boolean; what:
   UNSTABLE_ENABLE_SOCKS5: { asks: (value) => value === 'true', what: 'the SOCKS5 listener' },
 };
 
-export interface ControlPlaneAddress {
-  /** `host:port`. */
-  readonly target: string;
-  readonly tls: boolean;
-  readonly root: string;
-  readonly alternativeName: string | undefined;
-  readonly headers: Readonly<Record<string, string>>;
-}
-
 export interface ZtunnelSettings
   extends Omit<
     Settings<typeof settingsTable>,
@@ -292,7 +249,7 @@ export interface ZtunnelSettings
 export function readZtunnelSettings(env: Environment): ZtunnelSettings {
   const problems: string[] = [];
   const file = collect(problems, () => readProxyConfig(env.PROXY_CONFIG)) ?? {};
-  const metadata = collect(problems, () => readMetadata(env, file)) ?? {};
+  const metadata = collect(problems, () => readMetadata(env, file.proxyMetadata)) ?? {};
   const withFile = file.concurrency !== undefined ? { ZTUNNEL_WORKER_THREADS: String(file.concurrency), ...env } : env;
   const read = collect(problems, () => readSettings(settingsTable, withFile));
   for (const [name, { asks, what }] of Object.entries(unsupported)) {
@@ -321,8 +278,8 @@ export function readZtunnelSettings(env: Environment): ZtunnelSettings {
     packetMark: read.packetMark ?? (read.mode === 'shared' ? 1337 : undefined),
     drainDeadlineMs: read.drainDeadlineMs ?? graceDeadlineMs(graceSeconds),
     logFormat: read.logFormat === 'json' ? 'json' : 'text',
-    xds: address(env.XDS_ADDRESS ?? fallback, read.xdsRoot, read.xdsHostname, headers(env, 'XDS_HEADER_')),
-    ca: address(env.CA_ADDRESS ?? fallback, read.caRoot, read.caHostname, headers(env, 'CA_HEADER_')),
+    xds: controlPlaneAddress(env.XDS_ADDRESS ?? fallback, read.xdsRoot, read.xdsHostname, headerSettings(env, 'XDS_HEADER_')),
+    ca: controlPlaneAddress(env.CA_ADDRESS ?? fallback, read.caRoot, read.caHostname, headerSettings(env, 'CA_HEADER_')),
     adminPort: file.proxyAdminPort ?? 15000,
     statsPort: file.statsPort ?? 15020,
     readinessPort: 15021,
@@ -352,27 +309,6 @@ function contradictions(read: Settings<typeof settingsTable>): string[] {
 function graceDeadlineMs(graceSeconds: number | undefined): number {
   if (graceSeconds === undefined) return 5000;
   return Math.max(1, graceSeconds > 10 ? graceSeconds - 5 : graceSeconds - 1) * 1000;
-}
-
-function address(
-  uri: string,
-  root: string,
-  alternativeName: string | undefined,
-  extra: Readonly<Record<string, string>>,
-): ControlPlaneAddress | undefined {
-  if (uri === '') return undefined;
-  const tls = !uri.startsWith('http://');
-  const target = uri.replace(/^https?:\/\//, '').replace(/\/+$/, '');
-  const known = parseSocketAddress(target) !== undefined || /:\d+$/.test(target);
-  return { target: known ? target : `${target}:${tls ? 443 : 80}`, tls, root, alternativeName, headers: extra };
-}
-
-function headers(env: Environment, prefix: string): Record<string, string> {
-  const found: Record<string, string> = {};
-  for (const [name, value] of Object.entries(env)) {
-    if (name.startsWith(prefix) && value !== undefined) found[name.slice(prefix.length).toLowerCase()] = value;
-  }
-  return found;
 }
 
 interface ProxyConfigFile {
@@ -420,37 +356,5 @@ function parseYaml(yaml: string): unknown {
     return load(yaml);
   } catch (error) {
     throw new SettingsError([`PROXY_CONFIG: ${errorMessage(error)}`]);
-  }
-}
-
-const stripMeta = (name: string): string => name.replace(/^ISTIO_META_/, '');
-
-function readMetadata(env: Environment, file: ProxyConfigFile): Record<string, unknown> {
-  // What istiod shows as this proxy's version, unless somebody who swaps ztunnels says otherwise.
-  const found: Record<string, unknown> = { ISTIO_VERSION: VERSION };
-  const problems: string[] = [];
-  for (const [name, value] of Object.entries(file.proxyMetadata ?? {})) found[stripMeta(name)] = value;
-  for (const [name, value] of Object.entries(env)) {
-    if (value === undefined) continue;
-    if (name.startsWith('ISTIO_META_')) found[stripMeta(name)] = value;
-    if (!name.startsWith('ISTIO_METAJSON_')) continue;
-    try {
-      found[name.slice('ISTIO_METAJSON_'.length)] = JSON.parse(value);
-    } catch {
-      problems.push(`${name}: expected JSON`);
-    }
-  }
-  if (problems.length > 0) throw new SettingsError(problems);
-  return found;
-}
-
-/** Keeps the problems of one reader so that the next one is read as well. */
-function collect<T>(problems: string[], read: () => T): T | undefined {
-  try {
-    return read();
-  } catch (error) {
-    if (!(error instanceof SettingsError)) throw error;
-    problems.push(...error.problems);
-    return undefined;
   }
 }

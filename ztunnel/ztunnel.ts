@@ -5,6 +5,7 @@
 import { systemClock } from '../common/base/clock.ts';
 import { errorMessage } from '../common/base/errors.ts';
 import type { LogRoot } from '../common/base/log.ts';
+import type { LogDirectives } from '../common/base/proxy-settings.ts';
 import { tokenSource } from '../common/client/grpc-endpoint.ts';
 import { raiseOpenFileLimit } from '../common/linux/limits.ts';
 import { Netns } from '../common/linux/netns.ts';
@@ -15,7 +16,7 @@ import { createSegment, SeriesReader, SeriesWriter } from '../common/server/shar
 import { stateDump } from '../common/state/config-dump.ts';
 import { MeshStateWriter } from '../common/state/writer.ts';
 import { metricFamilies, metrics } from './metrics.ts';
-import type { LogDirectives, ZtunnelSettings } from './settings.ts';
+import type { ZtunnelSettings } from './settings.ts';
 import { certificateKeeper, Prefetch } from './supervisor/certificates.ts';
 import { configDump } from './supervisor/config-dump.ts';
 import { applyStaticConfig, controlPlane } from './supervisor/control-plane.ts';

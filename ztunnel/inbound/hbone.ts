@@ -10,6 +10,7 @@ import { formatSpiffeId, type SpiffeId } from '../../common/base/spiffe.ts';
 import { formatBaggage, formatTraceparent, parseBaggage, parseForwardedHost, traceIdOf } from '../../common/decision/headers.ts';
 import { inboundService, resolveInbound } from '../../common/decision/inbound.ts';
 import type { Workload } from '../../common/decision/mesh-view.ts';
+import { refusalHeaders } from '../../common/hbone/refusal-header.ts';
 import { relay } from '../../common/hbone/relay.ts';
 import { HboneServerConnection } from '../../common/hbone/server.ts';
 import type { ConnectRequest, HboneLimits, Headers } from '../../common/hbone/types.ts';
@@ -22,7 +23,6 @@ import { dialApplication } from '../worker/dial.ts';
 import type { ConnectionRecord } from '../worker/telemetry.ts';
 import { enforce, recheck } from './enforce.ts';
 import { proxyHeader } from './proxy-protocol.ts';
-import { refusalHeaders } from './refusal-header.ts';
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 

@@ -1,12 +1,13 @@
 /** The plaintext HTTP servers of a ztunnel: admin on loopback, metrics, readiness (istio-data-plane.md §10). */
 import { readdir, readFile } from 'node:fs/promises';
 import type { Log, LogLevel } from '../../common/base/log.ts';
+import { type LogDirectives, logDirectives } from '../../common/base/proxy-settings.ts';
 import { type HttpAnswer, type HttpEndpoint, type HttpRequest, notFound, serveHttp } from '../../common/server/http-endpoint.ts';
 import { metricsContentType, metricsText } from '../../common/server/metrics-text.ts';
 import type { Readiness } from '../../common/server/readiness.ts';
 import type { SeriesReader, SeriesWriter } from '../../common/server/shared-series.ts';
 import { metricFamilies, metrics } from '../metrics.ts';
-import { type LogDirectives, logDirectives, type ZtunnelSettings } from '../settings.ts';
+import type { ZtunnelSettings } from '../settings.ts';
 
 export interface EndpointsOptions {
   readonly settings: ZtunnelSettings;

@@ -9,8 +9,8 @@ import { formatSpiffeId } from '../../common/base/spiffe.ts';
 import type { Baggage } from '../../common/decision/headers.ts';
 import type { Service, Workload } from '../../common/decision/mesh-view.ts';
 import type { Relay } from '../../common/hbone/types.ts';
+import type { AccessField, AccessLog } from '../../common/server/access-log.ts';
 import type { SeriesWriter } from '../../common/server/shared-series.ts';
-import type { AccessField, AccessLog } from '../access-log.ts';
 import { metrics } from '../metrics.ts';
 
 export interface ConnectionFacts {
@@ -100,6 +100,23 @@ export class Telemetry {
       ['warren.code', error.code],
       ['warren.policy', error.policy],
     ]);
+  }
+
+  /** A destination is known by hostname only, and is looked up for this caller. */
+  onDemandDns(source: Workload, hostname: string): void {
+    const { series } = this.#options;
+    const { workloadName, canonicalName, canonicalRevision, namespace, clusterId } = source;
+    const own = [
+      workloadName,
+      canonicalName,
+      canonicalRevision,
+      namespace,
+      formatSpiffeId(source),
+      canonicalName,
+      canonicalRevision,
+      clusterId,
+    ];
+    series.add(series.slot(metrics.onDemandDns, [...own.map(orUnknown), hostname]), 1);
   }
 
   dnsRequest(asker: DnsAsker): void {

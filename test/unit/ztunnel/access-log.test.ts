@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ProxyError } from '../../../common/base/errors.ts';
 import type { LogLevel } from '../../../common/base/log.ts';
+import { AccessLog } from '../../../common/server/access-log.ts';
 import { createSegment, SeriesReader, SeriesWriter } from '../../../common/server/shared-series.ts';
-import { AccessLog } from '../../../ztunnel/access-log.ts';
 import { metricFamilies, metrics, TRAFFIC_LABELS } from '../../../ztunnel/metrics.ts';
 import { type ConnectionFacts, Telemetry } from '../../../ztunnel/worker/telemetry.ts';
 import { service, workload } from '../../support/builders.ts';
@@ -201,6 +201,16 @@ test('what a caller says of itself is used only where its workload is not known'
   telemetry.opened(facts({ sourceBaggage }));
   const names = reader.samples(metrics.opened).map(({ labels }) => Object.fromEntries(labels).source_workload);
   assert.deepEqual(names, ['said', 'client']);
+});
+
+test('look-ups of hostnames are counted by caller and name', () => {
+  const { telemetry, reader } = watch();
+  telemetry.onDemandDns(client, 'db.example');
+  telemetry.onDemandDns(client, 'db.example');
+  const [sample] = reader.samples(metrics.onDemandDns);
+  assert.equal(sample?.value, 2);
+  assert.deepEqual(sample?.labels.at(-1), ['hostname', 'db.example']);
+  assert.equal(Object.fromEntries(sample?.labels ?? []).source_principal, 'spiffe://cluster.local/ns/shop/sa/client');
 });
 
 test('beyond the limit of series everything goes to one named other, and that is counted', async () => {

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { silentLog } from '../../../common/base/log.ts';
+import type { LogDirectives } from '../../../common/base/proxy-settings.ts';
 import type { CertificateState } from '../../../common/certificates/keeper.ts';
 import { Readiness } from '../../../common/server/readiness.ts';
 import { createSegment, SeriesReader, SeriesWriter } from '../../../common/server/shared-series.ts';
 import { metricFamilies, metrics } from '../../../ztunnel/metrics.ts';
-import { type LogDirectives, readZtunnelSettings } from '../../../ztunnel/settings.ts';
+import { readZtunnelSettings } from '../../../ztunnel/settings.ts';
 import { configDump } from '../../../ztunnel/supervisor/config-dump.ts';
 import { serveEndpoints } from '../../../ztunnel/supervisor/endpoints.ts';
 import { testAuthority } from '../../support/certificates.ts';

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { threads } from '../../../common/base/proxy-settings.ts';
 import { SettingsError } from '../../../common/base/settings.ts';
 import { VERSION } from '../../../common/base/version.ts';
-import { readZtunnelSettings, threads } from '../../../ztunnel/settings.ts';
+import { readZtunnelSettings } from '../../../ztunnel/settings.ts';
 
 const problemsOf = (env: Record<string, string>): readonly string[] => {
   try {

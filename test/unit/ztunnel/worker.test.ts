@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ProxyError } from '../../../common/base/errors.ts';
+import { HostnameResolver } from '../../../common/client/hostname-resolver.ts';
+import { refusalHeaders } from '../../../common/hbone/refusal-header.ts';
 import type { Relay } from '../../../common/hbone/types.ts';
 import { WorkerCertificates } from '../../../common/tls/worker-certificates.ts';
 import { proxyHeader } from '../../../ztunnel/inbound/proxy-protocol.ts';
-import { refusalHeaders } from '../../../ztunnel/inbound/refusal-header.ts';
-import { HostnameResolver } from '../../../ztunnel/outbound/resolve.ts';
 import { ConnectionTable } from '../../../ztunnel/worker/connections.ts';
 import { LocalWorkload, StateChanges } from '../../../ztunnel/worker/local-workload.ts';
 import { workload } from '../../support/builders.ts';

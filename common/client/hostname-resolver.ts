@@ -3,8 +3,8 @@
  * one question at a time for a name.
  */
 import { lookup } from 'node:dns/promises';
-import { type IpAddress, parseIp } from '../../common/base/address.ts';
-import type { Clock } from '../../common/base/clock.ts';
+import { type IpAddress, parseIp } from '../base/address.ts';
+import type { Clock } from '../base/clock.ts';
 
 export type Lookup = (hostname: string) => Promise<readonly string[]>;
 

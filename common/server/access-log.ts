@@ -2,13 +2,14 @@
  * One line for each connection, whatever its outcome: fields, their order and their levels are those of Istio's ztunnel
  * (istio-data-plane.md §10.2). Behind them come our own: the connection's id, and for what was refused the code and the policy.
  */
-import type { LogLevel } from '../common/base/log.ts';
+import type { LogLevel } from '../base/log.ts';
 
 export interface LineOutput {
   write(line: string): void;
 }
 
-export type AccessMessage = 'connection complete' | 'connection opened' | 'connection failed';
+/** What happened, always the same words: `connection complete`. */
+export type AccessMessage = string;
 
 /** Values in the order of the line; undefined ones are left out. A `bare` value is an address or a number, which text lines do not quote. */
 export type AccessField = readonly [name: string, value: string | number | undefined, bare?: 'bare'];
