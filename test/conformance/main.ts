@@ -15,23 +15,34 @@ const projectRoot = fileURLToPath(new URL('../../', import.meta.url));
 const suitesFolder = fileURLToPath(new URL('./suites/', import.meta.url));
 const defaultCases = resolve(projectRoot, '../shared/conformance');
 
-async function loadSuites(): Promise<{ file: string; suite: Suite }[]> {
-  const files = readdirSync(suitesFolder)
-    .filter((file) => file.endsWith('.ts'))
-    .sort();
-  return Promise.all(
-    files.map(async (file) => {
-      const module: { suite?: Suite } = await import(pathToFileURL(resolve(suitesFolder, file)).href);
-      if (!module.suite) throw new Error(`${file} exports no suite`);
-      return { file: file.slice(0, -3), suite: module.suite };
-    }),
-  );
+interface SuiteFile {
+  readonly file: string;
+  readonly suite: Suite;
 }
 
-const selected = (name: string, { file, suite }: { file: string; suite: Suite }): boolean =>
+/** One file that cannot be loaded is one failure; the others still run. */
+async function loadSuites(): Promise<{ suites: SuiteFile[]; broken: Row[] }> {
+  const suites: SuiteFile[] = [];
+  const broken: Row[] = [];
+  const files = readdirSync(suitesFolder).filter((name) => name.endsWith('.ts'));
+  for (const file of files.map((name) => name.slice(0, -3)).sort()) {
+    try {
+      const module: { suite?: Suite } = await import(pathToFileURL(resolve(suitesFolder, `${file}.ts`)).href);
+      if (!module.suite) throw new Error('it exports no suite');
+      suites.push({ file, suite: module.suite });
+    } catch (error) {
+      broken.push({ suite: file, case: 'load', verdict: 'fail', reason: describe(error) });
+    }
+  }
+  return { suites, broken };
+}
+
+const describe = (error: unknown): string => (error instanceof Error ? (error.stack ?? error.message) : String(error));
+
+const selected = (name: string, { file, suite }: SuiteFile): boolean =>
   name === file || name === suite.suite || suite.suite.startsWith(`${name}/`) || name === `${suite.suite}/${file}`;
 
-async function runSuite({ file, suite }: { file: string; suite: Suite }, cases: Cases): Promise<Row[]> {
+async function runSuite({ file, suite }: SuiteFile, cases: Cases): Promise<Row[]> {
   if (!cases.has(suite.suite)) {
     console.log(`# skip ${suite.suite} (${file}): ${cases.root} has no such folder`);
     return [];
@@ -41,8 +52,7 @@ async function runSuite({ file, suite }: { file: string; suite: Suite }, cases: 
     for await (const row of suite.run(cases)) rows.push({ suite: suite.suite, ...row });
   } catch (error) {
     // A suite that breaks half-way has failed, whatever it had counted so far; the other suites still run.
-    const reason = `the suite broke: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`;
-    rows.push({ suite: suite.suite, case: file, verdict: 'fail', reason });
+    rows.push({ suite: suite.suite, case: file, verdict: 'fail', reason: `the suite broke: ${describe(error)}` });
   }
   return rows;
 }
@@ -70,13 +80,14 @@ async function main(): Promise<number> {
   const given = values.cases ?? defaultCases;
   const cases = new Cases(isAbsolute(given) ? given : resolve(process.cwd(), given), defaultCases);
   const { suite: name } = values;
-  const suites = (await loadSuites()).filter((entry) => name === undefined || selected(name, entry));
-  if (suites.length === 0) {
+  const loaded = await loadSuites();
+  const suites = loaded.suites.filter((entry) => name === undefined || selected(name, entry));
+  const rows = loaded.broken.filter((row) => name === undefined || row.suite === name);
+  if (suites.length + rows.length === 0) {
     console.error(`no suite is called ${name}`);
     return 2;
   }
   if (!cases.has('.')) console.log(`# skip everything: the folder ${cases.root} is absent`);
-  const rows: Row[] = [];
   for (const entry of suites) rows.push(...(await runSuite(entry, cases)));
   report(rows);
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(rows, null, 1)}\n`);
