@@ -35,6 +35,18 @@ export const TRAFFIC_LABELS = [
   'destination_zone',
 ] as const;
 
+const ON_DEMAND_LABELS = [
+  'source_workload',
+  'source_canonical_service',
+  'source_canonical_revision',
+  'source_workload_namespace',
+  'source_principal',
+  'source_app',
+  'source_version',
+  'source_cluster',
+  'hostname',
+];
+
 const DNS_LABELS = ['request_query_type', 'request_protocol', 'source_canonical_service', 'source_canonical_revision'];
 
 type Options = Partial<Pick<MetricFamily, 'stable' | 'hideZero' | 'expires'>>;
@@ -79,6 +91,9 @@ export const metrics = {
   sent: counter('istio_tcp_sent_bytes_total', TRAFFIC_LABELS, 'Bytes that went from server to client', { stable: true, expires: true }),
   failed: counter('istio_tcp_connections_failed_total', TRAFFIC_LABELS, 'TCP connections that failed', { expires: true }),
   socketsOpen: gauge('istio_tcp_sockets_open', ['reporter'], 'Application connections that are open'),
+  onDemandDns: counter('istio_on_demand_dns_total', ON_DEMAND_LABELS, 'Look-ups of workloads that are known by hostname only', {
+    expires: true,
+  }),
   dnsRequests: counter('istio_dns_requests_total', DNS_LABELS, 'DNS queries of pods'),
   dnsUpstream: counter('istio_dns_upstream_requests_total', DNS_LABELS, 'DNS queries that went to the nameservers'),
   dnsFailures: counter('istio_dns_upstream_failures_total', DNS_LABELS, 'DNS queries that no nameserver answered'),

@@ -1,8 +1,9 @@
 /** What happens to open connections: policies that change, drains, control planes that go away; and calls that nobody should make. */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
+import { closeFd, listenTcp } from '../../common/linux/sockets.ts';
 import { joinNetns, makeNetns, withoutNamespaces } from '../support/netns.ts';
-import { makePair, NAMESPACE, type Pair } from '../support/pair.ts';
+import { dedicatedEnv, makePair, NAMESPACE, type Pair } from '../support/pair.ts';
 import { call, controlled, get, holdOpen, type Shared, startControlPlane, startEcho, startShared } from '../support/pair-programs.ts';
 import { runScript, startProgram } from '../support/programs.ts';
 
@@ -112,6 +113,20 @@ test('a second ztunnel takes over while the first one drains: no connection is r
   for (let i = 0; i < 10; i++)
     assert.deepEqual(await call(pair.client.netns, pair.server.v4, 8080), { received: 'hello worldhello world' });
   assert.doesNotMatch(open.output(), /over/);
+});
+
+test('a taken port ends a dedicated proxy with an error that names it', options, async (t) => {
+  for (const { port, message } of [
+    { port: 15_001, message: /ztunnel cannot serve.*cannot listen on port 15001 for shop\/client: .*EADDRINUSE/ },
+    { port: 15_000, message: /ztunnel cannot start.*admin: cannot listen on 127\.0\.0\.1 port 15000: .*EADDRINUSE/ },
+  ]) {
+    const pair = await makePair(t, { capture: [] });
+    const taken = listenTcp({ netns: pair.client.netns.netns, address: port === 15_000 ? '127.0.0.1' : '::', port });
+    t.after(() => closeFd(taken));
+    const ztunnel = startProgram(t, pair.client.netns, 'ztunnel/main.ts', [], dedicatedEnv(pair, pair.client));
+    assert.equal(await ztunnel.ended, 1);
+    assert.match(ztunnel.output(), message);
+  }
 });
 
 /** What came of a call: `C` it could not connect, `R` it connected and got no answer, `H` an HTTP answer (istio-data-plane.md §12.4). */

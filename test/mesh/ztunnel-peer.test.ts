@@ -6,7 +6,7 @@ import { writeCertificate } from '../support/certificates.ts';
 import { joinNetns, makeNetns, type TestNetns, withoutNamespaces } from '../support/netns.ts';
 import { makePair, NAMESPACE, type Pair } from '../support/pair.ts';
 import { get, startEcho, startShared } from '../support/pair-programs.ts';
-import { startProgram } from '../support/programs.ts';
+import { runScript, startProgram } from '../support/programs.ts';
 
 const options = { skip: withoutNamespaces ?? false, timeout: 60_000 };
 
@@ -112,6 +112,26 @@ test('a peer of another namespace learns that it was refused and not by which ru
   assert.deepEqual([own?.status, own?.reason, own?.policy], [401, 'POLICY_DENIED', `${NAMESPACE}/no-peers`]);
   const [other] = await call('other');
   assert.deepEqual([other?.status, other?.reason, other?.policy], [401, 'POLICY_DENIED', undefined]);
+});
+
+test('a peer that breaks HTTP/2 is cut off, the log says how, and the next peer is served', options, async (t) => {
+  const pair = await makePair(t, { capture: ['server'] });
+  const { ztunnel } = await startShared(t, pair);
+  await startEcho(t, pair.server.netns);
+  const { key, chain } = pair.authority.issue(peer(NAMESPACE));
+  const closed = await runScript(
+    pair.client.netns,
+    `import tls from 'node:tls';
+    const socket = tls.connect({ host: '${pair.server.v4}', port: 15008, key: ${JSON.stringify(key)}, cert: ${JSON.stringify(chain)}, ALPNProtocols: ['h2'], rejectUnauthorized: false });
+    socket.on('error', () => undefined);
+    socket.on('secureConnect', () => socket.write('GET / HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n'));
+    socket.on('data', () => undefined);
+    socket.on('close', () => console.log('closed'));`,
+  );
+  assert.equal(closed, 'closed\n');
+  assert.match(await ztunnel.line(/connection failed/), /warren.code="HTTP2_FAILURE"/);
+  const [answer] = await peerCalls(t, pair.client.netns, pair, pair.server.v4, peer(NAMESPACE), [`${pair.server.v4}:8080`]);
+  assert.equal(answer?.status, 200);
 });
 
 test('an application with a PROXY tunnel is told who called and whom they meant', options, async (t) => {

@@ -11,11 +11,21 @@ export function enforce(pod: PodContext, local: Workload, subject: PolicyInput):
   for (const { policy, matched } of verdict.dryRun) {
     log.info({ pod: pod.name, policy, matched, source: subject.source.ip, port: subject.destination.port }, 'dry-run policy');
   }
-  if (verdict.missing.length > 0) log.warn({ pod: pod.name, policies: verdict.missing }, 'policies of this workload are not known');
+  tellMissing(pod, verdict.missing);
   if (settings.policyInfoLogging) {
     log.info({ pod: pod.name, allowed: verdict.allowed, policy: verdict.policy, reason: verdict.reason }, 'policy decision');
   }
   if (!verdict.allowed) throw refusal(verdict, 'policy rejection');
+}
+
+/** What was last said of each pod: once is enough, however many connections find it so. */
+const lastMissing = new WeakMap<PodContext, string>();
+
+function tellMissing(pod: PodContext, missing: readonly string[]): void {
+  const names = missing.join(', ');
+  if (names === (lastMissing.get(pod) ?? '')) return;
+  lastMissing.set(pod, names);
+  if (names !== '') pod.parts.log.warn({ pod: pod.name, policies: missing }, 'policies of this workload are not known');
 }
 
 /** @returns why an open connection may not go on; undefined where it may */
