@@ -4,6 +4,7 @@ import { ApiError } from '../api-error.ts';
 import { at, cloneDeep, isObject, type JsonObject, objectOf, stringOf } from '../json.ts';
 import type { KubeObject } from '../object.ts';
 import { apiVersionOf, type ResourceType, type ServedVersion } from '../registry.ts';
+import { applyJsonPatch, applyMergePatch } from '../patch/json-patch.ts';
 import { formatLabelSelector } from '../selectors.ts';
 import {
   type DeleteOptions,
@@ -72,6 +73,8 @@ export class Resources {
     const target = this.target(path);
     const { type, subresource, name } = target;
     if (subresource === 'scale' && type.scale) return this.#scale(exchange, target);
+    if (type.kind === 'Pod' && type.group === '' && subresource === 'binding') return this.#bind(exchange, target);
+    if (type.kind === 'Pod' && type.group === '' && subresource === 'eviction') return this.#evict(exchange, target);
     if (subresource === 'finalize' && type.kind === 'Namespace') return this.#finalize(exchange, target);
     if (subresource !== '' && !(subresource === 'status' && type.status)) throw ApiError.noSuchPath();
     switch (exchange.method) {
@@ -259,11 +262,33 @@ export class Resources {
 
   async #patchedScale(exchange: Exchange, object: KubeObject, type: ResourceType): Promise<JsonObject> {
     const patch = await this.#readPatch(exchange);
-    const { applyJsonPatch, applyMergePatch } = await import('../patch/json-patch.ts');
     const scale = scaleOf(object, type);
     const patched = patch.type === 'json' ? applyJsonPatch(scale, patch.body) : applyMergePatch(scale, patch.body);
     if (!isObject(patched)) throw ApiError.badRequest('the patched scale is no object');
     return patched;
+  }
+
+  /** What a scheduler says: the pod's node. */
+  async #bind(exchange: Exchange, { type, namespace, name }: Target): Promise<void> {
+    if (exchange.method !== 'POST') throw ApiError.methodNotAllowed();
+    const node = stringOf(at(await exchange.bodyObject(), 'target', 'name'));
+    if (node === '') throw ApiError.badRequest('target.name: Required value');
+    const pod = this.#store.require(type, namespace, name);
+    const current = stringOf(at(pod, 'spec', 'nodeName'));
+    if (current !== '') throw ApiError.conflict(type, name, `pod ${name} is already assigned to node "${current}"`);
+    this.#store.rewrite(type, pod, (object) => {
+      object.spec = { ...objectOf(object.spec), nodeName: node };
+    });
+    exchange.json(201, { kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Success', code: 201 });
+  }
+
+  /** `kubectl drain`: a deletion, since disruption budgets are stored and not enforced. */
+  async #evict(exchange: Exchange, { type, namespace, name }: Target): Promise<void> {
+    if (exchange.method !== 'POST') throw ApiError.methodNotAllowed();
+    const options = deleteOptions(exchange, objectOf((await exchange.bodyObject()).deleteOptions));
+    await this.#admitDelete(type, this.#store.require(type, namespace, name), exchange, options.dryRun ?? false);
+    this.#store.remove(type, namespace, name, options);
+    exchange.json(201, { kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Success', code: 201 });
   }
 
   /** A namespace's own finalizers, which only this endpoint changes. */

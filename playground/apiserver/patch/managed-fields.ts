@@ -81,7 +81,8 @@ export function applyConfiguration(
   const kept = others.flatMap((entry) => withFields(entry, subtract(fieldsIn(entry), conflicts.find((c) => c.entry === entry)?.fields)));
 
   const othersOwn = kept.reduce<FieldSet | undefined>((all, entry) => union(all, fieldsIn(entry)), undefined);
-  const pruned = prune(merged, previous && fieldsIn(previous), set, othersOwn, node);
+  // Name and namespace are in every configuration; without them an apply that drops its last label would drop all of metadata.
+  const pruned = prune(merged, previous && fieldsIn(previous), union(set, UNOWNED), othersOwn, node);
   const managers = set ? [...kept, entryOf('Apply', writer, set)] : kept;
   return { object: (isObject(pruned) ? pruned : {}) as KubeObject, managers };
 }

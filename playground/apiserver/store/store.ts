@@ -288,7 +288,7 @@ export class Store implements KindContext {
     if (current !== old) throw old ? ApiError.staleVersion(type, object.metadata.name) : ApiError.alreadyExists(type, object.metadata.name);
     this.#check(type, version, object, old, options);
     if (options.dryRun) return freezeDeep(object);
-    if (old && equalDeep(withoutOwnership(object), withoutOwnership(old))) return old;
+    if (old && equalDeep(withoutTimes(object), withoutTimes(old))) return old;
     if (old && object.metadata.deletionTimestamp && isDoneDeleting(object)) {
       this.erase(type, object);
       return object;
@@ -403,8 +403,11 @@ export class Store implements KindContext {
       const { resourceVersion: _, ...metadata } = base.metadata;
       object = { ...base, metadata };
       if (statusCarriesMetadata(type)) {
-        const { labels = {}, annotations = {} } = decoded.metadata;
-        Object.assign(metadata, { labels, annotations });
+        for (const field of ['labels', 'annotations'] as const) {
+          const written = decoded.metadata[field];
+          if (written) metadata[field] = written;
+          else delete metadata[field];
+        }
       }
       if (decoded.status === undefined) delete object.status;
       else object.status = decoded.status;
@@ -607,9 +610,10 @@ function specOf(object: KubeObject, type: ResourceType): JsonObject {
   return type.status ? rest : { ...rest, status };
 }
 
-function withoutOwnership(object: KubeObject): JsonObject {
-  const { managedFields: _f, resourceVersion: _r, ...metadata } = object.metadata;
-  return { ...object, metadata };
+/** What makes two states the same: ownership counts, the time at which it was written down does not. */
+function withoutTimes(object: KubeObject): JsonObject {
+  const { managedFields, resourceVersion: _, ...metadata } = object.metadata;
+  return { ...object, metadata: { ...metadata, managedFields: managedFields?.map(({ time: _time, ...entry }) => entry) ?? [] } };
 }
 
 function withManagers(object: KubeObject, old: KubeObject | undefined): KubeObject {

@@ -33,7 +33,7 @@ const TAIL =
   'application/xml,application/xhtml+xml,text/plain,text/javascript,publicprivatemax-age=gzip,deflate,sdchcharset=utf-8charset=iso-8859-1,utf-,*,enq=0.';
 
 /** The dictionary of SPDY/3's header compression: words with their lengths, then common values. */
-const DICTIONARY = Buffer.concat([
+export const SPDY_DICTIONARY = Buffer.concat([
   ...WORDS.split(/\s+/).flatMap((word) => [uint32(word.length), Buffer.from(word.replace('_', ' '))]),
   Buffer.from(TAIL),
 ]);
@@ -82,7 +82,7 @@ export class SpdyConnection {
   constructor(carrier: Duplex, onStream: (stream: SpdyStream) => void) {
     this.#carrier = carrier;
     this.#onStream = onStream;
-    this.#inflate = createInflate({ dictionary: DICTIONARY, flush: zlib.Z_SYNC_FLUSH });
+    this.#inflate = createInflate({ dictionary: SPDY_DICTIONARY, flush: zlib.Z_SYNC_FLUSH });
     this.#inflate.on('data', (chunk: Buffer) => this.#inflated.push(chunk));
     this.#inflate.on('error', () => carrier.destroy());
     carrier.on('data', (chunk: Buffer) => {
@@ -183,7 +183,7 @@ export class SpdyConnection {
     const block = Buffer.from([0, 4, 0, 0xfb, 0xff, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
     if (this.#sentHeaders) return block;
     this.#sentHeaders = true;
-    return Buffer.concat([Buffer.from([0x78, 0xbb]), uint32(adler32(DICTIONARY)), block]);
+    return Buffer.concat([Buffer.from([0x78, 0xbb]), uint32(adler32(SPDY_DICTIONARY)), block]);
   }
 
   #decompress(bytes: Buffer): Promise<Buffer> {
