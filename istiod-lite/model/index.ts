@@ -4,12 +4,14 @@
  * somebody wrote into an object.
  */
 import { errorMessage } from '../../common/base/errors.ts';
+import type { HttpAuthorization } from '../../common/codec/gen/waypoint.ts';
 import { type AuthorizationPolicy, readAuthorizationPolicy } from './authorization-policy.ts';
 import type { ReporterName, StatusWrite } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
 import { readEndpointSlice } from './endpoint-slice.ts';
 import { checkEnrolment } from './enrolment.ts';
 import { readGateway, readGatewayClass } from './gateway.ts';
+import { readHttpRoute } from './http-route.ts';
 import { Inputs, inheritedAnnotations, type ServiceSource } from './inputs.ts';
 import type { MeshService } from './mesh-service.ts';
 import * as names from './names.ts';
@@ -20,9 +22,11 @@ import { readTargetedPolicy } from './policy-targets.ts';
 import { type Problem, ProblemList } from './problems.ts';
 import {
   authorizationResource,
+  httpAuthorizationResource,
   type Resource,
   type ResourceChanges,
   ResourceTable,
+  routesResource,
   serviceResource,
   workloadResource,
 } from './resources.ts';
@@ -32,6 +36,7 @@ import { StatusTable } from './status-table.ts';
 import { Translation } from './translation.ts';
 import type { WatchedKindName } from './watched-kinds.ts';
 import { type BindingWords, readBindingWords } from './waypoint-binding.ts';
+import { type MadeForWaypoints, type WaypointChanges, type WaypointResources, WaypointTables } from './waypoint-tables.ts';
 import { localityOf } from './workload.ts';
 import { readWorkloadEntry } from './workload-entry.ts';
 
@@ -45,6 +50,8 @@ export interface ObjectChange {
 export interface MeshChanges {
   readonly address: ResourceChanges;
   readonly authorization: ResourceChanges;
+  /** What waypoints are told beside that, each of its own. */
+  readonly waypoints: readonly WaypointChanges[];
   readonly statuses: readonly StatusWrite[];
   /** What is wrong with objects and was not before. */
   readonly problems: readonly Problem[];
@@ -58,6 +65,7 @@ export class MeshIndex {
   readonly #translation: Translation;
   readonly #addresses = new ResourceTable();
   readonly #authorizations = new ResourceTable();
+  readonly #waypoints = new WaypointTables();
   readonly #statuses = new StatusTable();
   readonly #problems = new ProblemList();
   /** What could not be translated. */
@@ -99,12 +107,14 @@ export class MeshIndex {
       this.#guard(`hostname ${hostname}`, () => this.#remakeHostname(hostname, namespaces));
     }
     stale.hostnames.clear();
-    drain(stale.targetedPolicies, (key) => this.#guard(`targets of ${key}`, () => this.#remakeTargets(key)));
+    this.#remakeHttpAuthorizations();
+    this.#remakeServiceRoutes();
     drain(stale.peerAuthentications, (key) => this.#guard(`PeerAuthentication ${key}`, () => this.#remakePeerAuthentication(key)));
     drain(stale.workloads, (source) => this.#guard(source, () => this.#remakeWorkloads(source)), mostWorkloads);
     return {
       address: this.#addresses.take(),
       authorization: this.#authorizations.take(),
+      waypoints: this.#waypoints.take(),
       statuses: this.#statuses.take(),
       problems: this.#problems.takeFresh(),
       more: stale.workloads.size > 0,
@@ -126,6 +136,16 @@ export class MeshIndex {
 
   authorization(name: string): Resource | undefined {
     return this.#authorizations.get(name);
+  }
+
+  /** Everything that one waypoint is told beside addresses; it may not be ready, or not even be there. */
+  waypointResources(gatewayNamespace: string, gatewayName: string): WaypointResources {
+    return this.#waypoints.get(`${gatewayNamespace}/${gatewayName}`);
+  }
+
+  /** `namespace/name` of the Gateways for which there are such resources. */
+  waypoints(): Iterable<string> {
+    return this.#waypoints.keys();
   }
 
   get counts(): { readonly addresses: number; readonly authorizations: number } {
@@ -170,10 +190,11 @@ export class MeshIndex {
     EndpointSlice: (key, object, report) => this.#inputs.setSlice(key, readEndpointSlice(object, report)),
     Gateway: (key, object, report) => this.#inputs.setGateway(key, readGateway(this.#config, object, report)),
     GatewayClass: (key, object) => this.#inputs.setGatewayClass(key, readGatewayClass(object)),
+    HTTPRoute: (key, object, report) => this.#inputs.routes.set(`HTTPRoute ${key}`, readHttpRoute(object, report)),
     AuthorizationPolicy: (key, object, report) => {
       this.#observe('ZtunnelPolicy', key, object);
       this.#observe('WaypointPolicy', key, object);
-      this.#inputs.setTargetedPolicy(key, readTargetedPolicy(object));
+      this.#inputs.setTargetedPolicy(key, readTargetedPolicy(object, report));
       this.#setPolicy(key, readAuthorizationPolicy(this.#config, object, report));
     },
     PeerAuthentication: (key, object, report) =>
@@ -210,6 +231,7 @@ export class MeshIndex {
     const conditions = this.#translation.serviceConditions(source);
     const found = this.#inputs.services.get(source);
     this.#inputs.staleTargets(source);
+    this.#inputs.routes.staleSource(source);
     if (!found) return;
     this.#statuses.want(source.startsWith('Service/') ? 'Service' : 'ServiceEntry', found.key, conditions);
     for (const service of found.services) this.#inputs.stale.hostname(service);
@@ -225,9 +247,33 @@ export class MeshIndex {
     }
   }
 
-  #remakeTargets(key: string): void {
-    const policy = this.#inputs.targetedPolicies.get(key);
-    this.#statuses.want('WaypointPolicy', key, policy ? [this.#translation.targetsCondition(policy)] : []);
+  #remakeHttpAuthorizations(): void {
+    const made = new Map<string, MadeForWaypoints>();
+    drain(this.#inputs.stale.targetedPolicies, (key) =>
+      this.#guard(`targets of ${key}`, () => {
+        const policy = this.#inputs.targetedPolicies.get(key);
+        this.#statuses.want('WaypointPolicy', key, policy ? [this.#translation.targetsCondition(policy)] : []);
+        const authorizations = policy ? this.#translation.httpAuthorizations(policy) : new Map<string, HttpAuthorization>();
+        made.set(
+          key,
+          mapValues(authorizations, (authorization) => [httpAuthorizationResource(authorization)]),
+        );
+      }),
+    );
+    this.#waypoints.publish('httpAuthorizations', made);
+  }
+
+  #remakeServiceRoutes(): void {
+    const made = new Map<string, MadeForWaypoints>();
+    drain(this.#inputs.routes.stale.parents, (source) =>
+      this.#guard(`routes of ${source}`, () => {
+        made.set(
+          source,
+          mapValues(this.#translation.serviceRoutes(source), (routes) => routes.map(routesResource)),
+        );
+      }),
+    );
+    this.#waypoints.publish('routes', made);
   }
 
   #remakeWorkloads(source: string): void {
@@ -270,6 +316,9 @@ export class MeshIndex {
 }
 
 const WORKLOAD_ENTRY = 'WorkloadEntry/';
+
+const mapValues = <V, W>(map: ReadonlyMap<string, V>, make: (value: V) => W): Map<string, W> =>
+  new Map([...map].map(([key, value]) => [key, make(value)]));
 
 function drain<T>(set: Set<T>, visit: (item: T) => void, most = Number.POSITIVE_INFINITY): void {
   let left = most;

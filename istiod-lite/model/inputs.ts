@@ -9,6 +9,7 @@ import type { AuthorizationPolicy } from './authorization-policy.ts';
 import type { EndpointSlice, PodReference } from './endpoint-slice.ts';
 import type { Gateway, GatewayClass } from './gateway.ts';
 import { networkGateway } from './gateway.ts';
+import { Groups } from './groups.ts';
 import { type HostnameOwners, hostnameOwners } from './hostnames.ts';
 import type { MeshService } from './mesh-service.ts';
 import * as names from './names.ts';
@@ -16,6 +17,7 @@ import type { Labels } from './objects.ts';
 import { effectiveMode, type MtlsMode, oldest, type PeerAuthentication } from './peer-authentication.ts';
 import type { Pod } from './pod.ts';
 import { type TargetedPolicy, targetSource } from './policy-targets.ts';
+import { RouteInputs } from './route-inputs.ts';
 import { LabelIndex, SelectorIndex } from './selectors.ts';
 import type { ServiceEntry } from './service-entry.ts';
 import type { BindingWords } from './waypoint-binding.ts';
@@ -72,6 +74,7 @@ export class Inputs {
   readonly gatewayClasses = new Map<string, GatewayClass>();
   readonly peerAuthentications = new Map<string, PeerAuthentication>();
   readonly targetedPolicies = new Map<string, TargetedPolicy>();
+  readonly routes = new RouteInputs();
   readonly #rootNamespace: string;
   readonly #namespaces = new Map<string, Namespace>();
   readonly #nodes = new Map<string, Locality>();
@@ -219,6 +222,7 @@ export class Inputs {
     put(this.services, source, next);
     this.stale.services.add(source);
     this.staleTargets(source);
+    this.routes.staleSource(source);
     if (before && next && isDeepStrictEqual(before.services, next.services)) return;
     for (const service of before?.services ?? []) this.#withdraw(service);
     for (const service of next?.services ?? []) this.#claim(service);
@@ -239,6 +243,9 @@ export class Inputs {
     put(this.gateways, key, next);
     this.#staleUsers(key);
     this.staleTargets(`Gateway/${key}`);
+    // A class stands for all its Gateways.
+    if (before?.className !== next?.className)
+      for (const gateway of [before, next]) if (gateway) this.staleTargets(`GatewayClass/${gateway.className}`);
     for (const gateway of [before, next]) {
       const network = gateway && networkGateway(gateway)?.network;
       if (network) for (const source of this.#sourcesOfNetwork.of(network)) this.stale.workloads.add(source);
@@ -308,8 +315,11 @@ export class Inputs {
   /** All that share the hostname: another one may own it now. */
   #staleClaims(service: MeshService): void {
     this.stale.hostname(service);
+    this.routes.staleSource(`Hostname/${service.hostname}`);
     for (const claim of this.#claims.of(service.hostname)) {
       this.stale.hostname(claim);
+      this.staleTargets(`${claim.source}/${claim.key}`);
+      this.routes.staleSource(`${claim.source}/${claim.key}`);
       if (claim.selector) this.#staleMembers(claim.namespace, claim.selector);
       if (claim.source === 'ServiceEntry') this.stale.workloads.add(`ServiceEntry/${claim.key}`);
       else this.#staleSlices(claim.key);
@@ -391,28 +401,6 @@ const refersTo = (reference: PodReference, pod: Pod): boolean =>
 function put<T>(map: Map<string, T>, key: string, value: T | undefined): void {
   if (value === undefined) map.delete(key);
   else map.set(key, value);
-}
-
-const EMPTY: ReadonlySet<never> = new Set<never>();
-
-/** Sets by key, without empty ones. */
-class Groups<T> {
-  readonly #sets = new Map<string, Set<T>>();
-
-  of(key: string): ReadonlySet<T> {
-    return this.#sets.get(key) ?? EMPTY;
-  }
-
-  add(key: string, item: T): void {
-    const set = this.#sets.get(key);
-    if (set) set.add(item);
-    else this.#sets.set(key, new Set([item]));
-  }
-
-  remove(key: string, item: T): void {
-    const set = this.#sets.get(key);
-    if (set?.delete(item) && set.size === 0) this.#sets.delete(key);
-  }
 }
 
 /** Who was made from which gateways. */

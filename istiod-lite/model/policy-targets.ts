@@ -5,13 +5,16 @@
 import { type Condition, WAYPOINT_ACCEPTED } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
 import type { GatewayClass } from './gateway.ts';
-import { at, isRecord, objectKey, readMeta, records, text } from './objects.ts';
+import { type HttpPolicy, readHttpPolicy } from './http-policy.ts';
+import { at, isRecord, objectKey, type Report, readMeta, records, text } from './objects.ts';
 
 export interface TargetedPolicy {
   readonly key: string;
   readonly namespace: string;
+  readonly name: string;
   readonly generation: number;
   readonly targets: readonly PolicyTarget[];
+  readonly http: HttpPolicy;
 }
 
 export interface PolicyTarget {
@@ -41,7 +44,7 @@ export interface TargetView {
 export const WAYPOINT_CONTROLLER = 'istio.io/mesh-controller';
 
 /** @returns undefined for a policy without targets */
-export function readTargetedPolicy(object: unknown): TargetedPolicy | undefined {
+export function readTargetedPolicy(object: unknown, report: Report): TargetedPolicy | undefined {
   const meta = readMeta(object);
   if (!meta) return undefined;
   const single = at(object, 'spec', 'targetRef');
@@ -53,12 +56,28 @@ export function readTargetedPolicy(object: unknown): TargetedPolicy | undefined 
     namespace: text(reference.namespace) || meta.namespace,
     name: text(reference.name),
   }));
-  return { key: objectKey(meta), namespace: meta.namespace, generation: meta.generation, targets };
+  const http = readHttpPolicy(object, report);
+  return { key: objectKey(meta), namespace: meta.namespace, name: meta.name, generation: meta.generation, targets, http };
 }
 
 /** Whose change a target's status depends on: `Kind/namespace/name`, or `GatewayClass/name`. */
 export const targetSource = ({ kind, namespace, name }: PolicyTarget): string =>
   kind === 'GatewayClass' ? `${kind}/${name}` : `${kind}/${namespace}/${name}`;
+
+/** What a target stands for where it counts at all; what is bound to whom is for others to find out. */
+export function targetScope(
+  config: MeshModelConfig,
+  policy: TargetedPolicy,
+  { kind, group, namespace, name }: PolicyTarget,
+  gatewayClass: TargetView['gatewayClass'],
+): 'class' | 'gateway' | 'service' | 'none' {
+  if (kind === 'GatewayClass' && group === GATEWAY_API) {
+    const found = policy.namespace === config.rootNamespace ? gatewayClass(name) : undefined;
+    return found?.controller === WAYPOINT_CONTROLLER ? 'class' : 'none';
+  }
+  if (!TARGET_KINDS.has(`${kind}.${group}`) || namespace !== policy.namespace) return 'none';
+  return kind === 'Gateway' ? 'gateway' : 'service';
+}
 
 export function targetStatus(config: MeshModelConfig, policy: TargetedPolicy, target: PolicyTarget, view: TargetView): TargetStatus {
   const { kind, group, namespace, name } = target;
@@ -86,8 +105,13 @@ export function targetsCondition(policy: TargetedPolicy, statusOf: (target: Poli
     message,
     observedGeneration: policy.generation,
   });
-  if (failed.length === 0) return condition('True', 'Accepted', sentences(statuses));
+  const { problem, enforced } = policy.http;
   const first = failed[0];
+  if (problem !== undefined && failed.length < statuses.length) {
+    const unbound = failed.length > 0 ? `. Also not enforced: ${sentences(failed)}` : '';
+    return condition(enforced ? 'True' : 'False', 'UnsupportedValue', `${problem}${unbound}`);
+  }
+  if (failed.length === 0) return condition('True', 'Accepted', sentences(statuses));
   if (failed.length < statuses.length) {
     const names = failed.map(({ target }) => `${target.kind}.${target.group || 'core'}:${target.namespace}/${target.name}`).join(', ');
     return condition('True', 'PartiallyInvalid', `not enforced for ${names}: ${sentences(failed)}`);

@@ -2,15 +2,18 @@
 import { hash } from 'node:crypto';
 import { ipFromBytes } from '../../common/base/address.ts';
 import { Authorization } from '../../common/codec/gen/authorization.ts';
+import { HttpAuthorization, ServiceRoutes } from '../../common/codec/gen/waypoint.ts';
 import { Address, type NetworkAddress, type Service, type Workload } from '../../common/codec/gen/workload.ts';
 
 export const ADDRESS_TYPE = 'type.googleapis.com/istio.workload.Address';
 export const AUTHORIZATION_TYPE = 'type.googleapis.com/istio.security.Authorization';
+export const ROUTES_TYPE = 'type.googleapis.com/warren.waypoint.v1.ServiceRoutes';
+export const HTTP_AUTHORIZATION_TYPE = 'type.googleapis.com/warren.waypoint.v1.HttpAuthorization';
 
 export interface Resource {
   /** Unique within its type: a workload's uid, `namespace/hostname` of a service, `namespace/name` of a policy. */
   readonly name: string;
-  readonly typeUrl: typeof ADDRESS_TYPE | typeof AUTHORIZATION_TYPE;
+  readonly typeUrl: typeof ADDRESS_TYPE | typeof AUTHORIZATION_TYPE | typeof ROUTES_TYPE | typeof HTTP_AUTHORIZATION_TYPE;
   /** The encoded message; shared, never written to. */
   readonly bytes: Uint8Array;
   /** Hash of the bytes: equal contents have equal versions, over restarts and replicas. */
@@ -87,6 +90,12 @@ export const serviceResource = (service: Service): Resource =>
 
 export const authorizationResource = (authorization: Authorization): Resource =>
   encoded(`${authorization.namespace}/${authorization.name}`, AUTHORIZATION_TYPE, Authorization.encode(authorization).finish(), []);
+
+export const routesResource = (routes: ServiceRoutes): Resource =>
+  encoded(`${routes.namespace}/${routes.hostname}`, ROUTES_TYPE, ServiceRoutes.encode(routes).finish(), []);
+
+export const httpAuthorizationResource = (policy: HttpAuthorization): Resource =>
+  encoded(`${policy.namespace}/${policy.name}`, HTTP_AUTHORIZATION_TYPE, HttpAuthorization.encode(policy).finish(), []);
 
 const serviceAlias = ({ network, address, length }: NetworkAddress): string =>
   length === undefined ? `${network}/${ipFromBytes(address)}` : `${network}/${ipFromBytes(address)}/${length}`;

@@ -1,19 +1,40 @@
 /** Objects and what surrounds them, put together: the workloads and services of one source at a time, as they are now. */
+import type { HttpAuthorization, ServiceRoutes, Target } from '../../common/codec/gen/waypoint.ts';
 import type { GatewayAddress, Service, Workload } from '../../common/codec/gen/workload.ts';
 import { type Condition, WAYPOINT_MISSING } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
 import { sliceWorkload } from './endpoint-slice.ts';
 import { applicationTunnel, networkGateway } from './gateway.ts';
 import type { Inputs, ServiceSource } from './inputs.ts';
-import type { MeshService } from './mesh-service.ts';
+import { type MeshService, serviceKeyOf } from './mesh-service.ts';
 import * as names from './names.ts';
 import type { Labels } from './objects.ts';
 import { peerAuthenticationReference } from './peer-authentication.ts';
 import { podWorkload } from './pod.ts';
-import { type PolicyTarget, type TargetedPolicy, type TargetStatus, targetStatus, targetsCondition } from './policy-targets.ts';
+import {
+  type PolicyTarget,
+  type TargetedPolicy,
+  type TargetStatus,
+  targetScope,
+  targetSource,
+  targetStatus,
+  targetsCondition,
+} from './policy-targets.ts';
+import { Backends } from './route-backends.ts';
+import { type RouteParentStatus, routeStatus } from './route-status.ts';
+import { portRoutes } from './route-table.ts';
+import { isForHost, type Route } from './routes.ts';
 import { serviceMessage } from './service.ts';
 import { type EntryEndpoint, entryEndpoints, entryWorkload } from './service-entry.ts';
-import { bindWaypoint, type GatewayView, publishedWaypoint, type WaypointBinding, waypointCondition } from './waypoint-binding.ts';
+import {
+  type BindingRequest,
+  bindWaypoint,
+  type GatewayView,
+  publishedWaypoint,
+  tellWaypoints,
+  type WaypointBinding,
+  waypointCondition,
+} from './waypoint-binding.ts';
 import type { Surroundings } from './workload.ts';
 import { workloadEntryWorkload } from './workload-entry.ts';
 
@@ -28,10 +49,12 @@ const NOTHING: TranslatedWorkloads = { workloads: [], condition: undefined };
 export class Translation {
   readonly #config: MeshModelConfig;
   readonly #inputs: Inputs;
+  readonly #backends: Backends;
 
   constructor(config: MeshModelConfig, inputs: Inputs) {
     this.#config = config;
     this.#inputs = inputs;
+    this.#backends = new Backends(inputs);
   }
 
   /** @param source `Kind/namespace/name` of a Pod, WorkloadEntry, ServiceEntry or EndpointSlice; gone ones make nothing */
@@ -57,6 +80,80 @@ export class Translation {
   /** What the status of a policy with targets says. */
   targetsCondition(policy: TargetedPolicy): Condition {
     return targetsCondition(policy, (target) => this.targetStatus(policy, target));
+  }
+
+  /** The Gateways that are waypoints of a Service or ServiceEntry, `namespace/name`, whether they are ready or not. */
+  waypointsOf(source: string): string[] {
+    const found = this.#inputs.services.get(source);
+    if (!found) return [];
+    const used = new Set<string>();
+    const view = this.#gatewayView(used);
+    const request = this.#serviceRequest(found);
+    const waypoints = tellWaypoints(request, bindWaypoint(this.#config, request, view), view);
+    this.#inputs.recordGateways('service', source, used);
+    return waypoints;
+  }
+
+  /** What of a policy each waypoint enforces. */
+  httpAuthorizations(policy: TargetedPolicy): Map<string, HttpAuthorization> {
+    const targets = new Map<string, Target[]>();
+    const add = (waypoint: string, target: Target) => targets.set(waypoint, [...(targets.get(waypoint) ?? []), target]);
+    if (policy.http.enforced) for (const target of policy.targets) this.#target(policy, target, add);
+    const { namespace, name, http } = policy;
+    const { action, dryRun, rules } = http;
+    return new Map([...targets].map(([key, found]) => [key, { namespace, name, action, dryRun, targets: found, rules: [...rules] }]));
+  }
+
+  #target(policy: TargetedPolicy, target: PolicyTarget, add: (waypoint: string, target: Target) => void): void {
+    const source = targetSource(target);
+    const everything: Target = { type: { $case: 'everything', value: {} } };
+    switch (targetScope(this.#config, policy, target, (name) => this.#inputs.gatewayClasses.get(name))) {
+      case 'none':
+        return;
+      case 'class':
+        for (const { key, className } of this.#inputs.gateways.values()) if (className === target.name) add(key, everything);
+        return;
+      case 'gateway':
+        add(`${target.namespace}/${target.name}`, everything);
+        return;
+      case 'service': {
+        const services = (this.#inputs.services.get(source)?.services ?? []).filter((service) => this.#inputs.isPublished(service));
+        for (const waypoint of this.waypointsOf(source)) {
+          for (const service of services) add(waypoint, { type: { $case: 'service', value: serviceKeyOf(service) } });
+        }
+      }
+    }
+  }
+
+  /** The routes of a Service or ServiceEntry for each of its waypoints. Only those of its own namespace and of the waypoint's count. */
+  serviceRoutes(source: string): Map<string, ServiceRoutes[]> {
+    const made = new Map<string, ServiceRoutes[]>();
+    const found = this.#inputs.services.get(source);
+    const attachments = this.#inputs.routes.attachments(source);
+    if (!found || attachments.length === 0) return made;
+    for (const waypoint of this.waypointsOf(source)) {
+      const producers = attachments.filter(
+        ({ route }) => route.namespace === found.namespace || waypoint.startsWith(`${route.namespace}/`),
+      );
+      for (const service of found.services) {
+        const own = producers.filter(({ route }) => isForHost(route, service));
+        if (own.length === 0 || !this.#inputs.isPublished(service)) continue;
+        const ports = portRoutes(own, (reference, route) => this.#backends.resolve(reference, route).to);
+        made.set(waypoint, [...(made.get(waypoint) ?? []), { namespace: service.namespace, hostname: service.hostname, ports }]);
+      }
+    }
+    return made;
+  }
+
+  /** What the status of a route says about each of its parents in the mesh. */
+  routeStatus(route: Route): RouteParentStatus[] {
+    return routeStatus(route, {
+      backends: this.#backends,
+      parent: (source) => {
+        const found = this.#inputs.services.get(source);
+        return found && { namespace: found.namespace, waypoints: this.waypointsOf(source) };
+      },
+    });
   }
 
   targetStatus(policy: TargetedPolicy, target: PolicyTarget): TargetStatus {
@@ -91,10 +188,20 @@ export class Translation {
     return words.labels[names.INGRESS_USE_WAYPOINT] ?? this.#inputs.namespace(namespace).labels[names.INGRESS_USE_WAYPOINT];
   }
 
-  #bindService(source: string, { namespace, words, services }: ServiceSource): WaypointBinding {
+  #bindService(source: string, found: ServiceSource): WaypointBinding {
     const used = new Set<string>();
+    const view = this.#gatewayView(used);
+    const request = this.#serviceRequest(found);
+    const binding = bindWaypoint(this.#config, request, view);
+    // The canary is one of its gateways too, even where nothing comes of it yet.
+    tellWaypoints(request, binding, view);
+    this.#inputs.recordGateways('service', source, used);
+    return binding;
+  }
+
+  #serviceRequest({ namespace, words, services }: ServiceSource): BindingRequest {
     const inherited = this.#inputs.namespace(namespace);
-    const request = {
+    return {
       traffic: 'service' as const,
       namespace,
       own: words,
@@ -102,9 +209,6 @@ export class Translation {
       namespaceLabels: inherited.labels,
       namespaceOnly: services.some(({ visibility }) => visibility !== 0),
     };
-    const binding = bindWaypoint(this.#config, request, this.#gatewayView(used));
-    this.#inputs.recordGateways('service', source, used);
-    return binding;
   }
 
   /** Notes down every gateway that is asked for, also those that are not there. */

@@ -76,6 +76,20 @@ export function bindWaypoint(config: MeshModelConfig, request: BindingRequest, v
   return { at: 'bound', waypoint, address, ...canary(request, reference, address, view) };
 }
 
+/**
+ * The waypoints that are told about the object, ready or not: they must know its routes and policies before the first connection comes. One
+ * that does not take the object is told nothing.
+ */
+export function tellWaypoints(request: BindingRequest, binding: WaypointBinding, view: GatewayView): string[] {
+  if (binding.at !== 'bound' && binding.at !== 'absent') return [];
+  const words = useWaypoint(request)?.inherited ? request.inherited : request.own;
+  const second = request.traffic === 'service' ? useCanary(words.labels, {}, request.namespace) : undefined;
+  const key = second && `${second.namespace}/${second.name}`;
+  if (key === undefined || key === binding.waypoint) return [binding.waypoint];
+  const gateway = view.gateway(key);
+  return gateway?.address && reject(request, gateway, view) ? [binding.waypoint] : [binding.waypoint, key];
+}
+
 /** What the binding makes ztunnel do; undefined goes straight to the endpoints. */
 export const publishedWaypoint = (binding: WaypointBinding): GatewayAddress | undefined =>
   binding.at === 'bound' || binding.at === 'absent' ? binding.address : undefined;

@@ -121,3 +121,25 @@ export const workloadEntry = (fields: Meta & { spec: Json; conditions?: readonly
   spec: fields.spec,
   status: { conditions: fields.conditions ?? [] },
 });
+
+export interface HttpRouteFields extends Meta {
+  /** The Service that it attaches to; `parents` says it in full. */
+  readonly service?: string;
+  readonly port?: number;
+  readonly parents?: readonly Json[];
+  readonly rules: readonly Json[];
+  readonly spec?: Json;
+  readonly status?: Json;
+}
+
+export const httpRoute = (fields: HttpRouteFields): Json => ({
+  metadata: metadata(fields),
+  spec: {
+    parentRefs: fields.parents ?? [
+      { group: '', kind: 'Service', name: fields.service ?? 'web', ...(fields.port === undefined ? {} : { port: fields.port }) },
+    ],
+    rules: fields.rules,
+    ...fields.spec,
+  },
+  ...(fields.status ? { status: fields.status } : {}),
+});

@@ -130,7 +130,7 @@ function policyTargets(rows: readonly Row[], unique: (name: string) => string): 
       }
       for (const item of list(row.services)) placeService(inputs, config, kubernetesObject(item));
       for (const item of list(row.serviceEntries)) placeServiceEntry(inputs, config, kubernetesObject(item));
-      const policy = readTargetedPolicy(kubernetesObject(row.policy));
+      const policy = readTargetedPolicy(kubernetesObject(row.policy), quiet);
       if (!policy) throw new Error('the policy was not read');
       const statuses = policy.targets.map((target) => translation.targetStatus(policy, target));
       const want = list(row.expect).map((item) => item as { Bound: boolean; Status: { Reason: string } });

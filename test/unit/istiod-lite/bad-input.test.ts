@@ -2,9 +2,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { decodeAddress, decodePolicy } from '../../../common/state/decode.ts';
 import { MeshIndex } from '../../../istiod-lite/model/index.ts';
 import { type WatchedKindName, watchedKinds } from '../../../istiod-lite/model/watched-kinds.ts';
-import { decodeAddress, decodePolicy } from '../../../common/state/decode.ts';
 import * as make from '../../support/kube-objects.ts';
 
 const config = {
@@ -29,6 +29,31 @@ const whole: Readonly<Record<WatchedKindName, Record<string, unknown>>> = {
       selector: { matchLabels: { app: 'a' } },
       rules: [{ from: [{ source: { ipBlocks: ['10.0.0.0/8'], principals: ['*'] } }], when: [{ key: 'source.ip', values: ['::/0'] }] }],
     },
+  }),
+  HTTPRoute: make.httpRoute({
+    name: 'r',
+    rules: [
+      {
+        name: 'n',
+        matches: [
+          {
+            path: { type: 'Exact', value: '/a' },
+            method: 'GET',
+            headers: [{ name: 'x', value: 'y' }],
+            queryParams: [{ name: 'q', value: 'v' }],
+          },
+          { path: { type: 'RegularExpression', value: '/a.*' } },
+        ],
+        filters: [
+          { type: 'RequestHeaderModifier', requestHeaderModifier: { set: [{ name: 'a', value: 'b' }], remove: ['c'] } },
+          { type: 'URLRewrite', urlRewrite: { hostname: 'h', path: { type: 'ReplacePrefixMatch', replacePrefixMatch: '/b' } } },
+          { type: 'RequestMirror', requestMirror: { backendRef: { name: 'web', port: 80 }, fraction: { numerator: 1, denominator: 3 } } },
+        ],
+        timeouts: { request: '1s', backendRequest: '500ms' },
+        retry: { attempts: 1, codes: [500], backoff: '10ms' },
+        backendRefs: [{ name: 'web', port: 80, weight: 1, filters: [] }],
+      },
+    ],
   }),
   PeerAuthentication: make.peerAuthentication({ name: 'pa', mode: 'STRICT', selector: { app: 'a' }, ports: { 8080: 'PERMISSIVE' } }),
   ServiceEntry: make.serviceEntry({
