@@ -97,7 +97,7 @@ export class WorkerFleet {
       this.#whenReady = resolve;
     });
     for (let index = 0; index < this.#options.settings.workers; index++) this.#spawn(index);
-    this.#checkHeartbeats();
+    this.#watchHeartbeats();
     return ready;
   }
 
@@ -308,6 +308,14 @@ export class WorkerFleet {
     this.#options.series.set(this.#workersSlot, this.readyCount);
   }
 
+  #watchHeartbeats(): void {
+    this.#options.clock.after(HEARTBEAT_CHECK_MS, () => {
+      if (this.#stopped) return;
+      this.#checkHeartbeats();
+      this.#watchHeartbeats();
+    });
+  }
+
   #checkHeartbeats(): void {
     for (const running of this.#workers.values()) {
       const beat = Atomics.load(running.heartbeat, 0);
@@ -317,7 +325,6 @@ export class WorkerFleet {
       this.#options.log.error({ worker: running.index, seconds: (MISSED_CHECKS * HEARTBEAT_CHECK_MS) / 1000 }, 'data worker hangs');
       void running.worker.terminate();
     }
-    this.#options.clock.after(HEARTBEAT_CHECK_MS, () => !this.#stopped && this.#checkHeartbeats());
   }
 
   #lookDrained(): void {
