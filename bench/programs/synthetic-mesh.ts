@@ -64,6 +64,7 @@ export function syntheticService(i: number, loadBalancing?: Service['loadBalanci
       [80, 8080],
       [9090, 9090],
     ]),
+    appProtocols: new Map(),
     subjectAltNames: [],
     waypoint: undefined,
     weightedWaypoints: [],

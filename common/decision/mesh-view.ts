@@ -70,6 +70,9 @@ export interface LoadBalancing {
   readonly allowUnhealthy: boolean;
 }
 
+/** What a port speaks, as somebody declared it; a port that nobody declared is not in `Service.appProtocols`. */
+export type AppProtocol = 'HTTP11' | 'HTTP2' | 'GRPC' | 'TCP' | 'TLS';
+
 export interface Service {
   readonly name: string;
   readonly namespace: string;
@@ -78,6 +81,8 @@ export interface Service {
   readonly ranges: readonly { readonly network: string; readonly cidr: Cidr }[];
   /** Service port to target port; 0 where each endpoint has its own (a named target port). */
   readonly ports: ReadonlyMap<number, number>;
+  /** By service port. */
+  readonly appProtocols: ReadonlyMap<number, AppProtocol>;
   readonly subjectAltNames: readonly string[];
   readonly waypoint: GatewayAddress | undefined;
   readonly weightedWaypoints: readonly { readonly gateway: GatewayAddress; readonly weight: number }[];

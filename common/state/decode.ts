@@ -9,6 +9,7 @@ import * as authorization from '../codec/gen/authorization.ts';
 import * as wire from '../codec/gen/workload.ts';
 import type {
   ApplicationTunnel,
+  AppProtocol,
   GatewayAddress,
   LoadBalancing,
   NetworkAddress,
@@ -142,6 +143,7 @@ function serviceOf(message: wire.Service): Service {
     addresses,
     ranges,
     ports: portsOf(message.ports),
+    appProtocols: appProtocolsOf(message.ports),
     subjectAltNames: message.subjectAltNames,
     waypoint: message.waypoint && gatewayOf(message.waypoint, 'waypoint'),
     weightedWaypoints: message.weightedWaypoints.map(({ destination, weight }) => {
@@ -190,6 +192,15 @@ function membershipOf(services: Readonly<Record<string, wire.PortList>>): Worklo
 
 const portsOf = (ports: readonly wire.Port[]): ReadonlyMap<number, number> =>
   new Map(ports.map(({ servicePort, targetPort }) => [portOf(servicePort), portOf(targetPort)]));
+
+// An unknown one is taken as undeclared: a newer control plane's protocol must not take a service away.
+const appProtocolsOf = (ports: readonly wire.Port[]): ReadonlyMap<number, AppProtocol> =>
+  new Map(
+    ports.flatMap(({ servicePort, appProtocol }) => {
+      const declared = APP_PROTOCOLS[appProtocol];
+      return declared ? [[servicePort, declared] as const] : [];
+    }),
+  );
 
 function portOf(port: number): number {
   if (port > 65535) throw new ResourceRejected(`port ${port} is out of range`);
@@ -246,6 +257,7 @@ const TUNNEL_PROTOCOLS = ['TCP', 'HBONE'] as const;
 const NETWORK_MODES = ['STANDARD', 'HOST_NETWORK'] as const;
 const WORKLOAD_TYPES = ['deployment', 'cronjob', 'pod', 'job'] as const;
 const STATUSES = ['HEALTHY', 'UNHEALTHY'] as const;
+const APP_PROTOCOLS: readonly (AppProtocol | undefined)[] = [undefined, 'HTTP11', 'HTTP2', 'GRPC', 'TCP', 'TLS'];
 const APPLICATION_PROTOCOLS = ['NONE', 'PROXY'] as const;
 const POLICY_SCOPES = ['GLOBAL', 'NAMESPACE', 'WORKLOAD_SELECTOR'] as const;
 const ACTIONS = ['ALLOW', 'DENY'] as const;

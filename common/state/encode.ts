@@ -52,7 +52,7 @@ export function encodeService(service: Service): Uint8Array {
       ...service.addresses.map(({ network, ip }) => ({ network, address: bytesOf(ip), length: undefined })),
       ...service.ranges.map(({ network, cidr }) => ({ network, address: cidr.bytes, length: cidr.length })),
     ],
-    ports: portsOf(service.ports),
+    ports: portsOf(service.ports, service.appProtocols),
     subjectAltNames: [...service.subjectAltNames],
     waypoint: service.waypoint && gatewayOf(service.waypoint),
     weightedWaypoints: service.weightedWaypoints.map(({ gateway, weight }) => ({ destination: gatewayOf(gateway), weight })),
@@ -98,8 +98,12 @@ function gatewayOf({ destination, hbonePort }: GatewayAddress): wire.GatewayAddr
   return { destination: { $case: 'address', value: { network, address: bytesOf(ip), length: undefined } }, hboneMtlsPort: hbonePort };
 }
 
-const portsOf = (ports: ReadonlyMap<number, number>): wire.Port[] =>
-  [...ports].map(([servicePort, targetPort]) => ({ servicePort, targetPort, appProtocol: wire.AppProtocol.UNKNOWN }));
+const portsOf = (ports: ReadonlyMap<number, number>, protocols?: Service['appProtocols']): wire.Port[] =>
+  [...ports].map(([servicePort, targetPort]) => ({
+    servicePort,
+    targetPort,
+    appProtocol: wire.AppProtocol[protocols?.get(servicePort) ?? 'UNKNOWN'],
+  }));
 
 function bytesOf(ip: string): Uint8Array {
   const bytes = ipBytes(ip);

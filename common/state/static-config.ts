@@ -175,6 +175,7 @@ const SERVICE_KEYS = [
   'hostname',
   'vips',
   'ports',
+  'appProtocols',
   'cidrVips',
   'subjectAltNames',
   'waypoint',
@@ -194,6 +195,9 @@ function serviceFrom(node: YamlNode): Service {
     addresses: node.required('vips').list((entry) => entry.parsed(parseNetworkAddress, 'network/address, such as /10.0.0.1')),
     ranges: node.optional('cidrVips')?.list(rangeFrom) ?? [],
     ports: portsFrom(node.required('ports')),
+    appProtocols: new Map(
+      node.optional('appProtocols')?.entries((key, value) => [portFrom(key, value), value.choice(APP_PROTOCOLS)] as const) ?? [],
+    ),
     subjectAltNames: node.optional('subjectAltNames')?.list((entry) => entry.text()) ?? [],
     waypoint: node.optional('waypoint')?.map(gatewayFrom),
     weightedWaypoints:
@@ -219,6 +223,7 @@ function balancingFrom(node: YamlNode): LoadBalancing {
   };
 }
 
+const APP_PROTOCOLS = { HTTP11: 'HTTP11', HTTP2: 'HTTP2', GRPC: 'GRPC', TCP: 'TCP', TLS: 'TLS' } as const;
 const SCOPES = { Region: 'REGION', Zone: 'ZONE', Subzone: 'SUBZONE', Node: 'NODE', Cluster: 'CLUSTER', Network: 'NETWORK' } as const;
 const BALANCING_MODES = { Standard: 'STANDARD', Strict: 'STRICT', Failover: 'FAILOVER', Passthrough: 'PASSTHROUGH' } as const;
 
@@ -250,13 +255,13 @@ function parseNetworkAddress(text: string): NetworkAddress | undefined {
 }
 
 const portsFrom = (node: YamlNode): Map<number, number> =>
-  new Map(
-    node.entries((key, target) => {
-      const port = /^\d{1,5}$/.test(key) ? Number(key) : 65536;
-      if (port > 65535) throw target.error('expected a port as key');
-      return [port, target.integer(65535)] as const;
-    }),
-  );
+  new Map(node.entries((key, target) => [portFrom(key, target), target.integer(65535)] as const));
+
+function portFrom(key: string, value: YamlNode): number {
+  const port = /^\d{1,5}$/.test(key) ? Number(key) : 65536;
+  if (port > 65535) throw value.error('expected a port as key');
+  return port;
+}
 
 function policyFrom(node: YamlNode): Policy {
   node.allowKeys(['name', 'namespace', 'scope', 'action', 'rules', 'dryRun']);

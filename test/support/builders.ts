@@ -43,6 +43,7 @@ export function service(
     hostname: `${fields.name}.${namespace}.svc.cluster.local`,
     addresses: vips.map((ip) => ({ network: '', ip })),
     ranges: [],
+    appProtocols: new Map(),
     ports: new Map(Object.entries(ports).map(([from, to]) => [Number(from), to])),
     subjectAltNames: [],
     waypoint: undefined,
