@@ -6,7 +6,6 @@ import { readFileSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { DeltaDiscoveryResponse } from '../../common/codec/gen/discovery.ts';
 import { MeshStateWriter } from '../../common/state/writer.ts';
-import { WORKER_YOUNG_GENERATION_MB } from './worker-limits.ts';
 
 const WORKERS = 2;
 const LOOKUPS = 20_000;
@@ -15,10 +14,9 @@ const SETTLE_MS = 12_000;
 
 const [, , file = '', count = ''] = process.argv;
 const writer = new MeshStateWriter();
-const resourceLimits = { maxYoungGenerationSizeMb: WORKER_YOUNG_GENERATION_MB };
 const workers = Array.from(
   { length: WORKERS },
-  () => new Worker(new URL('./state-worker.ts', import.meta.url), { workerData: { state: writer.shared }, resourceLimits }),
+  () => new Worker(new URL('./state-worker.ts', import.meta.url), { workerData: { state: writer.shared } }),
 );
 const applyMs = apply(file);
 await settle(Number(count));
@@ -55,6 +53,7 @@ async function settle(workloads: number): Promise<void> {
         }),
     ),
   );
-  for (let i = 0; i < 3; i++) globalThis.gc?.();
+  globalThis.gc?.();
   await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+  globalThis.gc?.();
 }

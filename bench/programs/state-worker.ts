@@ -8,11 +8,14 @@ import { podIp, serviceVip } from './synthetic-mesh.ts';
 const { state }: { state: SharedMeshState } = workerData;
 const reader = new MeshStateReader(state);
 
+const TALKED_TO = 1000;
+
 parentPort?.on('message', ({ workloads, lookups }: { workloads: number; lookups: number }) => {
   reader.refresh();
   const source = reader.workloadByAddress('', podIp(0));
   for (let i = 0; i < lookups && source; i++) {
-    const pod = (i * 7919) % workloads;
+    // The pods of one node talk to a part of the mesh, however large it is.
+    const pod = (i * 7919) % Math.min(workloads, TALKED_TO);
     const ip = i % 2 === 0 ? podIp(pod) : serviceVip(Math.floor(pod / 20));
     routeOutbound(reader, { source, destination: { ip, port: 80 }, network: '', random: Math.random });
   }
