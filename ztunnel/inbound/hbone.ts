@@ -39,6 +39,7 @@ export class HboneInbound {
   readonly #handshaking = new Set<Socket>();
   #tls: { readonly identity: string; readonly server: Server; readonly unwatch: () => void } | undefined;
   #draining = false;
+  #whenEmpty: (() => void) | undefined;
 
   constructor(pod: PodContext) {
     this.#pod = pod;
@@ -75,9 +76,18 @@ export class HboneInbound {
     if (local && this.#tls && this.#tls.identity !== formatSpiffeId(local)) this.#forgetServer();
   }
 
-  drain(): void {
+  /** Resolves when every peer has heard that no more tunnels are taken, and its tunnels have ended. */
+  drain(): Promise<void> {
     this.#draining = true;
+    const drained = Promise.withResolvers<void>();
+    this.#whenEmpty = drained.resolve;
     for (const connection of this.#connections) connection.drain();
+    this.#lookEmpty();
+    return drained.promise;
+  }
+
+  #lookEmpty(): void {
+    if (this.#connections.size === 0) this.#whenEmpty?.();
   }
 
   destroy(error: ProxyError): void {
@@ -156,6 +166,7 @@ export class HboneInbound {
       },
       onClose: (error) => {
         this.#connections.delete(connection);
+        this.#lookEmpty();
         if (error?.code === 'HTTP2_FAILURE') this.#logPeer(peer, error);
       },
     });

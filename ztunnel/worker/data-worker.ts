@@ -103,7 +103,7 @@ export class DataWorker {
         this.#drain();
         break;
       case 'drain-deadline':
-        this.#parts.connections.abortAll(new ProxyError('DRAINED', 'connection closed due to connection drain'));
+        this.#endDrain();
         break;
     }
   }
@@ -137,13 +137,25 @@ export class DataWorker {
   }
 
   #drain(): void {
-    for (const pod of this.#pods.values()) pod.drain();
-    void this.#parts.connections.empty().then(() => {
-      for (const uid of [...this.#pods.keys()]) this.#removePod(uid);
-      this.#parts.telemetry.flush();
-      this.#logs.writer.flushNow();
-      this.#send({ type: 'drained' });
-    });
+    const draining = [...this.#pods.values()].map((pod) => pod.drain());
+    void Promise.all(draining)
+      .then(() => this.#parts.connections.empty())
+      .then(() => {
+        for (const uid of [...this.#pods.keys()]) this.#removePod(uid);
+        this.#parts.telemetry.flush();
+        this.#logs.writer.flushNow();
+        this.#send({ type: 'drained' });
+      });
+  }
+
+  /** What is still open ends now; the connections of peers that never answered as well. */
+  #endDrain(): void {
+    const error = new ProxyError('DRAINED', 'connection closed due to connection drain');
+    this.#parts.connections.abortAll(error);
+    for (const [uid, pod] of this.#pods) {
+      this.#pods.delete(uid);
+      pod.destroy(error);
+    }
   }
 
   /** New series come in bursts; one message carries those of a turn. */

@@ -82,10 +82,10 @@ export class PodProxy implements PodContext {
     this.#dns.close();
   }
 
-  /** Tells peers to open no more tunnels on their connections. */
-  drain(): void {
+  /** Tells peers to open no more tunnels on their connections, and resolves when those have ended. */
+  drain(): Promise<void> {
     this.stopListening();
-    this.#inbound.drain();
+    return this.#inbound.drain();
   }
 
   /** The mesh's state is another one. @returns whether other policies apply to the pod now */
