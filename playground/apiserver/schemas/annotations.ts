@@ -94,6 +94,13 @@ V1PodSpec.nodeSelector V1ReplicationControllerSpec.selector V1EndpointSlice.endp
 /** Patched with `$retainKeys`: only the fields of the patch stay. */
 export const RETAIN_KEYS = 'V1PodSpec.volumes V1DeploymentSpec.strategy';
 
+/** `Type.field pattern`: patterns that the packages' validators lack. */
+export const PATTERNS = String.raw`
+gateway.networking.k8s.io/v1/HTTPHeader.value ^[!-~]+([\t ]?[!-~]+)*$`;
+
+/** Values that are in Istio and not yet in the package's sets. */
+export const NEWER_VALUES: ReadonlySet<unknown> = new Set(['MERGE_AND_REPLACE_LIST']);
+
 /** `Type.field value`, the value in JSON. */
 export const DEFAULTS = `
 V1PodSpec.restartPolicy "Always"
@@ -222,7 +229,7 @@ localityLbSetting zoneAwareLbSetting {"x-kubernetes-preserve-unknown-fields":tru
 localityLbSetting backendUtilization {"x-kubernetes-preserve-unknown-fields":true}
 consecutive5xxErrors outlierDetectionHttpErrorCodes {"x-kubernetes-preserve-unknown-fields":true}
 minRetryConcurrency budgetInterval {"type":"string"}
-jwksUri presence {"type":"string"}
+jwksUri presence {"type":"string","enum":["OPTIONAL","REQUIRED"]}
 disableSpanReporting disableContextPropagation {"type":"boolean"}
 derivePort prefixRewrite {"type":"string"}
 cipherSuites ecdhCurves {"type":"array","items":{"type":"string"}}

@@ -97,7 +97,8 @@ function phrase(keyword: string, params: Readonly<Record<string, unknown>>): str
   }
 }
 
-function valueAt(object: unknown, pointer: string): unknown {
+/** The value that a JSON pointer leads to. */
+export function valueAt(object: unknown, pointer: string): unknown {
   let current = object;
   for (const name of pointer.split('/').slice(1)) {
     if (typeof current !== 'object' || current === null) return undefined;

@@ -1,7 +1,17 @@
 /** Loads the generated schemas of the built-in kinds and adds what `annotations.ts` knows about them. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { ATOMIC_MAPS, DEFAULTS, MAP_LISTS, MERGE_KEYS, NEWER_FIELDS, RETAIN_KEYS, SET_LISTS } from './annotations.ts';
+import {
+  ATOMIC_MAPS,
+  DEFAULTS,
+  MAP_LISTS,
+  MERGE_KEYS,
+  NEWER_FIELDS,
+  NEWER_VALUES,
+  PATTERNS,
+  RETAIN_KEYS,
+  SET_LISTS,
+} from './annotations.ts';
 import type { Definitions, Schema } from './schema.ts';
 
 export function loadDefinitions(): Definitions {
@@ -27,6 +37,8 @@ function addNewerFields(definitions: Map<string, Schema>): void {
     const { properties = {} } = schema;
     for (const [name, inner] of Object.entries(properties)) {
       visit(inner);
+      // The package's validator knows which values there are; one that is newer must pass both.
+      if (inner.enum?.includes('MERGE') && inner.enum.includes('INSERT_FIRST')) inner.enum.push(...NEWER_VALUES);
       for (const [field, added] of additions.get(name) ?? []) properties[field] ??= JSON.parse(added) as Schema;
     }
     if (schema.items) visit(schema.items);
@@ -63,6 +75,11 @@ function annotate(definitions: Map<string, Schema>): void {
   for (const path of RETAIN_KEYS.split(' ')) {
     const field = find(definitions, path);
     if (field) field['x-kubernetes-patch-strategy'] = field.type === 'array' ? 'merge,retainKeys' : 'retainKeys';
+  }
+  for (const row of PATTERNS.trim().split('\n')) {
+    const space = row.indexOf(' ');
+    const field = find(definitions, row.slice(0, space));
+    if (field) field.pattern = row.slice(space + 1);
   }
   for (const row of DEFAULTS.trim().split('\n')) {
     const space = row.indexOf(' ');

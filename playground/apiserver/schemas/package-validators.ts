@@ -6,9 +6,12 @@
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import type { FieldCause } from '../api-error.ts';
-import { isObject } from '../json.ts';
+import { parseIp } from '../../../common/base/address.ts';
+import { arrayOf, at, isObject, objectOf, stringOf } from '../json.ts';
+import { invalid } from '../kinds/behaviour.ts';
 import type { KubeObject } from '../object.ts';
-import { type SchemaError, schemaCauses } from './causes.ts';
+import { NEWER_VALUES } from './annotations.ts';
+import { type SchemaError, schemaCauses, valueAt } from './causes.ts';
 
 type Check = (object: KubeObject) => readonly FieldCause[];
 
@@ -39,12 +42,27 @@ function packageCheck(packageName: string, apiVersion: string, kind: string): Ch
     const { metadata: _, ...rest } = object;
     try {
       new construct({ ...rest, apiVersion: known, metadata: { name: object.metadata.name } }).validate();
-      return [];
+      return extra[kind]?.(object) ?? [];
     } catch (error) {
-      return schemaCauses(errorsOf(error), object);
+      return schemaCauses(errorsOf(error).filter(isOurs(object)), object);
     }
   };
 }
+
+/** Rules of the definitions' schemas that the packages lost. */
+const extra: Readonly<Record<string, Check>> = {
+  Gateway: (object) =>
+    arrayOf(at(object, 'spec', 'addresses')).flatMap((address, i) => {
+      const { type = 'IPAddress', value } = objectOf(address);
+      const bad = type === 'IPAddress' && value !== undefined && parseIp(stringOf(value)) === undefined;
+      return bad ? [invalid(['spec', 'addresses', i, 'value'], value, 'must be an IP address')] : [];
+    }),
+};
+
+const isOurs =
+  (object: KubeObject) =>
+  ({ keyword, instancePath }: SchemaError): boolean =>
+    keyword !== 'enum' || !NEWER_VALUES.has(valueAt(object, instancePath));
 
 function load(packageName: string, apiVersion: string, kind: string): new (data: unknown) => Model {
   const file = fileURLToPath(import.meta.resolve(`${packageName}/${apiVersion}/${kind}`));

@@ -11,6 +11,7 @@ export interface Schema {
   format?: string;
   description?: string;
   enum?: unknown[];
+  pattern?: string;
   default?: unknown;
   nullable?: boolean;
   properties?: Record<string, Schema>;

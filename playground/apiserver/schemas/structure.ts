@@ -87,8 +87,11 @@ export function conform(object: JsonObject, node: SchemaNode, options: { readonl
   return { object: walkObject(object, node, []), unknown, mismatches };
 }
 
-/** Elements of keyed lists and sets that are there twice, which a validator of JSON schema does not see. */
-export function duplicateElements(object: JsonObject, node: SchemaNode): FieldCause[] {
+/**
+ * What a type's own validator may not see: elements of keyed lists and sets that are there twice, and values outside the sets and patterns
+ * that `annotations.ts` adds.
+ */
+export function structuralCauses(object: JsonObject, node: SchemaNode): FieldCause[] {
   const causes: FieldCause[] = [];
   const walk = (value: unknown, at: SchemaNode | undefined, path: Path): void => {
     if (!at) return;
@@ -106,10 +109,32 @@ export function duplicateElements(object: JsonObject, node: SchemaNode): FieldCa
       });
     } else if (isObject(value)) {
       for (const [name, inner] of Object.entries(value)) walk(inner, at.field(name), [...path, name]);
+    } else if (typeof value === 'string') {
+      const { enum: allowed, pattern } = at.schema;
+      const field = joinPath(path);
+      if (allowed && !allowed.includes(value)) {
+        const list = allowed.map((item) => JSON.stringify(item)).join(', ');
+        causes.push({ field, reason: 'FieldValueNotSupported', message: `Unsupported value: ${shown(value)}: supported values: ${list}` });
+      } else if (pattern !== undefined && !matches(pattern, value)) {
+        causes.push({ field, reason: 'FieldValueInvalid', message: `Invalid value: ${shown(value)}: must match '${pattern}'` });
+      }
     }
   };
-  walk(object, node, []);
+  // What the object is has been decided; stored in one version and checked in another, it would not match.
+  const { apiVersion: _a, kind: _k, ...rest } = object;
+  walk(rest, node, []);
   return causes;
+}
+
+const patterns = new Map<string, RegExp>();
+
+function matches(pattern: string, value: string): boolean {
+  let compiled = patterns.get(pattern);
+  if (!compiled) {
+    compiled = new RegExp(pattern);
+    patterns.set(pattern, compiled);
+  }
+  return compiled.test(value);
 }
 
 /** Required fields that are absent or empty, as Kubernetes reports them for its own kinds. Status is the controllers' and is not looked at. */

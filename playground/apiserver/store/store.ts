@@ -15,7 +15,7 @@ import { applyJsonPatch, applyMergePatch } from '../patch/json-patch.ts';
 import { applyConfiguration, trackUpdate } from '../patch/managed-fields.ts';
 import { applyStrategicMerge } from '../patch/strategic-merge.ts';
 import { apiVersionOf, type Registry, type ResourceType, type ServedVersion, splitApiVersion } from '../registry.ts';
-import { conform, duplicateElements, missingFields } from '../schemas/structure.ts';
+import { conform, structuralCauses, missingFields } from '../schemas/structure.ts';
 import {
   type LabelMatcher,
   type LabelSelector,
@@ -467,8 +467,10 @@ export class Store implements KindContext {
     const status = options.subresource === 'status';
     const causes: FieldCause[] = checkMetadata(object);
     if (version.check) {
-      const found = [...version.check(object), ...duplicateElements(object, version.schema)];
-      causes.push(...found.filter(({ field }) => field.startsWith('status') === status));
+      const found = version.check(object);
+      const seen = new Set(found.map(({ field }) => field));
+      const more = structuralCauses(object, version.schema).filter(({ field }) => !seen.has(field));
+      causes.push(...[...found, ...more].filter(({ field }) => field.startsWith('status') === status));
     }
     if (!version.check && !status) causes.push(...missingFields(object, version.schema));
     if (!status && causes.length === 0) causes.push(...(this.#behaviour(type)?.check?.(object, old, this) ?? []));
