@@ -23,8 +23,8 @@ const programs: Readonly<Record<string, string>> = {
   'warren/echo': 'playground/programs/echo.ts',
   'istio-release/app': 'playground/programs/echo.ts',
   'istio/app': 'playground/programs/echo.ts',
-  'gateway-api/echo-advanced': 'playground/programs/echo.ts',
-  'gateway-api/echo-basic': 'playground/programs/echo-basic.ts',
+  'conformance/echo-advanced': 'playground/programs/echo.ts',
+  'conformance/echo-basic': 'playground/programs/echo-basic.ts',
 };
 
 /** @param node path of the Node executable inside a container. @throws {Error} where neither image nor command says what to run */
@@ -47,6 +47,6 @@ export function resolveImage(container: Container, node: string): Image {
 export function imageName(image: string): string {
   const parts = (image.split('@')[0] ?? '').split('/');
   const last = (parts.pop() ?? '').split(':')[0] ?? '';
-  const folder = (parts.pop() ?? '').replace(/^k8s-staging-/, '');
+  const folder = parts.pop() ?? '';
   return folder === '' ? last : `${folder}/${last}`;
 }

@@ -1,4 +1,4 @@
-/** The inner process of `up`: the first of its PID namespace. Tells the outer one how far it is, and ends when its standard input does. */
+/** The inner process of `up`, below the first of its PID namespace. Tells the outer one how far it is, and ends when its standard input does. */
 import { readlinkSync, realpathSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';

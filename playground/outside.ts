@@ -3,11 +3,12 @@
  * it a listening socket of the machine's loopback, and waits. Everything inside dies with the inner process, by the kernel's doing; the
  * inner process dies with this one.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
-import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { closeFd, listenTcp } from '../common/linux/sockets.ts';
 import type { Instance } from './instance.ts';
+import { tool } from './node/command.ts';
 
 export interface UpOptions {
   readonly nodes: number;
@@ -56,7 +57,8 @@ export function startInside(instance: Instance, options: UpOptions): Outer {
     [
       // Whatever kills this process, the one inside goes as well.
       ...['--pdeathsig', 'KILL', 'unshare', '--mount', '--net', '--ipc', '--uts', '--pid', '--fork', '--kill-child', '--mount-proc'],
-      process.execPath,
+      // Process 1 collects the orphans of a namespace, which Node does not; a shell that waits does.
+      ...['sh', '-c', '"$@"; exit $?', 'playground', process.execPath],
       ...[MAIN, 'inside', '--name', instance.name, '--nodes', String(options.nodes), '--log-level', options.logLevel],
       ...(options.mesh ? ['--mesh'] : []),
     ],
@@ -127,8 +129,20 @@ function killInner(child: ChildProcess): void {
 export function missingRequirement(): string | undefined {
   if (process.platform !== 'linux') return 'the playground needs Linux';
   if (process.getuid?.() !== 0) return 'the playground needs root (network and mount namespaces)';
-  const filesystems = existsSync('/proc/filesystems') ? readFileSync('/proc/filesystems', 'utf8') : '';
-  if (!/\boverlay\b/.test(filesystems) && !existsSync('/sys/module/overlay'))
-    return 'the kernel has no overlay filesystem (modprobe overlay)';
-  return undefined;
+  const missing = ['unshare', 'nsenter', 'setpriv', 'mount', 'ip', 'nft'].filter((name) => !hasTool(name));
+  if (missing.length > 0) return `this machine has no ${missing.join(', ')} (Debian: apt-get install util-linux iproute2 nftables)`;
+  // Mounting would load the module as well, where it is a module; asking first makes for a better complaint.
+  if (!hasOverlay()) spawnSync('modprobe', ['overlay'], { stdio: 'ignore' });
+  return hasOverlay() ? undefined : 'the kernel has no overlay filesystem';
+}
+
+const hasOverlay = (): boolean => /\boverlay\b/.test(readFileSync('/proc/filesystems', 'utf8'));
+
+function hasTool(name: string): boolean {
+  try {
+    return tool(name) !== '';
+  } catch {
+    // The caller names all that are missing at once.
+    return false;
+  }
 }

@@ -58,7 +58,7 @@ const controllers = [
   endpointSliceController,
 ] as const;
 
-/** There is no stop: the process that calls this is the first of its PID namespace, and its end is the end of everything. */
+/** There is no stop: with the process that calls this its PID namespace ends, and with that everything. */
 export async function startPlayground(options: PlaygroundOptions): Promise<Playground> {
   const { clock, log, random } = options;
   if (options.nodes < 1 || options.nodes > MAX_NODES) throw new Error(`between 1 and ${MAX_NODES} nodes, not ${options.nodes}`);

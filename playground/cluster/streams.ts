@@ -31,7 +31,7 @@ function startExec(
   command: readonly string[],
   options: { stdin: boolean; tty: boolean },
 ) {
-  const { child, end } = kubelet.exec(pod.uid, container, command, options);
+  const { child, resize, end } = kubelet.exec(pod.uid, container, command, options);
   const exit = new Promise<{ code: number; signal?: string }>((resolve, reject) => {
     child.once('error', reject);
     child.once('close', (code, signal) => resolve(signal ? { code: 137, signal } : { code: code ?? 1 }));
@@ -42,8 +42,7 @@ function startExec(
     stdout: child.stdout ?? new PassThrough().end(),
     ...(child.stderr && !options.tty ? { stderr: child.stderr } : {}),
     exit,
-    // `script` owns the terminal and takes its size from ours, which is none.
-    resize: () => undefined,
+    resize,
     kill: end,
   };
 }

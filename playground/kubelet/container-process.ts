@@ -147,7 +147,16 @@ export class ContainerProcess {
 
   /** Frees what this run wrote to its root. Call after `exited`. */
   cleanUp(): void {
-    rmSync(this.#spec.folder, { recursive: true, force: true });
+    removeFolder(this.#spec.folder);
+  }
+}
+
+/** What cannot be removed (a file that still grows) stays until the playground ends: no reason to fail a pod. */
+export function removeFolder(folder: string): void {
+  try {
+    rmSync(folder, { recursive: true, force: true, maxRetries: 2 });
+  } catch {
+    // As said above.
   }
 }
 

@@ -11,7 +11,7 @@ import { connectInside, connectLoopback } from './connect.ts';
 import { NODE_CAPACITY } from './environment.ts';
 import type { LogBuffer } from './log-buffer.ts';
 import { PodWorker } from './pod-worker.ts';
-import { endGroup, runInContainer, spawnInContainer } from './run-in-container.ts';
+import { endGroup, resizeTerminal, runInContainer, spawnInContainer } from './run-in-container.ts';
 
 export interface KubeletOptions {
   readonly node: ClusterNode;
@@ -86,11 +86,11 @@ export class Kubelet {
     container: string | undefined,
     command: readonly string[],
     options: { tty: boolean; stdin: boolean },
-  ): { child: ChildProcess; end(): void } {
+  ): { child: ChildProcess; resize(columns: number, rows: number): void; end(): void } {
     const process = this.#worker(podUid).container(container)?.process;
     const child = process && spawnInContainer(process, command, options);
     if (!child) throw new StreamError(400, `container ${container ?? ''} is not running`);
-    return { child, end: () => endGroup(child) };
+    return { child, resize: (columns, rows) => void resizeTerminal(child, columns, rows, this.#options.clock), end: () => endGroup(child) };
   }
 
   /** A connection to a port of the pod's own loopback. @throws {Error} where nothing listens */

@@ -3,7 +3,7 @@
  * end. It is the single writer of the pod's status. One cohesive machine, so it stays in one file.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Backoff } from '../../common/base/backoff.ts';
 import { type Clock, minutes, seconds, sleep } from '../../common/base/clock.ts';
@@ -16,7 +16,7 @@ import { createPodNetwork, removePodNetwork } from '../network/pod-network.ts';
 import type { ClusterNode, StateFolders } from '../node/node.ts';
 import { resolveInRoot } from '../node/resolve-path.ts';
 import type { Container, Handler, Pod, Probe } from '../objects.ts';
-import { ContainerProcess, isFileOnNode, type Mount } from './container-process.ts';
+import { ContainerProcess, isFileOnNode, type Mount, removeFolder } from './container-process.ts';
 import { ConfigError, containerEnvironment, expand } from './environment.ts';
 import { LogBuffer } from './log-buffer.ts';
 import { addToMesh } from './plugin.ts';
@@ -110,7 +110,7 @@ export class PodWorker {
     const before = this.#pod;
     this.#pod = pod;
     if (pod.metadata.deletionTimestamp) this.stop();
-    else if (this.#initialized && JSON.stringify(before.metadata) !== JSON.stringify(pod.metadata)) this.refreshVolumes();
+    else if (this.#initialized && !sameMetadata(before, pod)) this.refreshVolumes();
   }
 
   /** Begins the graceful end; does nothing the second time. */
@@ -491,7 +491,7 @@ export class PodWorker {
     for (const container of this.#containers) container.finished ||= container.state.terminated !== undefined;
     await this.#removeNetwork();
     await this.#publish();
-    rmSync(this.#folder, { recursive: true, force: true });
+    removeFolder(this.#folder);
     // A pod that completed stays as an object until somebody deletes it.
     if (!this.#stop.signal.aborted)
       await new Promise<void>((resolve) => this.#stop.signal.addEventListener('abort', () => resolve(), { once: true }));
@@ -627,3 +627,7 @@ export class PodWorker {
     return new Date(this.#options.clock.now()).toISOString().replace(/\.\d+Z$/, 'Z');
   }
 }
+
+/** Of what downward files can show: every status write changes the rest. */
+const sameMetadata = ({ metadata: a }: Pod, { metadata: b }: Pod): boolean =>
+  JSON.stringify([a.labels, a.annotations]) === JSON.stringify([b.labels, b.annotations]);

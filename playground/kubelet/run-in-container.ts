@@ -1,7 +1,9 @@
 /** Commands inside a running container, with their own session so that everything they started can be ended together. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { tool } from '../node/command.ts';
-import type { ContainerProcess } from './container-process.ts';
+import { readlinkSync } from 'node:fs';
+import { type Clock, sleep } from '../../common/base/clock.ts';
+import { runCommand, tool } from '../node/command.ts';
+import { type ContainerProcess, childOf } from './container-process.ts';
 
 const MOST_OUTPUT = 10 << 10;
 
@@ -28,6 +30,30 @@ export function endGroup(child: ChildProcess): void {
     process.kill(-child.pid, 'SIGKILL');
   } catch {
     // It ended by itself in between.
+  }
+}
+
+/** Gives the terminal that `script` made its size; its child has it as standard input. Does nothing where there is none (any more). */
+export async function resizeTerminal(script: ChildProcess, columns: number, rows: number, clock: Clock): Promise<void> {
+  // The client sends the first size at once, maybe before the terminal is there.
+  for (let attempt = 0; attempt < 10; attempt++) {
+    const terminal = terminalOf(script);
+    if (terminal !== undefined) {
+      await runCommand([tool('stty'), '-F', terminal, 'rows', String(rows), 'cols', String(columns)]).catch(() => undefined);
+      return;
+    }
+    await sleep(clock, 20);
+  }
+}
+
+function terminalOf(script: ChildProcess): string | undefined {
+  const child = script.pid === undefined ? undefined : childOf(script.pid);
+  try {
+    const target = child === undefined ? '' : readlinkSync(`/proc/${child}/fd/0`);
+    return target.startsWith('/dev/pts/') ? target : undefined;
+  } catch {
+    // It ended.
+    return undefined;
   }
 }
 

@@ -387,6 +387,20 @@ spec:
     await cluster.kubectl('rollout', 'status', 'daemonset/everywhere', '--timeout=15s');
   });
 
+  await t.test('starts no pod on a node whose CNI configuration names an agent that does not answer, and says so', async () => {
+    const marker = '/etc/cni/net.d/10-absent.conf';
+    cluster.node('node1').run('sh', '-c', `echo '{"type": "istio-cni", "socket": "/run/nobody.sock"}' > ${marker}`);
+    await cluster.apply(`${clientPod('held', 'node1')}${clientPod('free', 'node2')}`);
+    await cluster.kubectl('wait', '--for=condition=Ready', 'pod/free', '--timeout=10s');
+    await cluster.eventually('the event names the socket', async () =>
+      /FailedCreatePodSandBox.*node agent at \/run\/nobody\.sock/.test(await cluster.kubectl('describe', 'pod', 'held')),
+    );
+    assert.match(await cluster.kubectl('get', 'pod', 'held'), /0\/1 +ContainerCreating/);
+    cluster.node('node1').run('rm', marker);
+    await cluster.kubectl('wait', '--for=condition=Ready', 'pod/held', '--timeout=20s');
+    await cluster.kubectl('delete', 'pod', 'held', 'free');
+  });
+
   await t.test('drops the capabilities that a pod does not ask for', async () => {
     const bounding = async (pod: string): Promise<string> =>
       (await cluster.exec('default', pod, 'grep', 'CapBnd', '/proc/self/status')).stdout.trim();
