@@ -66,6 +66,7 @@ export const outcomes = {
     'error',
     "The peer's proxy answered the CONNECT with something other than 200. The status says why; 401 is a policy.",
   ),
+  UPSTREAM_PROTOCOL: outcome('CONNECT', 502, 'error', 'The upstream answered with something that is no HTTP; the log line says what.'),
   TLS_FAILURE: outcome(
     'TLS_FAILURE',
     undefined,
@@ -87,6 +88,21 @@ export const outcomes = {
   CERT_REVOKED: outcome('CERT_REVOKED', undefined, 'error', 'A certificate in the chain is on the revocation list.'),
   DRAINED: outcome('-', 503, 'info', 'ztunnel is shutting down and the time for open connections was over.'),
   POD_REMOVED: outcome('-', 503, 'info', 'The pod left the mesh or was deleted.'),
+  WAYPOINT_NOT_BOUND: outcome(
+    'DENY',
+    404,
+    'error',
+    'The caller asked a waypoint for something that is not bound to it. Right after a label changed that passes; else look at the binding with meshctl status.',
+  ),
+  ROUTE_UNMATCHED: outcome('-', 404, 'warn', 'The service has routes and none of them matches the request: 404.'),
+  BACKEND_INVALID: outcome(
+    '-',
+    500,
+    'error',
+    'The route chose a backend that does not exist or that a waypoint cannot serve: 500. The status of the route says which.',
+  ),
+  REQUEST_TIMEOUT: outcome('-', 504, 'warn', "The route's time for the request, or for one attempt at it, was over: 504."),
+  CLIENT_GONE: outcome('-', undefined, 'info', 'The client went away before its response was whole.'),
   CONNECTION_LOST: outcome('-', undefined, 'error', 'The other side reset the connection, or the tunnel under it broke.'),
   OVERLOADED: outcome('CONNECT', 503, 'error', 'A limit of this proxy was reached; the log line names it.'),
 } as const satisfies Record<string, Outcome>;

@@ -1,0 +1,139 @@
+/**
+ * Bytes on their way into a pipe. What one turn writes leaves in one piece, because a write costs far more than the bytes in it: heads and
+ * small bodies are copied beside each other, large ones go as they are.
+ */
+
+import { type HeadText, writeHead } from '../codec/http1/write.ts';
+import { FRAME_HEADER_BYTES, writeFrameHeader } from '../codec/http2/frames.ts';
+import type { Endpoint } from '../hbone/endpoint.ts';
+import { holderOf } from '../hbone/receive-buffers.ts';
+
+/** Bytes up to here are copied: a write of their own would cost more than the copy. */
+const COPY_LIMIT = 8192;
+const SLAB_BYTES = 64 << 10;
+/** Bytes that may wait in the pipe before its writers are asked to pause. */
+const WAITING_LIMIT = 256 << 10;
+
+// Memory for small pieces, written front to back and then left to the garbage collector. Connections of a thread take turns in it.
+let slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
+let slabAt = 0;
+
+export class Output {
+  /** Whether what is written leaves with the event that wrote it, rather than with the turn of the loop (for many streams at once). */
+  eager = true;
+  /** Bytes that have left. */
+  written = 0;
+  readonly #pipe: Endpoint;
+  readonly #flush = (): void => this.flush();
+  /** Not yet written: #run[#from..#to). */
+  #run = slab;
+  #from = 0;
+  #to = 0;
+  #scheduled = false;
+  #blocked = false;
+  #closed = false;
+
+  constructor(pipe: Endpoint) {
+    this.#pipe = pipe;
+  }
+
+  /** Whether writers have to pause until `unblock`. */
+  get blocked(): boolean {
+    return this.#blocked;
+  }
+
+  /** The pipe takes more. @returns whether somebody may have been told to pause */
+  unblock(): boolean {
+    const was = this.#blocked;
+    this.#blocked = false;
+    return was;
+  }
+
+  /** What is written from now on goes nowhere. */
+  close(): void {
+    this.#closed = true;
+    this.#to = this.#from;
+  }
+
+  /** @throws {TypeError} as writeHead does; then nothing was written */
+  head(head: HeadText): void {
+    const at = this.#room(head.text.length);
+    try {
+      writeHead(this.#run, at, head);
+    } catch (error) {
+      this.#to = at;
+      throw error;
+    }
+    this.#schedule();
+  }
+
+  /** A few bytes of our own, latin1. */
+  text(text: string): void {
+    this.#run.write(text, this.#room(text.length), 'latin1');
+    this.#schedule();
+  }
+
+  /** A piece of a body, copied or held for as long as it is needed. */
+  bytes(bytes: Buffer): void {
+    if (bytes.length <= COPY_LIMIT) {
+      this.#run.set(bytes, this.#room(bytes.length));
+      this.#schedule();
+    } else this.#large(bytes);
+  }
+
+  /** A DATA frame. */
+  data(streamId: number, bytes: Buffer, flags: number): void {
+    const small = bytes.length <= COPY_LIMIT;
+    const at = this.#room(FRAME_HEADER_BYTES + (small ? bytes.length : 0));
+    writeFrameHeader(this.#run, at, bytes.length, 0, flags, streamId);
+    if (small) {
+      this.#run.set(bytes, at + FRAME_HEADER_BYTES);
+      this.#schedule();
+    } else this.#large(bytes);
+  }
+
+  /** Writes what is waiting. */
+  flush(): void {
+    this.#scheduled = false;
+    if (this.#to === this.#from) return;
+    const run = this.#run.subarray(this.#from, this.#to);
+    this.#from = this.#to;
+    this.#write(run);
+  }
+
+  #large(bytes: Buffer): void {
+    this.flush();
+    // A buffer that TLS decrypts into can be held; any other belongs to whoever called us and is used again.
+    this.#write(holderOf(bytes) ? bytes : Buffer.from(bytes));
+  }
+
+  #write(bytes: Buffer): void {
+    if (this.#closed) return;
+    this.written += bytes.length;
+    if (!this.#pipe.writeSlice(bytes) || this.#pipe.backlog > WAITING_LIMIT) this.#blocked = true;
+  }
+
+  #room(bytes: number): number {
+    if (this.#run !== slab || this.#to !== slabAt || slabAt + bytes > slab.length) {
+      this.flush();
+      if (slabAt + bytes > slab.length) {
+        slab = Buffer.allocUnsafeSlow(Math.max(SLAB_BYTES, bytes));
+        slabAt = 0;
+      }
+      this.#run = slab;
+      this.#from = slabAt;
+      this.#to = slabAt;
+    }
+    const at = this.#to;
+    this.#to += bytes;
+    slabAt += bytes;
+    return at;
+  }
+
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    if (this.eager) process.nextTick(this.#flush);
+    else setImmediate(this.#flush);
+  }
+}
