@@ -31,7 +31,6 @@ export const bench: Bench = {
         row({
           metric: "longest turn of a data worker beyond an idle one's",
           ours: Math.max(0, median(busy) - idle),
-          target: WORKER_PAUSE_TARGET_MS,
         }),
         row({ metric: 'supervisor busy', unit: 'ms CPU', ours: median(supervisor) }),
         dumpRow(),
