@@ -66,6 +66,8 @@ export class XdsClient {
   #at: XdsStatus['at'] = 'connecting';
   #lastError: string | undefined;
   #waitMs = FIRST_WAIT_MS;
+  /** Whether the present stream has brought anything. */
+  #useful = false;
   #running: Promise<void> | undefined;
 
   constructor(options: XdsClientOptions) {
@@ -103,11 +105,9 @@ export class XdsClient {
   }
 
   #nextWait(reason: XdsTermination): number {
-    if (reason === 'Complete') return 0;
-    if (reason === 'Reconnect') {
-      this.#waitMs = FIRST_WAIT_MS;
-      return QUICK_WAIT_MS;
-    }
+    // A server that ends every stream before it has said anything is not restarting but broken; it must not be called without pause.
+    if (this.#useful && reason === 'Complete') return 0;
+    if (this.#useful && reason === 'Reconnect') return QUICK_WAIT_MS;
     const wait = this.#waitMs;
     this.#waitMs = Math.min(wait * 2, LONGEST_WAIT_MS);
     return wait;
@@ -117,6 +117,7 @@ export class XdsClient {
     const { endpoint, token, clusterId } = this.#options;
     let client: Client | undefined;
     try {
+      this.#useful = false;
       // A client for each attempt: its roots are the file's of now.
       client = new Client(endpoint.target, channelCredentials(endpoint), CHANNEL_OPTIONS);
       const { path, requestSerialize } = AggregatedDiscoveryServiceService.deltaAggregatedResources;
@@ -176,6 +177,7 @@ export class XdsClient {
     onMessage?.(typeUrl, bytes);
     // Whoever sends is well: the next failure starts with a short wait again.
     this.#waitMs = FIRST_WAIT_MS;
+    this.#useful = true;
     this.#lastError = undefined;
     const known = typeUrls.includes(typeUrl);
     if (!known) log.warn({ type: typeUrl }, 'the control plane sent a type that nobody asked for');

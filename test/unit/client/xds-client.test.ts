@@ -156,7 +156,7 @@ test('a new stream says what is held already', async (t) => {
   held.set('one', 'v7');
   first.end();
   await until(() => terminations.length === 1);
-  await clock.advance(0);
+  await clock.advance(20);
   const second = await sync(plane, 1);
   assert.deepEqual(second.requests[0]?.initialResourceVersions, { one: 'v7' });
   assert.deepEqual(second.requests[1]?.initialResourceVersions, {});
@@ -191,11 +191,26 @@ test('waits double from 20 ms to 15 s while the control plane refuses, and begin
 test('a server that goes away on purpose is called again after 10 ms', async (t) => {
   const plane = await startControlPlane(t);
   const { clock, terminations, client } = watch(t, plane.target);
-  (await sync(plane)).fail(1, 'restarting');
+  const first = await sync(plane);
+  first.push({ typeUrl: WIDGETS });
+  await first.request(2);
+  first.fail(1, 'restarting');
   await until(() => client.status.at === 'waiting');
   await clock.advance(10);
   await sync(plane, 1);
   assert.deepEqual(terminations, ['Reconnect']);
+});
+
+test('a server that ends every stream before it says anything is not called without pause', async (t) => {
+  const plane = await startControlPlane(t);
+  const { clock, client } = watch(t, plane.target);
+  for (const [i, wait] of [20, 40, 80].entries()) {
+    (await sync(plane, i)).end();
+    await until(() => client.status.at === 'waiting');
+    await clock.advance(wait - 1);
+    assert.equal(client.status.at, 'waiting');
+    await clock.advance(1);
+  }
 });
 
 test('nobody listening is a connection error, and the client keeps trying', async (t) => {
@@ -225,7 +240,7 @@ test('the token file is read for each stream, its newline is not sent, and the c
   writeFileSync(file, 'second');
   first.end();
   await until(() => terminations.length === 1);
-  await clock.advance(0);
+  await clock.advance(20);
   assert.deepEqual((await sync(plane, 1)).metadata.get('authorization'), ['Bearer second']);
 });
 
