@@ -14,6 +14,8 @@ import { NodeAuthorizer } from './ca/node-authorizer.ts';
 import { ROOT_CONFIG_MAP, RootDistribution } from './ca/root-distribution.ts';
 import { ServingCertificate } from './ca/serving-certificate.ts';
 import { TokenReviewer } from './ca/token-review.ts';
+import { ProxyReports } from './diagnostics/reports.ts';
+import { createDiagnosticsHandler, diagnosticsDefinition } from './diagnostics/service.ts';
 import { GatewayDeployer } from './gateway/deployer.ts';
 import { watchCluster } from './kube/cluster-watch.ts';
 import { WriterLease } from './kube/lease.ts';
@@ -169,6 +171,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     reviewed: (outcome) => metrics.tokenReviews.inc({ outcome }),
   });
   const ready = (): boolean => cluster.synced && !signal.aborted;
+  const reports = new ProxyReports();
   const grpc = await serveGrpc({
     port: settings.grpcPort,
     certificate,
@@ -180,7 +183,14 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
         implementation: {
           deltaAggregatedResources: createAdsHandler({
             reviewer,
-            stores: publisher.stores,
+            storesFor: (node, caller) => {
+              if (node.type === 'ztunnel') return { stores: publisher.stores };
+              const gateway = `${node.namespace}/${node.gateway}`;
+              const problem = gateways.notOf(gateway, caller.serviceAccount);
+              return problem === undefined
+                ? { stores: publisher.waypointStores(gateway) }
+                : { refuse: 'PERMISSION_DENIED', message: problem };
+            },
             proxies,
             throttle: new PushThrottle({ clock, slots: settings.pushThrottle }),
             metrics,
@@ -199,6 +209,10 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
             },
           }),
         },
+      },
+      {
+        definition: diagnosticsDefinition,
+        implementation: { report: createDiagnosticsHandler({ reviewer, reports, log, maxProxies: settings.maxProxies }) },
       },
       {
         definition: certificateDefinition,
@@ -222,6 +236,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
   const endpoints = {
     metrics,
     proxies,
+    reports,
     index,
     trusted: async (token: string) => {
       const verdict = token === '' ? undefined : await reviewer.review(token);

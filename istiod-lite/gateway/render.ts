@@ -43,13 +43,19 @@ export function isDeployed(gateway: KubeObject, revision: string): boolean {
   return gatewayClassName === WAYPOINT_CLASS && ours && addresses.length === 0 && gateway.metadata.deletionTimestamp === undefined;
 }
 
+/** The service account that the Gateway's waypoints run as. */
+export function accountOf(gateway: KubeObject): string {
+  const { annotations = {}, name = '' } = gateway.metadata;
+  return annotations[ACCOUNT_OVERRIDE] ?? annotations[NAME_OVERRIDE] ?? name;
+}
+
 /** In the order in which they are applied. */
 export function renderWaypoint(gateway: KubeObject, options: RenderOptions): KubeObject[] {
   const { name: gatewayName = '', namespace = '', uid = '' } = gateway.metadata;
   const { infrastructure } = specOf(gateway);
   const own = gateway.metadata.annotations ?? {};
   const name = own[NAME_OVERRIDE] ?? gatewayName;
-  const account = own[ACCOUNT_OVERRIDE] ?? name;
+  const account = accountOf(gateway);
   const inherited = {
     labels: infrastructure?.labels ?? inherit(gateway.metadata.labels),
     annotations: infrastructure?.annotations ?? inherit(own),

@@ -4,6 +4,7 @@ import { VERSION } from '../../common/base/version.ts';
 import { Authorization } from '../../common/codec/gen/authorization.ts';
 import { Address } from '../../common/codec/gen/workload.ts';
 import { type HttpAnswer, type HttpRequest, notFound } from '../../common/server/http-endpoint.ts';
+import type { ProxyReports } from '../diagnostics/reports.ts';
 import type { Metrics } from '../metrics.ts';
 import type { MeshIndex } from '../model/index.ts';
 import type { Proxies } from '../xds/proxies.ts';
@@ -12,6 +13,7 @@ import { ambientDump } from './ambient-dump.ts';
 export interface EndpointOptions {
   readonly metrics: Metrics;
   readonly proxies: Proxies;
+  readonly reports: ProxyReports;
   readonly index: Pick<MeshIndex, 'problems' | 'addresses' | 'authorizations'>;
   /** Whether this bearer token may see what runs where. */
   trusted(token: string): Promise<boolean>;
@@ -38,6 +40,7 @@ const monitoring: Readonly<Record<string, Route>> = {
   '/version': () => json({ version: VERSION, name: 'warren' }),
   '/debug': () => ({ status: 200, body: `${Object.keys(monitoring).join('\n')}\n` }),
   '/debug/syncz': ({ proxies }) => json(proxies.rows()),
+  '/debug/proxies': ({ reports }) => json(reports.rows()),
   '/debug/problems': ({ index }) => json([...index.problems()]),
   // Every pod can reach this port, and not every pod's business is where everything runs.
   '/debug/ambientz': async ({ index, trusted }, request) => {

@@ -18,7 +18,8 @@ import type { ResourceStore } from './resource-store.ts';
 
 export interface AdsOptions {
   readonly reviewer: Pick<TokenReviewer, 'review'>;
-  readonly stores: ReadonlyMap<string, ResourceStore>;
+  /** What this proxy may have, by type URL in the order of sending; or why it gets nothing. */
+  storesFor(node: ProxyNode, caller: Caller): ProxyStores;
   readonly proxies: Proxies;
   readonly throttle: PushThrottle;
   readonly metrics: Metrics;
@@ -32,6 +33,10 @@ export interface AdsOptions {
   ready(): boolean;
   systemVersion(): string;
 }
+
+export type ProxyStores =
+  | { readonly stores: ReadonlyMap<string, ResourceStore> }
+  | { readonly refuse: 'PERMISSION_DENIED'; readonly message: string };
 
 /** A request, or undefined where the bytes were none: that is answered, and logged, as what it is. */
 type Call = ServerDuplexStream<DeltaDiscoveryRequest | undefined, Buffer>;
@@ -89,6 +94,7 @@ class Session {
   readonly #stream: DeltaStream;
   readonly #peer: string;
   #node: ProxyNode | undefined;
+  #stores: ReadonlyMap<string, ResourceStore> = new Map();
   #leave: (() => void) | undefined;
   /** First for the first request, then for the connection's age. */
   #timer: Timer;
@@ -102,6 +108,8 @@ class Session {
     this.#timer = options.clock.after(FIRST_REQUEST_MS, () => this.#refuse('DEADLINE_EXCEEDED', 'no request came'));
     this.#stream = new DeltaStream({
       ...options,
+      // Known with the first request, before the stream looks.
+      stores: () => this.#stores,
       nonce,
       transport: {
         write: (frame, done) => void call.write(frame, () => done()),
@@ -154,6 +162,12 @@ class Session {
       this.#refuse(verdict.refuse, verdict.message);
       return false;
     }
+    const served = this.#options.storesFor(verdict.proxy, this.#caller);
+    if ('refuse' in served) {
+      this.#refuse(served.refuse, served.message);
+      return false;
+    }
+    this.#stores = served.stores;
     this.#node = verdict.proxy;
     this.#leave = proxies.add({ node: verdict.proxy, stream: this.#stream, peer: this.#peer, failed: (error) => this.#failed(error) });
     this.#timer.cancel();

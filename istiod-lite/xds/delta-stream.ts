@@ -37,7 +37,7 @@ export interface StreamLimits {
 
 export interface DeltaStreamOptions {
   /** By type URL; sent in this order. */
-  readonly stores: ReadonlyMap<string, ResourceStore>;
+  stores(): ReadonlyMap<string, ResourceStore>;
   readonly transport: StreamTransport;
   readonly observer: StreamObserver;
   readonly limits: StreamLimits;
@@ -129,7 +129,7 @@ export class DeltaStream {
 
   #subscription(typeUrl: string): Subscription | undefined {
     const known = this.#subscriptions.get(typeUrl);
-    const store = this.#options.stores.get(typeUrl);
+    const store = this.#options.stores().get(typeUrl);
     if (known || !store) return known;
     const subscription = new Subscription(store);
     this.#subscriptions.set(typeUrl, subscription);
@@ -139,7 +139,7 @@ export class DeltaStream {
   #flush(): void {
     if (this.#writing || this.#state === 'closed') return;
     // In the order of the stores, whatever the proxy subscribed to first.
-    for (const typeUrl of this.#options.stores.keys()) {
+    for (const typeUrl of this.#options.stores().keys()) {
       const subscription = this.#subscriptions.get(typeUrl);
       if (!subscription?.due) continue;
       if (this.#mayWrite(subscription)) this.#send(subscription);

@@ -14,6 +14,8 @@ export interface ProxyNode {
   readonly node: string;
   readonly version: string;
   readonly clusterId: string;
+  /** Of a waypoint: the name of its Gateway, in its own namespace. Empty for others. */
+  readonly gateway: string;
 }
 
 /** The proved identity of whoever opened the stream. */
@@ -57,6 +59,7 @@ export function readProxyNode(node: Node | undefined, identity: ProxyIdentity | 
       node: metadata('NODE_NAME'),
       version: metadata('ISTIO_VERSION'),
       clusterId: metadata('CLUSTER_ID'),
+      gateway: metadata('GATEWAY_NAME'),
     },
   };
 }

@@ -8,7 +8,15 @@ import type { Metrics } from '../metrics.ts';
 import { typeLabel } from '../metrics.ts';
 import type { StatusWrite } from '../model/conditions.ts';
 import type { MeshIndex, ObjectChange } from '../model/index.ts';
-import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type Resource, type ResourceChanges } from '../model/resources.ts';
+import {
+  ADDRESS_TYPE,
+  AUTHORIZATION_TYPE,
+  HTTP_AUTHORIZATION_TYPE,
+  type Resource,
+  type ResourceChanges,
+  ROUTES_TYPE,
+} from '../model/resources.ts';
+import type { WaypointChanges } from '../model/waypoint-tables.ts';
 import type { Proxies } from './proxies.ts';
 import { PushQueue } from './push-queue.ts';
 import { ResourceStore } from './resource-store.ts';
@@ -27,6 +35,11 @@ export interface PublisherOptions {
 // 5,000 take about 0.2 s. A change of the mesh's mTLS mode touches every workload, and streams, leases and certificates cannot wait for all.
 const MOST_WORKLOADS_AT_ONCE = 5000;
 
+interface WaypointStores {
+  readonly routes: ResourceStore;
+  readonly policies: ResourceStore;
+}
+
 export class Publisher {
   readonly #options: PublisherOptions;
   readonly #queue: PushQueue;
@@ -37,6 +50,8 @@ export class Publisher {
     [AUTHORIZATION_TYPE, this.#authorizations],
     [ADDRESS_TYPE, this.#addresses],
   ]);
+  /** By Gateway, `namespace/name`. Kept when it is empty: a waypoint may be connected to it. */
+  readonly #waypoints = new Map<string, WaypointStores>();
   readonly #startedAt: string;
   #pushes = 0;
   #started = false;
@@ -50,6 +65,16 @@ export class Publisher {
       intervalMs: options.intervalMs,
       flush: (since) => this.#flush(since, MOST_WORKLOADS_AT_ONCE),
     });
+  }
+
+  /** What a waypoint of this Gateway (`namespace/name`) gets: the addresses that everybody has, and its own routes and policies. */
+  waypointStores(gateway: string): ReadonlyMap<string, ResourceStore> {
+    const { routes, policies } = this.#waypoint(gateway);
+    return new Map([
+      [HTTP_AUTHORIZATION_TYPE, policies],
+      [ROUTES_TYPE, routes],
+      [ADDRESS_TYPE, this.#addresses],
+    ]);
   }
 
   /** For `system_version_info`. */
@@ -75,9 +100,13 @@ export class Publisher {
   #flush(since: number, mostWorkloads: number): void {
     const { index, log, proxies, writeStatuses } = this.#options;
     try {
-      const { address, authorization, statuses, problems, more } = index.flush(mostWorkloads);
+      const { address, authorization, waypoints, statuses, problems, more } = index.flush(mostWorkloads);
       for (const { object, message } of problems) log.warn({ object, error: message }, 'object has a problem');
-      const changes = [this.#store(this.#authorizations, authorization, since), this.#store(this.#addresses, address, since)];
+      const changes = [
+        this.#store(this.#authorizations, authorization, since),
+        ...waypoints.flatMap((change) => this.#storeWaypoint(change, since)),
+        this.#store(this.#addresses, address, since),
+      ];
       if (this.#compareAll) changes.push(...this.#compare(since));
       this.#compareAll = false;
       this.#pushes++;
@@ -90,6 +119,23 @@ export class Publisher {
       this.#compareAll = true;
       log.error({ err: error }, 'changes could not be published');
     }
+  }
+
+  #waypoint(gateway: string): WaypointStores {
+    const known = this.#waypoints.get(gateway);
+    if (known) return known;
+    const stores = { routes: new ResourceStore(ROUTES_TYPE), policies: new ResourceStore(HTTP_AUTHORIZATION_TYPE) };
+    this.#waypoints.set(gateway, stores);
+    return stores;
+  }
+
+  /** Policies first, as for ztunnels: a route must not be open before whoever guards it is there. */
+  #storeWaypoint({ waypoint, routes, httpAuthorizations }: WaypointChanges, since: number) {
+    const stores = this.#waypoint(waypoint);
+    return [
+      stores.policies.apply(httpAuthorizations.changed, httpAuthorizations.removed, since),
+      stores.routes.apply(routes.changed, routes.removed, since),
+    ];
   }
 
   #compare(since: number) {

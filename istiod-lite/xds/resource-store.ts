@@ -17,6 +17,8 @@ export interface ResourceUpdate {
 /** What changed in one go. */
 export interface ResourceChange {
   readonly typeUrl: string;
+  /** The store that changed; of some types each waypoint has one of its own. */
+  readonly store: ResourceStore;
   /** Updated and removed ones. */
   readonly names: ReadonlySet<string>;
   /** `resources` and `removed_resources` of a response with exactly this change. */
@@ -88,7 +90,7 @@ export class ResourceStore {
     }
     if (names.size === 0) return undefined;
     this.#everything = undefined;
-    return { typeUrl: this.typeUrl, names, body: Buffer.concat(pieces), since };
+    return { typeUrl: this.typeUrl, store: this, names, body: Buffer.concat(pieces), since };
   }
 
   #store(update: ResourceUpdate): StoredResource | undefined {

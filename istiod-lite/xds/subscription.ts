@@ -95,7 +95,7 @@ export class Subscription {
 
   /** Something happened to resources of this type. */
   changed(change: ResourceChange): void {
-    if (!this.#started) return;
+    if (!this.#started || change.store !== this.#store) return;
     const relevant = this.#wildcard ? change : this.#subscribed(change);
     if (!relevant) return;
     this.#since ??= change.since;

@@ -55,6 +55,15 @@ const whole: Readonly<Record<WatchedKindName, Record<string, unknown>>> = {
       },
     ],
   }),
+  GRPCRoute: make.httpRoute({
+    name: 'g',
+    rules: [
+      {
+        matches: [{ method: { type: 'Exact', service: 's', method: 'm' }, headers: [{ name: 'x', value: 'y' }] }],
+        backendRefs: [{ name: 'web', port: 80 }],
+      },
+    ],
+  }),
   PeerAuthentication: make.peerAuthentication({ name: 'pa', mode: 'STRICT', selector: { app: 'a' }, ports: { 8080: 'PERMISSIVE' } }),
   ServiceEntry: make.serviceEntry({
     name: 'e',

@@ -49,7 +49,7 @@ function start(limits: Partial<{ writeTimeoutMs: number; ackTimeoutMs: number; m
   const events: string[] = [];
   let nonces = 0;
   const stream = new DeltaStream({
-    stores,
+    stores: () => stores,
     transport,
     clock,
     throttle: new PushThrottle({ clock, slots: 20 }),
@@ -304,7 +304,7 @@ test('large responses wait for a slot, small ones do not, and a slow proxy keeps
     const transport = new SlowTransport();
     transport.auto = false;
     const stream = new DeltaStream({
-      stores: new Map([[ADDRESS, store]]),
+      stores: () => new Map([[ADDRESS, store]]),
       transport,
       clock,
       throttle,
@@ -393,7 +393,7 @@ test('whatever happens in whatever order, a proxy that acknowledges ends up with
       const connect = () => {
         const transport = new SlowTransport();
         const stream = new DeltaStream({
-          stores,
+          stores: () => stores,
           transport,
           clock,
           throttle: new PushThrottle({ clock, slots: 20 }),

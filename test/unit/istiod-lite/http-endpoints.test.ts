@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { ProxyReports } from '../../../istiod-lite/diagnostics/reports.ts';
 import { createMetrics } from '../../../istiod-lite/metrics.ts';
 import { MeshIndex } from '../../../istiod-lite/model/index.ts';
 import { answerMonitoring, answerReadiness } from '../../../istiod-lite/server/http-endpoints.ts';
@@ -17,6 +18,7 @@ function endpoints(missing: string[] = []) {
   const options = {
     metrics: createMetrics({ processMetrics: false }),
     proxies: new Proxies(new FakeClock(), () => undefined),
+    reports: new ProxyReports(),
     index: new MeshIndex(config),
     trusted: async (token: string) => token === 'good',
     missing: () => missing,

@@ -73,9 +73,18 @@ test('a ztunnel that comes back is sent what changed and told what vanished', as
   const first = mesh.stream('ztunnel-node1');
   first.subscribe(ADDRESS);
   const held = Object.fromEntries((await first.next()).resources.map(({ name, version }) => [name, version]));
+  const witness = mesh.stream('ztunnel-node1');
+  witness.subscribe(ADDRESS);
+  await witness.next();
   first.cancel();
   mesh.kube.remove('/api/v1/pods', 'shop/web-1');
   runPod(mesh.kube, { name: 'web-3', ip: '10.1.0.3' });
+  // Both changes are out when somebody who stayed has seen them.
+  const missing = new Set(['Kubernetes//Pod/shop/web-1', 'Kubernetes//Pod/shop/web-3']);
+  while (missing.size > 0) {
+    const push = await witness.next();
+    for (const name of [...push.removedResources, ...names(push)]) missing.delete(name);
+  }
   await until(() => mesh.log.entries.some(({ message }) => message === 'proxy disconnected'));
   const second = mesh.stream('ztunnel-node1');
   second.subscribe(ADDRESS, { initialResourceVersions: { ...held, 'Kubernetes//Pod/shop/from-another-life': 'x' } });

@@ -35,7 +35,7 @@ function start() {
     const names: string[][] = [];
     const failures: unknown[] = [];
     const stream = new DeltaStream({
-      stores: publisher.stores,
+      stores: () => publisher.stores,
       clock,
       throttle: new PushThrottle({ clock, slots: 1 }),
       limits: { writeTimeoutMs: 1e6, ackTimeoutMs: 1e6, maxUnanswered: 1000 },
@@ -58,7 +58,7 @@ function start() {
       responseNonce: '',
     });
     proxies.add({
-      node: { type: 'ztunnel', name: 'z', id: 'z', namespace: 'n', serviceAccount: '', node: '', version: '', clusterId: '' },
+      node: { type: 'ztunnel', name: 'z', id: 'z', namespace: 'n', serviceAccount: '', node: '', version: '', gateway: '', clusterId: '' },
       stream,
       peer: '',
       failed: (error) => void failures.push(error),
