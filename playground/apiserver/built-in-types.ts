@@ -2,10 +2,11 @@
  * The table of built-in types. One line each: plural, kind, definition of its schema, then words: `ns` (namespaced), `status` (status
  * subresource), `scale`, `all` (in `kubectl get all`), `virtual` (answered, not kept), and short names after `=`.
  */
+
+import type { PrinterColumn, ResourceType, ServedVersion } from './registry.ts';
+import { checkGatewayApi, checkIstio, modelVersion } from './schemas/package-validators.ts';
 import type { Definitions } from './schemas/schema.ts';
 import { SchemaNode } from './schemas/schema.ts';
-import { checkGatewayApi, checkIstio, modelVersion } from './schemas/package-validators.ts';
-import type { PrinterColumn, ResourceType, ServedVersion } from './registry.ts';
 
 const KUBERNETES: Readonly<Record<string, string>> = {
   v1: `

@@ -4,15 +4,16 @@
  * that it selects.
  */
 import { randomUUID } from 'node:crypto';
-import type { Log } from '../../../common/base/log.ts';
 import { errorMessage } from '../../../common/base/errors.ts';
+import type { Log } from '../../../common/base/log.ts';
 import { ApiError } from '../api-error.ts';
 import type { Exchange } from '../http/exchange.ts';
 import { arrayOf, at, cloneDeep, isObject, type JsonObject, objectOf, stringOf } from '../json.ts';
 import type { KubeObject } from '../object.ts';
 import { applyJsonPatch } from '../patch/json-patch.ts';
 import type { ResourceType } from '../registry.ts';
-import type { Draft, Store } from '../store/store.ts';
+import type { Store } from '../store/store.ts';
+import type { Draft } from '../store/writes.ts';
 import { type ConnectService, callWebhook } from './call-webhook.ts';
 import { type AdmissionRequest, webhookMatches } from './webhook-rules.ts';
 

@@ -3,21 +3,14 @@ import type { Clock } from '../../../common/base/clock.ts';
 import { ApiError } from '../api-error.ts';
 import { at, cloneDeep, isObject, type JsonObject, objectOf, stringOf } from '../json.ts';
 import type { KubeObject } from '../object.ts';
-import { apiVersionOf, type ResourceType, type ServedVersion } from '../registry.ts';
 import { applyJsonPatch, applyMergePatch } from '../patch/json-patch.ts';
+import { apiVersionOf, type ResourceType, type ServedVersion } from '../registry.ts';
 import { formatLabelSelector } from '../selectors.ts';
-import {
-  type DeleteOptions,
-  type Draft,
-  inVersion,
-  type ListOptions,
-  matcher,
-  type Patch,
-  type Store,
-  type WriteOptions,
-} from '../store/store.ts';
-import { partialMetadata, tableOf } from '../tables/table.ts';
+import { inVersion, matcher } from '../store/rules.ts';
+import type { Store } from '../store/store.ts';
+import type { DeleteOptions, Draft, ListOptions, Patch, WriteOptions } from '../store/writes.ts';
 import { compileJsonPath } from '../tables/json-path.ts';
+import { partialMetadata, tableOf } from '../tables/table.ts';
 import type { Exchange } from './exchange.ts';
 import type { ResourcePath } from './path.ts';
 import { type Form, serveWatch } from './watch.ts';

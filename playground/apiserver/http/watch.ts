@@ -6,8 +6,10 @@ import type { Clock } from '../../../common/base/clock.ts';
 import { ApiError } from '../api-error.ts';
 import type { KubeObject } from '../object.ts';
 import { apiVersionOf, type ResourceType, type ServedVersion } from '../registry.ts';
+import { inVersion } from '../store/rules.ts';
+import type { Store } from '../store/store.ts';
+import type { ListOptions } from '../store/writes.ts';
 import { type IncludeObject, partialMetadata, tableOf } from '../tables/table.ts';
-import { inVersion, type ListOptions, type Store } from '../store/store.ts';
 import type { Exchange } from './exchange.ts';
 
 export type Form =

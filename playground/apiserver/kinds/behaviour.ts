@@ -1,8 +1,8 @@
 /** What a kind adds to the store's general course: values that depend on other objects, rules that a schema cannot say, and its way to be deleted. */
 import type { Clock } from '../../../common/base/clock.ts';
 import type { FieldCause } from '../api-error.ts';
-import { joinPath, shown } from '../schemas/causes.ts';
 import type { KubeObject } from '../object.ts';
+import { joinPath, shown } from '../schemas/causes.ts';
 
 export interface KindContext {
   readonly clock: Clock;

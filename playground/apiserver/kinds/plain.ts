@@ -1,6 +1,7 @@
 /** Kinds with a rule or two: Secrets, ConfigMaps, Namespaces, EndpointSlices, Leases, webhook configurations. */
-import type { FieldCause } from '../api-error.ts';
+
 import { parseIp } from '../../../common/base/address.ts';
+import type { FieldCause } from '../api-error.ts';
 import { arrayOf, at, equalDeep, isObject, objectOf, stringOf } from '../json.ts';
 import { type Behaviour, forbidden, invalid, required, unsupported } from './behaviour.ts';
 

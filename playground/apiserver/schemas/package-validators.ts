@@ -5,8 +5,8 @@
  */
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
-import type { FieldCause } from '../api-error.ts';
 import { parseIp } from '../../../common/base/address.ts';
+import type { FieldCause } from '../api-error.ts';
 import { arrayOf, at, isObject, objectOf, stringOf } from '../json.ts';
 import { invalid } from '../kinds/behaviour.ts';
 import type { KubeObject } from '../object.ts';

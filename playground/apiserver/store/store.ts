@@ -1,77 +1,39 @@
 /**
- * Every object of the cluster and the rules by which it changes: conflicts by resource version, generations, finalizers, graceful deletion,
- * field ownership. One cohesive machine, synchronous from call to commit. Controllers and kubelets call it directly; the HTTP server calls
+ * One cohesive machine: every object of the cluster and the course of its changes, with conflicts by resource version, generations,
+ * finalizers, graceful deletion and field ownership, synchronous from call to commit. Controllers and kubelets call it directly; the HTTP server calls
  * the same methods and only puts admission webhooks between `prepare…` and `commit`.
  * What it hands out is frozen: copy before changing.
  */
 import { randomUUID } from 'node:crypto';
 import type { Clock } from '../../../common/base/clock.ts';
 import { ApiError, type FieldCause } from '../api-error.ts';
-import { cloneDeep, equalDeep, freezeDeep, isObject, type JsonObject } from '../json.ts';
+import { cloneDeep, equalDeep, freezeDeep, isObject } from '../json.ts';
 import type { Behaviour, KindContext } from '../kinds/behaviour.ts';
 import { checkMetadata } from '../kinds/names.ts';
-import { type KubeObject, type ManagedFieldsEntry, timestamp } from '../object.ts';
+import { type KubeObject, timestamp } from '../object.ts';
 import { applyJsonPatch, applyMergePatch } from '../patch/json-patch.ts';
 import { applyConfiguration, trackUpdate } from '../patch/managed-fields.ts';
 import { applyStrategicMerge } from '../patch/strategic-merge.ts';
 import { apiVersionOf, type Registry, type ResourceType, type ServedVersion, splitApiVersion } from '../registry.ts';
-import { conform, structuralCauses, missingFields } from '../schemas/structure.ts';
-import {
-  type LabelMatcher,
-  type LabelSelector,
-  labelSelectorMatcher,
-  type ObjectMatcher,
-  parseFieldSelector,
-  parseLabelSelector,
-} from '../selectors.ts';
+import { conform, missingFields, structuralCauses } from '../schemas/structure.ts';
 import { Collection } from './collection.ts';
 import type { Change, ChangeListener } from './journal.ts';
-
-export interface WriteOptions {
-  readonly fieldManager?: string;
-  readonly dryRun?: boolean;
-  /** What happens to unknown fields: refused, named in a warning, or dropped silently. Ignore where it is not given. */
-  readonly fieldValidation?: 'Strict' | 'Warn' | 'Ignore';
-  readonly onWarning?: (text: string) => void;
-  /** `status`, `scale`, … */
-  readonly subresource?: string;
-}
-
-export interface DeleteOptions {
-  readonly gracePeriodSeconds?: number;
-  readonly propagationPolicy?: 'Foreground' | 'Background' | 'Orphan';
-  readonly preconditions?: { readonly uid?: string; readonly resourceVersion?: string };
-  readonly dryRun?: boolean;
-}
-
-export type Patch =
-  | { readonly type: 'json' | 'merge' | 'strategic'; readonly body: unknown }
-  | { readonly type: 'apply'; readonly body: unknown; readonly force?: boolean };
-
-export interface ListOptions {
-  readonly namespace?: string;
-  readonly labelSelector?: string | LabelSelector;
-  readonly fieldSelector?: string;
-}
-
-export interface WatchEvent<T extends KubeObject = KubeObject> {
-  readonly type: 'ADDED' | 'MODIFIED' | 'DELETED';
-  readonly object: T;
-  /** The state before; absent for what is new to the watcher. */
-  readonly previous?: T;
-}
-
-/** A write on its way: admission may change `object` before it is committed. */
-export interface Draft {
-  readonly verb: 'CREATE' | 'UPDATE';
-  readonly type: ResourceType;
-  readonly version: ServedVersion;
-  readonly old: KubeObject | undefined;
-  object: KubeObject;
-  readonly options: WriteOptions;
-  /** Set by a server-side apply, which computes ownership itself. */
-  readonly managers?: ManagedFieldsEntry[];
-}
+import {
+  gracePeriod,
+  inStorage,
+  inVersion,
+  isDoneDeleting,
+  isNamespace,
+  KEPT_IN_STATUS_APPLY,
+  matcher,
+  nameMismatch,
+  preferred,
+  specOf,
+  statusCarriesMetadata,
+  withManagers,
+  withoutTimes,
+} from './rules.ts';
+import type { DeleteOptions, Draft, ListOptions, Patch, WatchEvent, WriteOptions } from './writes.ts';
 
 export interface StoreOptions {
   readonly registry: Registry;
@@ -566,77 +528,4 @@ export class Store implements KindContext {
   #behaviour(type: ResourceType): Behaviour | undefined {
     return this.#behaviours.get(`${type.kind}.${type.group}`);
   }
-}
-
-/** The object as another version of its type shows it: no conversion, only its apiVersion. */
-export function inVersion(object: KubeObject, type: ResourceType, version: ServedVersion): KubeObject {
-  const apiVersion = apiVersionOf(type.group, version.name);
-  return object.apiVersion === apiVersion ? object : { ...object, apiVersion };
-}
-
-export function matcher({ labelSelector, fieldSelector }: ListOptions): ObjectMatcher {
-  const labels: LabelMatcher | undefined =
-    typeof labelSelector === 'string'
-      ? labelSelector === ''
-        ? undefined
-        : parseLabelSelector(labelSelector)
-      : labelSelector && labelSelectorMatcher(labelSelector);
-  const fields = fieldSelector ? parseFieldSelector(fieldSelector) : undefined;
-  return (object) => (!labels || labels(object.metadata.labels ?? {})) && (!fields || fields(object));
-}
-
-function preferred(type: ResourceType): ServedVersion {
-  const [first] = type.versions;
-  if (!first) throw new Error(`${type.plural} has no version`);
-  return first;
-}
-
-const KEPT_IN_STATUS_APPLY = new Set(['apiVersion', 'kind', 'metadata', 'status']);
-
-const nameMismatch = (found: string, wanted: string): string =>
-  `the name of the object (${found}) does not match the name on the URL (${wanted})`;
-
-const isNamespace = (type: ResourceType): boolean => type.group === '' && type.kind === 'Namespace';
-
-function inStorage(object: KubeObject, type: ResourceType): KubeObject {
-  object.apiVersion = apiVersionOf(type.group, type.storageVersion);
-  return object;
-}
-
-/** Kubernetes' own kinds take labels and annotations with a write of the status (how agents annotate pods); custom resources do not. */
-const statusCarriesMetadata = ({ group }: ResourceType): boolean => !group.includes('.');
-
-/** What a change of raises the generation: everything but metadata, and but status where that is a subresource. */
-function specOf(object: KubeObject, type: ResourceType): JsonObject {
-  const { metadata: _m, apiVersion: _a, status, ...rest } = object;
-  return type.status ? rest : { ...rest, status };
-}
-
-/** What makes two states the same: ownership counts, the time at which it was written down does not. */
-function withoutTimes(object: KubeObject): JsonObject {
-  const { managedFields, resourceVersion: _, ...metadata } = object.metadata;
-  return { ...object, metadata: { ...metadata, managedFields: managedFields?.map(({ time: _time, ...entry }) => entry) ?? [] } };
-}
-
-function withManagers(object: KubeObject, old: KubeObject | undefined): KubeObject {
-  const { managedFields: _, ...metadata } = object.metadata;
-  const managers = old?.metadata.managedFields;
-  return { ...object, metadata: managers ? { ...metadata, managedFields: managers } : metadata };
-}
-
-function isDoneDeleting(object: KubeObject): boolean {
-  const { deletionTimestamp, deletionGracePeriodSeconds = 0, finalizers = [] } = object.metadata;
-  const spec = object.spec;
-  const holdsContent = object.kind === 'Namespace' && isObject(spec) && Array.isArray(spec.finalizers) && spec.finalizers.length > 0;
-  return deletionTimestamp !== undefined && deletionGracePeriodSeconds === 0 && finalizers.length === 0 && !holdsContent;
-}
-
-/** Only a pod that a kubelet runs is given time; everything else goes as soon as its finalizers are done. */
-function gracePeriod(type: ResourceType, object: KubeObject, asked: number | undefined): number {
-  if (type.group !== '' || type.kind !== 'Pod') return 0;
-  const spec = isObject(object.spec) ? object.spec : {};
-  const status = isObject(object.status) ? object.status : {};
-  if (!spec.nodeName || status.phase === 'Succeeded' || status.phase === 'Failed') return 0;
-  if (asked !== undefined) return Math.max(0, asked);
-  return typeof spec.terminationGracePeriodSeconds === 'number' ? spec.terminationGracePeriodSeconds : 30;
 }

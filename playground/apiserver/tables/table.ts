@@ -1,7 +1,8 @@
 /** `kubectl get`'s answers: rows of cells, made here so that kubectl needs to know nothing about a type. */
-import type { PrinterColumn, ResourceType, ServedVersion } from '../registry.ts';
-import { inVersion } from '../store/store.ts';
+
 import type { KubeObject } from '../object.ts';
+import type { PrinterColumn, ResourceType, ServedVersion } from '../registry.ts';
+import { inVersion } from '../store/rules.ts';
 import { builtInColumns, type Column } from './columns.ts';
 import { age } from './duration.ts';
 import { compileJsonPath } from './json-path.ts';

@@ -3,7 +3,8 @@ import { test } from 'node:test';
 import { ApiError } from '../../../playground/apiserver/api-error.ts';
 import type { KubeObject, OwnerReference } from '../../../playground/apiserver/object.ts';
 import { Journal } from '../../../playground/apiserver/store/journal.ts';
-import type { Store, WatchEvent } from '../../../playground/apiserver/store/store.ts';
+import type { Store } from '../../../playground/apiserver/store/store.ts';
+import type { WatchEvent } from '../../../playground/apiserver/store/writes.ts';
 import { apiStore, deployment, object, pod, settle } from '../../support/api-store.ts';
 
 const is =
