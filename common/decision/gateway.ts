@@ -8,6 +8,7 @@ import { chooseServiceByAddress } from './choose-service.ts';
 import { type LoadBalanceRequest, loadBalance, type Upstream } from './load-balance.ts';
 import { type GatewayAddress, type MeshView, serviceKey, type Workload } from './mesh-view.ts';
 
+/** A gateway's pod that can be dialled. */
 export interface ResolvedGateway {
   readonly upstream: Upstream;
   /** What the choice among the gateway's addresses follows: its own address, or the original destination where it is named by hostname. */

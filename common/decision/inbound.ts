@@ -11,6 +11,7 @@ import { targetPort } from './load-balance.ts';
 import { type MeshView, type Service, serviceKey, type Workload } from './mesh-view.ts';
 import { OWN_PORTS } from './ports.ts';
 
+/** A CONNECT, and where it arrived. */
 export interface InboundRequest {
   /** The pod in whose network namespace the tunnel ended. */
   readonly local: Workload;
@@ -22,6 +23,7 @@ export interface InboundRequest {
   readonly authority: string;
 }
 
+/** What is dialled, or why nothing is; the outcome's status answers the CONNECT. */
 export type InboundRoute =
   | {
       /** Always the pod's own address. */
@@ -33,6 +35,7 @@ export type InboundRoute =
     }
   | { readonly refuse: OutcomeCode; readonly message: string };
 
+/** Decides what a CONNECT means (istio-data-plane.md §7.2, points 2 to 6). Says nothing about whether it is allowed. */
 export function resolveInbound(view: MeshView, request: InboundRequest): InboundRoute {
   const { local, podIp, network, authority } = request;
   const address = parseSocketAddress(authority);

@@ -4,6 +4,7 @@
  */
 import type { Endpoint, EndpointTable, LoadBalancing, MeshView, Scope, Service, Workload } from './mesh-view.ts';
 
+/** Who asks for an endpoint, for which port. */
 export interface LoadBalanceRequest {
   readonly source: Workload;
   /** The service's port. */
@@ -14,6 +15,7 @@ export interface LoadBalanceRequest {
   readonly random: () => number;
 }
 
+/** An endpoint that was chosen, or a workload that was addressed itself. */
 export interface Upstream {
   readonly workload: Workload;
   /** The port of the workload, after the service's and the endpoint's mapping. */
@@ -134,6 +136,7 @@ export function placement(workload: Workload, scope: Scope): string {
   }
 }
 
+/** Whether there is anything to dial: an address, or a hostname to resolve. */
 export const hasAddress = (workload: Workload): boolean => workload.addresses.length > 0 || workload.hostname !== '';
 
 function tableOf(endpoints: readonly Endpoint[], source: Workload): EndpointTable {

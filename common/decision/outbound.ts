@@ -12,6 +12,7 @@ import { loadBalance, pickWeighted, type Upstream } from './load-balance.ts';
 import type { GatewayAddress, MeshView, Service, Workload } from './mesh-view.ts';
 import { HBONE_PORT, isLoopback, OWN_PORTS } from './ports.ts';
 
+/** A connection that a pod opened. */
 export interface OutboundRequest {
   /** The pod that opened the connection. */
   readonly source: Workload;
@@ -35,6 +36,7 @@ interface Labels {
   readonly workload?: Workload;
 }
 
+/** Exactly one of these; `via` tells which, or `refuse`. */
 export type OutboundRoute = Passthrough | Direct | Tunnel | DoubleTunnel | NeedsResolving | Refusal;
 
 /** Not in the mesh's state: dialled as the client meant it. */
@@ -50,6 +52,7 @@ export interface Direct extends Labels {
   readonly workload: Workload;
 }
 
+/** One tunnel, to the workload itself or to a waypoint. */
 export interface Tunnel extends Labels {
   readonly via: 'hbone';
   /** Where the tunnel's TLS connection goes. */
@@ -85,12 +88,14 @@ export interface NeedsResolving {
   readonly hostname: string;
 }
 
+/** Nothing is dialled; the client's connection is closed. */
 export interface Refusal extends Labels {
   readonly refuse: OutcomeCode;
   /** What the access log's `error` field shows. */
   readonly message: string;
 }
 
+/** Decides where a connection goes (istio-data-plane.md §6). Takes `random` only where something is chosen by weight. */
 export function routeOutbound(view: MeshView, request: OutboundRequest): OutboundRoute {
   const { source, destination, network } = request;
   if (isLoopback(destination.ip) && OWN_PORTS.has(destination.port)) {

@@ -7,6 +7,7 @@ import type { OutcomeCode } from '../base/errors.ts';
 import { formatSpiffeId, type SpiffeId } from '../base/spiffe.ts';
 import { type MeshView, type Policy, type PolicyMatch, policyKey, type StringMatch, type Workload } from './mesh-view.ts';
 
+/** A connection as it reached the pod. */
 export interface PolicyInput {
   /** Address of the TCP peer. */
   readonly source: SocketAddress;
@@ -16,6 +17,7 @@ export interface PolicyInput {
   readonly destination: SocketAddress;
 }
 
+/** What was decided, by what, and what the log says about it. */
 export interface PolicyVerdict {
   readonly allowed: boolean;
   /** namespace/name of the policy that decided; absent where none did. */
@@ -40,6 +42,7 @@ export interface PolicySubject {
   readonly destinationPort: number;
 }
 
+/** Converts a connection for `policyMatches`. */
 export function policySubject({ source, identity, destination }: PolicyInput): PolicySubject {
   return {
     principal: identity && formatSpiffeId(identity).slice('spiffe://'.length),

@@ -1,9 +1,11 @@
 /** The ports on which a ztunnel listens in each pod, as far as decisions ask for them (istio-data-plane.md §1.1). */
 import type { IpAddress } from '../base/address.ts';
 
+/** Where every workload of the mesh takes tunnels. */
 export const HBONE_PORT = 15008;
 
 /** A connection to one of these is a connection to ourselves: outbound capture, plaintext inbound capture, tunnels. */
 export const OWN_PORTS: ReadonlySet<number> = new Set([15001, 15006, HBONE_PORT]);
 
+/** 127.0.0.0/8 or ::1. */
 export const isLoopback = (ip: IpAddress): boolean => ip === '::1' || ip.startsWith('127.');

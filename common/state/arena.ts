@@ -9,8 +9,10 @@ export type BlockRef = number;
 
 /** What a block holds; the first word of its header, beside its size. */
 export const kinds = { workload: 1, service: 2, policy: 3, list: 4, page: 5, directory: 6, root: 7 } as const;
+/** One of `kinds`. */
 export type BlockKind = (typeof kinds)[keyof typeof kinds];
 
+/** Bytes of the unit that references and sizes are counted in. */
 export const UNIT = 8;
 /** u32 size in units, u32 kind, f64 serial. */
 export const HEADER_BYTES = 16;

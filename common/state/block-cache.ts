@@ -6,6 +6,7 @@ interface Entry<T> {
   readonly value: T;
 }
 
+/** Keeps at most `limit` values, for one arena and one thread. */
 export class BlockCache<T> {
   readonly #arena: ArenaView;
   readonly #limit: number;

@@ -20,6 +20,7 @@ import type { MeshStateWriter } from './writer.ts';
 
 type Fields = Record<string, unknown>;
 
+/** The part of `config_dump` that is about the mesh; plain data, made for JSON (istio-data-plane.md §10.3). */
 export interface StateDump {
   readonly workloads: readonly Fields[];
   readonly services: readonly Fields[];
@@ -28,6 +29,7 @@ export interface StateDump {
   readonly stagedServices: Readonly<Record<string, Fields>>;
 }
 
+/** Everything that the writer holds. Decodes every resource, so it is for people, not for timers. */
 export function stateDump(writer: MeshStateWriter): StateDump {
   const workloads = [...writer.workloads()].sort(by(({ uid }) => uid));
   const services = [...writer.servicesWithFamilies()].sort(by(({ service }) => serviceKey(service)));

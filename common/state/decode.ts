@@ -60,6 +60,7 @@ export class ResourceRejected extends Error {
   }
 }
 
+/** What an istio.workload.Address holds. */
 export type DecodedAddress = { readonly workload: Workload } | { readonly service: Service };
 
 /** @throws {ResourceRejected} */

@@ -14,6 +14,7 @@ const WEIGHT = 1;
 const FLAGS = 2;
 const PORTS = 3;
 const SCOPES = { NETWORK: 4, REGION: 5, ZONE: 6, SUBZONE: 7, NODE: 8, CLUSTER: 9 } as const satisfies Record<Scope, number>;
+/** Length of an item in 32-bit words. */
 export const ENDPOINT_WORDS = 10;
 
 const HEALTHY = 1;
@@ -36,6 +37,7 @@ export function endpointItem(seed: number, ref: BlockRef, workload: Workload, po
   return item;
 }
 
+/** A list of endpoints, and from where it is looked at. */
 export interface PackedTableOptions {
   readonly arena: ArenaView;
   readonly seed: number;
@@ -45,6 +47,7 @@ export interface PackedTableOptions {
   endpointAt(ref: BlockRef): Endpoint;
 }
 
+/** The endpoints of a service over their list; good as long as the picture that the list is of. */
 export class PackedEndpointTable implements EndpointTable {
   readonly size: number;
   readonly maxWeight: number;

@@ -14,6 +14,7 @@ export const keyKinds = {
   policy: 10,
   namespacePolicies: 11,
 } as const;
+/** One of `keyKinds`. */
 export type KeyKind = (typeof keyKinds)[keyof typeof keyKinds];
 
 /** 32 bits, unsigned. */

@@ -40,6 +40,7 @@ export function* indexEntries(arena: ArenaView, { directory, mask }: IndexRoot):
   }
 }
 
+/** The table as its one writer has it: changed in place between two publications, never after one. */
 export class IndexWriter {
   readonly #arena: Arena;
   #pages: Uint32Array;

@@ -3,8 +3,11 @@ import { type Policy, policyKey, type Service, serviceKey, type Workload } from 
 import { hashRange, hashText, keyKinds } from './hash.ts';
 import { GLOBAL_POLICIES, namespacePoliciesKey } from './packed-view.ts';
 
+/** Of a workload's primary key. */
 export const workloadKeyHash = (seed: number, uid: string): number => hashText(seed, keyKinds.workloadUid, uid);
+/** Of a service's primary key, `namespace/hostname`. */
 export const serviceKeyHash = (seed: number, key: string): number => hashText(seed, keyKinds.service, key);
+/** Of a policy's primary key, `namespace/name`. */
 export const policyKeyHash = (seed: number, key: string): number => hashText(seed, keyKinds.policy, key);
 
 /** Each hash once, the one of the primary key first. */
@@ -34,6 +37,7 @@ export function policyListKey(policy: Policy): string | undefined {
   return policy.scope === 'NAMESPACE' ? namespacePoliciesKey(policy.namespace) : undefined;
 }
 
+/** Of a policy's primary key; policies are entered under no other. */
 export const policyHash = (seed: number, policy: Policy): number => policyKeyHash(seed, policyKey(policy));
 
 const distinct = (hashes: readonly number[]): number[] => [...new Set(hashes)];

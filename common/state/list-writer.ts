@@ -12,6 +12,7 @@ interface Change {
   readonly removed: Set<BlockRef>;
 }
 
+/** Where lists lie, and how their keys are hashed. */
 export interface ListWriterOptions {
   readonly arena: Arena;
   readonly index: IndexWriter;
@@ -20,6 +21,7 @@ export interface ListWriterOptions {
   readonly width: number;
 }
 
+/** Collects additions and removals by key; `flush` writes them. Keeps the items that it is given until then. */
 export class ListWriter {
   readonly #options: ListWriterOptions;
   readonly #changes = new Map<string, Change>();

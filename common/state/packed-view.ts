@@ -21,6 +21,7 @@ import { hashRange, hashText, type KeyKind, keyKinds } from './hash.ts';
 import { scanIndex } from './index-table.ts';
 import { isListOf, listRefs, type Root, resourceBytes } from './records.ts';
 
+/** What a view looks at, and how much of it it remembers. */
 export interface PackedViewOptions {
   readonly arena: ArenaView;
   readonly seed: number;
@@ -35,6 +36,7 @@ export interface PackedViewOptions {
 // talk to is enough; each entry that is thrown out again costs the garbage collector more than that.
 const DEFAULT_CACHE_ENTRIES = 512;
 
+/** All look-ups are O(1), those of ranges O(prefix lengths in use). Results may be kept; they do not change. */
 export class PackedView implements MeshView {
   protected readonly arena: ArenaView;
   protected root: Root;
@@ -248,6 +250,7 @@ export class PackedView implements MeshView {
 
 /** Keys of the lists of policies. A namespace's name has no slash. */
 export const GLOBAL_POLICIES = '/global';
+/** Key of the list of a namespace's own policies. */
 export const namespacePoliciesKey = (namespace: string): string => `namespace/${namespace}`;
 
 const NO_ENDPOINTS: EndpointTable = {

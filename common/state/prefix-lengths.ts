@@ -2,6 +2,7 @@
 import type { Service } from '../decision/mesh-view.ts';
 import { PREFIX_WORDS_4, PREFIX_WORDS_6 } from './records.ts';
 
+/** Counts ranges by family and prefix length. */
 export class PrefixLengths {
   readonly #counts4 = new Uint32Array(33);
   readonly #counts6 = new Uint32Array(129);

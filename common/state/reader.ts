@@ -8,12 +8,14 @@ import { PackedView } from './packed-view.ts';
 import { readRoot } from './records.ts';
 import { Pin, type SharedMeshState } from './shared.ts';
 
+/** How a reader differs from the others. */
 export interface MeshStateReaderOptions {
   /** Name of the node that we run on (see PackedViewOptions). */
   readonly node?: string | undefined;
   readonly cacheEntries?: number | undefined;
 }
 
+/** MeshView over shared memory, for one thread. */
 export class MeshStateReader extends PackedView {
   readonly #pin: Pin;
   #generation: number;

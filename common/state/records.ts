@@ -36,14 +36,18 @@ export function writeResource(arena: Arena, kind: BlockKind, { keyHash, bytes, n
   return ref;
 }
 
+/** Hash of the resource's own key: tells the entry that it is counted under from its other ones. */
 export const resourceKeyHash = (arena: ArenaView, ref: BlockRef): number => arena.word(ref, 0);
 
+/** The resource as it came. Good until the next call (see ArenaView.bytes). */
 export const resourceBytes = (arena: ArenaView, ref: BlockRef): Uint8Array => arena.bytes(ref, RESOURCE_WORDS * 4, arena.word(ref, 1));
 
+/** The name that xDS gave it. */
 export function resourceName(arena: ArenaView, ref: BlockRef): string {
   return arena.text(ref, RESOURCE_WORDS * 4 + arena.word(ref, 1), arena.word(ref, 2));
 }
 
+/** The version that xDS gave it; empty for types without. */
 export function resourceVersion(arena: ArenaView, ref: BlockRef): string {
   return arena.text(ref, RESOURCE_WORDS * 4 + arena.word(ref, 1) + arena.word(ref, 2), arena.word(ref, 3));
 }
@@ -75,14 +79,17 @@ export function writeList(arena: Arena, key: string, width: number, items: Uint3
   return list;
 }
 
+/** Number of items. */
 export const listLength = (arena: ArenaView, list: BlockRef): number => arena.word(list, 0);
 
 /** The largest second word of any item; 0 where items have one word. */
 export const listLargest = (arena: ArenaView, list: BlockRef): number => arena.word(list, 3);
 
+/** One word of an item; the first is its reference. */
 export const listWord = (arena: ArenaView, list: BlockRef, item: number, word: number): number =>
   arena.word(list, LIST_WORDS + item * arena.word(list, 1) + word);
 
+/** Whether a block is the list of this key. */
 export function isListOf(arena: ArenaView, list: BlockRef, key: string): boolean {
   if (arena.kind(list) !== kinds.list) return false;
   return arena.holdsText(list, (LIST_WORDS + listLength(arena, list) * arena.word(list, 1)) * 4, arena.word(list, 2), key);
@@ -111,10 +118,13 @@ export interface Root {
   readonly prefixes6: Uint32Array;
 }
 
+/** 32-bit words for one bit of each prefix length of IPv4, 0 to 32. */
 export const PREFIX_WORDS_4 = 2;
+/** 32-bit words for one bit of each prefix length of IPv6, 0 to 128. */
 export const PREFIX_WORDS_6 = 5;
 const ROOT_WORDS = 5;
 
+/** @throws {ArenaFull} */
 export function writeRoot(arena: Arena, root: Root): BlockRef {
   const ref = arena.allocate(kinds.root, (ROOT_WORDS + PREFIX_WORDS_4 + PREFIX_WORDS_6) * 4);
   const words = [root.directory, root.mask, root.workloads, root.services, root.policies, ...root.prefixes4, ...root.prefixes6];
@@ -122,6 +132,7 @@ export function writeRoot(arena: Arena, root: Root): BlockRef {
   return ref;
 }
 
+/** A copy; what it refers to is good as long as the picture is pinned. */
 export function readRoot(arena: ArenaView, ref: BlockRef): Root {
   const words = (start: number, count: number): Uint32Array => Uint32Array.from({ length: count }, (_, i) => arena.word(ref, start + i));
   return {

@@ -15,6 +15,7 @@ export interface SharedMeshState {
   readonly control: SharedArrayBuffer;
 }
 
+/** Readers in all threads together. */
 export const MAX_READERS = 64;
 
 const GENERATION = 0;

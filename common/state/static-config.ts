@@ -21,6 +21,7 @@ import { encodePolicy, encodeService, encodeWorkload } from './encode.ts';
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type StatePush } from './writer.ts';
 import { ConfigError, YamlNode } from './yaml-node.ts';
 
+/** What the file says, before it becomes resources. */
 export interface StaticMesh {
   readonly workloads: readonly Workload[];
   readonly services: readonly Service[];

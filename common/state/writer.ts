@@ -32,9 +32,12 @@ import {
 } from './records.ts';
 import { createControl, Publisher, type SharedMeshState } from './shared.ts';
 
+/** Workloads and services. */
 export const ADDRESS_TYPE = 'type.googleapis.com/istio.workload.Address';
+/** Policies. */
 export const AUTHORIZATION_TYPE = 'type.googleapis.com/istio.security.Authorization';
 
+/** What one delta response says (istio-data-plane.md §3.1). */
 export interface StatePush {
   readonly typeUrl: string;
   readonly resources: readonly { readonly name: string; readonly version: string; readonly bytes: Uint8Array }[];
@@ -42,6 +45,7 @@ export interface StatePush {
   readonly removed: readonly string[];
 }
 
+/** One "name: reason" of a NACK. */
 export interface Rejection {
   readonly name: string;
   readonly reason: string;
@@ -60,6 +64,7 @@ export interface StateChange {
   readonly local: readonly { readonly before: Workload | undefined; readonly after: Workload | undefined }[];
 }
 
+/** Limits, and where we are. */
 export interface MeshStateWriterOptions {
   /** Name of the node that we run on. */
   readonly node?: string | undefined;
@@ -69,6 +74,7 @@ export interface MeshStateWriterOptions {
   readonly seed?: number | undefined;
 }
 
+/** For metrics and benches. Sizes are in bytes. */
 export interface MeshStateStats {
   readonly workloads: number;
   readonly services: number;
@@ -88,6 +94,7 @@ const DEFAULT_MAX_BYTES = 2 ** 31;
 type ChangeNames = { workloads: Set<string>; services: Set<string>; policies: Set<string>; local: Map<string, LocalChange> };
 type LocalChange = { before: Workload | undefined; after: Workload | undefined };
 
+/** There is one for a process. It does no I/O and keeps no reference to what it is given. */
 export class MeshStateWriter {
   readonly #arena: Arena;
   readonly #publisher: Publisher;

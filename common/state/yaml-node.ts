@@ -11,6 +11,7 @@ export class ConfigError extends Error {
   }
 }
 
+/** One value of a document with its path. Everything that reads it throws a ConfigError where it is something else. */
 export class YamlNode {
   readonly value: unknown;
   /** `workloads[0].services`, empty for the document. */
