@@ -401,6 +401,34 @@ spec:
     await cluster.kubectl('delete', 'pod', 'held', 'free');
   });
 
+  await t.test('shows a pod with HostToContainer propagation the network namespaces of pods that come later, and others not', async () => {
+    const watcher = (name: string, propagation: string): string => `
+apiVersion: v1
+kind: Pod
+metadata: { name: ${name} }
+spec:
+  nodeName: node1
+  terminationGracePeriodSeconds: 0
+  volumes: [{ name: netns, hostPath: { path: /var/run/netns } }]
+  containers:
+    - name: c
+      image: host
+      command: [sleep, infinity]
+      volumeMounts: [{ name: netns, mountPath: /netns, mountPropagation: ${propagation} }]
+---
+`;
+    await cluster.apply(watcher('sees', 'HostToContainer') + watcher('blind', 'None'));
+    await cluster.podsReady('default');
+    await cluster.apply(clientPod('later', 'node1'));
+    await cluster.podsReady('default');
+    const uid = await cluster.kubectl('get', 'pod', 'later', '-o', 'jsonpath={.metadata.uid}');
+    const kind = async (pod: string): Promise<string> =>
+      (await cluster.exec('default', pod, 'stat', '-f', '-c', '%T', `/netns/${uid}`)).stdout.trim();
+    assert.deepEqual([await kind('sees'), await kind('blind')], ['nsfs', 'tmpfs']);
+    await cluster.kubectl('delete', 'pod', 'sees', 'blind', 'later');
+    assert.equal(cluster.node('node1').run('ls', '/var/run/netns').includes(uid), false, 'a namespace goes with its pod');
+  });
+
   await t.test('drops the capabilities that a pod does not ask for', async () => {
     const bounding = async (pod: string): Promise<string> =>
       (await cluster.exec('default', pod, 'grep', 'CapBnd', '/proc/self/status')).stdout.trim();
@@ -457,6 +485,29 @@ for (const [what, kill] of [
     assert.deepEqual(machine().lasting, before.lasting);
     await runProgram(process.execPath, playgroundArguments('down', '--name', cluster.name));
     assert.ok(!existsSync(`/run/warren/${cluster.name}`));
+  });
+}
+
+for (const afterMs of [50, 250, 600]) {
+  test(`kill -9 ${afterMs} ms after the start leaves nothing, and the name can be taken again`, { skip, timeout: 60_000 }, async (t) => {
+    const before = machine();
+    const name = `test-${process.pid}-${afterMs}`;
+    const first = spawn(process.execPath, playgroundArguments('up', '--name', name), { stdio: 'ignore' });
+    await new Promise((resolve) => setTimeout(resolve, afterMs));
+    const inside = processesBelow(first.pid ?? 0);
+    first.kill('SIGKILL');
+    await new Promise((resolve) => first.once('exit', resolve));
+    const deadline = performance.now() + 10_000;
+    while (inside.some((pid) => existsSync(`/proc/${pid}`))) {
+      assert.ok(performance.now() < deadline, 'its processes are gone');
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    assert.deepEqual(machine().lasting, before.lasting);
+    const second = spawn(process.execPath, playgroundArguments('up', '--name', name), { stdio: ['ignore', 'pipe', 'inherit'] });
+    t.after(() => second.kill('SIGKILL'));
+    const said = await new Promise<string>((resolve) => second.stdout.setEncoding('utf8').once('data', resolve));
+    assert.match(said, /ready after/);
+    assert.equal((await runProgram(process.execPath, playgroundArguments('down', '--name', name))).code, 0);
   });
 }
 
