@@ -8,7 +8,7 @@ import { REFUSAL_HEADER } from './refusal.ts';
 import type { Headers } from './types.ts';
 
 /** @param localNamespace of the pod that refuses; undefined where its workload is not known */
-export function refusalHeaders(error: ProxyError, id: string, caller: SpiffeId, localNamespace: string | undefined): Headers {
-  const named = error.policy !== undefined && caller.namespace === localNamespace ? `; policy=${error.policy}` : '';
+export function refusalHeaders(error: ProxyError, id: string, caller: SpiffeId | undefined, localNamespace: string | undefined): Headers {
+  const named = error.policy !== undefined && caller?.namespace === localNamespace ? `; policy=${error.policy}` : '';
   return [[REFUSAL_HEADER, `code=${error.code}${named}; id=${id}`]];
 }

@@ -5,6 +5,7 @@
 import type { Socket } from 'node:net';
 import { formatSocketAddress, type SocketAddress } from '../../common/base/address.ts';
 import { ProxyError } from '../../common/base/errors.ts';
+import { socketEnds } from '../../common/base/socket-ends.ts';
 import { formatTraceparent, traceIdOf } from '../../common/decision/headers.ts';
 import { inboundService } from '../../common/decision/inbound.ts';
 import { OWN_PORTS } from '../../common/decision/ports.ts';
@@ -13,7 +14,7 @@ import { relay } from '../../common/hbone/relay.ts';
 import { fdOf } from '../../common/linux/node.ts';
 import { originalDestination } from '../../common/linux/sockets.ts';
 import type { LiveConnection } from '../worker/connections.ts';
-import { type PodContext, socketEnds } from '../worker/context.ts';
+import type { PodContext } from '../worker/context.ts';
 import { dialApplication } from '../worker/dial.ts';
 import type { ConnectionRecord } from '../worker/telemetry.ts';
 import { enforce, recheck } from './enforce.ts';

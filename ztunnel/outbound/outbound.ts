@@ -5,6 +5,7 @@
 import type { Socket } from 'node:net';
 import { formatSocketAddress, type SocketAddress } from '../../common/base/address.ts';
 import { ProxyError } from '../../common/base/errors.ts';
+import { socketEnds } from '../../common/base/socket-ends.ts';
 import { formatSpiffeId } from '../../common/base/spiffe.ts';
 import { formatBaggage, formatForwarded, formatTraceparent, traceIdOf } from '../../common/decision/headers.ts';
 import type { Workload } from '../../common/decision/mesh-view.ts';
@@ -15,7 +16,7 @@ import type { Headers, Pipe } from '../../common/hbone/types.ts';
 import { fdOf } from '../../common/linux/node.ts';
 import { originalDestination } from '../../common/linux/sockets.ts';
 import type { LiveConnection } from '../worker/connections.ts';
-import { type PodContext, socketEnds } from '../worker/context.ts';
+import type { PodContext } from '../worker/context.ts';
 import { dialApplication } from '../worker/dial.ts';
 import type { ConnectionFacts, ConnectionRecord } from '../worker/telemetry.ts';
 import { openDoubleTunnel } from './tunnel.ts';

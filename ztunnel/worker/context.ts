@@ -1,6 +1,5 @@
 /** What the parts of a connection's path are given: what all pods of a worker share, and what belongs to one pod. */
-import type { Socket } from 'node:net';
-import { type IpAddress, parseIp, type SocketAddress } from '../../common/base/address.ts';
+import type { SocketAddress } from '../../common/base/address.ts';
 import type { Clock } from '../../common/base/clock.ts';
 import type { Log } from '../../common/base/log.ts';
 import type { HostnameResolver } from '../../common/client/hostname-resolver.ts';
@@ -46,16 +45,4 @@ export interface PodContext {
   readonly keepalive: Keepalive | undefined;
   /** Aborted when the pod is removed. */
   readonly removed: AbortSignal;
-}
-
-/** The address at the other end and our own, canonical; undefined where the connection is already gone. */
-export function socketEnds(socket: Socket): { readonly remote: SocketAddress; readonly local: SocketAddress } | undefined {
-  const remote = end(socket.remoteAddress, socket.remotePort);
-  const local = end(socket.localAddress, socket.localPort);
-  return remote && local ? { remote, local } : undefined;
-}
-
-function end(address: string | undefined, port: number | undefined): SocketAddress | undefined {
-  const ip: IpAddress | undefined = address === undefined ? undefined : parseIp(address.replace(/%.*$/, ''));
-  return ip !== undefined && port !== undefined ? { ip, port } : undefined;
 }
