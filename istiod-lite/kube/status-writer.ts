@@ -7,7 +7,7 @@ import { type Clock, seconds, sleep } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
 import { type KubeApi, KubeApiError } from '../../common/client/kube-api.ts';
-import type { StatusWrite } from '../model/conditions.ts';
+import { type StatusWrite, statusBody } from '../model/conditions.ts';
 
 export interface StatusWriterOptions {
   readonly api: Pick<KubeApi, 'patch'>;
@@ -77,13 +77,14 @@ export class StatusWriter {
     return 'failed';
   }
 
-  async #patch({ apiVersion, kind, path, namespace, name, fieldManager, conditions }: StatusWrite): Promise<void> {
+  async #patch(write: StatusWrite): Promise<void> {
+    const { apiVersion, kind, path, namespace, name, fieldManager } = write;
     const now = new Date(this.#options.clock.now()).toISOString().replace(/\.\d+Z$/, 'Z');
     const body = {
       apiVersion,
       kind,
       metadata: { name, ...(namespace && { namespace }) },
-      status: { conditions: conditions.map((condition) => ({ lastTransitionTime: now, ...condition })) },
+      status: statusBody(write, now),
     };
     await this.#options.api.patch(path, body, { type: 'apply', fieldManager, force: true });
   }

@@ -1,6 +1,6 @@
 /** What istiod-lite says about users' objects in their status: Istio's condition types and reasons, our words (control-plane facts §3.4). */
 
-import { at, records, text, whole } from './objects.ts';
+import { at, isRecord, records, text, whole } from './objects.ts';
 import type { WatchedKindName } from './watched-kinds.ts';
 
 export interface Condition {
@@ -24,6 +24,35 @@ export interface StatusWrite {
   readonly name: string;
   readonly fieldManager: string;
   readonly conditions: readonly Condition[];
+  /** Where the status is more than conditions: all of it that this writer owns, and then `conditions` is for the log. See statusBody. */
+  readonly status?: StatusBody;
+}
+
+/** The parts of a status that are written as a whole, in the form of the Gateway API. Conditions within may lack their time. */
+export interface StatusBody {
+  readonly conditions?: readonly object[];
+  readonly parents?: readonly RouteParent[];
+  readonly addresses?: readonly object[];
+  readonly listeners?: readonly object[];
+}
+
+interface RouteParent {
+  readonly parentRef?: unknown;
+  readonly controllerName?: unknown;
+  readonly conditions?: unknown;
+}
+
+/** `status` as it is sent: conditions that have just flipped get the present as their time. */
+export function statusBody({ conditions, status }: Pick<StatusWrite, 'conditions' | 'status'>, now: string): Record<string, unknown> {
+  if (!status) return { conditions: conditions.map((condition) => ({ lastTransitionTime: now, ...condition })) };
+  return Object.fromEntries(Object.entries(status).map(([name, value]) => [name, stamped(value, now)]));
+}
+
+function stamped(value: unknown, now: string): unknown {
+  if (Array.isArray(value)) return value.map((item) => stamped(item, now));
+  if (!isRecord(value)) return value;
+  const copy = Object.fromEntries(Object.entries(value).map(([name, field]) => [name, stamped(field, now)]));
+  return 'type' in copy && 'status' in copy && 'reason' in copy ? { lastTransitionTime: now, ...copy } : copy;
 }
 
 export const WAYPOINT_BOUND = 'istio.io/WaypointBound';
@@ -44,6 +73,7 @@ export const reporters = {
   ServiceEntry: { kind: 'ServiceEntry', fieldManager: 'istio-ambient-service', types: [WAYPOINT_BOUND, WAYPOINT_MISSING] },
   WorkloadEntry: { kind: 'WorkloadEntry', fieldManager: 'istio-ambient-workloadentry', types: [WAYPOINT_BOUND] },
   ZtunnelPolicy: { kind: 'AuthorizationPolicy', fieldManager: 'istio-ambient-ztunnel-policy', types: [ZTUNNEL_ACCEPTED] },
+  GatewayClass: { kind: 'GatewayClass', fieldManager: 'istio.io/mesh-controller', types: ['Accepted'] },
   WaypointPolicy: { kind: 'AuthorizationPolicy', fieldManager: 'istio-ambient-waypoint-policy', types: [WAYPOINT_ACCEPTED] },
 } as const satisfies Record<string, Reporter>;
 

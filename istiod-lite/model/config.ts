@@ -11,6 +11,8 @@ export interface MeshModelConfig {
   readonly trustDomain: string;
   /** Network of this cluster; empty where everything is one network. */
   readonly network: string;
+  /** Gateways whose label istio.io/rev says otherwise are another control plane's; without it, all are ours that carry no such label. */
+  readonly revision?: string;
   /** Sends policies annotated `istio.io/dry-run: "true"` instead of refusing them; ztunnels before 1.29 would enforce them. */
   readonly dryRunPolicies?: boolean;
   /** Who may see a namespace's ServiceEntries, by the namespace's labels; everybody where it is missing. */

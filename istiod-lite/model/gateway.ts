@@ -19,11 +19,17 @@ export interface Gateway {
   /** INBOUND_BINDING, where the Gateway has it. */
   readonly annotations: Labels;
   readonly listeners: readonly Listener[];
+  readonly generation: number;
+  /** Its name in other words: that of the Service that leads to it. */
+  readonly serviceName: string;
+  /** Label istio.io/rev: which control plane is to look after it; undefined leaves it to the only one. */
+  readonly revision: string | undefined;
   /** undefined as long as the status has no address: not ready to be a waypoint. */
   readonly address: GatewayAddress['destination'];
 }
 
 export interface Listener {
+  readonly name: string;
   readonly protocol: string;
   readonly port: number;
   readonly from: string;
@@ -33,6 +39,7 @@ export interface Listener {
 export interface GatewayClass {
   readonly name: string;
   readonly controller: string;
+  readonly generation: number;
   readonly labels: Labels;
   readonly annotations: Labels;
 }
@@ -52,11 +59,15 @@ export function readGateway(config: MeshModelConfig, object: unknown, report: Re
     labels: pick(meta.labels, [names.WAYPOINT_FOR, names.NETWORK]),
     annotations: pick(meta.annotations, [names.INBOUND_BINDING]),
     listeners: records(at(object, 'spec', 'listeners')).map((listener) => ({
+      name: text(listener.name),
       protocol: text(listener.protocol),
       port: whole(listener.port) ?? 0,
       from: text(at(listener, 'allowedRoutes', 'namespaces', 'from')),
       selector: at(listener, 'allowedRoutes', 'namespaces', 'selector'),
     })),
+    generation: meta.generation,
+    serviceName: meta.annotations[names.NAME_OVERRIDE] ?? meta.name,
+    revision: meta.labels[names.REVISION],
     address: gatewayAddress(config, object, meta.namespace, report),
   };
 }
@@ -67,6 +78,7 @@ export function readGatewayClass(object: unknown): GatewayClass | undefined {
     meta && {
       name: meta.name,
       controller: text(at(object, 'spec', 'controllerName')),
+      generation: meta.generation,
       labels: pick(meta.labels, [names.WAYPOINT_FOR]),
       annotations: pick(meta.annotations, [names.INBOUND_BINDING]),
     }

@@ -1,102 +1,62 @@
-/** HTTPRoute (gateway.networking.k8s.io/v1) → the mesh's reading of a route. Hostnames mean nothing where the parent is a Service. */
-import { errorMessage } from '../../common/base/errors.ts';
-import type { HttpMatch, PathChange, PathMatch, Redirect, Retry, Rewrite, ValueMatch } from '../../common/codec/gen/waypoint.ts';
-import { compileRegex } from '../../common/decision/http-model.ts';
+/**
+ * HTTPRoute and GRPCRoute (gateway.networking.k8s.io/v1) → the mesh's reading of a route. They differ in what a match looks like: a gRPC call
+ * is a POST to /SERVICE/METHOD. Hostnames mean nothing where the parent is a Service.
+ */
+import type { PathChange, Redirect, Retry, Rewrite } from '../../common/codec/gen/waypoint.ts';
 import { at, isRecord, objectKey, portOf, quote, type Report, readMeta, records, text, texts, whole } from './objects.ts';
 import { filterType, type HeaderChanges, readBackends, readDuration, readHeaderFilter, readMirror, readParents } from './read-route.ts';
+import { EVERY_REQUEST, readGrpcMatch, readHttpMatch } from './route-match.ts';
 import type { Route, RouteMirror, RouteRule } from './routes.ts';
 
-export function readHttpRoute(object: unknown, report: Report): Route | undefined {
+export function readRoute(kind: Route['kind'], object: unknown, report: Report): Route | undefined {
   const meta = readMeta(object);
   if (!meta) return undefined;
   const key = objectKey(meta);
   const rules = records(at(object, 'spec', 'rules'));
   return {
-    kind: 'HTTPRoute',
+    kind,
     key,
     namespace: meta.namespace,
     createdAt: meta.createdAt,
     generation: meta.generation,
     parents: readParents(object, meta, report),
     hostnames: texts(at(object, 'spec', 'hostnames')),
-    rules: rules.map((rule, index) => readRule(rule, `HTTPRoute ${key} rule ${text(rule.name) || index}`, meta.namespace, report)),
+    rules: rules.map((rule, index) => {
+      const name = `${kind} ${key} rule ${text(rule.name) || index}`;
+      return readRule(rule, { kind, name, namespace: meta.namespace, report: (message) => report(`${name}: ${message}`) });
+    }),
   };
 }
 
-function readRule(rule: Record<string, unknown>, name: string, namespace: string, report: Report): RouteRule {
+interface RuleContext {
+  readonly kind: Route['kind'];
+  readonly name: string;
+  readonly namespace: string;
+  readonly report: Report;
+}
+
+function readRule(rule: Record<string, unknown>, { kind, name, namespace, report }: RuleContext): RouteRule {
   const unsupported = new Set<string>();
-  const tell: Report = (message) => report(`${name}: ${message}`);
   const unreadable = new Set<string>();
   const written = records(rule.matches);
   const matches = written.flatMap((match) => {
     const problems: string[] = [];
-    const read = readMatch(match, problems);
+    const read = (kind === 'GRPCRoute' ? readGrpcMatch : readHttpMatch)(match, problems);
     for (const problem of problems) unreadable.add(problem);
     return problems.length > 0 ? [] : [read];
   });
-  if (isRecord(rule.sessionPersistence)) tell('sessionPersistence is not supported: requests of one session may reach several endpoints');
+  if (isRecord(rule.sessionPersistence)) report('sessionPersistence is not supported: requests of one session may reach several endpoints');
   return {
     name,
     matches: written.length > 0 ? matches : [EVERY_REQUEST],
     ...readFilters(rule, namespace, unsupported),
-    requestTimeoutMs: readDuration(at(rule, 'timeouts', 'request'), 'timeouts.request', tell),
-    backendTimeoutMs: readDuration(at(rule, 'timeouts', 'backendRequest'), 'timeouts.backendRequest', tell),
-    retry: readRetry(rule.retry, tell),
+    requestTimeoutMs: readDuration(at(rule, 'timeouts', 'request'), 'timeouts.request', report),
+    backendTimeoutMs: readDuration(at(rule, 'timeouts', 'backendRequest'), 'timeouts.backendRequest', report),
+    retry: readRetry(rule.retry, report),
     backends: readBackends(rule, namespace, unsupported),
     unsupported: [...unsupported].sort(),
     unreadable: [...unreadable].sort(),
   };
-}
-
-const prefixPath = (value: string): PathMatch => ({ type: { $case: 'prefix', value } });
-
-const EVERY_REQUEST: HttpMatch = { path: prefixPath('/'), method: '', headers: [], queryParams: [] };
-
-function readMatch(match: Record<string, unknown>, problems: string[]): HttpMatch {
-  return {
-    path: readPath(match.path, problems),
-    method: text(match.method),
-    headers: records(match.headers).map((item) => readValue(item, 'headers', problems)),
-    queryParams: records(match.queryParams).map((item) => readValue(item, 'queryParams', problems)),
-  };
-}
-
-function readPath(path: unknown, problems: string[]): PathMatch {
-  const value = text(at(path, 'value')) || '/';
-  switch (at(path, 'type') ?? 'PathPrefix') {
-    case 'Exact':
-      return { type: { $case: 'exact', value } };
-    case 'RegularExpression':
-      checkRegex(value, 'matches.path', problems);
-      return { type: { $case: 'regex', value } };
-    case 'PathPrefix':
-      return prefixPath(value);
-    default:
-      problems.push(`matches.path.type ${quote(at(path, 'type'))}`);
-      return prefixPath(value);
-  }
-}
-
-function readValue(item: Record<string, unknown>, field: 'headers' | 'queryParams', problems: string[]): ValueMatch {
-  const value = text(item.value);
-  // Names of headers have no case (RFC 9110 §5.1); those of query parameters have.
-  const name = field === 'headers' ? text(item.name).toLowerCase() : text(item.name);
-  const type = item.type ?? 'Exact';
-  if (type === 'RegularExpression') {
-    checkRegex(value, `matches.${field} ${name}`, problems);
-    return { name, type: { $case: 'regex', value } };
-  }
-  if (type !== 'Exact') problems.push(`matches.${field}.type ${quote(type)}`);
-  return { name, type: { $case: 'exact', value } };
-}
-
-/** A waypoint refuses a table with an expression that it cannot compile, and with it everybody else's routes. */
-export function checkRegex(value: string, where: string, problems: string[]): void {
-  try {
-    compileRegex(value, where);
-  } catch (error) {
-    problems.push(errorMessage(error));
-  }
 }
 
 type Filters = HeaderChanges & { redirect: Redirect | undefined; rewrite: Rewrite | undefined; mirrors: RouteMirror[] };

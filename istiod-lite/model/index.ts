@@ -11,10 +11,12 @@ import type { MeshModelConfig } from './config.ts';
 import { readEndpointSlice } from './endpoint-slice.ts';
 import { checkEnrolment } from './enrolment.ts';
 import { readGateway, readGatewayClass } from './gateway.ts';
-import { readHttpRoute } from './http-route.ts';
+import { classAccepted, type GatewayProblem, WAYPOINT_CONTROLLER } from './gateway-status.ts';
+import { readRoute } from './http-route.ts';
 import { Inputs, inheritedAnnotations, type ServiceSource } from './inputs.ts';
 import type { MeshService } from './mesh-service.ts';
 import * as names from './names.ts';
+import { ObjectStatusTable, type StatusKind, wantedParents } from './object-status.ts';
 import { objectKey, pick, type Report, readMeta } from './objects.ts';
 import { convertPorts, readPeerAuthentication, STATIC_STRICT, staticStrict } from './peer-authentication.ts';
 import { readPod } from './pod.ts';
@@ -30,6 +32,7 @@ import {
   serviceResource,
   workloadResource,
 } from './resources.ts';
+import type { Route } from './routes.ts';
 import { readService } from './service.ts';
 import { entryServices, readServiceEntry, type ServiceEntry } from './service-entry.ts';
 import { StatusTable } from './status-table.ts';
@@ -67,6 +70,7 @@ export class MeshIndex {
   readonly #authorizations = new ResourceTable();
   readonly #waypoints = new WaypointTables();
   readonly #statuses = new StatusTable();
+  readonly #objectStatuses = new ObjectStatusTable();
   readonly #problems = new ProblemList();
   /** What could not be translated. */
   readonly #broken = new Set<string>();
@@ -101,7 +105,7 @@ export class MeshIndex {
    *   `more` says so. Services and policies always come first and as a whole.
    */
   flush(mostWorkloads = Number.POSITIVE_INFINITY): MeshChanges {
-    const { stale } = this.#inputs;
+    const { stale, routes, gatewayStatuses } = this.#inputs;
     drain(stale.services, (source) => this.#guard(`services of ${source}`, () => this.#remakeServiceSource(source)));
     for (const [hostname, namespaces] of stale.hostnames) {
       this.#guard(`hostname ${hostname}`, () => this.#remakeHostname(hostname, namespaces));
@@ -109,13 +113,15 @@ export class MeshIndex {
     stale.hostnames.clear();
     this.#remakeHttpAuthorizations();
     this.#remakeServiceRoutes();
+    drain(routes.stale.routes, (id) => this.#guard(`status of ${id}`, () => this.#remakeRouteStatus(id)));
+    drain(gatewayStatuses.stale, (key) => this.#guard(`status of Gateway ${key}`, () => this.#remakeGatewayStatus(key)));
     drain(stale.peerAuthentications, (key) => this.#guard(`PeerAuthentication ${key}`, () => this.#remakePeerAuthentication(key)));
     drain(stale.workloads, (source) => this.#guard(source, () => this.#remakeWorkloads(source)), mostWorkloads);
     return {
       address: this.#addresses.take(),
       authorization: this.#authorizations.take(),
       waypoints: this.#waypoints.take(),
-      statuses: this.#statuses.take(),
+      statuses: [...this.#statuses.take(), ...this.#objectStatuses.take()],
       problems: this.#problems.takeFresh(),
       more: stale.workloads.size > 0,
     };
@@ -157,6 +163,11 @@ export class MeshIndex {
     return this.#problems.values();
   }
 
+  /** Says in a Gateway's status why it cannot be deployed as it is written; undefined takes it back. */
+  setGatewayProblem(key: string, problem: GatewayProblem | undefined): void {
+    this.#inputs.gatewayStatuses.setProblem(key, problem);
+  }
+
   /** The namespace, node and service account of a pod, by which certificates for it are asked for; undefined where there is no such pod. */
   pod(key: string): { readonly namespace: string; readonly node: string; readonly serviceAccount: string } | undefined {
     return this.#inputs.pods.get(key);
@@ -188,9 +199,19 @@ export class MeshIndex {
       this.#inputs.setWorkloadEntry(key, readWorkloadEntry(object, report));
     },
     EndpointSlice: (key, object, report) => this.#inputs.setSlice(key, readEndpointSlice(object, report)),
-    Gateway: (key, object, report) => this.#inputs.setGateway(key, readGateway(this.#config, object, report)),
-    GatewayClass: (key, object) => this.#inputs.setGatewayClass(key, readGatewayClass(object)),
-    HTTPRoute: (key, object, report) => this.#inputs.routes.set(`HTTPRoute ${key}`, readHttpRoute(object, report)),
+    Gateway: (key, object, report) => {
+      this.#observeWhole('Gateway', key, object);
+      this.#inputs.setGateway(key, readGateway(this.#config, object, report));
+    },
+    GatewayClass: (key, object) => {
+      const found = readGatewayClass(object);
+      const ours = found?.controller === WAYPOINT_CONTROLLER;
+      this.#observe('GatewayClass', key, ours ? object : undefined);
+      this.#statuses.want('GatewayClass', key, found && ours ? [classAccepted(found)] : []);
+      this.#inputs.setGatewayClass(key, found);
+    },
+    HTTPRoute: (key, object, report) => this.#setRoute('HTTPRoute', key, object, report),
+    GRPCRoute: (key, object, report) => this.#setRoute('GRPCRoute', key, object, report),
     AuthorizationPolicy: (key, object, report) => {
       this.#observe('ZtunnelPolicy', key, object);
       this.#observe('WaypointPolicy', key, object);
@@ -204,6 +225,16 @@ export class MeshIndex {
   #observe(reporter: ReporterName, key: string, object: unknown): void {
     if (object === undefined) this.#statuses.forget(reporter, key);
     else this.#statuses.observe(reporter, key, object);
+  }
+
+  #setRoute(kind: Route['kind'], key: string, object: unknown, report: Report): void {
+    this.#observeWhole(kind, key, object);
+    this.#inputs.routes.set(`${kind} ${key}`, readRoute(kind, object, report));
+  }
+
+  #observeWhole(kind: StatusKind, key: string, object: unknown): void {
+    if (object === undefined) this.#objectStatuses.forget(kind, key);
+    else this.#objectStatuses.observe(kind, key, object);
   }
 
   #setPolicy(key: string, policy: AuthorizationPolicy | undefined): void {
@@ -274,6 +305,24 @@ export class MeshIndex {
       }),
     );
     this.#waypoints.publish('routes', made);
+  }
+
+  #remakeRouteStatus(id: string): void {
+    const route = this.#inputs.routes.get(id);
+    const parents = route ? this.#translation.routeStatus(route) : [];
+    const waypoints = route ? this.#translation.waypointParents(route) : [];
+    const failed = parents.flatMap(({ conditions }) => conditions.filter(({ status }) => status === 'False'));
+    this.#problems.set(`${id} (status)`, [
+      ...failed.map(({ message }) => message),
+      ...waypoints.map((key) => `Gateway ${key} is a waypoint: a route has no effect there, it attaches to the services behind it`),
+    ]);
+    if (!route) return;
+    const silent = route.kind === 'GRPCRoute' && failed.length === 0;
+    this.#objectStatuses.want(route.kind, route.key, wantedParents(parents, { seen: waypoints.length > 0, silent }));
+  }
+
+  #remakeGatewayStatus(key: string): void {
+    this.#objectStatuses.want('Gateway', key, this.#translation.gatewayStatus(key) ?? (() => undefined));
   }
 
   #remakeWorkloads(source: string): void {

@@ -9,6 +9,7 @@ import type { AuthorizationPolicy } from './authorization-policy.ts';
 import type { EndpointSlice, PodReference } from './endpoint-slice.ts';
 import type { Gateway, GatewayClass } from './gateway.ts';
 import { networkGateway } from './gateway.ts';
+import { GatewayInputs } from './gateway-inputs.ts';
 import { Groups } from './groups.ts';
 import { type HostnameOwners, hostnameOwners } from './hostnames.ts';
 import type { MeshService } from './mesh-service.ts';
@@ -75,6 +76,7 @@ export class Inputs {
   readonly peerAuthentications = new Map<string, PeerAuthentication>();
   readonly targetedPolicies = new Map<string, TargetedPolicy>();
   readonly routes = new RouteInputs();
+  readonly gatewayStatuses = new GatewayInputs();
   readonly #rootNamespace: string;
   readonly #namespaces = new Map<string, Namespace>();
   readonly #nodes = new Map<string, Locality>();
@@ -190,6 +192,7 @@ export class Inputs {
     if (before) this.#podsOfNode.remove(before.node, key);
     if (next) this.#podsOfNode.add(next.node, key);
     put(this.pods, key, next);
+    this.gatewayStatuses.podChanged(before, next);
     this.#setMember(source, before, next);
   }
 
@@ -223,6 +226,7 @@ export class Inputs {
     this.stale.services.add(source);
     this.staleTargets(source);
     this.routes.staleSource(source);
+    if (kind === 'Service') this.gatewayStatuses.serviceChanged(key);
     if (before && next && isDeepStrictEqual(before.services, next.services)) return;
     for (const service of before?.services ?? []) this.#withdraw(service);
     for (const service of next?.services ?? []) this.#claim(service);
@@ -242,6 +246,8 @@ export class Inputs {
     if (isDeepStrictEqual(before, next)) return;
     put(this.gateways, key, next);
     this.#staleUsers(key);
+    this.gatewayStatuses.gatewayChanged(key, before, next);
+    this.routes.staleSource(`Gateway/${key}`);
     this.staleTargets(`Gateway/${key}`);
     // A class stands for all its Gateways.
     if (before?.className !== next?.className)
@@ -256,7 +262,12 @@ export class Inputs {
     if (isDeepStrictEqual(this.gatewayClasses.get(name), next)) return;
     put(this.gatewayClasses, name, next);
     this.staleTargets(`GatewayClass/${name}`);
-    for (const gateway of this.gateways.values()) if (gateway.className === name) this.#staleUsers(gateway.key);
+    for (const gateway of this.gateways.values()) {
+      if (gateway.className !== name) continue;
+      this.#staleUsers(gateway.key);
+      this.gatewayStatuses.stale.add(gateway.key);
+      this.routes.staleSource(`Gateway/${gateway.key}`);
+    }
   }
 
   setPolicy(key: string, next: AuthorizationPolicy | undefined): void {

@@ -15,6 +15,8 @@ export const INGRESS_USE_WAYPOINT = 'istio.io/ingress-use-waypoint';
 export const WAYPOINT_FOR = 'istio.io/waypoint-for';
 
 export const GATEWAY_NAME = 'gateway.networking.k8s.io/gateway-name';
+export const NAME_OVERRIDE = 'gateway.istio.io/name-override';
+export const REVISION = 'istio.io/rev';
 export const GATEWAY_MANAGED = 'gateway.istio.io/managed';
 
 export const TRAFFIC_DISTRIBUTION = 'networking.istio.io/traffic-distribution';

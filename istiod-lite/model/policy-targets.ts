@@ -5,6 +5,7 @@
 import { type Condition, WAYPOINT_ACCEPTED } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
 import type { GatewayClass } from './gateway.ts';
+import { WAYPOINT_CONTROLLER } from './gateway-status.ts';
 import { type HttpPolicy, readHttpPolicy } from './http-policy.ts';
 import { at, isRecord, objectKey, type Report, readMeta, records, text } from './objects.ts';
 
@@ -40,8 +41,6 @@ export interface TargetView {
   isWaypoint(key: string): boolean;
   gatewayClass(name: string): GatewayClass | undefined;
 }
-
-export const WAYPOINT_CONTROLLER = 'istio.io/mesh-controller';
 
 /** @returns undefined for a policy without targets */
 export function readTargetedPolicy(object: unknown, report: Report): TargetedPolicy | undefined {

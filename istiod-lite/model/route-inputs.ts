@@ -2,13 +2,13 @@
 import { isDeepStrictEqual } from 'node:util';
 import { Groups } from './groups.ts';
 import type { Attachment } from './route-table.ts';
-import { backendSource, parentSource, type Route, routeId, ruleReferences } from './routes.ts';
+import { backendSource, parentGateway, parentSource, type Route, routeId, ruleReferences } from './routes.ts';
 
 export class RouteInputs {
   /** By `Kind namespace/name`. */
   readonly #routes = new Map<string, Route>();
   readonly #attached = new Groups<string>();
-  readonly #users = new Groups<string>();
+  readonly #mentions = new Groups<string>();
   readonly stale = {
     /** Routes whose parents or backends may have changed. */
     routes: new Set<string>(),
@@ -38,12 +38,12 @@ export class RouteInputs {
     });
   }
 
-  /** @param source a Service or ServiceEntry, `Kind/namespace/name`, or `Hostname/name` */
+  /** @param source a Service, ServiceEntry or Gateway, `Kind/namespace/name`, or `Hostname/name` */
   staleSource(source: string): void {
     const attached = this.#attached.of(source);
     if (attached.size > 0) this.stale.parents.add(source);
     for (const id of attached) this.stale.routes.add(id);
-    for (const id of this.#users.of(source)) {
+    for (const id of this.#mentions.of(source)) {
       const route = this.#routes.get(id);
       if (route) this.#stale(route);
     }
@@ -52,7 +52,7 @@ export class RouteInputs {
   #link(route: Route): void {
     const id = routeId(route);
     for (const source of parents(route)) this.#attached.add(source, id);
-    for (const source of backends(route)) this.#users.add(source, id);
+    for (const source of mentioned(route)) this.#mentions.add(source, id);
     this.#stale(route);
   }
 
@@ -60,7 +60,7 @@ export class RouteInputs {
     this.#stale(route);
     const id = routeId(route);
     for (const source of parents(route)) this.#attached.remove(source, id);
-    for (const source of backends(route)) this.#users.remove(source, id);
+    for (const source of mentioned(route)) this.#mentions.remove(source, id);
   }
 
   #stale(route: Route): void {
@@ -71,5 +71,12 @@ export class RouteInputs {
 
 const parents = (route: Route): Set<string> => new Set(route.parents.flatMap((parent) => parentSource(parent) ?? []));
 
-const backends = (route: Route): Set<string> =>
-  new Set(route.rules.flatMap((rule) => ruleReferences(rule).flatMap((reference) => backendSource(reference) ?? [])));
+/** Backends, and the Gateways that it names as parents: what its status is about beside what it attaches to. */
+const mentioned = (route: Route): Set<string> =>
+  new Set([
+    ...route.rules.flatMap((rule) => ruleReferences(rule).flatMap((reference) => backendSource(reference) ?? [])),
+    ...route.parents.flatMap((parent) => {
+      const gateway = parentGateway(parent);
+      return gateway === undefined ? [] : [`Gateway/${gateway}`];
+    }),
+  ]);

@@ -5,6 +5,7 @@ import { type ParentReference, parentSource, type Route, ruleReferences } from '
 
 export const ROUTE_CONTROLLER = 'istio.io/gateway-controller';
 
+/** One entry of `status.parents`. */
 export interface RouteParentStatus {
   readonly parentRef: Readonly<Record<string, unknown>>;
   readonly controllerName: string;

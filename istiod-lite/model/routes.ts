@@ -81,6 +81,10 @@ export function parentSource({ group, kind, namespace, name }: ParentReference):
   return undefined;
 }
 
+/** The Gateway that a parent reference names, `namespace/name`. */
+export const parentGateway = ({ group, kind, namespace, name }: ParentReference): string | undefined =>
+  kind === 'Gateway' && group === 'gateway.networking.k8s.io' ? `${namespace}/${name}` : undefined;
+
 /** What a backend's reference is about: `Service/namespace/name`, or `Hostname/name`; undefined for kinds that nothing can be sent to. */
 export function backendSource({ group, kind, namespace, name }: BackendReference): string | undefined {
   if (kind === 'Service' && group === '') return `Service/${namespace}/${name}`;

@@ -60,8 +60,10 @@ export class StatusTable {
 }
 
 function statusWrite(id: string, conditions: readonly Condition[]): StatusWrite {
-  const [reporter, namespace = '', name = ''] = id.split('/') as [ReporterName, string?, string?];
+  const [reporter, ...key] = id.split('/') as [ReporterName, ...string[]];
   const { kind, fieldManager } = reporters[reporter];
+  // Objects of the cluster have a name and no namespace.
+  const [namespace = '', name = ''] = key.length > 1 ? key : ['', ...key];
   return {
     kind,
     apiVersion: watchedKinds[kind].apiVersion,

@@ -5,9 +5,11 @@ import { type Condition, WAYPOINT_MISSING } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
 import { sliceWorkload } from './endpoint-slice.ts';
 import { applicationTunnel, networkGateway } from './gateway.ts';
+import { gatewayStatus, isOurs, WAYPOINT_CONTROLLER } from './gateway-status.ts';
 import type { Inputs, ServiceSource } from './inputs.ts';
 import { type MeshService, serviceKeyOf } from './mesh-service.ts';
 import * as names from './names.ts';
+import type { WantedStatus } from './object-status.ts';
 import type { Labels } from './objects.ts';
 import { peerAuthenticationReference } from './peer-authentication.ts';
 import { podWorkload } from './pod.ts';
@@ -23,7 +25,7 @@ import {
 import { Backends } from './route-backends.ts';
 import { type RouteParentStatus, routeStatus } from './route-status.ts';
 import { portRoutes } from './route-table.ts';
-import { isForHost, type Route } from './routes.ts';
+import { isForHost, parentGateway, type Route } from './routes.ts';
 import { serviceMessage } from './service.ts';
 import { type EntryEndpoint, entryEndpoints, entryWorkload } from './service-entry.ts';
 import {
@@ -154,6 +156,24 @@ export class Translation {
         return found && { namespace: found.namespace, waypoints: this.waypointsOf(source) };
       },
     });
+  }
+
+  /** Gateways named as parents that are waypoints: routes attach to the services behind them. */
+  waypointParents(route: Route): string[] {
+    return route.parents.flatMap((parent) => {
+      const gateway = this.#inputs.gateways.get(parentGateway(parent) ?? '');
+      const controller = gateway && this.#inputs.gatewayClasses.get(gateway.className)?.controller;
+      return gateway && controller === WAYPOINT_CONTROLLER ? [gateway.key] : [];
+    });
+  }
+
+  /** undefined for Gateways that this control plane does not look after. */
+  gatewayStatus(key: string): WantedStatus | undefined {
+    const { gatewayStatuses } = this.#inputs;
+    const gateway = this.#inputs.gateways.get(key);
+    if (!gateway || !isOurs(this.#config, gateway, this.#inputs.gatewayClasses.get(gateway.className))) return undefined;
+    const service = this.#inputs.service(`${gateway.namespace}/${gateway.serviceName}`);
+    return gatewayStatus(gateway, { service, ready: gatewayStatuses.hasReadyPod(key), problem: gatewayStatuses.problem(key) });
   }
 
   targetStatus(policy: TargetedPolicy, target: PolicyTarget): TargetStatus {

@@ -40,6 +40,7 @@ export const watchedKinds = {
   WorkloadEntry: grouped('WorkloadEntry', 'networking.istio.io/v1', 'workloadentries', { optional: true }),
   Gateway: grouped('Gateway', 'gateway.networking.k8s.io/v1', 'gateways', { optional: true }),
   HTTPRoute: grouped('HTTPRoute', 'gateway.networking.k8s.io/v1', 'httproutes', { optional: true }),
+  GRPCRoute: grouped('GRPCRoute', 'gateway.networking.k8s.io/v1', 'grpcroutes', { optional: true }),
   GatewayClass: grouped('GatewayClass', 'gateway.networking.k8s.io/v1', 'gatewayclasses', { optional: true, namespaced: false }),
 } as const satisfies Record<string, WatchedKind>;
 
