@@ -5,6 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import https from 'node:https';
+import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Clock } from '../../common/base/clock.ts';
 import type { Log } from '../../common/base/log.ts';
@@ -87,6 +88,8 @@ export class ApiServer {
   readonly #resources: Resources;
   readonly #serving: { key: string; cert: string };
   readonly #servers = new Set<https.Server>();
+  /** Those that left HTTP included, which a server does not close by itself. */
+  readonly #connections = new Set<Socket>();
 
   constructor({ clock, log, kubelets, serverNames = [], serviceAccountIssuer = DEFAULT_ISSUER, random = Math.random }: ApiServerOptions) {
     this.#log = log;
@@ -123,10 +126,14 @@ export class ApiServer {
   /** May be called several times: once for each socket. @returns the port (0 where the descriptor has none to tell) */
   async listen({ fd, host = '127.0.0.1', port = 0 }: ListenOptions): Promise<{ port: number }> {
     const server = https.createServer(
-      { ...this.#serving, keepAliveTimeout: 90_000, requestTimeout: 0 },
+      { ...this.#serving, keepAliveTimeout: 90_000 },
       (request, response) => void this.#serve(request, response),
     );
     server.on('upgrade', (request, socket, head) => this.#upgrade(request, socket, head));
+    server.on('connection', (socket) => {
+      this.#connections.add(socket);
+      socket.once('close', () => this.#connections.delete(socket));
+    });
     server.on('tlsClientError', (error) => this.#log.debug({ error: error.message }, 'TLS handshake failed'));
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
@@ -170,17 +177,10 @@ export class ApiServer {
   }
 
   async close(): Promise<void> {
-    const servers = [...this.#servers];
+    const closed = [...this.#servers].map((server) => new Promise<void>((resolve) => server.close(() => resolve())));
     this.#servers.clear();
-    await Promise.all(
-      servers.map(
-        (server) =>
-          new Promise<void>((resolve) => {
-            server.close(() => resolve());
-            server.closeAllConnections();
-          }),
-      ),
-    );
+    for (const socket of this.#connections) socket.destroy();
+    await Promise.all(closed);
   }
 
   readonly #schemaOf: SchemaLookup = (apiVersion, kind) => {
@@ -190,7 +190,7 @@ export class ApiServer {
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     response.on('error', (error) => this.#log.debug({ error: error.message }, 'client is gone'));
-    const url = new URL(request.url ?? '/', 'https://apiserver');
+    const url = urlOf(request);
     const user = authenticate(request, this.#tokens, this.#adminToken);
     const exchange = new Exchange({ request, response, url, user: user ?? ANONYMOUS, schemaOf: this.#schemaOf });
     try {
@@ -203,7 +203,8 @@ export class ApiServer {
       if (await this.#streamed(exchange, path)) return;
       await this.#resources.serve(exchange, path);
     } catch (error) {
-      if (!(error instanceof ApiError)) this.#log.error({ method: request.method, path: url.pathname, err: error }, 'request failed');
+      if (request.destroyed && !request.complete) this.#log.debug({ path: url.pathname }, 'client went away in the middle of its request');
+      else if (!(error instanceof ApiError)) this.#log.error({ method: request.method, path: url.pathname, err: error }, 'request failed');
       exchange.fail(error);
     } finally {
       this.#log.debug({ method: request.method, path: url.pathname, code: response.statusCode, user: exchange.user.username }, 'request');
@@ -255,7 +256,7 @@ export class ApiServer {
     socket.on('error', () => socket.destroy());
     try {
       if (!authenticate(request, this.#tokens, this.#adminToken)) throw ApiError.unauthorized();
-      const url = new URL(request.url ?? '/', 'https://apiserver');
+      const url = urlOf(request);
       const path = parseResourcePath(url.pathname);
       if (!path) throw ApiError.noSuchPath();
       serveUpgrade(request, socket, head, url, path, { store: this.store, kubelets: this.#kubelets });
@@ -276,3 +277,6 @@ export class ApiServer {
     return true;
   }
 }
+
+/** A request's target may be anything; what is no URL is a path that nothing is served at. */
+const urlOf = ({ url = '/' }: IncomingMessage): URL => URL.parse(url, 'https://apiserver') ?? new URL('https://apiserver/');

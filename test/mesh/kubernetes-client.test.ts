@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { createServer, type Socket } from 'node:net';
 import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
+import { connect } from 'node:tls';
 import * as k8s from '@kubernetes/client-node';
 import { startKubectl } from '../support/kubectl.ts';
 
@@ -115,4 +116,33 @@ test('exec, logs and port-forward of the library work', options, async (t) => {
   const [answer] = await once(output, 'data');
   assert.equal(String(answer), 'ping');
   if ('close' in forward) forward.close();
+});
+
+test('requests that make no sense are answered, and nothing else is disturbed', options, async (t) => {
+  const { api, url } = await startKubectl(t);
+  const { port } = new URL(url);
+  const token = api.issueToken({ namespace, serviceAccount: 'default' });
+  const answer = async (head: string, body = ''): Promise<string> => {
+    const socket = connect({ host: '127.0.0.1', port: Number(port), ca: api.caPem });
+    socket.end(
+      `${head} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${token}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+    );
+    return String(await socket.setEncoding('utf8').reduce((all, chunk) => `${all}${chunk}`, '')).split('\r\n')[0] ?? '';
+  };
+  assert.equal(await answer('GET //'), 'HTTP/1.1 404 Not Found');
+  assert.equal(await answer('GET /api/v1/pods?labelSelector=a%20b%20c'), 'HTTP/1.1 400 Bad Request');
+  assert.equal(await answer('GET /api/v1/pods?watch=1&resourceVersion=old'), 'HTTP/1.1 400 Bad Request');
+  assert.equal(await answer('GET /api/v1/pods?limit=x'), 'HTTP/1.1 400 Bad Request');
+  assert.equal(await answer('GET /api/v1/pods?continue=x'), 'HTTP/1.1 400 Bad Request');
+  assert.equal(await answer('GET /api/v1/namespaces/%zz/pods/%'), 'HTTP/1.1 404 Not Found');
+  assert.equal(await answer('GET /apis/nowhere/v1/things'), 'HTTP/1.1 404 Not Found');
+  assert.equal(await answer('POST /api/v1/namespaces', '{"kind":'), 'HTTP/1.1 400 Bad Request');
+  assert.equal(await answer('POST /api/v1/namespaces', '[1]'), 'HTTP/1.1 400 Bad Request');
+  assert.equal(await answer('POST /api/v1/namespaces', 'null'), 'HTTP/1.1 400 Bad Request');
+  assert.equal(await answer('PUT /api/v1/namespaces/default', '{"metadata":{"name":"other"}}'), 'HTTP/1.1 400 Bad Request');
+  assert.equal(await answer('PATCH /api/v1/namespaces/default', '{}'), 'HTTP/1.1 415 Unsupported Media Type');
+  assert.equal(await answer('BREW /api/v1/namespaces'), 'HTTP/1.1 400 Bad Request');
+  assert.equal(await answer('GET /api/v1/namespaces/default/pods/none/log'), 'HTTP/1.1 404 Not Found');
+  assert.equal(await answer('GET /api/v1/namespaces/default/pods/none/exec'), 'HTTP/1.1 400 Bad Request');
+  assert.equal(await answer('GET /api/v1/namespaces/default'), 'HTTP/1.1 200 OK');
 });

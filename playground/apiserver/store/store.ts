@@ -7,7 +7,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Clock } from '../../../common/base/clock.ts';
 import { ApiError, type FieldCause } from '../api-error.ts';
-import { cloneDeep, equalDeep, freezeDeep, isObject } from '../json.ts';
+import { cloneDeep, equalDeep, freezeDeep, isObject, stringOf } from '../json.ts';
 import type { Behaviour, KindContext } from '../kinds/behaviour.ts';
 import { checkMetadata } from '../kinds/names.ts';
 import { type KubeObject, timestamp } from '../object.ts';
@@ -133,10 +133,10 @@ export class Store implements KindContext {
 
   /** @throws {ApiError} BadRequest where the type or version is not served */
   resolve(apiVersion: string, kind: string): { type: ResourceType; version: ServedVersion } {
-    const { group, version } = splitApiVersion(apiVersion ?? '');
+    const { group, version } = splitApiVersion(stringOf(apiVersion));
     const type = this.registry.byKind(group, kind);
     const served = type?.versions.find(({ name }) => name === version);
-    if (!type || !served) throw ApiError.badRequest(`no matches for kind "${kind}" in version "${apiVersion}"`);
+    if (!type || !served) throw ApiError.badRequest(`no matches for kind "${stringOf(kind)}" in version "${stringOf(apiVersion)}"`);
     return { type, version: served };
   }
 
