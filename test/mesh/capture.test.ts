@@ -1,0 +1,144 @@
+/**
+ * Who is captured and who is not, over both address families, by service and by pod address: the combinations that Istio's ztunnel is tested
+ * with (tests/namespaced.rs), in the whole mesh, with what an operator sees of each.
+ */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { test } from 'node:test';
+import { startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
+
+const pod = (namespace: string, name: string, node: string, app: string): string => `
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: ${name}, namespace: ${namespace}, labels: { app: ${app} } }
+spec:
+  nodeName: ${node}
+  terminationGracePeriodSeconds: 1
+  containers: [{ name: echo, image: warren/echo, args: ["--port=8080", "--tcp=9091", "--server-first"] }]
+`;
+
+const service = (namespace: string, name: string): string => `
+---
+apiVersion: v1
+kind: Service
+metadata: { name: ${name}, namespace: ${namespace} }
+spec:
+  selector: { app: ${name} }
+  ipFamilyPolicy: PreferDualStack
+  ports: [{ name: http, port: 80, targetPort: 8080 }, { name: tcp, port: 9091 }]
+`;
+
+const MANIFEST = `
+apiVersion: v1
+kind: Namespace
+metadata: { name: mesh, labels: { istio.io/dataplane-mode: ambient } }
+---
+apiVersion: v1
+kind: Namespace
+metadata: { name: plain }
+${pod('mesh', 'client', 'node1', 'client')}
+${pod('mesh', 'server-near', 'node1', 'server')}
+${pod('mesh', 'server-far', 'node2', 'server')}
+${service('mesh', 'server')}
+${service('mesh', 'nobody')}
+${pod('plain', 'client', 'node1', 'client')}
+${pod('plain', 'server', 'node2', 'server')}
+${service('plain', 'server')}
+`;
+
+interface ServiceAddresses {
+  readonly spec: { readonly clusterIPs: readonly string[] };
+}
+
+test('who is captured, over both families, and what is seen of it', { skip: withoutPlayground, timeout: 180_000 }, async (t) => {
+  const cluster = await startPlayground(t, { mesh: true });
+  await cluster.apply(MANIFEST);
+  await cluster.podsReady('mesh');
+  await cluster.podsReady('plain');
+  const json = async <T>(...args: string[]): Promise<T> => JSON.parse(await cluster.kubectl('get', ...args, '-o', 'json')) as T;
+  const podIp = (namespace: string, name: string): Promise<string> =>
+    cluster.kubectl('get', 'pod', '-n', namespace, name, '-o', 'jsonpath={.status.podIP}');
+  const answered = async (namespace: string, url: string): Promise<string> => {
+    const reply = await cluster.client(namespace, 'client', url);
+    return /Hostname=(\S+)/.exec(reply)?.[1] ?? reply;
+  };
+  const log = async (node: string, ...words: string[]): Promise<string> => {
+    let line: string | undefined;
+    await cluster.eventually(`no line with ${words.join(', ')} in the log of ${node}'s ztunnel`, async () => {
+      const name = await cluster.kubectl(
+        'get',
+        'pod',
+        '-n',
+        'istio-system',
+        '-l',
+        'app=ztunnel',
+        '--field-selector',
+        `spec.nodeName=${node}`,
+        '-o',
+        'name',
+      );
+      const lines = (await cluster.kubectl('logs', '-n', 'istio-system', name.trim())).split('\n');
+      line = lines.findLast((text) => words.every((word) => text.includes(word)));
+      return line !== undefined;
+    });
+    return line ?? '';
+  };
+
+  await t.test('captured to captured goes through a tunnel, on the same node as well', async () => {
+    const far = await podIp('mesh', 'server-far');
+    const near = await podIp('mesh', 'server-near');
+    assert.equal(await answered('mesh', `http://${far}:8080/`), 'server-far');
+    assert.match(await log('node2', 'inbound', far, 'server-far'), /src\.identity="spiffe:\/\/cluster\.local\/ns\/mesh\/sa\/default"/);
+    assert.equal(await answered('mesh', `http://${near}:8080/`), 'server-near');
+    assert.match(await log('node1', 'inbound', 'server-near'), new RegExp(`dst\\.addr=${near}:15008 .*dst\\.hbone_addr=${near}:8080`));
+  });
+
+  await t.test('captured to plain, and plain to captured, are plaintext', async () => {
+    assert.equal(await answered('mesh', 'http://server.plain/'), 'server');
+    assert.doesNotMatch(await log('node1', 'outbound', 'server.plain.svc'), /15008|dst\.identity/);
+    const far = await podIp('mesh', 'server-far');
+    assert.equal(await answered('plain', `http://${far}:8080/`), 'server-far');
+    assert.doesNotMatch(await log('node2', 'inbound', 'src.namespace="plain"'), /src\.identity/);
+  });
+
+  await t.test('both families, by service and by pod', async () => {
+    const { spec } = await json<ServiceAddresses>('service', 'server', '-n', 'mesh');
+    const families = spec.clusterIPs.map((ip) => (ip.includes(':') ? 6 : 4));
+    assert.deepEqual(families.sort(), [4, 6]);
+    for (const ip of spec.clusterIPs) {
+      const host = ip.includes(':') ? `[${ip}]` : ip;
+      assert.match(await answered('mesh', `http://${host}/`), /^server-/);
+      assert.match(await answered('plain', `http://${host}/`), /^server-/);
+    }
+    const ips = await json<{ status: { podIPs: { ip: string }[] } }>('pod', 'server-far', '-n', 'mesh');
+    const v6 = ips.status.podIPs.map(({ ip }) => ip).find((ip) => ip.includes(':'));
+    assert.equal(await answered('mesh', `http://[${v6}]:8080/`), 'server-far');
+    assert.match(await log('node2', 'inbound', `[${v6}]:15008`), /src\.identity/);
+  });
+
+  await t.test('a service spreads connections over its endpoints', async () => {
+    const reply = await cluster.client('mesh', 'client', 'http://server/', '--count=50');
+    const counts = new Map<string, number>();
+    for (const [, name = ''] of reply.matchAll(/Hostname=(\S+)/g)) counts.set(name, (counts.get(name) ?? 0) + 1);
+    assert.deepEqual([...counts.keys()].sort(), ['server-far', 'server-near']);
+    assert.equal(
+      [...counts.values()].reduce((sum, n) => sum + n, 0),
+      50,
+    );
+  });
+
+  await t.test('a server that speaks first is heard', async () => {
+    assert.match(await cluster.client('mesh', 'client', 'tcp://server:9091'), /server-first-protocol/);
+    assert.match(await cluster.client('plain', 'client', 'tcp://server.mesh:9091'), /server-first-protocol/);
+  });
+
+  await t.test('a Service without pods is refused by name, in the log and in meshctl status', async () => {
+    assert.notEqual((await cluster.exec('mesh', 'client', 'client', 'http://nobody/')).code, 0);
+    assert.match(await log('node1', 'outbound', 'nobody.mesh.svc'), /NO_HEALTHY_UPSTREAM/);
+    assert.match(status(cluster), /Service mesh\/nobody: selects no pod/);
+  });
+});
+
+const status = (cluster: TestPlayground): string =>
+  spawnSync(process.execPath, ['meshctl/main.ts', '--kubeconfig', cluster.kubeconfig, 'status'], { encoding: 'utf8' }).stdout;
