@@ -8,69 +8,10 @@ import { policyKey, serviceKey } from '../../../common/decision/mesh-view.ts';
 import { routeOutbound } from '../../../common/decision/outbound.ts';
 import { MeshStateReader } from '../../../common/state/reader.ts';
 import { MeshStateWriter } from '../../../common/state/writer.ts';
-import { cidr, match, policy, service, waypointNamed, workload } from '../../support/builders.ts';
+import { HOSTS, IPS, NAMES, NAMESPACES, NETWORKS, policies, services, UIDS, workloads } from '../../support/arbitrary-mesh.ts';
+import { workload } from '../../support/builders.ts';
 import { addressPush, policyPush } from '../../support/meshes.ts';
 import { PlainMesh } from '../../support/plain-mesh.ts';
-
-// Small pools, so that everything collides with everything.
-const NAMESPACES = ['a', 'b'];
-const NETWORKS = ['', 'net-2'];
-const NAMES = ['one', 'two', 'three'];
-const HOSTS = ['x.example', 'y.example', '*.example'];
-const IPS = ['10.0.0.1', '10.0.0.2', '10.1.0.1', 'fd00::1', 'fd00:0:1::1'];
-const RANGES = ['10.0.0.0/8', '10.0.0.0/24', '0.0.0.0/0', 'fd00::/16', 'fd00::/64'];
-const UIDS = NAMES.flatMap((name) => [`c1//Pod/a/${name}`, `c1/networking.istio.io/WorkloadEntry/a/${name}`]);
-
-const workloads: fc.Arbitrary<Workload> = fc
-  .record({
-    uid: fc.constantFrom(...UIDS),
-    name: fc.constantFrom(...NAMES),
-    namespace: fc.constantFrom(...NAMESPACES),
-    serviceAccount: fc.constantFrom('default', 'other'),
-    network: fc.constantFrom(...NETWORKS),
-    addresses: fc.subarray(IPS, { maxLength: 2 }),
-    hostname: fc.constantFrom('', 'db.example'),
-    protocol: fc.constantFrom('TCP' as const, 'HBONE' as const),
-    hostNetwork: fc.boolean(),
-    healthy: fc.boolean(),
-    capacity: fc.constantFrom(0, 1),
-    node: fc.constantFrom('', 'node-1'),
-    members: fc.dictionary(fc.constantFrom('a/x.example', 'b/x.example', 'a/y.example'), fc.constantFrom(0, 8080), { maxKeys: 3 }),
-    authorizationPolicies: fc.subarray(['a/p', 'a/q']),
-  })
-  .map(({ members, ...fields }) =>
-    workload({ ...fields, services: new Map(Object.entries(members).map(([k, port]) => [k, new Map([[80, port]])])) }),
-  );
-
-const services: fc.Arbitrary<Service> = fc
-  .record({
-    name: fc.constantFrom(...NAMES),
-    namespace: fc.constantFrom(...NAMESPACES),
-    hostname: fc.constantFrom(...HOSTS),
-    vips: fc.subarray(IPS, { maxLength: 2 }),
-    network: fc.constantFrom(...NETWORKS),
-    ranges: fc.subarray(RANGES, { maxLength: 2 }),
-    canonical: fc.boolean(),
-    namespaceOnly: fc.boolean(),
-    allowUnhealthy: fc.boolean(),
-    waypoint: fc.constantFrom(undefined, waypointNamed('a', 'wp.example')),
-  })
-  .map(({ vips, network, ranges, allowUnhealthy, ...fields }) => ({
-    ...service(fields),
-    addresses: vips.map((ip) => ({ network, ip })),
-    ranges: ranges.map((text) => ({ network, cidr: cidr(text) })),
-    loadBalancing: { preferences: [], mode: 'STANDARD' as const, allowUnhealthy },
-  }));
-
-const policies: fc.Arbitrary<Policy> = fc
-  .record({
-    name: fc.constantFrom('p', 'q', 'r'),
-    namespace: fc.constantFrom(...NAMESPACES),
-    scope: fc.constantFrom('GLOBAL' as const, 'NAMESPACE' as const, 'WORKLOAD_SELECTOR' as const),
-    action: fc.constantFrom('ALLOW' as const, 'DENY' as const),
-    port: fc.nat(3),
-  })
-  .map(({ port, ...fields }) => policy({ ...fields, groups: [[[match({ destinationPorts: [port] })]]] }));
 
 interface Push {
   readonly workloads: readonly Workload[];
