@@ -252,6 +252,7 @@ function modelTypes(
       shortNames,
       categories: [category],
       namespaced: !cluster,
+      custom: true,
       status: true,
       storageVersion: versions[0] ?? 'v1',
       versions: versions.map((name) => {

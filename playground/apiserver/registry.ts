@@ -43,6 +43,8 @@ export interface ResourceType {
   /** Whether `status` is written through its own subresource. */
   readonly status: boolean;
   readonly scale?: ScalePaths;
+  /** Defined by a CustomResourceDefinition on a real cluster: no strategic merge patches. */
+  readonly custom?: boolean;
   /** Accepts POST and keeps nothing, such as TokenReview. */
   readonly virtual?: boolean;
 }

@@ -41,6 +41,7 @@ function customType(crd: KubeObject, definitions: Definitions): ResourceType {
     shortNames: arrayOf(names.shortNames).map(stringOf),
     categories: arrayOf(names.categories).map(stringOf),
     namespaced: spec.scope === 'Namespaced',
+    custom: true,
     storageVersion: stringOf(versions.find((version) => version.storage === true)?.name),
     status: served.some((version) => isObject(at(version, 'subresources', 'status'))),
     versions: served.map((version): ServedVersion => {

@@ -80,7 +80,7 @@ export class OpenApi {
       paths[`${root}/{name}`] = {
         get: operation('get', gvk, schemaName),
         put: operation('put', gvk, schemaName),
-        patch: operation('patch', gvk, schemaName),
+        patch: operation('patch', gvk, schemaName, type.custom ? PATCH_TYPES.filter((each) => !each.includes('strategic')) : PATCH_TYPES),
         delete: operation('delete', gvk, schemaName),
       };
     }
@@ -104,6 +104,8 @@ const PARAMETERS: Readonly<Record<string, readonly string[]>> = {
   patch: ['dryRun', 'fieldManager', 'fieldValidation', 'force'],
 };
 
+const BODY_TYPES = ['application/json', 'application/yaml'];
+
 const PATCH_TYPES = [
   'application/apply-patch+yaml',
   'application/json-patch+json',
@@ -111,9 +113,8 @@ const PATCH_TYPES = [
   'application/strategic-merge-patch+json',
 ];
 
-function operation(action: string, gvk: object, schemaName: string): object {
+function operation(action: string, gvk: object, schemaName: string, types: readonly string[] = BODY_TYPES): object {
   const body = { schema: { $ref: `#/components/schemas/${schemaName}` } };
-  const types = action === 'patch' ? PATCH_TYPES : ['application/json', 'application/yaml'];
   return {
     'x-kubernetes-action': action,
     'x-kubernetes-group-version-kind': gvk,

@@ -177,7 +177,7 @@ export class Resources {
 
   async #patch(exchange: Exchange, target: Target): Promise<void> {
     const { type, served, name, namespace, subresource } = target;
-    const patch = await this.#readPatch(exchange);
+    const patch = await this.#readPatch(exchange, type);
     const options = writeOptions(exchange, subresource);
     const existed = this.#store.collection(type).get(type.namespaced ? namespace : '', name) !== undefined;
     for (let attempt = 1; ; attempt++) {
@@ -193,15 +193,13 @@ export class Resources {
     }
   }
 
-  async #readPatch(exchange: Exchange): Promise<Patch> {
+  async #readPatch(exchange: Exchange, { custom }: ResourceType): Promise<Patch> {
     const contentType = (exchange.request.headers['content-type'] ?? '').split(';')[0]?.trim() ?? '';
     const type = PATCH_TYPES[contentType];
-    if (type === undefined) {
-      throw new ApiError(
-        415,
-        'UnsupportedMediaType',
-        `the body of the request was in an unknown format - accepted media types include: ${Object.keys(PATCH_TYPES).join(', ')}`,
-      );
+    if (type === undefined || (custom && type === 'strategic')) {
+      const accepted = Object.keys(PATCH_TYPES).filter((each) => !(custom && PATCH_TYPES[each] === 'strategic'));
+      const why = `the body of the request was in an unknown format - accepted media types include: ${accepted.join(', ')}`;
+      throw new ApiError(415, 'UnsupportedMediaType', why);
     }
     const body = await exchange.body();
     return type === 'apply' ? { type, body, force: exchange.flag('force') } : { type, body };
@@ -254,7 +252,7 @@ export class Resources {
   }
 
   async #patchedScale(exchange: Exchange, object: KubeObject, type: ResourceType): Promise<JsonObject> {
-    const patch = await this.#readPatch(exchange);
+    const patch = await this.#readPatch(exchange, type);
     const scale = scaleOf(object, type);
     const patched = patch.type === 'json' ? applyJsonPatch(scale, patch.body) : applyMergePatch(scale, patch.body);
     if (!isObject(patched)) throw ApiError.badRequest('the patched scale is no object');
