@@ -315,6 +315,10 @@ export interface Node extends AnyObject {
   status?: { conditions?: Condition[]; [field: string]: unknown };
 }
 
+export interface Lease extends AnyObject {
+  spec: { holderIdentity: string; leaseDurationSeconds: number; renewTime: string };
+}
+
 export interface Namespace extends AnyObject {
   status?: { phase?: string };
 }

@@ -79,7 +79,7 @@ export async function startPlayground(options: PlaygroundOptions): Promise<Playg
   });
   const { port } = await server.listen({ fd: options.listener });
   await server.listen({ host: FABRIC.v4, port: API_PORT });
-  const cluster = clusterFromServer(server, clock);
+  const cluster = clusterFromServer(server, clock, log.child({ scope: 'cluster' }));
   await createSystemObjects(cluster, ipv6);
 
   const dnsAddresses = [FABRIC.v4, ...(ipv6 ? [FABRIC.v6] : [])];

@@ -6,6 +6,7 @@ import type {
   Deployment,
   EndpointSlice,
   Job,
+  Lease,
   Namespace,
   Node,
   Pod,
@@ -59,6 +60,7 @@ export interface EventInput {
 export interface Cluster {
   readonly pods: Collection<Pod>;
   readonly nodes: Collection<Node>;
+  readonly leases: Collection<Lease>;
   readonly namespaces: Collection<Namespace>;
   readonly services: Collection<Service>;
   readonly endpointSlices: Collection<EndpointSlice>;

@@ -4,6 +4,8 @@
  */
 
 import type { Clock } from '../../common/base/clock.ts';
+import { errorMessage } from '../../common/base/errors.ts';
+import type { Log } from '../../common/base/log.ts';
 import { ApiError } from '../apiserver/api-error.ts';
 import type { ApiServer } from '../apiserver/apiserver.ts';
 import type { KubeObject } from '../apiserver/object.ts';
@@ -12,28 +14,30 @@ import type { AnyObject } from '../objects.ts';
 import type { Cluster, Collection } from './collections.ts';
 import { eventRecorder } from './events.ts';
 
-export function clusterFromServer(server: ApiServer, clock: Clock): Cluster {
+export function clusterFromServer(server: ApiServer, clock: Clock, log: Log): Cluster {
   const { store } = server;
+  const collection = <T extends AnyObject>(kind: string): Collection<T> => collectionOf<T>(store, kind, log);
   return {
-    pods: collection(store, 'Pod'),
-    nodes: collection(store, 'Node'),
-    namespaces: collection(store, 'Namespace'),
-    services: collection(store, 'Service'),
-    endpointSlices: collection(store, 'EndpointSlice'),
-    configMaps: collection(store, 'ConfigMap'),
-    secrets: collection(store, 'Secret'),
-    serviceAccounts: collection(store, 'ServiceAccount'),
-    deployments: collection(store, 'Deployment'),
-    replicaSets: collection(store, 'ReplicaSet'),
-    daemonSets: collection(store, 'DaemonSet'),
-    statefulSets: collection(store, 'StatefulSet'),
-    jobs: collection(store, 'Job'),
+    pods: collection('Pod'),
+    nodes: collection('Node'),
+    leases: collection('Lease'),
+    namespaces: collection('Namespace'),
+    services: collection('Service'),
+    endpointSlices: collection('EndpointSlice'),
+    configMaps: collection('ConfigMap'),
+    secrets: collection('Secret'),
+    serviceAccounts: collection('ServiceAccount'),
+    deployments: collection('Deployment'),
+    replicaSets: collection('ReplicaSet'),
+    daemonSets: collection('DaemonSet'),
+    statefulSets: collection('StatefulSet'),
+    jobs: collection('Job'),
     issueToken: (request) => server.issueToken(request),
-    record: eventRecorder(collection(store, 'Event'), clock),
+    record: eventRecorder(collection('Event'), clock),
   };
 }
 
-function collection<T extends AnyObject>(store: Store, kind: string): Collection<T> {
+function collectionOf<T extends AnyObject>(store: Store, kind: string, log: Log): Collection<T> {
   // The store's objects are JSON that has passed the kind's schema: this is where they get their type.
   const typed = (object: KubeObject): T => object as unknown as T;
   const stored = (object: T): KubeObject => object as unknown as KubeObject;
@@ -71,7 +75,14 @@ function collection<T extends AnyObject>(store: Store, kind: string): Collection
     },
     watch(onChange) {
       const type = { ADDED: 'added', MODIFIED: 'modified', DELETED: 'deleted' } as const;
-      const watch = store.watch(kind, {}, (event) => onChange({ type: type[event.type], object: typed(event.object) }));
+      const watch = store.watch(kind, {}, (event) => {
+        try {
+          onChange({ type: type[event.type], object: typed(event.object) });
+        } catch (error) {
+          // One object that a watcher cannot digest must not end the cluster.
+          log.error({ kind, name: event.object.metadata.name, error: errorMessage(error) }, 'watcher failed');
+        }
+      });
       return () => watch.close();
     },
   };

@@ -74,7 +74,7 @@ export class WorkQueue {
         backoff = new Backoff({ ...RETRY, random });
         this.#backoffs.set(key, backoff);
       }
-      log.debug({ controller: name, key, error: errorMessage(error) }, 'tried again later');
+      log.warn({ controller: name, key, error: errorMessage(error) }, 'tried again later');
       this.addAfter(key, backoff.next());
     }
   }

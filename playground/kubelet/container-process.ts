@@ -160,11 +160,13 @@ export function removeFolder(folder: string): void {
   }
 }
 
-function prepareRoot({ folder, folders, checkout, mounts, files, image }: ContainerSpec): void {
+function prepareRoot({ folder, folders, checkout, mounts, files, image, security }: ContainerSpec): void {
   rmSync(folder, { recursive: true, force: true });
   const upper = join(folder, 'upper');
   const root = join(folder, 'root');
   for (const path of [root, join(folder, 'work'), upper]) mkdirSync(path, { recursive: true });
+  // The machine's /tmp is none of the container's business; a read-only root has a read-only one, as an image would.
+  const readOnlyTmp = security.readOnlyRootFilesystem === true && !mounts.some(({ target }) => target.startsWith('/tmp/'));
   const place = (target: string): string => resolveInRoot(folders.host, target);
   for (const [path, content] of Object.entries({ ...files, ...image.scripts })) {
     // Not resolved: where the machine has a link (resolv.conf), the container has a file.
@@ -177,7 +179,7 @@ function prepareRoot({ folder, folders, checkout, mounts, files, image }: Contai
     `proc ${root}/proc proc defaults`,
     `sysfs ${root}/sys sysfs ro`,
     `/dev ${root}/dev none rbind,rslave`,
-    `tmpfs ${root}/tmp tmpfs mode=1777`,
+    `tmpfs ${root}/tmp tmpfs mode=1777${readOnlyTmp ? ',ro' : ''}`,
     `${field(checkout)} ${root}${CHECKOUT} none bind,ro,rprivate`,
     `${field(join(checkout, COMPILE_CACHE.slice(CHECKOUT.length + 1)))} ${root}${COMPILE_CACHE} none bind,rprivate`,
   ];

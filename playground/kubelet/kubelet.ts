@@ -1,6 +1,7 @@
 /** A node's kubelet: a worker for each pod assigned to it, the node's object and heartbeat, and what `kubectl logs`, `exec` and `port-forward` need. */
 import type { ChildProcess } from 'node:child_process';
 import type { Socket } from 'node:net';
+import { release } from 'node:os';
 import { type Clock, minutes, seconds, type Timer } from '../../common/base/clock.ts';
 import type { Log } from '../../common/base/log.ts';
 import type { Cluster } from '../cluster/collections.ts';
@@ -33,6 +34,7 @@ export class StreamError extends Error {
   }
 }
 
+const LEASE_NAMESPACE = 'kube-node-lease';
 const HEARTBEAT_MS = seconds(10);
 const REFRESH_MS = minutes(1);
 const FORWARD_TIMEOUT_MS = seconds(10);
@@ -170,9 +172,29 @@ export class Kubelet {
         draft.status = { ...draft.status, ...this.#nodeStatus(), conditions: [ready] };
         return true;
       });
+      await this.#renewLease();
     } catch (error) {
       log.warn({ node: node.plan.name, error: String(error) }, 'heartbeat not written');
     }
+  }
+
+  /** What `kubectl describe node` and real node controllers look at. */
+  async #renewLease(): Promise<void> {
+    const { cluster, node, clock } = this.#options;
+    const { name } = node.plan;
+    const renewTime = new Date(clock.now()).toISOString().replace('Z', '000Z');
+    const renewed = await cluster.leases.modify(LEASE_NAMESPACE, name, (draft) => {
+      draft.spec = { ...draft.spec, renewTime };
+      return true;
+    });
+    if (renewed) return;
+    const spec = { holderIdentity: name, leaseDurationSeconds: 40, renewTime };
+    await cluster.leases.create({
+      apiVersion: 'coordination.k8s.io/v1',
+      kind: 'Lease',
+      metadata: { name, namespace: LEASE_NAMESPACE },
+      spec,
+    });
   }
 
   #nodeStatus(): Record<string, unknown> {
@@ -192,7 +214,7 @@ export class Kubelet {
         osImage: 'Warren playground',
         operatingSystem: 'linux',
         architecture: process.arch === 'arm64' ? 'arm64' : 'amd64',
-        kernelVersion: '',
+        kernelVersion: release(),
         machineID: '',
         systemUUID: '',
         bootID: '',

@@ -363,7 +363,7 @@ spec:
   selector: { matchLabels: { app: counted } }
   template:
     metadata: { labels: { app: counted } }
-    spec: { terminationGracePeriodSeconds: 1, containers: [{ name: echo, image: warren/echo, readinessProbe: { tcpSocket: { port: 8080 } } }] }
+    spec: { terminationGracePeriodSeconds: 1, containers: [{ name: echo, image: warren/echo, startupProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 }, readinessProbe: { grpc: { port: 7070 } } }] }
 ---
 apiVersion: batch/v1
 kind: Job

@@ -87,6 +87,7 @@ export function fakeCluster(): FakeCluster {
   return {
     pods: new FakeCollection(),
     nodes: new FakeCollection(),
+    leases: new FakeCollection(),
     namespaces: new FakeCollection(),
     services: new FakeCollection(),
     endpointSlices: new FakeCollection(),
