@@ -2,7 +2,7 @@
  * L4 authorization (istio-data-plane.md §7.3): does a policy that applies to the local workload refuse this connection? Pure, and the
  * same code for the data path, for re-checks of open connections, for `meshctl explain` and for rehearsal.
  */
-import { type Cidr, cidrContains, ipBytes, type SocketAddress } from '../base/address.ts';
+import { cidrContains, ipBytes, type SocketAddress } from '../base/address.ts';
 import type { OutcomeCode } from '../base/errors.ts';
 import { formatSpiffeId, type SpiffeId } from '../base/spiffe.ts';
 import { type MeshView, type Policy, type PolicyMatch, policyKey, type StringMatch, type Workload } from './mesh-view.ts';
@@ -110,22 +110,15 @@ export function policyMatches(policy: Policy, subject: PolicySubject): boolean {
 
 /** All fields that are set hold. A match without any field holds never: it is what is left of a rule that L4 cannot express. */
 export function matchHolds(match: PolicyMatch, subject: PolicySubject): boolean {
-  if (FIELDS.every((field) => match[field].length === 0)) return false;
   const { identity, principal, sourceIp, destinationIp, destinationPort } = subject;
-  const inNamespace = (want: StringMatch): boolean => identity !== undefined && stringMatches(want, identity.namespace);
-  const isPrincipal = (want: StringMatch): boolean => principal !== undefined && stringMatches(want, principal);
-  const isAccount = (want: { readonly namespace: string; readonly serviceAccount: string }): boolean =>
-    identity !== undefined && want.namespace === identity.namespace && want.serviceAccount === identity.serviceAccount;
-  const fromRange = (cidr: Cidr): boolean => cidrContains(cidr, sourceIp);
-  const toRange = (cidr: Cidr): boolean => cidrContains(cidr, destinationIp);
-  const toPort = (port: number): boolean => port === destinationPort;
   return (
-    fieldHolds(match.destinationPorts, match.notDestinationPorts, toPort) &&
-    fieldHolds(match.namespaces, match.notNamespaces, inNamespace) &&
-    fieldHolds(match.principals, match.notPrincipals, isPrincipal) &&
-    fieldHolds(match.serviceAccounts, match.notServiceAccounts, isAccount) &&
-    fieldHolds(match.sourceIps, match.notSourceIps, fromRange) &&
-    fieldHolds(match.destinationIps, match.notDestinationIps, toRange)
+    fieldHolds(match.destinationPorts, match.notDestinationPorts, destinationPort, isPort) &&
+    fieldHolds(match.namespaces, match.notNamespaces, identity?.namespace, isText) &&
+    fieldHolds(match.principals, match.notPrincipals, principal, isText) &&
+    fieldHolds(match.serviceAccounts, match.notServiceAccounts, identity, isAccount) &&
+    fieldHolds(match.sourceIps, match.notSourceIps, sourceIp, cidrContains) &&
+    fieldHolds(match.destinationIps, match.notDestinationIps, destinationIp, cidrContains) &&
+    FIELDS.some((field) => match[field].length > 0)
   );
 }
 
@@ -155,8 +148,21 @@ const FIELDS = [
   'notServiceAccounts',
 ] as const satisfies readonly (keyof PolicyMatch)[];
 
-const fieldHolds = <T>(wanted: readonly T[], unwanted: readonly T[], holds: (value: T) => boolean): boolean =>
-  (wanted.length === 0 || wanted.some(holds)) && !unwanted.some(holds);
+// The predicates are not closures over the connection: a mesh may have ten thousand rules, and each connection looks at all of them.
+function fieldHolds<T, V>(wanted: readonly T[], unwanted: readonly T[], value: V, holds: (want: T, value: V) => boolean): boolean {
+  if (wanted.length > 0 && !anyHolds(wanted, value, holds)) return false;
+  return unwanted.length === 0 || !anyHolds(unwanted, value, holds);
+}
+
+function anyHolds<T, V>(list: readonly T[], value: V, holds: (want: T, value: V) => boolean): boolean {
+  for (const want of list) if (holds(want, value)) return true;
+  return false;
+}
+
+const isPort = (want: number, port: number): boolean => want === port;
+const isText = (want: StringMatch, value: string | undefined): boolean => value !== undefined && stringMatches(want, value);
+const isAccount = (want: { readonly namespace: string; readonly serviceAccount: string }, identity: SpiffeId | undefined): boolean =>
+  identity !== undefined && want.namespace === identity.namespace && want.serviceAccount === identity.serviceAccount;
 
 // PeerAuthentication reaches us as DENY policies with these names (istio-data-plane.md §7.3). To a caller in plaintext they mean
 // "enrol yourself", which is other advice than "ask for a policy".

@@ -36,6 +36,10 @@ export interface PackedViewOptions {
 // talk to is enough; each entry that is thrown out again costs the garbage collector more than that.
 const DEFAULT_CACHE_ENTRIES = 512;
 
+// Every connection looks at all policies in its scope, so lists of them are kept decoded as a whole anyway; this keeps a change of one of
+// ten thousand from decoding the others again.
+const POLICY_CACHE_ENTRIES = 32_768;
+
 /** All look-ups are O(1), those of ranges O(prefix lengths in use). Results may be kept; they do not change. */
 export class PackedView implements MeshView {
   protected readonly arena: ArenaView;
@@ -54,7 +58,7 @@ export class PackedView implements MeshView {
     this.#node = node;
     this.#workloads = new BlockCache(arena, cacheEntries);
     this.#services = new BlockCache(arena, cacheEntries);
-    this.#policies = new BlockCache(arena, cacheEntries);
+    this.#policies = new BlockCache(arena, Math.max(cacheEntries, POLICY_CACHE_ENTRIES));
     this.#policyLists = new BlockCache(arena, Math.ceil(cacheEntries / 16));
   }
 
