@@ -1,5 +1,6 @@
 /** The steps of the story. Each does one thing, shows what it saw, and fails where that is not what the mesh promises. */
 import { join } from 'node:path';
+import { expect, mustAnswer } from './checks.ts';
 import { type Narrator, StepFailed } from './narrator.ts';
 import type { Pod, Shop } from './shop.ts';
 
@@ -182,18 +183,9 @@ async function untilCarried(shop: Shop): Promise<void> {
   );
 }
 
-async function mustAnswer(shop: Shop, namespace: string, deployment: string, url: string): Promise<void> {
-  const { code, stdout, stderr } = await shop.call(namespace, deployment, url);
-  expect(code === 0 && stdout.includes('StatusCode=200'), `${namespace}/${deployment} did not reach ${url}: ${stderr || stdout}`);
-}
-
 async function mustBeRefused(shop: Shop, namespace: string, deployment: string, url: string): Promise<void> {
   await shop.eventually(
     async () => (await shop.call(namespace, deployment, url)).code !== 0,
     () => `${namespace}/${deployment} still reaches ${url}`,
   );
-}
-
-function expect(holds: boolean, complaint: string): void {
-  if (!holds) throw new StepFailed(complaint);
 }
