@@ -12,16 +12,16 @@ import { Netns } from '../common/linux/netns.ts';
 import { SeqpacketSocket } from '../common/linux/seqpacket.ts';
 import { closeFd } from '../common/linux/sockets.ts';
 import { Readiness } from '../common/server/readiness.ts';
-import { createSegment, SeriesReader, SeriesWriter } from '../common/server/shared-series.ts';
 import { stateDump } from '../common/state/config-dump.ts';
 import { MeshStateWriter } from '../common/state/writer.ts';
-import { metricFamilies, metrics } from './metrics.ts';
 import type { ZtunnelSettings } from './settings.ts';
-import { certificateKeeper, Prefetch } from './supervisor/certificates.ts';
+import { certificateKeeper, measureCertificates, Prefetch, prefetches } from './supervisor/certificates.ts';
 import { configDump } from './supervisor/config-dump.ts';
-import { applyStaticConfig, controlPlane } from './supervisor/control-plane.ts';
+import { meshSource } from './supervisor/control-plane.ts';
+import { supervisorCounters } from './supervisor/counters.ts';
 import { serveEndpoints } from './supervisor/endpoints.ts';
 import { nameserversOf } from './supervisor/nameservers.ts';
+import { ownPods } from './supervisor/own-pods.ts';
 import { PodTable } from './supervisor/pods.ts';
 import { spawnWorker } from './supervisor/spawn.ts';
 import { WorkerFleet } from './supervisor/workers.ts';
@@ -33,37 +33,21 @@ export interface Ztunnel {
 }
 
 const RESOLV_CONF = '/etc/resolv.conf';
-const SUPERVISOR_SERIES = 1000;
-const DEFAULT_TOKEN_FILE = './var/run/secrets/tokens/istio-token';
+const TOKEN_FILE = './var/run/secrets/tokens/istio-token';
 
-/** @param quit called when somebody asks for the end over the admin port, and with a problem where it cannot go on */
+/**
+ * Resolves when everything is under way; a control plane that is away, or a worker that does not come up, does not hold it back.
+ * @param quit called when somebody asks for the end over the admin port, and with a problem where it cannot go on
+ * @throws {Error} for a static configuration that is wrong, or an endpoint whose port is taken
+ */
 export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, quit: (problem?: string) => void): Promise<Ztunnel> {
   const { log } = logs;
   const clock = systemClock;
   const openFiles = raiseOpenFileLimit();
-  let levels: LogDirectives = settings.log;
-
-  // Counters: the supervisor writes a segment of its own, as each worker does.
-  const reader = new SeriesReader(metricFamilies);
-  const segment = createSegment(SUPERVISOR_SERIES);
-  reader.attach(SUPERVISOR_WRITER, segment);
-  const series = new SeriesWriter(segment, (announcement) => reader.announce(SUPERVISOR_WRITER, [announcement]));
-  series.set(series.slot(metrics.build, ['ztunnel', String(settings.metadata.ISTIO_VERSION ?? 'unknown')]), 1);
-
-  // State, and what comes of its changes.
+  const { reader, series } = supervisorCounters(settings);
+  const token = tokenSource(settings.authToken, TOKEN_FILE);
   const writer = new MeshStateWriter({ node: settings.nodeName || undefined });
-  const token = tokenSource(settings.authToken, DEFAULT_TOKEN_FILE);
-  const keeper = certificateKeeper({
-    settings,
-    token,
-    clock,
-    random: Math.random,
-    log: log.child({ part: 'certificates' }),
-    listener: {
-      arrived: (certificate) => fleet.certificateArrived(certificate),
-      failed: (identity, reason) => fleet.certificateFailed(identity, reason),
-    },
-  });
+
   const fleet = new WorkerFleet({
     spawn: spawnWorker,
     settings,
@@ -76,13 +60,23 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
     series,
     onCertificateWanted: (identity) => keeper.want(identity, 'realtime'),
   });
-  const prefetch = new Prefetch(keeper);
+  const keeper = certificateKeeper({
+    settings,
+    token,
+    clock,
+    random: Math.random,
+    log: log.child({ part: 'certificates' }),
+    listener: {
+      arrived: (certificate) => fleet.certificateArrived(certificate),
+      failed: (identity, reason) => fleet.certificateFailed(identity, reason),
+    },
+  });
+  const prefetch = prefetches(settings) ? new Prefetch(keeper) : undefined;
   writer.onChange((change) => {
-    if (settings.mode === 'shared' && settings.certDir === undefined) prefetch.changed(change);
+    prefetch?.changed(change);
     fleet.stateChanged(change.policies.length > 0);
   });
 
-  // Who is served.
   const pods = new PodTable({
     start: (pod) => fleet.addPod(pod),
     stop: (uid) => fleet.removePod(uid),
@@ -99,25 +93,15 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
     clock,
     log: log.child({ part: 'zds' }),
   });
+  const source = await meshSource({ settings, token, writer, series, clock, log: log.child({ part: 'xds' }) });
 
-  // Where the state comes from. A control plane that was asked for is waited for, before any pod is served.
-  const hasStatic = settings.localXdsPath !== undefined || settings.localXds !== undefined;
-  await applyStaticConfig(settings, writer);
-  const endpoint = hasStatic ? undefined : settings.xds;
-  const { promise: synced, resolve: onSynced } = Promise.withResolvers<void>();
-  const xds = endpoint && controlPlane({ settings, endpoint, token, writer, series, clock, log: log.child({ part: 'xds' }), onSynced });
-  if (!xds) onSynced();
   let serving = false;
-
   const readiness = new Readiness();
-  readiness.task('state manager', () => xds?.status.synced ?? true);
+  readiness.task('state manager', () => source.isSynced);
   readiness.task('proxy', () => serving && fleet.readyCount > 0);
   if (settings.mode === 'shared') readiness.task('workload proxy manager', () => pods.ready);
 
-  const certificatesSlots = (['available', 'initializing', 'unavailable'] as const).map(
-    (state) => [state, series.slot(metrics.certificates, [state])] as const,
-  );
-  const expirySlot = series.slot(metrics.certificateExpiry, []);
+  let levels: LogDirectives = settings.log;
   const endpoints = await serveEndpoints({
     settings,
     log,
@@ -139,24 +123,20 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
         settings,
       }),
     quit: () => quit(),
-    beforeScrape: () => {
-      const states = keeper.states();
-      for (const [state, slot] of certificatesSlots) series.set(slot, states.filter(({ at }) => at === state).length);
-      const expiries = states.flatMap((state) => (state.at === 'available' ? [state.certificate.notAfter] : []));
-      series.set(expirySlot, expiries.length > 0 ? Math.min(...expiries) / 1000 : 0);
-    },
+    beforeScrape: () => measureCertificates(keeper, series),
   });
 
-  log.info({ mode: settings.mode, workers: settings.workers, openFiles, controlPlane: endpoint?.target }, 'ztunnel starts');
-  await fleet.start();
-  xds?.start();
-  const starting = synced.then(async () => {
-    await startServing(settings, fleet);
+  log.info({ mode: settings.mode, workers: settings.workers, openFiles, controlPlane: source.name }, 'ztunnel starts');
+  source.start();
+  const serve = async (): Promise<void> => {
+    // Before the mesh's state is there nothing could be decided, and no pod may be told that it is served.
+    await Promise.all([fleet.start(), source.synced]);
+    for (const pod of ownPods(settings)) await fleet.addPod(pod);
     serving = true;
     if (settings.mode === 'shared') zds.start();
     log.info('ztunnel serves');
-  });
-  starting.catch((error: unknown) => {
+  };
+  serve().catch((error: unknown) => {
     // A port of ours that is taken in our own namespace will not come free by waiting.
     log.error({ error: errorMessage(error) }, 'ztunnel cannot serve');
     quit(errorMessage(error));
@@ -167,22 +147,11 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
       log.info({ deadlineMs: settings.drainDeadlineMs }, 'draining');
       await zds.stop();
       await fleet.drain(settings.drainDeadlineMs);
-      await xds?.stop();
+      await source.stop();
       keeper.stop();
       await fleet.stop();
       await endpoints.close();
       log.info('ztunnel has ended');
     },
   };
-}
-
-const SUPERVISOR_WRITER = -1;
-
-/** The two that no node agent tells us about: a dedicated proxy's one workload, and ourselves. */
-async function startServing(settings: ZtunnelSettings, fleet: WorkerFleet): Promise<void> {
-  const { mode, workload, podName: name, podNamespace: namespace, serviceAccount } = settings;
-  if (mode === 'dedicated' && workload) await fleet.addPod({ uid: 'dedicated', info: workload, netnsFd: undefined, kind: 'pod' });
-  if (mode === 'shared' && name !== '' && namespace !== '' && serviceAccount !== '') {
-    await fleet.addPod({ uid: 'self', info: { name, namespace, serviceAccount }, netnsFd: undefined, kind: 'self' });
-  }
 }

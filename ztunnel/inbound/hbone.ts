@@ -230,7 +230,7 @@ async function deliver(context: Context): Promise<void> {
   if ('refuse' in route) throw new ProxyError(route.refuse, route.message);
 
   const subject = { source: peer.remote, destination: route.to, identity: peer.identity };
-  const forwardedHost = parseForwardedHost(fields(request.headers, 'forwarded'));
+  const forwardedHost = parseForwardedHost(fields(request.headers, 'forwarded'))?.slice(0, MAX_HOSTNAME);
   context.opened = pod.parts.telemetry.opened({
     direction: 'inbound',
     id: context.id,
@@ -290,6 +290,7 @@ function refuse({ request, id, peer, pod }: Context, error: ProxyError): void {
 }
 
 const TRACEPARENT_LENGTH = 55;
+const MAX_HOSTNAME = 253;
 const freshId = (pod: PodContext): string => traceIdOf(formatTraceparent(pod.parts.randomBytes(24))) ?? '';
 
 const fields = (headers: Headers, name: string): string[] => headers.filter(([key]) => key === name).map(([, value]) => value);

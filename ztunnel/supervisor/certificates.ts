@@ -10,7 +10,9 @@ import { caSource, fileSource } from '../../common/certificates/sources.ts';
 import { CaClient } from '../../common/client/ca-client.ts';
 import type { TokenSource } from '../../common/client/grpc-endpoint.ts';
 import type { Workload } from '../../common/decision/mesh-view.ts';
+import type { SeriesWriter } from '../../common/server/shared-series.ts';
 import type { StateChange } from '../../common/state/writer.ts';
+import { metrics } from '../metrics.ts';
 import type { ZtunnelSettings } from '../settings.ts';
 
 export interface CertificatesOptions {
@@ -26,6 +28,16 @@ export function certificateKeeper({ settings, token, clock, random, log, listene
   return new CertificateKeeper({ source: sourceOf(settings, token), clock, random, log, listener });
 }
 
+/** Brings the gauges about certificates up to date. */
+export function measureCertificates(keeper: Pick<CertificateKeeper, 'states'>, series: SeriesWriter): void {
+  const states = keeper.states();
+  for (const at of ['available', 'initializing', 'unavailable'] as const) {
+    series.set(series.slot(metrics.certificates, [at]), states.filter((state) => state.at === at).length);
+  }
+  const expiries = states.flatMap((state) => (state.at === 'available' ? [state.certificate.notAfter] : []));
+  series.set(series.slot(metrics.certificateExpiry, []), expiries.length > 0 ? Math.min(...expiries) / 1000 : 0);
+}
+
 function sourceOf(settings: ZtunnelSettings, token: TokenSource): CertificateSource {
   const { certDir, ca, clusterId, secretTtlMs, mode } = settings;
   if (certDir !== undefined) return fileSource(certDir);
@@ -38,6 +50,10 @@ function sourceOf(settings: ZtunnelSettings, token: TokenSource): CertificateSou
   }
   return { fetch: () => Promise.reject(new Error('neither CA_ADDRESS nor CERT_DIR is set')) };
 }
+
+/** A node's proxy that gets its certificates from a CA fetches ahead: files are there anyway, and a dedicated proxy has one identity. */
+export const prefetches = ({ mode, certDir }: Pick<ZtunnelSettings, 'mode' | 'certDir'>): boolean =>
+  mode === 'shared' && certDir === undefined;
 
 /** Counts the workloads of each identity on our node; the first one fetches, the last one's end forgets. */
 export class Prefetch {

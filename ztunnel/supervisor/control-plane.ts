@@ -11,16 +11,24 @@ import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type MeshStateWriter } from '../../co
 import { metrics } from '../metrics.ts';
 import type { ZtunnelSettings } from '../settings.ts';
 
-export interface ControlPlaneOptions {
+/** Where the mesh's state comes from, whatever that is. */
+export interface MeshSource {
+  /** What logs call it. */
+  readonly name: string;
+  /** Resolves when everything that there is has come once. */
+  readonly synced: Promise<void>;
+  readonly isSynced: boolean;
+  start(): void;
+  stop(): Promise<void>;
+}
+
+export interface MeshSourceOptions {
   readonly settings: ZtunnelSettings;
-  readonly endpoint: GrpcEndpoint;
   readonly token: TokenSource;
   readonly writer: MeshStateWriter;
   readonly series: SeriesWriter;
   readonly clock: Clock;
   readonly log: Log;
-  /** Everything that we asked for has come once. */
-  onSynced(): void;
 }
 
 /** How this node's proxy introduces itself (istio-data-plane.md §3). */
@@ -41,8 +49,21 @@ export function xdsNode(settings: ZtunnelSettings): Node {
   };
 }
 
-export function controlPlane({ settings, endpoint, token, writer, series, clock, log, onSynced }: ControlPlaneOptions): XdsClient {
-  return new XdsClient({
+/**
+ * A static configuration where there is one, read by the time this resolves; else the control plane, from when it is started.
+ * @throws {Error} naming what is wrong in the static configuration
+ */
+export async function meshSource(options: MeshSourceOptions): Promise<MeshSource> {
+  const { settings, writer } = options;
+  const isStatic = settings.localXdsPath !== undefined || settings.localXds !== undefined;
+  if (!isStatic && settings.xds) return controlPlane(options, settings.xds);
+  await applyStaticConfig(settings, writer);
+  return { name: 'static', synced: Promise.resolve(), isSynced: true, start: () => undefined, stop: () => Promise.resolve() };
+}
+
+function controlPlane({ settings, token, writer, series, clock, log }: MeshSourceOptions, endpoint: GrpcEndpoint): MeshSource {
+  const { promise: synced, resolve: onSynced } = Promise.withResolvers<void>();
+  const client = new XdsClient({
     endpoint,
     token,
     clusterId: settings.clusterId,
@@ -59,10 +80,19 @@ export function controlPlane({ settings, endpoint, token, writer, series, clock,
     onTermination: (reason) => series.add(series.slot(metrics.xdsTerminations, [reason]), 1),
     onSynced,
   });
+  return {
+    name: endpoint.target,
+    synced,
+    get isSynced() {
+      return client.status.synced;
+    },
+    start: () => client.start(),
+    stop: () => client.stop(),
+  };
 }
 
 /** Reads LOCAL_XDS_PATH or LOCAL_XDS once. @throws {Error} naming what is wrong in it; nothing is applied then */
-export async function applyStaticConfig(settings: ZtunnelSettings, writer: MeshStateWriter): Promise<void> {
+async function applyStaticConfig(settings: ZtunnelSettings, writer: MeshStateWriter): Promise<void> {
   const { localXdsPath, localXds } = settings;
   const yaml = localXdsPath === undefined ? localXds : await readFile(localXdsPath, 'utf8');
   if (yaml === undefined) return;

@@ -292,7 +292,9 @@ const dnsLabels = ({ client, type, protocol }: DnsAsker): string[] => [
 ];
 
 const UNKNOWN = 'unknown';
-const orUnknown = (value: string | undefined): string => (value === undefined || value === '' ? UNKNOWN : value);
+// Baggage is what a peer says of itself, at any length that fits into a header; names of Kubernetes have 253 characters at most.
+const MAX_LABEL = 253;
+const orUnknown = (value: string | undefined): string => (value === undefined || value === '' ? UNKNOWN : value.slice(0, MAX_LABEL));
 
 function trafficLabels(facts: ConnectionFacts, flag: ResponseFlag): string[] {
   const { sourceWorkload: from, sourceBaggage: said, destinationWorkload: to, service } = facts;

@@ -203,6 +203,13 @@ test('what a caller says of itself is used only where its workload is not known'
   assert.deepEqual(names, ['said', 'client']);
 });
 
+test('a label is never longer than a name can be, whatever a caller says of itself', () => {
+  const { telemetry, reader } = watch();
+  telemetry.opened(facts({ sourceWorkload: undefined, sourceBaggage: { workloadName: 'x'.repeat(10_000) } }));
+  const labels = Object.fromEntries(reader.samples(metrics.opened)[0]?.labels ?? []);
+  assert.equal(labels.source_workload?.length, 253);
+});
+
 test('look-ups of hostnames are counted by caller and name', () => {
   const { telemetry, reader } = watch();
   telemetry.onDemandDns(client, 'db.example');
