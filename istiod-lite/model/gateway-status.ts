@@ -85,7 +85,7 @@ function listenerStatus({ name, port, protocol }: Listener, condition: MakeCondi
     name,
     // Routes attach to the services behind a waypoint, never to its listener.
     attachedRoutes: 0,
-    supportedKinds: (ROUTE_KINDS[protocol] ?? []).map((kind) => ({ group: 'gateway.networking.k8s.io', kind })),
+    supportedKinds: (ROUTE_KINDS.get(protocol) ?? []).map((kind) => ({ group: 'gateway.networking.k8s.io', kind })),
     conditions: [
       valid
         ? condition('Accepted', 'True', 'Accepted', 'the listener is accepted')
@@ -102,9 +102,9 @@ function listenerStatus({ name, port, protocol }: Listener, condition: MakeCondi
   };
 }
 
-const ROUTE_KINDS: Readonly<Record<string, readonly string[]>> = {
-  HTTP: ['HTTPRoute', 'GRPCRoute'],
-  HTTPS: ['HTTPRoute', 'GRPCRoute'],
-  TCP: ['TCPRoute'],
-  TLS: ['TLSRoute'],
-};
+const ROUTE_KINDS: ReadonlyMap<string, readonly string[]> = new Map([
+  ['HTTP', ['HTTPRoute', 'GRPCRoute']],
+  ['HTTPS', ['HTTPRoute', 'GRPCRoute']],
+  ['TCP', ['TCPRoute']],
+  ['TLS', ['TLSRoute']],
+]);

@@ -2,6 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { HttpAuthorization, ServiceRoutes } from '../../../common/codec/gen/waypoint.ts';
+import { compileAuthorization, compileRoutes } from '../../../common/decision/http-model.ts';
 import { decodeAddress, decodePolicy } from '../../../common/state/decode.ts';
 import { MeshIndex } from '../../../istiod-lite/model/index.ts';
 import { type WatchedKindName, watchedKinds } from '../../../istiod-lite/model/watched-kinds.ts';
@@ -13,6 +15,14 @@ const config = {
   rootNamespace: 'istio-system',
   trustDomain: 'cluster.local',
   network: '',
+};
+const L7 = {
+  from: [{ source: { serviceAccounts: ['a', 'x/b'], notNamespaces: ['n'], notIpBlocks: ['10.0.0.0/8'] } }],
+  to: [{ operation: { hosts: ['h'], methods: ['GET'], paths: ['/a*', '/{*}/b'], notPorts: ['80'] } }],
+  when: [
+    { key: 'request.headers[x]', values: ['v'], notValues: ['*'] },
+    { key: 'destination.ip', notValues: ['::1'] },
+  ],
 };
 const kinds = Object.keys(watchedKinds) as WatchedKindName[];
 
@@ -80,6 +90,11 @@ const whole: Readonly<Record<WatchedKindName, Record<string, unknown>>> = {
   GatewayClass: { metadata: { name: 'istio-waypoint' }, spec: { controllerName: 'istio.io/mesh-controller' } },
 };
 
+const targeted = make.authorizationPolicy({
+  name: 'l7',
+  spec: { action: 'DENY', targetRefs: [{ group: '', kind: 'Service', name: 'web' }], rules: [L7] },
+});
+
 const nonsense = fc.oneof(
   fc.jsonValue({ maxDepth: 2 }),
   fc.constantFrom<unknown>(
@@ -129,17 +144,26 @@ test('objects with any of their values replaced by nonsense do no harm', () => {
     fc.property(changes, (spoilings) => {
       const index = new MeshIndex(config);
       for (const kind of kinds) index.apply({ type: 'added', kind, object: whole[kind] });
+      index.apply({ type: 'added', kind: 'AuthorizationPolicy', object: targeted });
       for (const { kind, pick, replacement } of spoilings)
-        index.apply({ type: 'modified', kind, object: spoiled(whole[kind], pick, replacement) });
+        index.apply({
+          type: 'modified',
+          kind,
+          object: spoiled(pick % 2 === 0 && kind === 'AuthorizationPolicy' ? targeted : whole[kind], pick, replacement),
+        });
       index.flush();
       for (const { bytes } of index.addresses()) decodeAddress(bytes);
       for (const { bytes } of index.authorizations()) decodePolicy(bytes);
+      // A waypoint refuses what it cannot compile, and would keep what it had.
+      const { routes, httpAuthorizations } = index.waypointResources('shop', 'wp');
+      for (const { bytes } of routes) compileRoutes(ServiceRoutes.decode(bytes));
+      for (const { bytes } of httpAuthorizations) compileAuthorization(HttpAuthorization.decode(bytes));
       assert.deepEqual(
         [...index.problems()].filter(({ message }) => /could not be read:|is not a function|Cannot read|undefined/.test(message)),
         [],
       );
     }),
-    { numRuns: 500 },
+    { numRuns: 300 },
   );
 });
 

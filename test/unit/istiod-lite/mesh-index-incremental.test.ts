@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { MeshIndex, type ObjectChange } from '../../../istiod-lite/model/index.ts';
+import { HTTP_AUTHORIZATION_TYPE, ROUTES_TYPE } from '../../../istiod-lite/model/resources.ts';
 import type { WatchedKindName } from '../../../istiod-lite/model/watched-kinds.ts';
 import * as make from '../../support/kube-objects.ts';
 
@@ -26,6 +27,7 @@ const words = fc.constantFrom<Record<string, string>>(
   { 'istio.io/use-waypoint': 'b' },
   { 'istio.io/use-waypoint': 'none' },
 );
+const podWords = fc.oneof(words, fc.constant<Record<string, string>>({ 'gateway.networking.k8s.io/gateway-name': 'a' }));
 const modes = fc.constantFrom('UNSET', 'PERMISSIVE', 'STRICT', 'DISABLE');
 const ages = fc.constantFrom('2026-01-01T00:00:00Z', '2026-01-02T00:00:00Z');
 
@@ -35,6 +37,19 @@ const item = (kind: WatchedKindName, object: fc.Arbitrary<Record<string, unknown
     return { kind, key: `${kind}/${namespace}/${name}`, object: made };
   });
 
+const policyTargets = fc.constantFrom(
+  { group: '', kind: 'Service', name: 'a' },
+  { group: 'networking.istio.io', kind: 'ServiceEntry', name: 'a' },
+  { group: 'gateway.networking.k8s.io', kind: 'Gateway', name: 'a' },
+  { group: 'gateway.networking.k8s.io', kind: 'GatewayClass', name: 'istio-waypoint' },
+);
+const routeParents = fc.constantFrom(
+  { group: '', kind: 'Service', name: 'a' },
+  { group: '', kind: 'Service', name: 'a', namespace: 'shop', port: 80 },
+  { group: 'networking.istio.io', kind: 'ServiceEntry', name: 'a' },
+  { name: 'a' },
+);
+
 const items = fc.oneof(
   item(
     'Pod',
@@ -43,7 +58,7 @@ const items = fc.oneof(
         name: names,
         namespace: namespaces,
         app: apps,
-        binding: words,
+        binding: podWords,
         ip: fc.constantFrom('10.0.0.1', '10.0.0.2'),
         node: fc.constantFrom('n1', 'n2'),
         ready: fc.boolean(),
@@ -111,6 +126,37 @@ const items = fc.oneof(
       ),
   ),
   item(
+    'AuthorizationPolicy',
+    fc
+      .record({ name: names, namespace: namespaces, targets: fc.array(policyTargets, { minLength: 1, maxLength: 2 }) })
+      .map(({ targets, ...policy }) =>
+        make.authorizationPolicy({ ...policy, spec: { targetRefs: targets, rules: [{ to: [{ operation: { methods: ['GET'] } }] }] } }),
+      ),
+  ),
+  item(
+    'HTTPRoute',
+    fc
+      .record({
+        name: names,
+        namespace: namespaces,
+        createdAt: ages,
+        parents: fc.array(routeParents, { minLength: 1, maxLength: 2 }),
+        backend: fc.constantFrom(
+          { name: 'a', port: 80 },
+          { name: 'b', namespace: 'shop', port: 80 },
+          { group: 'networking.istio.io', kind: 'Hostname', name: 'x.example.com', port: 80 },
+          { group: 'networking.istio.io', kind: 'Hostname', name: 'a.shop.svc.cluster.local', port: 80 },
+        ),
+      })
+      .map(({ backend, ...route }) => make.httpRoute({ ...route, rules: [{ backendRefs: [backend] }] })),
+  ),
+  item(
+    'GatewayClass',
+    fc
+      .record({ controller: fc.constantFrom('istio.io/mesh-controller', 'other') })
+      .map(({ controller }) => ({ metadata: { name: 'istio-waypoint', generation: 1 }, spec: { controllerName: controller } })),
+  ),
+  item(
     'PeerAuthentication',
     fc
       .record({
@@ -167,15 +213,26 @@ const items = fc.oneof(
 const steps = fc.array(fc.record({ item: items, remove: fc.boolean(), flush: fc.boolean() }), { minLength: 1, maxLength: 60 });
 
 function published(index: MeshIndex): Record<string, string> {
-  return Object.fromEntries(
-    [...index.addresses(), ...index.authorizations()].map(({ name, typeUrl, version }) => [`${typeUrl} ${name}`, version]).sort(),
-  );
+  const forWaypoints = [...index.waypoints()].flatMap((key) => {
+    const [namespace = '', name = ''] = key.split('/');
+    const { routes, httpAuthorizations } = index.waypointResources(namespace, name);
+    return [...routes, ...httpAuthorizations].map((resource) => [`${key} ${resource.typeUrl} ${resource.name}`, resource.version]);
+  });
+  const forAll = [...index.addresses(), ...index.authorizations()].map(({ name, typeUrl, version }) => [`${typeUrl} ${name}`, version]);
+  return Object.fromEntries([...forAll, ...forWaypoints].sort());
+}
+
+/** What is to be written to each object, as far as the writes say. */
+function remember(statuses: Map<string, string>, index: MeshIndex): void {
+  for (const { path, fieldManager, conditions, status } of index.flush().statuses)
+    statuses.set(`${path} ${fieldManager}`, JSON.stringify(status ?? conditions));
 }
 
 test('after any changes in any order the index publishes what a fresh one makes of the objects that are left', () => {
   fc.assert(
     fc.property(steps, (changes) => {
       const index = new MeshIndex(config);
+      const statuses = new Map<string, string>();
       const cluster = new Map<string, Item>();
       for (const { item: next, remove, flush } of changes) {
         const before = cluster.get(next.key);
@@ -183,13 +240,15 @@ test('after any changes in any order the index publishes what a fresh one makes 
         else cluster.set(next.key, next);
         const type: ObjectChange['type'] = before ? (remove ? 'deleted' : 'modified') : 'added';
         index.apply({ type, kind: next.kind, object: type === 'deleted' ? before?.object : next.object });
-        if (flush) index.flush();
+        if (flush) remember(statuses, index);
       }
-      index.flush();
+      remember(statuses, index);
       const fresh = new MeshIndex(config);
       for (const { kind, object } of cluster.values()) fresh.apply({ type: 'added', kind, object });
-      fresh.flush();
+      const wanted = new Map<string, string>();
+      remember(wanted, fresh);
       assert.deepEqual(published(index), published(fresh));
+      for (const [object, status] of wanted) assert.equal(statuses.get(object), status, object);
     }),
     { numRuns: 150 },
   );
@@ -206,7 +265,16 @@ test('what flush reports as changed and removed adds up to what is published', (
         if (remove) present.delete(next.key);
         else present.add(next.key);
         if (!flush) continue;
-        const { address, authorization } = index.flush();
+        const { address, authorization, waypoints } = index.flush();
+        for (const { waypoint, routes, httpAuthorizations } of waypoints) {
+          for (const [typeUrl, { changed, removed }] of [
+            [ROUTES_TYPE, routes],
+            [HTTP_AUTHORIZATION_TYPE, httpAuthorizations],
+          ] as const) {
+            for (const { name, version } of changed) seen.set(`${waypoint} ${typeUrl} ${name}`, version);
+            for (const name of removed) assert.ok(seen.delete(`${waypoint} ${typeUrl} ${name}`), `${name} was never sent to ${waypoint}`);
+          }
+        }
         for (const { name, typeUrl, version } of [...address.changed, ...authorization.changed]) seen.set(`${typeUrl} ${name}`, version);
         for (const name of address.removed)
           assert.ok(seen.delete(`type.googleapis.com/istio.workload.Address ${name}`), `${name} was never sent`);
