@@ -4,12 +4,14 @@
  */
 
 import { type HeadText, writeHead } from '../codec/http1/write.ts';
-import { FRAME_HEADER_BYTES, writeFrameHeader } from '../codec/http2/frames.ts';
+import { Flag, FRAME_HEADER_BYTES, FrameType, writeFrameHeader } from '../codec/http2/frames.ts';
 import type { Endpoint } from '../hbone/endpoint.ts';
 import { holderOf } from '../hbone/receive-buffers.ts';
 
 /** Bytes up to here are copied: a write of their own would cost more than the copy. */
 const COPY_LIMIT = 8192;
+/** Where a frame's header has its flags. */
+const FLAGS_AT = 4;
 const SLAB_BYTES = 64 << 10;
 /** Bytes that may wait in the pipe before its writers are asked to pause. */
 const WAITING_LIMIT = 256 << 10;
@@ -29,6 +31,9 @@ export class Output {
   #run = slab;
   #from = 0;
   #to = 0;
+  /** The stream whose DATA frame was written last, and where its header is in #run; 0 where it has left. */
+  #lastData = 0;
+  #lastDataAt = 0;
   #scheduled = false;
   #blocked = false;
   #closed = false;
@@ -69,27 +74,45 @@ export class Output {
 
   /** A few bytes of our own, latin1. */
   text(text: string): void {
-    this.#run.write(text, this.#room(text.length), 'latin1');
+    const at = this.#room(text.length);
+    this.#run.write(text, at, 'latin1');
     this.#schedule();
   }
 
   /** A piece of a body, copied or held for as long as it is needed. */
   bytes(bytes: Buffer): void {
     if (bytes.length <= COPY_LIMIT) {
-      this.#run.set(bytes, this.#room(bytes.length));
+      const at = this.#room(bytes.length);
+      this.#run.set(bytes, at);
       this.#schedule();
     } else this.#large(bytes);
+  }
+
+  /** A frame that is ready; it is copied. */
+  frame(bytes: Buffer): void {
+    const at = this.#room(bytes.length);
+    this.#run.set(bytes, at);
+    this.#schedule();
   }
 
   /** A DATA frame. */
   data(streamId: number, bytes: Buffer, flags: number): void {
     const small = bytes.length <= COPY_LIMIT;
     const at = this.#room(FRAME_HEADER_BYTES + (small ? bytes.length : 0));
-    writeFrameHeader(this.#run, at, bytes.length, 0, flags, streamId);
+    writeFrameHeader(this.#run, at, bytes.length, FrameType.DATA, flags, streamId);
     if (small) {
       this.#run.set(bytes, at + FRAME_HEADER_BYTES);
+      this.#lastData = streamId;
+      this.#lastDataAt = at;
       this.#schedule();
     } else this.#large(bytes);
+  }
+
+  /** Makes the stream's last DATA frame end the stream, where it has not left yet. @returns whether it could */
+  endData(streamId: number): boolean {
+    if (this.#lastData !== streamId || this.#to === this.#from) return false;
+    this.#run[this.#lastDataAt + FLAGS_AT] = Flag.END_STREAM;
+    return true;
   }
 
   /** Writes what is waiting. */
@@ -98,6 +121,7 @@ export class Output {
     if (this.#to === this.#from) return;
     const run = this.#run.subarray(this.#from, this.#to);
     this.#from = this.#to;
+    this.#lastData = 0;
     this.#write(run);
   }
 

@@ -6,15 +6,15 @@ import { createHash, randomBytes } from 'node:crypto';
 
 const SECRET = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
 
-const valueOf = (fields: readonly string[], name: string): string | undefined => {
+const fieldValue = (fields: readonly string[], name: string): string | undefined => {
   for (let i = 0; i < fields.length; i += 2) if (fields[i] === name) return fields[i + 1];
   return undefined;
 };
 
 /** The line that answers a request's key, where the response has none because its server was asked over HTTP/2. */
 export function acceptKey(request: readonly string[], response: readonly string[]): string[] {
-  const key = valueOf(request, 'sec-websocket-key');
-  if (key === undefined || valueOf(response, 'sec-websocket-accept') !== undefined) return [];
+  const key = fieldValue(request, 'sec-websocket-key');
+  if (key === undefined || fieldValue(response, 'sec-websocket-accept') !== undefined) return [];
   return [
     `sec-websocket-accept: ${createHash('sha1')
       .update(key + SECRET)
@@ -24,6 +24,6 @@ export function acceptKey(request: readonly string[], response: readonly string[
 
 /** The line that a request needs, where its client came over HTTP/2 and has none. */
 export function requestKey(request: readonly string[], upgrade: string): string[] {
-  if (upgrade.toLowerCase() !== 'websocket' || valueOf(request, 'sec-websocket-key') !== undefined) return [];
+  if (upgrade.toLowerCase() !== 'websocket' || fieldValue(request, 'sec-websocket-key') !== undefined) return [];
   return [`sec-websocket-key: ${randomBytes(16).toString('base64')}\r\n`];
 }
