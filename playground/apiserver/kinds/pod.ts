@@ -14,6 +14,7 @@ export const podBehaviour: Behaviour = {
   create(pod, context) {
     const spec = objectOf(pod.spec);
     completePodSpec(spec);
+    spec.enableServiceLinks ??= true;
     useServiceAccount(pod, spec, context);
     pod.status = { phase: 'Pending', qosClass: qosClass(spec) };
   },
@@ -47,7 +48,10 @@ export function completePodSpec(spec: JsonObject): void {
       for (const port of arrayOf(container.ports)) if (isObject(port)) port.hostPort ??= port.containerPort;
     }
   }
-  if (spec.serviceAccountName === undefined && typeof spec.serviceAccount === 'string') spec.serviceAccountName = spec.serviceAccount;
+  // Two names of one field, the older of which is still filled in.
+  spec.serviceAccountName ??= spec.serviceAccount;
+  spec.serviceAccount ??= spec.serviceAccountName;
+  for (const field of ['serviceAccountName', 'serviceAccount']) if (spec[field] === undefined) delete spec[field];
 }
 
 export function checkPodSpec(path: Path, spec: JsonObject): FieldCause[] {

@@ -107,7 +107,6 @@ V1PodSpec.restartPolicy "Always"
 V1PodSpec.dnsPolicy "ClusterFirst"
 V1PodSpec.schedulerName "default-scheduler"
 V1PodSpec.terminationGracePeriodSeconds 30
-V1PodSpec.enableServiceLinks true
 V1PodSpec.securityContext {}
 V1Container.terminationMessagePath "/dev/termination-log"
 V1Container.terminationMessagePolicy "File"

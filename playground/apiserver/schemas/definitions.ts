@@ -44,7 +44,13 @@ function addNewerFields(definitions: Map<string, Schema>): void {
     if (schema.items) visit(schema.items);
     if (typeof schema.additionalProperties === 'object') visit(schema.additionalProperties);
   };
-  for (const [type, schema] of definitions) if (type.includes('/')) visit(schema);
+  for (const [type, schema] of definitions) {
+    if (!type.includes('/')) continue;
+    visit(schema);
+    // Istio's definitions leave the status open.
+    const status = schema.properties?.status;
+    if (status && type.includes('.istio.io/')) status['x-kubernetes-preserve-unknown-fields'] = true;
+  }
 }
 
 function annotate(definitions: Map<string, Schema>): void {
