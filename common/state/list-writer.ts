@@ -52,8 +52,9 @@ export class ListWriter {
       else if (before !== 0 && after === 0) index.remove(at, before);
       else if (before !== 0) index.replace(at, before, after);
       arena.retire(before);
+      // One by one, so that what could not be written for lack of memory is written with the next push.
+      this.#changes.delete(key);
     }
-    this.#changes.clear();
   }
 
   #change(key: string): Change {

@@ -11,7 +11,7 @@ import { randomInt } from 'node:crypto';
 import { errorMessage } from '../base/errors.ts';
 import type { IPFamilies } from '../codec/gen/workload.ts';
 import { type MeshView, type Policy, policyKey, type Service, serviceKey, type Workload } from '../decision/mesh-view.ts';
-import { Arena, type BlockKind, type BlockRef, kinds } from './arena.ts';
+import { Arena, ArenaFull, type BlockKind, type BlockRef, kinds } from './arena.ts';
 import { decodeAddress, decodeIpFamilies, decodePolicy } from './decode.ts';
 import { ENDPOINT_WORDS, endpointItem } from './endpoint-items.ts';
 import { hashText, type KeyKind, keyKinds } from './hash.ts';
@@ -148,7 +148,8 @@ export class MeshStateWriter {
         if (this.#holds(push.typeUrl, resource.name)) this.#unretained.add(retained);
       }
     }
-    this.#finish();
+    const full = this.#finish();
+    if (full !== undefined) rejected.push({ name: push.typeUrl, reason: full });
     return { rejected };
   }
 
@@ -305,18 +306,27 @@ export class MeshStateWriter {
     this.#changes.policies.add(policyKey(policy));
   }
 
-  /** Writes the lists that changed, once each, publishes the next picture and tells who wants to know. */
-  #finish(): void {
+  /**
+   * Writes the lists that changed, once each, publishes the next picture and tells who wants to know.
+   * @returns why it cannot, where there is no memory left even for that: readers then keep the picture that they have
+   */
+  #finish(): string | undefined {
     const { workloads, services, policies, local } = this.#changes;
-    if (workloads.size + services.size + policies.size === 0) return;
+    if (workloads.size + services.size + policies.size === 0) return undefined;
+    try {
+      this.#endpoints.flush();
+      this.#policyLists.flush();
+      this.#publish();
+    } catch (error) {
+      if (error instanceof ArenaFull) return error.message;
+      throw error;
+    }
     this.#changes = noChanges();
-    this.#endpoints.flush();
-    this.#policyLists.flush();
-    this.#publish();
     this.#view.move(this.#publisher.root);
     const { generation } = this.#publisher;
     const change = { generation, workloads: [...workloads], services: [...services], policies: [...policies], local: [...local.values()] };
     for (const listener of this.#listeners) listener(change);
+    return undefined;
   }
 
   #publish(): void {

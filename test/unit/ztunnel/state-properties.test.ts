@@ -117,7 +117,7 @@ describe('packed state against plain objects', () => {
         for (const network of NETWORKS) for (const ip of IPS) assert.deepEqual(routes(reader, network, ip), routes(plain, network, ip));
         reader.close();
       }),
-      { numRuns: 25 },
+      { numRuns: 10 },
     );
   });
 

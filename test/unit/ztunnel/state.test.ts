@@ -210,6 +210,25 @@ describe('a push', () => {
     for (const own of held) assert.equal(writer.view().workloadByAddress('', own.addresses[0] ?? '')?.uid, own.uid);
   });
 
+  test('for which not even lists have room left leaves readers the picture that they have', () => {
+    const writer = new MeshStateWriter({ maxBytes: 1 << 18 });
+    const reader = new MeshStateReader(writer.shared);
+    const many = Array.from({ length: 60 }, (_, i) =>
+      workload({
+        name: `pod-${i}`,
+        addresses: [`10.1.0.${i}`],
+        services: new Map(Array.from({ length: 60 }, (__, j) => [`shop/s-${j}`, new Map()])),
+      }),
+    );
+    const rejected: string[] = [];
+    for (const own of many) rejected.push(...writer.apply(addressPush({ workloads: [own] })).rejected.map(({ reason }) => reason));
+    assert.ok(rejected.some((reason) => /limit of/.test(reason)));
+    reader.refresh();
+    const seen = many.filter(({ uid }) => reader.workloadByUid(uid)).length;
+    const listed = reader.endpoints(service({ name: 's-0', hostname: 's-0' })).length;
+    assert.equal(listed, seen);
+  });
+
   test('with a resource of many megabytes is rejected without being looked into', () => {
     const writer = new MeshStateWriter();
     const { rejected } = writer.apply({
