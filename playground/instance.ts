@@ -2,7 +2,7 @@
  * A playground's name on this machine: at most one process holds it, by an abstract socket that the kernel frees when that process dies in
  * whatever way. Beside it, a folder under /run/warren for the kubeconfig and the process id; what a killed one left there is taken over.
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { join } from 'node:path';
 
@@ -49,7 +49,7 @@ export async function claim(name: string): Promise<Instance> {
     kubeconfig: join(folder, 'kubeconfig'),
     nodes: join(folder, 'nodes.json'),
     release() {
-      rmSync(folder, { recursive: true, force: true });
+      forget(name);
       lock.close();
     },
   };
@@ -122,4 +122,9 @@ function linkOf(path: string): string | undefined {
 /** Removes what a killed playground left. */
 export function forget(name: string): void {
   rmSync(join(INSTANCES, name), { recursive: true, force: true });
+  try {
+    rmdirSync(INSTANCES);
+  } catch {
+    // Other playgrounds have their folders there.
+  }
 }

@@ -227,7 +227,7 @@ export interface PodSpec {
     readonly options?: readonly { readonly name: string; readonly value?: string }[];
   };
   readonly hostAliases?: readonly { readonly ip: string; readonly hostnames?: readonly string[] }[];
-  readonly securityContext?: SecurityContext;
+  readonly securityContext?: SecurityContext & { readonly sysctls?: readonly { readonly name: string; readonly value: string }[] };
   readonly readinessGates?: readonly { readonly conditionType: string }[];
   readonly schedulingGates?: readonly { readonly name: string }[];
 }

@@ -13,6 +13,7 @@ import type { Cluster } from '../cluster/collections.ts';
 import { resolveImage } from '../images.ts';
 import type { Addresses, PodAddresses } from '../network/plan.ts';
 import { createPodNetwork, removePodNetwork } from '../network/pod-network.ts';
+import { writeSysctls } from '../network/sysctls.ts';
 import type { ClusterNode, StateFolders } from '../node/node.ts';
 import { resolveInRoot } from '../node/resolve-path.ts';
 import type { Container, Handler, Pod, Probe } from '../objects.ts';
@@ -198,6 +199,15 @@ export class PodWorker {
     }
   }
 
+  async #writeSysctls(): Promise<void> {
+    try {
+      writeSysctls(this.netnsPath, this.#pod.spec.securityContext?.sysctls ?? []);
+    } catch (error) {
+      await removePodNetwork(this.#options.node, this.#pod.metadata.uid ?? '');
+      throw error;
+    }
+  }
+
   #wokenOr(ms: number): Promise<void> {
     const woken = new Promise<void>((resolve) => {
       this.#wake = resolve;
@@ -215,6 +225,7 @@ export class PodWorker {
       const taken = addresses.take();
       try {
         await createPodNetwork(node, this.#pod.metadata.uid ?? '', taken);
+        await this.#writeSysctls();
       } catch (error) {
         addresses.release(taken);
         throw error;

@@ -10,6 +10,7 @@ const BRIDGE = 'warren0';
 export async function startFabric(ipv6: boolean): Promise<void> {
   if (ipv6) {
     // Before any link is there: an address under duplicate detection cannot be listened on for a second.
+    for (const name of ['all', 'default']) writeFileSync(`/proc/sys/net/ipv6/conf/${name}/disable_ipv6`, '0');
     writeFileSync('/proc/sys/net/ipv6/conf/default/accept_dad', '0');
     writeFileSync('/proc/sys/net/ipv6/conf/all/forwarding', '1');
   }

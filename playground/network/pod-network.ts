@@ -26,7 +26,10 @@ while IFS= read -r line; do
 done
 printf %s "$inside" | nsenter --net="/run/netns/$1" sh -c '
   if [ -d /proc/sys/net/ipv6 ]; then
-    for name in all default eth0; do echo 0 > /proc/sys/net/ipv6/conf/$name/accept_dad; done
+    for name in all default eth0; do
+      echo 0 > /proc/sys/net/ipv6/conf/$name/disable_ipv6
+      echo 0 > /proc/sys/net/ipv6/conf/$name/accept_dad
+    done
   fi
   ip -batch -'
 printf %s "$outside" | ip -batch -

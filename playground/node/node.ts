@@ -46,6 +46,7 @@ for name in all default; do
   echo 0 > /proc/sys/net/ipv4/conf/$name/rp_filter
   if [ -d /proc/sys/net/ipv6 ]; then
     echo 1 > /proc/sys/net/ipv6/conf/$name/forwarding
+    echo 0 > /proc/sys/net/ipv6/conf/$name/disable_ipv6
     echo 0 > /proc/sys/net/ipv6/conf/$name/accept_dad
   fi
 done

@@ -429,6 +429,28 @@ spec:
     assert.equal(cluster.node('node1').run('ls', '/var/run/netns').includes(uid), false, 'a namespace goes with its pod');
   });
 
+  await t.test("writes a pod's own network parameters, and refuses others by name", async () => {
+    const tuned = (name: string, sysctl: string, value: string): string => `
+apiVersion: v1
+kind: Pod
+metadata: { name: ${name} }
+spec:
+  terminationGracePeriodSeconds: 0
+  securityContext: { runAsUser: 1337, sysctls: [{ name: ${sysctl}, value: "${value}" }] }
+  containers: [{ name: echo, image: warren/echo, args: ["--port=80"] }]
+---
+`;
+    await cluster.apply(tuned('gateway', 'net.ipv4.ip_unprivileged_port_start', '0') + tuned('greedy', 'kernel.shm_rmid_forced', '1'));
+    await cluster.eventually(
+      'the gateway answers on port 80',
+      async () => (await cluster.exec('default', 'gateway', 'client', 'http://localhost/')).code === 0,
+    );
+    await cluster.eventually('the other is refused', async () =>
+      /FailedCreatePodSandBox.*forbidden sysctl: "kernel\.shm_rmid_forced"/.test(await cluster.kubectl('describe', 'pod', 'greedy')),
+    );
+    await cluster.kubectl('delete', 'pod', 'gateway', 'greedy');
+  });
+
   await t.test('drops the capabilities that a pod does not ask for', async () => {
     const bounding = async (pod: string): Promise<string> =>
       (await cluster.exec('default', pod, 'grep', 'CapBnd', '/proc/self/status')).stdout.trim();
