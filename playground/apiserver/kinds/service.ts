@@ -77,8 +77,9 @@ function complete(service: KubeObject, before: JsonObject | undefined, context: 
     spec.clusterIP = addresses[0];
     spec.clusterIPs = addresses;
   }
-  if (type === 'NodePort' || type === 'LoadBalancer') {
-    spec.externalTrafficPolicy ??= 'Cluster';
+  const nodePorts = type === 'NodePort' || type === 'LoadBalancer';
+  if (nodePorts || arrayOf(spec.externalIPs).length > 0) spec.externalTrafficPolicy ??= 'Cluster';
+  if (nodePorts) {
     if (type === 'LoadBalancer') spec.allocateLoadBalancerNodePorts ??= true;
     allocateNodePorts(spec, before, context);
   }
