@@ -24,6 +24,8 @@ export interface AppConnectOptions {
  */
 const READ_LIMIT = 256 << 10;
 const SLICE_LIMIT = 4 << 20;
+/** Node keeps an object for each write that waits; beyond these bytes tiny ones are joined before they are written (stream.ts). */
+const SOCKET_OPTIONS = { allowHalfOpen: true, writableHighWaterMark: 4096 };
 /** From here on a slice is a piece of a bulk transfer: its turn will bring more, so it waits for them. */
 const BULK_SLICE = 8 << 10;
 /** What ends a connection without being a failure of it (istio-data-plane.md §2.5). */
@@ -82,7 +84,7 @@ export class AppSocket implements SocketPipe, Endpoint {
     socket.destroy();
     return new AppSocket((onread) => {
       // Not documented, as in common/linux/node.ts: somebody else's handle, and not to read before there is a reader.
-      const options = { handle, onread, allowHalfOpen: true, pauseOnCreate: true } as unknown as net.SocketConstructorOpts;
+      const options = { ...SOCKET_OPTIONS, handle, onread, pauseOnCreate: true } as unknown as net.SocketConstructorOpts;
       return new net.Socket(options);
     });
   }
@@ -94,7 +96,7 @@ export class AppSocket implements SocketPipe, Endpoint {
    */
   static connect(fd: number | undefined, to: SocketAddress, { timeoutMs, clock, signal }: AppConnectOptions): Promise<AppSocket> {
     const app = new AppSocket((onread) => {
-      const options = { onread, allowHalfOpen: true };
+      const options = { ...SOCKET_OPTIONS, onread };
       return fd === undefined ? new net.Socket(options) : socketFromFd(fd, options);
     });
     const socket = app.#socket;

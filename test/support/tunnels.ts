@@ -5,7 +5,7 @@ import { Duplex } from 'node:stream';
 import type { TestContext } from 'node:test';
 import type { ProxyError } from '../../common/base/errors.ts';
 import { FrameDecoder } from '../../common/codec/http2/frame-decoder.ts';
-import { CONNECTION_PREFACE, FRAME_HEADER_BYTES, settingsFrame } from '../../common/codec/http2/frames.ts';
+import { CONNECTION_PREFACE, settingsFrame } from '../../common/codec/http2/frames.ts';
 import { AppSocket } from '../../common/hbone/app-socket.ts';
 import { HboneClient } from '../../common/hbone/client.ts';
 import { HboneServerConnection } from '../../common/hbone/server.ts';
@@ -170,13 +170,20 @@ class MemoryEnd extends Duplex {
 
   override _read(): void {
     const waiting = this.other?.takeWaiting();
-    if (waiting) setImmediate(waiting);
+    if (waiting) process.nextTick(waiting);
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
-    if (this.other?.destroyed !== false) done();
-    else if (this.other.push(Buffer.from(chunk))) setImmediate(done);
-    else this.#waiting = done;
+    const copy = Buffer.from(chunk);
+    // Later, as a network would: whoever writes is never answered before it has finished.
+    process.nextTick(() => {
+      if (this.other?.destroyed !== false || this.other.push(copy)) done();
+      else this.#waiting = done;
+    });
+  }
+
+  override _writev(chunks: { chunk: Buffer; encoding: BufferEncoding }[], done: () => void): void {
+    this._write(Buffer.concat(chunks.map(({ chunk }) => chunk)), 'latin1', done);
   }
 
   override _final(done: () => void): void {
@@ -196,7 +203,6 @@ class MemoryEnd extends Duplex {
     return waiting;
   }
 }
-
 /** Bytes in which every position is recognizable. */
 export function pattern(length: number, seed = 0): Buffer {
   const bytes = Buffer.allocUnsafe(length);
@@ -207,5 +213,3 @@ export function pattern(length: number, seed = 0): Buffer {
   }
   return bytes;
 }
-
-export const headerBytes = FRAME_HEADER_BYTES;

@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import { systemClock } from '../../../common/base/clock.ts';
 import { ProxyError } from '../../../common/base/errors.ts';
 import { AppSocket } from '../../../common/hbone/app-socket.ts';
+import { endpointOf } from '../../../common/hbone/endpoint.ts';
 import { lentReadBuffers } from '../../../common/hbone/read-buffers.ts';
 import { relay } from '../../../common/hbone/relay.ts';
 import { duplexOf } from '../../../common/hbone/stream-duplex.ts';
@@ -135,6 +136,37 @@ test('a slow reader stops the sender within the windows, and nothing is lost', a
   assert.equal(received, total);
   reader.end();
   assert.equal((await carrying.done).forward, total);
+});
+
+test('tiny frames to a reader that is behind are joined, and their window is given back only when it has them', async () => {
+  const pair = tunnelPair({ serverLimits: { streamWindow: 40_000 } });
+  await settle();
+  const { near, far } = await pair.open();
+  const taken: number[] = [];
+  const reader = {
+    backlog: 1,
+    read: () => true,
+    slice: (bytes: Buffer) => taken.push(bytes.length) > 0,
+    ended() {},
+    writable() {},
+    closed() {},
+  };
+  const pipe = endpointOf(far);
+  pipe.start(reader);
+  const sender = duplexOf(near);
+  for (let i = 0; i < 60_000; i++) sender.write('x');
+  await settle(500);
+  assert.deepEqual(taken, [1], 'one write waits, the rest is joined');
+  reader.backlog = 0;
+  pipe.resume();
+  await settle(500);
+  assert.equal(
+    taken.reduce((sum, length) => sum + length, 0),
+    60_000,
+  );
+  // What the window of 40,000 allowed, joined; a byte or two more or less by when the first one was given back.
+  assert.deepEqual(taken.slice(0, 3), [1, 16_384, 16_384]);
+  assert.ok(Math.abs((taken[3] ?? 0) - 7_231) < 3);
 });
 
 test('a stalled tunnel does not hold up another one of its connection', async (t) => {
