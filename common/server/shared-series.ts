@@ -155,50 +155,68 @@ interface Series {
 
 const seriesKey = (family: string, values: readonly string[]): string => `${family}\u0000${values.join('\u0000')}`;
 
+/** One series over all of its writers. */
+interface Total {
+  readonly family: MetricFamily;
+  /** Made once, so that its text can be remembered. */
+  readonly labels: Sample['labels'];
+  /** Writer to slot, of those that count in it now. */
+  readonly slots: Map<number, number>;
+  /** What writers have counted that ended or gave the series up: a counter must never go back. */
+  retired: number;
+}
+
 /** Adds up the segments of all writers, and keeps what writers that are gone have counted. */
 export class SeriesReader {
   readonly #families: ReadonlyMap<string, MetricFamily>;
-  readonly #segments = new Map<number, { values: Float64Array; series: Map<string, SeriesAnnouncement> }>();
-  /** Counters of writers that ended, or that no longer count in a series which others still have: a counter must never go back. */
-  readonly #retired = new Map<string, { family: MetricFamily; values: readonly string[]; value: number }>();
+  readonly #segments = new Map<number, Float64Array>();
+  readonly #totals = new Map<string, Total>();
 
   constructor(families: readonly MetricFamily[]) {
     this.#families = new Map(countedFamilies(families).map((family) => [family.name, family]));
   }
 
   attach(writer: number, segment: SeriesSegment): void {
-    this.#segments.set(writer, { values: new Float64Array(segment.memory), series: new Map() });
+    this.#segments.set(writer, new Float64Array(segment.memory));
   }
 
   /** Announcements of families that are not in the table are passed over. */
   announce(writer: number, announcements: readonly SeriesAnnouncement[]): void {
-    const segment = this.#segments.get(writer);
-    if (!segment) return;
-    for (const announcement of announcements) {
-      const key = seriesKey(announcement.family, announcement.values);
-      if (!announcement.ended) {
-        segment.series.set(key, announcement);
+    if (!this.#segments.has(writer)) return;
+    for (const { family: name, values, slot, ended } of announcements) {
+      const key = seriesKey(name, values);
+      const known = this.#totals.get(key);
+      if (ended) {
+        if (!known) continue;
+        this.#retire(known, writer);
+        if (known.slots.size === 0) this.#totals.delete(key);
         continue;
       }
-      segment.series.delete(key);
-      this.#retire(key, announcement, segment.values);
-      if (![...this.#segments.values()].some(({ series }) => series.has(key))) this.#retired.delete(key);
+      const family = this.#families.get(name);
+      if (!family) continue;
+      const total = known ?? { family, labels: labelsOf(family, values), slots: new Map(), retired: 0 };
+      total.slots.set(writer, slot);
+      this.#totals.set(key, total);
     }
   }
 
   /** The writer has ended: its counters stay counted, its gauges go. */
   detach(writer: number): void {
-    const segment = this.#segments.get(writer);
-    if (!segment) return;
+    for (const [key, total] of this.#totals) {
+      if (!total.slots.has(writer)) continue;
+      this.#retire(total, writer);
+      if (total.slots.size === 0 && total.family.type !== 'counter') this.#totals.delete(key);
+    }
     this.#segments.delete(writer);
-    for (const [key, announcement] of segment.series) this.#retire(key, announcement, segment.values);
   }
 
-  #retire(key: string, { slot, family: name, values }: SeriesAnnouncement, memory: Float64Array): void {
-    const family = this.#families.get(name);
-    if (family?.type !== 'counter') return;
-    const before = this.#retired.get(key)?.value ?? 0;
-    this.#retired.set(key, { family, values, value: before + (memory[slot] ?? 0) });
+  #retire(total: Total, writer: number): void {
+    if (total.family.type === 'counter') total.retired += this.#valueOf(writer, total.slots.get(writer));
+    total.slots.delete(writer);
+  }
+
+  #valueOf(writer: number, slot: number | undefined): number {
+    return slot === undefined ? 0 : (this.#segments.get(writer)?.[slot] ?? 0);
   }
 
   /** One family's series with their sums, in the order in which they came up. */
@@ -208,22 +226,11 @@ export class SeriesReader {
 
   /** Sums of all series by family name. */
   collect(): Map<string, Sample[]> {
-    const sums = new Map<string, { family: MetricFamily; values: readonly string[]; value: number }>();
-    for (const [key, { family, values, value }] of this.#retired) sums.set(key, { family, values, value });
-    for (const segment of this.#segments.values()) {
-      for (const [key, { slot, family: name, values }] of segment.series) {
-        const family = this.#families.get(name);
-        if (!family) continue;
-        const sum = sums.get(key);
-        const value = segment.values[slot] ?? 0;
-        if (sum) sum.value += value;
-        else sums.set(key, { family, values, value });
-      }
-    }
     const found = new Map<string, Sample[]>();
-    for (const { family, values, value } of sums.values()) {
+    for (const { family, labels, slots, retired } of this.#totals.values()) {
+      let value = retired;
+      for (const [writer, slot] of slots) value += this.#valueOf(writer, slot);
       if (family.hideZero && value === 0) continue;
-      const labels = family.labels.map((label, i) => [label, values[i] ?? ''] as const).filter(([, text]) => text !== '');
       const samples = found.get(family.name);
       if (samples) samples.push({ labels, value });
       else found.set(family.name, [{ labels, value }]);
@@ -231,3 +238,7 @@ export class SeriesReader {
     return found;
   }
 }
+
+/** Labels without a value are left out. */
+const labelsOf = (family: MetricFamily, values: readonly string[]): Sample['labels'] =>
+  family.labels.map((label, i) => [label, values[i] ?? ''] as const).filter(([, value]) => value !== '');

@@ -69,7 +69,7 @@ async function scrape(options: EndpointsOptions, { path, headers }: HttpRequest)
   if (path !== '/metrics' && path !== '/stats/prometheus') return notFound();
   options.beforeScrape();
   await measureProcess(options.series);
-  const body = await metricsText(metricFamilies, options.reader.collect());
+  const body = metricsText(metricFamilies, options.reader.collect());
   return { status: 200, body, contentType: metricsContentType(headers.accept as string | undefined) };
 }
 

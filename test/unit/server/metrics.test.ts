@@ -65,7 +65,7 @@ test('the text is OpenMetrics: names without _total in HELP and TYPE, unstable f
   writer.add(writer.slot(requests, ['a"b\\c\nd', 'x']), 3);
   writer.set(writer.slot(open, []), 1.5);
   assert.equal(
-    await metricsText([requests, open], reader.collect()),
+    metricsText([requests, open], reader.collect()),
     [
       '# HELP requests Requests',
       '# TYPE requests counter',
@@ -80,7 +80,7 @@ test('the text is OpenMetrics: names without _total in HELP and TYPE, unstable f
 });
 
 test('families without a sample are left out', async () => {
-  assert.equal(await metricsText([requests, open], new Map()), '# EOF\n');
+  assert.equal(metricsText([requests, open], new Map()), '# EOF\n');
 });
 
 test('the content type is the one that was asked for', () => {
@@ -171,12 +171,13 @@ test('a series that one writer gives up and another still counts in does not go 
 test('a histogram is written as buckets, sum and count', async () => {
   const seconds: MetricFamily = { name: 'seconds', type: 'histogram', labels: ['of'], buckets: [0.1, 1], help: 'Seconds', stable: true };
   const reader = new SeriesReader([seconds]);
-  const segment = createSegment(10);
+  const segment = createSegment(20);
   reader.attach(0, segment);
   const writer = new SeriesWriter(segment, (announcement) => reader.announce(0, [announcement]));
   for (const value of [0.05, 0.5, 5]) writer.observe(seconds, ['x'], value);
+  writer.observe(seconds, ['y'], 2);
   assert.equal(
-    await metricsText([seconds], reader.collect()),
+    metricsText([seconds], reader.collect()),
     [
       '# HELP seconds Seconds',
       '# TYPE seconds histogram',
@@ -185,6 +186,11 @@ test('a histogram is written as buckets, sum and count', async () => {
       'seconds_bucket{of="x",le="+Inf"} 3',
       'seconds_sum{of="x"} 5.55',
       'seconds_count{of="x"} 3',
+      'seconds_bucket{of="y",le="0.1"} 0',
+      'seconds_bucket{of="y",le="1"} 0',
+      'seconds_bucket{of="y",le="+Inf"} 1',
+      'seconds_sum{of="y"} 2',
+      'seconds_count{of="y"} 1',
       '# EOF',
       '',
     ].join('\n'),
