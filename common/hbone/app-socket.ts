@@ -55,6 +55,8 @@ export class AppSocket implements SocketPipe, Endpoint {
   /** The application has ended its direction. */
   #ended = false;
   #closed = false;
+  /** What a reader looked at and gave back. */
+  #given: Buffer | undefined;
   /** What the kernel writes the next read into. */
   #buffer: ReadBuffer = sharedReadBuffer;
   #bulk = false;
@@ -141,8 +143,18 @@ export class AppSocket implements SocketPipe, Endpoint {
   start(reader: PipeReader): void {
     if (this.#reader) throw new Error('this socket has a reader already');
     this.#reader = reader;
+    const given = this.#given;
+    this.#given = undefined;
+    const more = given === undefined || reader.slice(given);
+    if (this.#ended) reader.ended();
     if (this.#closed) reader.closed(this.#failure());
-    else this.#socket.resume();
+    else if (more) this.#socket.resume();
+  }
+
+  giveBack(bytes: Buffer): void {
+    this.#reader = undefined;
+    this.#socket.pause();
+    if (bytes.length > 0) this.#given = bytes;
   }
 
   resume(): void {

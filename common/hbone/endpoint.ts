@@ -25,6 +25,11 @@ export interface PipeReader {
 export interface Endpoint extends Pipe {
   /** Begins to deliver; once. What happened before is delivered at once, from within. */
   start(reader: PipeReader): void;
+  /**
+   * Undoes `start`, for a reader that has only looked: it returned false and has written nothing.
+   * @param bytes all that was delivered to it, copied; delivered again, before anything else, to whoever starts next
+   */
+  giveBack(bytes: Buffer): void;
   /** Goes on delivering after the reader returned false. */
   resume(): void;
   /** Takes `length` bytes of a read buffer, as PipeReader.read says; false: no more until `writable`. */

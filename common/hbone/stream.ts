@@ -60,6 +60,8 @@ export class TunnelStream implements StreamPipe, Endpoint, DataReceiver {
   #flowing = false;
   /** Delivered, but the reader still holds it. */
   #held = 0;
+  /** What a reader looked at and gave back. */
+  #given: Buffer | undefined;
   #frameBytes = 0;
   /** Read but not yet sent, for want of a window. */
   #pending: Pending[] = [];
@@ -168,8 +170,25 @@ export class TunnelStream implements StreamPipe, Endpoint, DataReceiver {
   start(reader: PipeReader): void {
     if (this.#reader) throw new Error('this tunnel has a reader already');
     this.#reader = reader;
-    if (this.#closed) reader.closed(this.#failure);
-    else this.resume();
+    if (this.#closed) {
+      reader.closed(this.#failure);
+      return;
+    }
+    const given = this.#given;
+    this.#given = undefined;
+    this.#flowing = true;
+    if (given) this.#deliver(given);
+    if (this.#flowing) this.resume();
+  }
+
+  giveBack(bytes: Buffer): void {
+    this.#reader = undefined;
+    this.#flowing = false;
+    this.#endDelivered = false;
+    if (bytes.length === 0) return;
+    // It was held for the one that looked, and will be for the one that comes.
+    this.#held -= bytes.length;
+    this.#given = bytes;
   }
 
   get backlog(): number {
@@ -325,8 +344,9 @@ export class TunnelStream implements StreamPipe, Endpoint, DataReceiver {
     this.#closed = true;
     this.#failure = error;
     this.#stopSending();
-    this.#carrier.release(this.#inbox.length + this.#held);
+    this.#carrier.release(this.#inbox.length + this.#held + (this.#given?.length ?? 0));
     this.#held = 0;
+    this.#given = undefined;
     this.#inbox.clear();
     const { waiting } = this;
     this.waiting = undefined;

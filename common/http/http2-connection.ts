@@ -29,7 +29,7 @@ import { ReceiveWindow, SendWindow } from '../codec/http2/windows.ts';
 import type { Endpoint, PipeReader } from '../hbone/endpoint.ts';
 import { FloodGuard } from '../hbone/flood-guard.ts';
 import { type ReadBuffer, returnReadBuffer } from '../hbone/read-buffers.ts';
-import { type Http2Stream, STREAM_WINDOW } from './http2-stream.ts';
+import { type Http2Stream, STREAM_WINDOW, type StreamHost } from './http2-stream.ts';
 import { Output } from './output.ts';
 import type { HttpLimits } from './types.ts';
 
@@ -60,7 +60,7 @@ const UNINDEXED: ReadonlySet<string> = new Set([
 ]);
 const SENSITIVE: ReadonlySet<string> = new Set(['authorization', 'proxy-authorization', 'set-cookie', 'cookie']);
 
-export abstract class Http2Connection implements FrameHandler, PipeReader {
+export abstract class Http2Connection implements FrameHandler, PipeReader, StreamHost {
   readonly output: Output;
   readonly guard: FloodGuard;
   readonly sendWindow = new SendWindow(DEFAULT_WINDOW);
@@ -210,18 +210,15 @@ export abstract class Http2Connection implements FrameHandler, PipeReader {
     this.output.frame(headerFrames(streamId, block, endStream, this.peer.maxFrameSize));
   }
 
-  /** Bytes that are not held any longer; the connection's window grows by them in time. */
   release(bytes: number): void {
     const increment = this.#receiveWindow.release(bytes);
     if (increment > 0 && !this.over) this.output.frame(windowUpdateFrame(0, increment));
   }
 
-  /** `pump` is due once the windows and the pipe allow. */
   awaitRoom(stream: Http2Stream): void {
     this.#roomAwaited.add(stream);
   }
 
-  /** The stream takes no place on the connection any more. `reset`: by us, so that frames may still be coming. */
   left(stream: Http2Stream, reset: boolean): void {
     this.streams.delete(stream.id);
     this.#roomAwaited.delete(stream);

@@ -8,14 +8,33 @@ import { ErrorCode, errorCodeName } from '../codec/http2/errors.ts';
 import type { DataReceiver } from '../codec/http2/frame-decoder.ts';
 import { Flag, rstStreamFrame, windowUpdateFrame } from '../codec/http2/frames.ts';
 import type { HeaderField } from '../codec/http2/header-tables.ts';
+import type { PeerSettings } from '../codec/http2/settings.ts';
 import { ReceiveWindow, SendWindow } from '../codec/http2/windows.ts';
 import { ByteQueue } from '../hbone/byte-queue.ts';
-import type { Http2Connection } from './http2-connection.ts';
+import type { FloodGuard } from '../hbone/flood-guard.ts';
 import { readTrailers, trailerFields } from './http2-heads.ts';
+import type { Output } from './output.ts';
 import type { BodySink, BodySource, Fields } from './types.ts';
 
 /** Bytes of a stream that the peer may send before they are taken. */
 export const STREAM_WINDOW = 256 << 10;
+
+/** What streams share: their connection, as they see it. */
+export interface StreamHost {
+  readonly output: Output;
+  readonly guard: FloodGuard;
+  readonly sendWindow: SendWindow;
+  readonly peer: PeerSettings;
+  sendHeaders(streamId: number, fields: readonly HeaderField[], endStream: boolean): void;
+  /** Bytes that are not held any longer; the connection's window grows by them in time. */
+  release(bytes: number): void;
+  /** `pump` is due once the windows and the pipe allow. */
+  awaitRoom(stream: Http2Stream): void;
+  /** The stream takes no place on the connection any more. `reset`: by us, so that frames may still be coming. */
+  left(stream: Http2Stream, reset: boolean): void;
+  /** The peer broke a rule that concerns the stream only. */
+  streamError(streamId: number, code: number, message: string): void;
+}
 
 export abstract class Http2Stream implements BodySource, BodySink, DataReceiver {
   readonly id: number;
@@ -28,7 +47,7 @@ export abstract class Http2Stream implements BodySource, BodySink, DataReceiver 
   protected source: BodySource | undefined;
   /** Its owner ended it, and wants to hear no more of it. */
   protected quiet = false;
-  protected readonly connection: Http2Connection;
+  protected readonly connection: StreamHost;
   readonly #receiveWindow = new ReceiveWindow(STREAM_WINDOW);
   /** On the connection's list. */
   #alive = true;
@@ -50,7 +69,7 @@ export abstract class Http2Stream implements BodySource, BodySink, DataReceiver 
   #ending: { readonly trailers: Fields | undefined } | undefined;
   #sourceWaits = false;
 
-  constructor(id: number, connection: Http2Connection) {
+  constructor(id: number, connection: StreamHost) {
     this.id = id;
     this.connection = connection;
     this.sendWindow = new SendWindow(connection.peer.initialWindowSize);
