@@ -15,16 +15,17 @@ export interface Attachment {
 export type ResolveBackend = (reference: BackendReference, route: Route) => BackendRef | undefined;
 
 export function portRoutes(attachments: readonly Attachment[], resolve: ResolveBackend): PortRoutes[] {
-  const ports = new Set(attachments.map(({ port }) => port));
+  const ports = new Set(attachments.map(({ port }) => port ?? EVERY_PORT));
   return [...ports]
-    .sort((a, b) => (a ?? 0) - (b ?? 0))
+    .sort((a, b) => a - b)
     .map((port) => {
-      const routes = new Set(
-        attachments.flatMap((attached) => (attached.port === port || attached.port === undefined ? [attached.route] : [])),
-      );
-      return { port: port ?? 0, ...table([...routes], resolve) };
+      const routes = new Set(attachments.flatMap((attached) => ([port, undefined].includes(attached.port) ? [attached.route] : [])));
+      return { port, ...table([...routes], resolve) };
     });
 }
+
+/** What `PortRoutes.port` says of routes that name no port. */
+const EVERY_PORT = 0;
 
 interface Candidate {
   readonly match: HttpMatch;

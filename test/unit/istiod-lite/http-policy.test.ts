@@ -1,0 +1,187 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Action, type HttpAuthorizationRule } from '../../../common/codec/gen/waypoint.ts';
+import * as make from '../../support/kube-objects.ts';
+import { WaypointMesh } from '../../support/waypoint-mesh.ts';
+
+type Json = Record<string, unknown>;
+
+const WEB = { group: '', kind: 'Service', name: 'web' };
+const WP = { group: 'gateway.networking.k8s.io', kind: 'Gateway', name: 'wp' };
+
+function meshWith(spec: Json, annotations: Record<string, string> = {}): WaypointMesh {
+  const policy = make.authorizationPolicy({ name: 'p', annotations, spec: { targetRefs: [WEB], ...spec } });
+  return WaypointMesh.shop().set('AuthorizationPolicy', policy);
+}
+
+const rulesOf = (action: string, rule: Json): HttpAuthorizationRule[] | undefined =>
+  meshWith({ action, rules: [rule] }).policies()[0]?.rules;
+
+/** The fields of a source or operation that say something. */
+const said = (item: object | undefined): Json => Object.fromEntries(Object.entries(item ?? {}).filter(([, values]) => values.length > 0));
+
+const exact = (value: string) => ({ type: { $case: 'exact', value } });
+
+const ACCEPTED = 'WaypointAccepted=True Accepted';
+const UNSUPPORTED = 'WaypointAccepted=True UnsupportedValue';
+const POLICY = 'AuthorizationPolicy shop/p istio-ambient-waypoint-policy';
+
+test('all that a waypoint can match goes over: sources, operations, conditions', () => {
+  const source = {
+    principals: ['cluster.local/ns/a/sa/b', 'x/*', '*/sa/c', '*'],
+    notNamespaces: ['n'],
+    serviceAccounts: ['mine', 'other/theirs'],
+    ipBlocks: ['10.0.0.0/8', '::1'],
+  };
+  const operation = { hosts: ['h'], notMethods: ['POST'], paths: ['/a', '/b*'], ports: ['80'] };
+  const when = [
+    { key: 'request.headers[x-token]', values: ['t'] },
+    { key: 'source.ip', notValues: ['10.1.0.0/16'] },
+    { key: 'destination.port', values: ['80'] },
+  ];
+  const mesh = meshWith({ rules: [{ from: [{ source }], to: [{ operation }], when }] });
+  const [policy] = mesh.policies();
+  assert.equal(policy?.action, Action.ALLOW);
+  assert.deepEqual(policy?.targets, [{ type: { $case: 'service', value: 'shop/web.shop.svc.cluster.local' } }]);
+  const [rule] = policy?.rules ?? [];
+  assert.deepEqual(said(rule?.from[0]), {
+    principals: [
+      exact('cluster.local/ns/a/sa/b'),
+      { type: { $case: 'prefix', value: 'x/' } },
+      { type: { $case: 'suffix', value: '/sa/c' } },
+      { type: { $case: 'presence', value: {} } },
+    ],
+    notNamespaces: [exact('n')],
+    serviceAccounts: [exact('shop/mine'), exact('other/theirs')],
+    ipBlocks: ['10.0.0.0/8', '::1'],
+  });
+  assert.deepEqual(said(rule?.to[0]), {
+    hosts: [exact('h')],
+    ports: [80],
+    notMethods: [exact('POST')],
+    paths: [exact('/a'), { type: { $case: 'prefix', value: '/b' } }],
+  });
+  assert.deepEqual(rule?.when, [
+    { key: 'request.headers[x-token]', values: [exact('t')], notValues: [] },
+    { key: 'source.ip', values: [], notValues: [exact('10.1.0.0/16')] },
+    { key: 'destination.port', values: [exact('80')], notValues: [] },
+  ]);
+  assert.deepEqual(mesh.conditions(POLICY), [ACCEPTED]);
+});
+
+test('no rules at all, and a rule that is empty, are different things', () => {
+  assert.deepEqual(meshWith({}).policies()[0]?.rules, []);
+  assert.deepEqual(rulesOf('ALLOW', {}), [{ from: [], to: [], when: [] }]);
+});
+
+const unsupported: readonly [name: string, rule: Json][] = [
+  ['a claim of a token', { from: [{ source: { requestPrincipals: ['*'], namespaces: ['a'] } }] }],
+  ['an address before proxies', { from: [{ source: { remoteIpBlocks: ['10.0.0.0/8'], namespaces: ['a'] } }] }],
+  ['a field that nobody knows', { from: [{ source: { trustDomains: ['td'], namespaces: ['a'] } }] }],
+  ['a condition about a claim', { from: [{ source: { namespaces: ['a'] } }], when: [{ key: 'request.auth.claims[iss]', values: ['x'] }] }],
+  ['a pseudo header', { from: [{ source: { namespaces: ['a'] } }], when: [{ key: 'request.headers[:path]', values: ['/'] }] }],
+];
+
+for (const [name, rule] of unsupported) {
+  test(`an ALLOW rule with ${name} allows nothing, a DENY rule denies what is left of it`, () => {
+    const allow = meshWith({ rules: [rule, { to: [{ operation: { methods: ['GET'] } }] }] });
+    assert.equal(allow.policies()[0]?.rules.length, 1, 'the other rule goes on');
+    assert.deepEqual(allow.conditions(POLICY), [UNSUPPORTED]);
+    const deny = meshWith({ action: 'DENY', rules: [rule] });
+    const [left] = deny.policies()[0]?.rules ?? [];
+    assert.deepEqual([left?.from.map(said), left?.to, left?.when], [[{ namespaces: [exact('a')] }], [], []]);
+    assert.deepEqual(deny.conditions(POLICY), [UNSUPPORTED]);
+  });
+}
+
+test('values that cannot be read make an ALLOW match less and a DENY match more', () => {
+  const paths = (field: string) => ({ to: [{ operation: { [field]: ['/a', '/{*}/b'] } }] });
+  assert.deepEqual(
+    rulesOf('ALLOW', paths('paths'))?.map(({ to }) => to.map(said)),
+    [[{ paths: [exact('/a')] }]],
+  );
+  assert.deepEqual(rulesOf('ALLOW', paths('notPaths')), [], 'what must not match is not known');
+  assert.deepEqual(rulesOf('DENY', paths('paths')), [{ from: [], to: [], when: [] }]);
+  assert.deepEqual(
+    rulesOf('DENY', paths('notPaths'))?.map(({ to }) => to.map(said)),
+    [[{ notPaths: [exact('/a')] }]],
+  );
+  assert.deepEqual(rulesOf('ALLOW', { from: [{ source: { ipBlocks: ['nowhere'] } }] }), []);
+  assert.deepEqual(rulesOf('DENY', { when: [{ key: 'source.ip', notValues: ['nowhere'] }] }), [{ from: [], to: [], when: [] }]);
+  assert.deepEqual(meshWith({ rules: [paths('paths')] }).conditions(POLICY), [UNSUPPORTED]);
+});
+
+test('an alternative that says nothing allows nothing, and denies whatever comes', () => {
+  const empty = { from: [{ source: {} }, { source: { namespaces: ['a'] } }] };
+  assert.deepEqual(
+    rulesOf('ALLOW', empty)?.map(({ from }) => from.map(said)),
+    [[{ namespaces: [exact('a')] }]],
+  );
+  assert.deepEqual(rulesOf('DENY', empty), [{ from: [], to: [], when: [] }]);
+});
+
+test('what CUSTOM would ask about is refused; AUDIT restricts nothing and is not sent; both say so', () => {
+  const rules = [{ to: [{ operation: { paths: ['/admin*'] } }] }];
+  const custom = meshWith({ action: 'CUSTOM', provider: { name: 'x' }, rules });
+  assert.equal(custom.policies()[0]?.action, Action.DENY);
+  assert.deepEqual(custom.conditions(POLICY), [UNSUPPORTED]);
+  const audit = meshWith({ action: 'AUDIT', rules });
+  assert.deepEqual(audit.policies(), []);
+  assert.deepEqual(audit.conditions(POLICY), ['WaypointAccepted=False UnsupportedValue']);
+});
+
+test('a dry run is sent as one', () => {
+  assert.equal(meshWith({ rules: [{}] }, { 'istio.io/dry-run': 'true' }).policies()[0]?.dryRun, true);
+});
+
+test('a Gateway stands for everything that it serves, its class for all waypoints, and only for policies of the root namespace', () => {
+  const mesh = WaypointMesh.shop().set('Gateway', make.gateway({ name: 'second', namespace: 'other' }));
+  const CLASS = { group: 'gateway.networking.k8s.io', kind: 'GatewayClass', name: 'istio-waypoint' };
+  const policy = (name: string, namespace: string, target: object) =>
+    mesh.set('AuthorizationPolicy', make.authorizationPolicy({ name, namespace, spec: { targetRefs: [target], rules: [{}] } }));
+  policy('one', 'shop', WP);
+  policy('all', 'istio-system', CLASS);
+  policy('none', 'shop', CLASS);
+  const told = (waypoint: string) =>
+    mesh.policies(waypoint).map(({ name, targets }) => `${name} ${targets.map(({ type }) => type?.$case)}`);
+  assert.deepEqual(told('shop/wp').sort(), ['all everything', 'one everything']);
+  assert.deepEqual(told('other/second'), ['all everything']);
+  mesh.set('Gateway', make.gateway({ name: 'third', namespace: 'other' }));
+  assert.deepEqual(told('other/third'), ['all everything'], 'a Gateway that comes later');
+});
+
+test('each waypoint is told its own targets only', () => {
+  const mesh = WaypointMesh.shop();
+  mesh.set('Gateway', make.gateway({ name: 'second' }));
+  mesh.set('Service', make.service({ name: 'pay', labels: { 'istio.io/use-waypoint': 'second' } }));
+  const PAY = { group: '', kind: 'Service', name: 'pay' };
+  mesh.set('AuthorizationPolicy', make.authorizationPolicy({ name: 'p', spec: { targetRefs: [WP, PAY], rules: [{}] } }));
+  assert.deepEqual(
+    mesh.policies('shop/wp').map(({ targets }) => targets),
+    [[{ type: { $case: 'everything', value: {} } }]],
+  );
+  assert.deepEqual(
+    mesh.policies('shop/second').map(({ targets }) => targets),
+    [[{ type: { $case: 'service', value: 'shop/pay.shop.svc.cluster.local' } }]],
+  );
+});
+
+test('a waypoint is told before it is ready, or is even there; its canary too', () => {
+  const mesh = WaypointMesh.shop().set('Gateway', make.gateway({ name: 'wp', ready: false }));
+  mesh.set('AuthorizationPolicy', make.authorizationPolicy({ name: 'p', spec: { targetRefs: [WEB], rules: [{}] } }));
+  mesh.set('HTTPRoute', make.httpRoute({ name: 'r', rules: [{}] }));
+  assert.deepEqual([mesh.policies().length, mesh.routes().length], [1, 1]);
+  assert.deepEqual(mesh.conditions(POLICY), ['WaypointAccepted=False AncestorNotBound'], 'its status waits for the waypoint all the same');
+  mesh.set('Namespace', make.namespace('shop', { 'istio.io/use-waypoint': 'wp', 'istio.io/use-waypoint-canary': 'next' }));
+  assert.deepEqual([mesh.policies('shop/next').length, mesh.routes('shop/next').length], [1, 1]);
+  mesh.set('Namespace', make.namespace('shop', { 'istio.io/use-waypoint': 'elsewhere' }));
+  assert.deepEqual([mesh.policies().length, mesh.routes().length, mesh.routes('shop/next').length], [0, 0, 0]);
+  assert.equal(mesh.routes('shop/elsewhere').length, 1);
+});
+
+test('a waypoint that does not take the service is told nothing of it', () => {
+  const mesh = WaypointMesh.shop().set('Gateway', make.gateway({ name: 'wp', labels: { 'istio.io/waypoint-for': 'workload' } }));
+  mesh.set('AuthorizationPolicy', make.authorizationPolicy({ name: 'p', spec: { targetRefs: [WEB], rules: [{}] } }));
+  mesh.set('HTTPRoute', make.httpRoute({ name: 'r', rules: [{}] }));
+  assert.deepEqual([mesh.policies().length, mesh.routes().length], [0, 0]);
+});
