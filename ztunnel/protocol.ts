@@ -4,6 +4,7 @@
  */
 import type { SocketAddress } from '../common/base/address.ts';
 import type { LogLevel } from '../common/base/log.ts';
+import type { CountedRefusal } from '../common/base/refusal-tally.ts';
 import type { SeriesAnnouncement, SeriesSegment } from '../common/server/shared-series.ts';
 import type { SharedMeshState } from '../common/state/shared.ts';
 import type { IdentityCertificate } from '../common/tls/mesh-tls.ts';
@@ -50,6 +51,7 @@ export type FromWorker =
   | { readonly type: 'certificate-wanted'; readonly identity: string }
   | { readonly type: 'series'; readonly series: readonly SeriesAnnouncement[] }
   | { readonly type: 'connections'; readonly question: number; readonly connections: readonly ConnectionDump[] }
+  | { readonly type: 'refused'; readonly refusals: readonly CountedRefusal[] }
   | { readonly type: 'drained' };
 
 /** One open connection as `config_dump` shows it. */

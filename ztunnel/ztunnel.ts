@@ -19,6 +19,7 @@ import { certificateKeeper, measureCertificates, Prefetch, prefetches } from './
 import { configDump } from './supervisor/config-dump.ts';
 import { meshSource } from './supervisor/control-plane.ts';
 import { supervisorCounters } from './supervisor/counters.ts';
+import { diagnostics } from './supervisor/diagnostics.ts';
 import { serveEndpoints } from './supervisor/endpoints.ts';
 import { nameserversOf } from './supervisor/nameservers.ts';
 import { ownPods } from './supervisor/own-pods.ts';
@@ -59,6 +60,7 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
     reader,
     series,
     onCertificateWanted: (identity) => keeper.want(identity, 'realtime'),
+    onRefused: (refusals) => reports?.refused(refusals),
   });
   const keeper = certificateKeeper({
     settings,
@@ -100,6 +102,11 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
   readiness.task('state manager', () => source.isSynced);
   readiness.task('proxy', () => serving && fleet.readyCount > 0);
   if (settings.mode === 'shared') readiness.task('workload proxy manager', () => pods.ready);
+
+  const reports =
+    settings.xds &&
+    diagnostics({ settings, endpoint: settings.xds, token, clock, log: log.child({ part: 'diagnostics' }), keeper, pods, readiness });
+  reports?.start();
 
   let levels: LogDirectives = settings.log;
   const endpoints = await serveEndpoints({
@@ -148,6 +155,7 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
       await zds.stop();
       await fleet.drain(settings.drainDeadlineMs);
       await source.stop();
+      await reports?.stop();
       keeper.stop();
       await fleet.stop();
       await endpoints.close();

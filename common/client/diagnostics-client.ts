@@ -8,6 +8,7 @@ import { Backoff } from '../base/backoff.ts';
 import { type Clock, minutes, seconds, sleep } from '../base/clock.ts';
 import { errorMessage } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
+import { type CountedRefusal, RefusalTally } from '../base/refusal-tally.ts';
 import { DiagnosticsService, type ProxyQuery, type ProxyReport, type ProxyStatus, type Refusal } from '../codec/gen/diagnostics.ts';
 import { CHANNEL_OPTIONS, callMetadata, channelCredentials, type GrpcEndpoint, type TokenSource } from './grpc-endpoint.ts';
 
@@ -26,14 +27,13 @@ const REPORT_MS = seconds(2);
 const LONGEST_WAIT_MS = seconds(30);
 /** An istiod that does not know the service may be replaced by one that does. */
 const UNKNOWN_SERVICE_WAIT_MS = minutes(5);
-const MAX_REFUSALS = 100;
 
 type Stream = ClientDuplexStream<ProxyReport, ProxyQuery>;
 
 export class DiagnosticsClient {
   readonly #options: DiagnosticsClientOptions;
   readonly #stop = new AbortController();
-  readonly #refusals = new Map<string, Refusal>();
+  readonly #refusals = new RefusalTally();
   #running: Promise<void> | undefined;
 
   constructor(options: DiagnosticsClientOptions) {
@@ -49,12 +49,8 @@ export class DiagnosticsClient {
     await this.#running;
   }
 
-  /** Equal ones since the last report are one, counted. */
-  refused(refusal: Omit<Refusal, 'count' | 'timeMs'>): void {
-    const key = [refusal.code, refusal.policy, refusal.source, refusal.destination].join(' ');
-    const known = this.#refusals.get(key);
-    if (!known && this.#refusals.size >= MAX_REFUSALS) return;
-    this.#refusals.set(key, { ...refusal, timeMs: BigInt(Math.round(this.#options.clock.now())), count: (known?.count ?? 0) + 1 });
+  refused(refusals: readonly CountedRefusal[]): void {
+    for (const refusal of refusals) this.#refusals.add(refusal);
   }
 
   async #run(): Promise<void> {
@@ -112,8 +108,7 @@ export class DiagnosticsClient {
   }
 
   #takeRefusals(): Refusal[] {
-    const refusals = [...this.#refusals.values()];
-    this.#refusals.clear();
-    return refusals;
+    const timeMs = BigInt(Math.round(this.#options.clock.now()));
+    return this.#refusals.take().map((refusal) => ({ ...refusal, timeMs }));
   }
 }

@@ -26,7 +26,7 @@ export function render(report: StatusReport, output: string, colour: boolean): s
   if (output === 'json') return JSON.stringify(report, null, 2);
   if (output === 'yaml') return yaml.dump(JSON.parse(JSON.stringify(report))).trimEnd();
   const paint = picocolors.createColors(colour);
-  const { controlPlane, nodes, namespaces, waypoints, certificates, problems } = report;
+  const { controlPlane, nodes, namespaces, waypoints, certificates, refusals, problems } = report;
   return [
     `control plane   istiod ${controlPlane.ready}/${controlPlane.wanted} ready`,
     '',
@@ -57,6 +57,16 @@ export function render(report: StatusReport, output: string, colour: boolean): s
         ),
     `certificates    ${certificates.count}${certificates.soonestExpiry ? `, the first to expire at ${certificates.soonestExpiry}` : ''}`,
     '',
+    ...(refusals.length === 0
+      ? []
+      : [
+          'refused in the last minutes:',
+          ...refusals.map(
+            ({ code, policy, source, destination, count }) =>
+              `  ${count} × ${code}${policy ? ` by ${policy}` : ''}: ${source} → ${destination}`,
+          ),
+          '',
+        ]),
     problems.length === 0
       ? paint.green('healthy: no problems found')
       : [

@@ -1,10 +1,9 @@
 /** Asks the API server, and through it istiod and the ztunnels, for what `meshctl status` reports. What cannot be read becomes a sentence, not an abort. */
 import type { Clock } from '../../common/base/clock.ts';
 import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
-import type { Observations, ProxySync } from './report.ts';
+import type { Observations, ProxyReport, ProxySync } from './report.ts';
 
 const MONITORING_PORT = 15014;
-const ZTUNNEL_STATS_PORT = 15020;
 
 /** @throws what the API server throws for namespaces, pods and nodes: without them there is nothing to report */
 export async function collect(api: KubeApi, systemNamespace: string, clock: Clock): Promise<Observations> {
@@ -35,9 +34,9 @@ export async function collect(api: KubeApi, systemNamespace: string, clock: Cloc
   const untranslated = first
     ? await ask<{ object: string; message: string }[]>(api, first, MONITORING_PORT, '/debug/problems', failures)
     : undefined;
-  const certificates = new Map(
-    await Promise.all(running('ztunnel').map(async (pod) => [pod.metadata.name ?? '', await certificatesOf(api, pod, failures)] as const)),
-  );
+  const proxies = (
+    await Promise.all(istiods.map((pod) => ask<ProxyReport[]>(api, pod, MONITORING_PORT, '/debug/proxies', failures)))
+  ).flatMap((answer) => answer ?? []);
   return {
     systemNamespace,
     namespaces,
@@ -50,7 +49,7 @@ export async function collect(api: KubeApi, systemNamespace: string, clock: Cloc
     policies,
     syncz,
     untranslated: untranslated ?? [],
-    certificates,
+    proxies,
     failures,
     nowMs: clock.now(),
   };
@@ -76,28 +75,5 @@ async function ask<T>(api: KubeApi, pod: KubeObject, port: number, path: string,
   } catch (error) {
     failures.push(`${pod.metadata.name} did not answer ${path}: ${error instanceof Error ? error.message : error}`);
     return undefined;
-  }
-}
-
-/** From the metrics page, which any reader of the cluster may see: the admin port, where the certificates themselves are, stays on loopback. */
-async function certificatesOf(
-  api: KubeApi,
-  pod: KubeObject,
-  failures: string[],
-): Promise<{ count: number; soonestExpiryMs: number | undefined }> {
-  try {
-    const text = await api.getText(proxyPath(pod, ZTUNNEL_STATS_PORT, '/metrics'));
-    const value = (series: string): number | undefined => {
-      const line = text.split('\n').find((each) => each.startsWith(`${series} `));
-      return line === undefined ? undefined : Number(line.slice(series.length + 1));
-    };
-    const expiryS = value('warren_certificate_soonest_expiry_timestamp_seconds');
-    return {
-      count: value('warren_certificates{state="available"}') ?? 0,
-      soonestExpiryMs: expiryS === undefined ? undefined : expiryS * 1000,
-    };
-  } catch (error) {
-    failures.push(`${pod.metadata.name} did not answer /metrics: ${error instanceof Error ? error.message : error}`);
-    return { count: 0, soonestExpiryMs: undefined };
   }
 }

@@ -21,10 +21,31 @@ export interface Observations {
   readonly syncz: readonly ProxySync[];
   /** /debug/problems of one istiod replica: what it could not translate. */
   readonly untranslated: readonly { readonly object: string; readonly message: string }[];
-  /** Soonest expiry and number of certificates by ztunnel pod. */
-  readonly certificates: ReadonlyMap<string, { readonly count: number; readonly soonestExpiryMs: number | undefined }>;
+  /** /debug/proxies of every istiod replica: what proxies say about themselves. */
+  readonly proxies: readonly ProxyReport[];
   readonly failures: readonly string[];
   readonly nowMs: number;
+}
+
+export interface ProxyReport {
+  readonly name: string;
+  readonly namespace: string;
+  readonly kind: string;
+  readonly certificates: number;
+  /** Seconds since 1970; 0 where there is none. */
+  readonly soonestExpiry: number;
+  readonly problems: readonly string[];
+  readonly refusals: readonly RefusalSeen[];
+}
+
+export interface RefusalSeen {
+  readonly timeMs: number;
+  readonly code: string;
+  readonly policy: string;
+  readonly source: string;
+  readonly destination: string;
+  readonly message: string;
+  readonly count: number;
 }
 
 export interface ProxySync {
@@ -56,10 +77,14 @@ export interface StatusReport {
   readonly namespaces: readonly { readonly namespace: string; readonly podsEnrolled: number; readonly pods: number }[];
   readonly waypoints: readonly { readonly waypoint: string; readonly programmed: boolean; readonly address: string }[];
   readonly certificates: { readonly count: number; readonly soonestExpiry: string | undefined };
+  /** Of the last minutes, newest first. */
+  readonly refusals: readonly RefusalSeen[];
   readonly problems: readonly Problem[];
 }
 
 const EXPIRY_WARNING_MS = 3_600_000;
+const REFUSALS_SHOWN_MS = 300_000;
+const MAX_REFUSALS_SHOWN = 10;
 
 export function makeReport(seen: Observations): StatusReport {
   const problems: Problem[] = seen.failures.map((message) => ({ severity: 'error', object: 'meshctl', message }));
@@ -70,6 +95,9 @@ export function makeReport(seen: Observations): StatusReport {
   serviceProblems(seen, problems);
   problems.push(...policyProblems(seen));
   for (const { object, message } of seen.untranslated) problems.push({ severity: 'warning', object, message });
+  for (const { kind, namespace, name, problems: own } of seen.proxies) {
+    for (const message of own) problems.push({ severity: 'error', object: `${kind} ${namespace}/${name}`, message });
+  }
   const certificates = certificateStatus(seen, problems);
   return {
     healthy: !problems.some(({ severity }) => severity === 'error'),
@@ -78,6 +106,7 @@ export function makeReport(seen: Observations): StatusReport {
     namespaces,
     waypoints: seen.gateways.filter(isWaypoint).map((gateway) => waypointStatus(gateway, problems)),
     certificates,
+    refusals: recentRefusals(seen),
     problems,
   };
 }
@@ -234,8 +263,7 @@ function waypointStatus(gateway: KubeObject, problems: Problem[]): { waypoint: s
 }
 
 function certificateStatus(seen: Observations, problems: Problem[]): { count: number; soonestExpiry: string | undefined } {
-  const all = [...seen.certificates.values()];
-  const expiries = all.flatMap(({ soonestExpiryMs }) => (soonestExpiryMs === undefined ? [] : [soonestExpiryMs]));
+  const expiries = seen.proxies.flatMap(({ soonestExpiry }) => (soonestExpiry === 0 ? [] : [soonestExpiry * 1000]));
   const soonest = expiries.length > 0 ? Math.min(...expiries) : undefined;
   if (soonest !== undefined && soonest - seen.nowMs < EXPIRY_WARNING_MS) {
     problems.push({
@@ -245,9 +273,22 @@ function certificateStatus(seen: Observations, problems: Problem[]): { count: nu
     });
   }
   return {
-    count: all.reduce((sum, { count }) => sum + count, 0),
+    count: seen.proxies.reduce((sum, proxy) => sum + proxy.certificates, 0),
     soonestExpiry: soonest === undefined ? undefined : new Date(soonest).toISOString(),
   };
+}
+
+/** Equal ones of several proxies and reports together, the newest first. */
+function recentRefusals(seen: Observations): RefusalSeen[] {
+  const kinds = new Map<string, RefusalSeen>();
+  for (const refusal of seen.proxies.flatMap(({ refusals }) => refusals)) {
+    if (seen.nowMs - refusal.timeMs > REFUSALS_SHOWN_MS) continue;
+    const key = [refusal.code, refusal.policy, refusal.source, refusal.destination].join(' ');
+    const known = kinds.get(key);
+    const newest = known && known.timeMs > refusal.timeMs ? known : refusal;
+    kinds.set(key, { ...newest, count: refusal.count + (known?.count ?? 0) });
+  }
+  return [...kinds.values()].sort((a, b) => b.timeMs - a.timeMs).slice(0, MAX_REFUSALS_SHOWN);
 }
 
 export interface Condition {

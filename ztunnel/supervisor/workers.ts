@@ -6,6 +6,7 @@ import type { SocketAddress } from '../../common/base/address.ts';
 import type { Clock, Timer } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log, LogLevel } from '../../common/base/log.ts';
+import type { CountedRefusal } from '../../common/base/refusal-tally.ts';
 import { createSegment, type SeriesReader, type SeriesWriter } from '../../common/server/shared-series.ts';
 import type { SharedMeshState } from '../../common/state/shared.ts';
 import type { IdentityCertificate } from '../../common/tls/mesh-tls.ts';
@@ -36,6 +37,7 @@ export interface WorkerFleetOptions {
   readonly series: SeriesWriter;
   /** A worker has a connection that needs this identity. */
   onCertificateWanted(identity: string): void;
+  onRefused(refusals: readonly CountedRefusal[]): void;
 }
 
 interface Running {
@@ -237,6 +239,9 @@ export class WorkerFleet {
         break;
       case 'connections':
         this.#dumped(running, message.question, message.connections);
+        break;
+      case 'refused':
+        this.#options.onRefused(message.refusals);
         break;
       case 'drained':
         running.drained = true;

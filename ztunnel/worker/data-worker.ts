@@ -6,6 +6,7 @@ import { randomFillSync } from 'node:crypto';
 import { type Clock, systemClock } from '../../common/base/clock.ts';
 import { errorMessage, ProxyError } from '../../common/base/errors.ts';
 import type { Log, LogRoot } from '../../common/base/log.ts';
+import { RefusalTally } from '../../common/base/refusal-tally.ts';
 import { HostnameResolver, systemLookup } from '../../common/client/hostname-resolver.ts';
 import type { MeshView } from '../../common/decision/mesh-view.ts';
 import { AccessLog } from '../../common/server/access-log.ts';
@@ -33,6 +34,7 @@ export class DataWorker {
   readonly #parts: WorkerParts;
   readonly #pods = new Map<string, PodProxy>();
   readonly #clock: Clock = systemClock;
+  readonly #refusals = new RefusalTally();
   #announced: SeriesAnnouncement[] = [];
 
   constructor(start: WorkerStart, logs: LogRoot, send: (message: FromWorker) => void) {
@@ -62,7 +64,7 @@ export class DataWorker {
         want: (identity) => send({ type: 'certificate-wanted', identity }),
       }),
       connections: new ConnectionTable(),
-      telemetry: new Telemetry({ series, access: this.#access, clock: this.#clock }),
+      telemetry: new Telemetry({ series, access: this.#access, clock: this.#clock, refusals: this.#refusals }),
       resolver: new HostnameResolver({ lookup: systemLookup, clock: this.#clock }),
       nameservers: start.nameservers,
     };
@@ -72,6 +74,7 @@ export class DataWorker {
     setInterval(() => {
       Atomics.add(heartbeat, 0, 1);
       series.set(dropped, logs.writer.dropped);
+      if (this.#refusals.size > 0) send({ type: 'refused', refusals: this.#refusals.take() });
     }, HEARTBEAT_MS);
   }
 

@@ -2,9 +2,11 @@
  * What is counted and logged about each connection: opened and closed, bytes while it runs, its line when it ends. Both reporters count
  * `received` from client to server and `sent` from server to client; the log line counts from its own side (istio-data-plane.md §10).
  */
+
 import { formatSocketAddress, type SocketAddress } from '../../common/base/address.ts';
 import type { Clock } from '../../common/base/clock.ts';
 import { outcomes, type ProxyError, type ResponseFlag } from '../../common/base/errors.ts';
+import type { RefusalTally } from '../../common/base/refusal-tally.ts';
 import { formatSpiffeId } from '../../common/base/spiffe.ts';
 import type { Baggage } from '../../common/decision/headers.ts';
 import type { Service, Workload } from '../../common/decision/mesh-view.ts';
@@ -37,6 +39,8 @@ export interface TelemetryOptions {
   readonly series: SeriesWriter;
   readonly access: AccessLog;
   readonly clock: Clock;
+  /** For the report to istiod. */
+  readonly refusals: RefusalTally;
 }
 
 /** Who sent a DNS query. */
@@ -75,7 +79,12 @@ export class Telemetry {
   opened(facts: ConnectionFacts): ConnectionRecord {
     const record = new ConnectionRecord(this.#options, this.#slots, facts, (ended) => {
       this.#running.delete(ended);
-      if (ended.error) this.#countRefusal(ended.error);
+      if (ended.error)
+        this.#countRefusal(
+          ended.error,
+          nameOf(facts.sourceWorkload, facts.source),
+          facts.service?.hostname ?? nameOf(facts.destinationWorkload, facts.destination),
+        );
     });
     this.#running.add(record);
     return record;
@@ -90,7 +99,7 @@ export class Telemetry {
     id?: string;
   }): void {
     const { direction, source, destination, error, id } = failure;
-    this.#countRefusal(error);
+    this.#countRefusal(error, formatSocketAddress(source), formatSocketAddress(destination));
     this.#options.access.write('warn', 'connection failed', () => [
       ['src.addr', formatSocketAddress(source), 'bare'],
       ['dst.addr', formatSocketAddress(destination), 'bare'],
@@ -167,11 +176,16 @@ export class Telemetry {
     });
   }
 
-  #countRefusal(error: ProxyError): void {
-    const { series } = this.#options;
+  #countRefusal(error: ProxyError, source: string, destination: string): void {
+    const { series, refusals } = this.#options;
+    const { code, policy = '', message } = error;
+    refusals.add({ code, policy, source, destination, message, count: 1 });
     series.add(series.slot(metrics.refusals, [error.code, error.policy ?? '']), 1);
   }
 }
+
+const nameOf = (workload: Workload | undefined, address: SocketAddress): string =>
+  workload ? `${workload.namespace}/${workload.name}` : formatSocketAddress(address);
 
 interface TrafficSlots {
   readonly opened: number;

@@ -48,7 +48,17 @@ const healthyMesh = (): Observations => ({
   policies: [],
   syncz: [{ proxy: 'ztunnel-a.istio-system', istio_version: VERSION, resources: { [TYPE]: { sent: 'n1', acked: 'n1' } } }],
   untranslated: [],
-  certificates: new Map([['ztunnel-a', { count: 1, soonestExpiryMs: Date.UTC(2026, 0, 2) }]]),
+  proxies: [
+    {
+      name: 'ztunnel-a',
+      namespace: 'istio-system',
+      kind: 'ztunnel',
+      certificates: 1,
+      soonestExpiry: Date.UTC(2026, 0, 2) / 1000,
+      problems: [],
+      refusals: [],
+    },
+  ],
   failures: [],
   nowMs: Date.UTC(2026, 0, 1),
 });
@@ -146,6 +156,35 @@ test('no control plane, no agent and a certificate past its time are errors', ()
     'Deployment istio-system/istiod',
     'certificates',
   ]);
+});
+
+test('refusals of the last minutes are shown once, counted over proxies; a proxy that has a problem says it', () => {
+  const seen = healthyMesh();
+  const [proxy] = seen.proxies;
+  assert.ok(proxy);
+  const refusal = {
+    timeMs: seen.nowMs - 1000,
+    code: 'POLICY_DENIED',
+    policy: 'shop/p',
+    source: 'shop/a',
+    destination: 'orders',
+    message: 'm',
+    count: 2,
+  };
+  const old = { ...refusal, timeMs: seen.nowMs - 3_600_000, policy: 'shop/old' };
+  const report = makeReport({
+    ...seen,
+    proxies: [
+      { ...proxy, refusals: [refusal, old] },
+      { ...proxy, problems: ['not ready: proxy'], refusals: [refusal] },
+    ],
+  });
+  assert.deepEqual(
+    report.refusals.map(({ policy, count }) => [policy, count]),
+    [['shop/p', 4]],
+  );
+  assert.match(render(report, 'text', false), /4 × POLICY_DENIED by shop\/p: shop\/a → orders/);
+  assert.equal(report.healthy, false);
 });
 
 test('text fits 100 columns and ends with the verdict; JSON and YAML carry the same report', () => {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ProxyError } from '../../../common/base/errors.ts';
 import type { LogLevel } from '../../../common/base/log.ts';
+import { RefusalTally } from '../../../common/base/refusal-tally.ts';
 import { AccessLog } from '../../../common/server/access-log.ts';
 import { createSegment, SeriesReader, SeriesWriter } from '../../../common/server/shared-series.ts';
 import { metricFamilies, metrics, TRAFFIC_LABELS } from '../../../ztunnel/metrics.ts';
@@ -57,7 +58,7 @@ function watch({
   reader.attach(0, segment);
   const series = new SeriesWriter(segment, (announcement) => reader.announce(0, [announcement]));
   const access = new AccessLog({ output: { write: (line) => lines.push(line) }, format, level, now: () => clock.now() });
-  const telemetry = new Telemetry({ series, access, clock });
+  const telemetry = new Telemetry({ series, access, clock, refusals: new RefusalTally() });
   const value = (family: (typeof metrics)[keyof typeof metrics]) => reader.samples(family).map((sample) => sample.value);
   return { clock, lines, telemetry, reader, value, access };
 }

@@ -72,6 +72,7 @@ async function fleetOf(workers: number) {
     log: silentLog,
     reader,
     series: new SeriesWriter(segment, (announcement) => reader.announce(-1, [announcement])),
+    onRefused: () => undefined,
     onCertificateWanted: (identity) => wanted.push(identity),
   });
   const started = fleet.start();

@@ -1,0 +1,52 @@
+/** What this ztunnel reports to istiod about itself: what `meshctl status` shows of it. */
+import type { Clock } from '../../common/base/clock.ts';
+import type { Log } from '../../common/base/log.ts';
+import { VERSION } from '../../common/base/version.ts';
+import type { CertificateKeeper } from '../../common/certificates/keeper.ts';
+import { DiagnosticsClient } from '../../common/client/diagnostics-client.ts';
+import type { GrpcEndpoint, TokenSource } from '../../common/client/grpc-endpoint.ts';
+import type { Readiness } from '../../common/server/readiness.ts';
+import type { ZtunnelSettings } from '../settings.ts';
+import type { PodTable } from './pods.ts';
+
+export interface DiagnosticsOptions {
+  readonly settings: ZtunnelSettings;
+  readonly endpoint: GrpcEndpoint;
+  readonly token: TokenSource;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly keeper: Pick<CertificateKeeper, 'states'>;
+  readonly pods: Pick<PodTable, 'states'>;
+  readonly readiness: Readiness;
+}
+
+export function diagnostics({ settings, endpoint, token, clock, log, keeper, pods, readiness }: DiagnosticsOptions): DiagnosticsClient {
+  return new DiagnosticsClient({
+    endpoint,
+    token,
+    clusterId: settings.clusterId,
+    clock,
+    random: Math.random,
+    log,
+    status() {
+      const states = keeper.states();
+      const available = states.flatMap((state) => (state.at === 'available' ? [state.certificate] : []));
+      const pending = readiness.pending();
+      return {
+        name: settings.podName,
+        namespace: settings.podNamespace,
+        node: settings.nodeName,
+        kind: 'ztunnel',
+        version: VERSION,
+        ready: pending.length === 0,
+        pods: pods.states().length,
+        certificates: available.length,
+        soonestExpiry: BigInt(available.length > 0 ? Math.round(Math.min(...available.map(({ notAfter }) => notAfter)) / 1000) : 0),
+        problems: [
+          ...states.flatMap((state) => (state.at === 'unavailable' ? [`no certificate for ${state.identity}: ${state.reason}`] : [])),
+          ...pending.map((task) => `not ready: ${task}`),
+        ],
+      };
+    },
+  });
+}
