@@ -354,6 +354,64 @@ test('tokens, reviews and access: a service account is who it is, and nobody is 
   assert.match((await as('nonsense')).err, /Unauthorized|must be logged in/);
 });
 
+/** A Service `name` whose only endpoint is the pod `p` of node `n1`, on `port`. */
+const backed = (name: string, port: number): string =>
+  [
+    `apiVersion: v1\nkind: Service\nmetadata: { name: ${name} }\nspec: { ports: [{ name: http, port: 443, targetPort: ${port} }] }`,
+    `apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: { name: ${name}-1, labels: { kubernetes.io/service-name: ${name} } }`,
+    `addressType: IPv4\nports: [{ name: http, port: ${port} }]`,
+    'endpoints: [{ addresses: [10.1.2.3], conditions: { ready: true }, targetRef: { kind: Pod, name: p, namespace: default } }]',
+  ]
+    .join('\n')
+    .replace('\napiVersion: discovery', '\n---\napiVersion: discovery');
+
+test('a service is reached through its pod, by the proxy and by webhooks', options, async (t) => {
+  const fixture = await startKubectl(t);
+  const { ok, run } = fixture;
+  await runningPod(fixture, 'p');
+  const plain = http.createServer((request, response) =>
+    response.end(`${request.method} ${request.url} ${request.headers.authorization ?? 'no token'}`),
+  );
+  const { caPem, keyPem, certificatePem } = createServingCertificate(['hooks.default.svc'], Date.now());
+  const secure = https.createServer({ key: keyPem, cert: certificatePem }, (request, response) => {
+    request
+      .resume()
+      .on('end', () =>
+        response.end(JSON.stringify({ response: { allowed: false, status: { message: `no, says ${request.url}`, code: 403 } } })),
+      );
+  });
+  const ports = await Promise.all(
+    [plain, secure].map(async (server) => {
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      t.after(() => server.close());
+      return (server.address() as AddressInfo).port;
+    }),
+  );
+  await ok('apply -f -', backed('web', ports[0] ?? 0));
+  assert.equal(await ok('get --raw /api/v1/namespaces/default/services/web:http/proxy/a?b=c'), 'GET /a?b=c no token');
+  assert.match((await run('get --raw /api/v1/namespaces/default/services/web:other/proxy/')).err, /has no port other/);
+  await ok('apply -f -', backed('hooks', ports[1] ?? 0));
+  const service = { name: 'hooks', namespace: 'default', path: '/judge' };
+  const webhook = {
+    name: 'judge.example.com',
+    clientConfig: { service, caBundle: Buffer.from(caPem).toString('base64') },
+    rules: [{ apiGroups: [''], apiVersions: ['v1'], operations: ['DELETE'], resources: ['configmaps'] }],
+    sideEffects: 'None',
+    admissionReviewVersions: ['v1'],
+  };
+  await ok(
+    'apply -f -',
+    JSON.stringify({
+      apiVersion: 'admissionregistration.k8s.io/v1',
+      kind: 'ValidatingWebhookConfiguration',
+      metadata: { name: 'judge' },
+      webhooks: [webhook],
+    }),
+  );
+  await ok('create configmap m');
+  assert.match((await run('delete configmap m')).err, /admission webhook "judge.example.com" denied the request: no, says \/judge/);
+});
+
 test('admission webhooks change, refuse and warn; a missing one follows its failure policy', options, async (t) => {
   const { ok, run } = await startKubectl(t);
   const { caPem, keyPem, certificatePem } = createServingCertificate(['127.0.0.1'], Date.now());

@@ -21,9 +21,12 @@ export async function callWebhook(
   const signal = AbortSignal.timeout(timeoutMs);
   const target = typeof url === 'string' ? new URL(url) : serviceUrl(service);
   const host = target.hostname.replace(/^\[|\]$/g, '');
-  const connection = isObject(service) ? await serviceSocket(service, connectService, host, ca) : undefined;
+  let connection: tls.TLSSocket | undefined;
   try {
-    const text = await post(target, body, signal, { ...(ca ? { ca } : {}), ...(connection ? { createConnection: () => connection } : {}) });
+    if (isObject(service)) connection = await within(signal, serviceSocket(service, connectService, host, ca));
+    const own = connection;
+    // A connection of ours is used only where there is no agent at all.
+    const text = await post(target, body, signal, { ...(ca ? { ca } : {}), ...(own ? { createConnection: () => own } : { agent: false }) });
     const answer: unknown = JSON.parse(text);
     if (!isObject(answer) || !isObject(answer.response)) throw new Error('the answer is no AdmissionReview with a response');
     return answer.response;
@@ -47,7 +50,21 @@ async function serviceSocket(
   ca: string | undefined,
 ): Promise<tls.TLSSocket> {
   const raw = await connect(stringOf(service.namespace), stringOf(service.name), String(service.port ?? 443));
-  return tls.connect({ socket: raw, servername, ...(ca ? { ca } : {}) });
+  const socket = tls.connect({ socket: raw, servername, ...(ca ? { ca } : {}) });
+  // The request that uses it reports; after the request nobody is interested.
+  return socket.on('error', () => raw.destroy());
+}
+
+/** Gives up waiting when the signal says so; what comes later is closed. */
+function within(signal: AbortSignal, socket: Promise<tls.TLSSocket>): Promise<tls.TLSSocket> {
+  return new Promise((resolve, reject) => {
+    const abort = (): void => {
+      reject(signal.reason);
+      socket.then((late) => late.destroy()).catch(() => undefined);
+    };
+    signal.addEventListener('abort', abort, { once: true });
+    socket.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+  });
 }
 
 function post(url: URL, body: string, signal: AbortSignal, options: https.RequestOptions): Promise<string> {
@@ -58,7 +75,6 @@ function post(url: URL, body: string, signal: AbortSignal, options: https.Reques
         ...options,
         method: 'POST',
         signal,
-        agent: false,
         headers: { 'content-type': 'application/json', accept: 'application/json', 'content-length': Buffer.byteLength(body) },
       },
       (response) => {

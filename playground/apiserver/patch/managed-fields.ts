@@ -96,15 +96,30 @@ export function merge(live: unknown, config: unknown, node: SchemaNode | undefin
     return result;
   }
   if (!Array.isArray(live) || !Array.isArray(config) || !node?.listKeys) return cloneDeep(config);
+  return mergeElements(live, config, node);
+}
+
+/** Elements come as the configuration orders them; those that are live only stay behind the element that they followed. */
+function mergeElements(live: readonly unknown[], config: readonly unknown[], node: SchemaNode): unknown[] {
   const items = node.items();
-  const left = new Map(config.map((item) => [elementName(item, node), item]));
-  const result = live.map((item) => {
+  const current = new Map(live.map((item) => [elementName(item, node), item]));
+  const names: string[] = [];
+  const elements = new Map<string, unknown>();
+  for (const item of config) {
     const name = elementName(item, node);
-    const override = left.get(name);
-    left.delete(name);
-    return override === undefined ? item : merge(item, override, items);
-  });
-  return [...result, ...[...left.values()].map(cloneDeep)];
+    const known = current.get(name);
+    if (!elements.has(name)) names.push(name);
+    elements.set(name, known === undefined ? cloneDeep(item) : merge(known, item, items));
+  }
+  let previous = '';
+  for (const [name, item] of current) {
+    if (!elements.has(name)) {
+      names.splice(names.indexOf(previous) + 1, 0, name);
+      elements.set(name, item);
+    }
+    previous = name;
+  }
+  return names.map((name) => elements.get(name));
 }
 
 /** Takes out what the last apply set and this one does not, as far as nobody else owns it. */

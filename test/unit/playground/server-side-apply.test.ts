@@ -125,6 +125,19 @@ test('environment variables are told apart by name, and ports by number and prot
   );
 });
 
+test('elements come in the order of the configuration, and those of others stay behind their neighbour', () => {
+  const { store } = apiStore();
+  const list = (...names: string[]) => containers(...names.map((name) => ({ name, image: 'x' })));
+  const order = () => specOf(store).template.spec.containers.map(({ name }) => name);
+  apply(store, 'a', list('one', 'two'));
+  apply(store, 'b', { spec: { template: { spec: { containers: [{ name: 'other', image: 'y' }] } } } });
+  assert.deepEqual(order(), ['one', 'two', 'other']);
+  apply(store, 'a', list('two', 'one'));
+  assert.deepEqual(order(), ['two', 'other', 'one']);
+  apply(store, 'a', list('two', 'three', 'one'));
+  assert.deepEqual(order(), ['two', 'other', 'three', 'one']);
+});
+
 test('applying the same again changes nothing, not even the resource version', () => {
   const { store } = apiStore();
   const first = apply(store, 'a', containers({ name: 'app', image: 'app:1' }));
