@@ -4,6 +4,7 @@ import { writeFileSync, writeSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { errorMessage } from '../common/base/errors.ts';
 import { claim, forget, isRunning, listInstances, nodeProcess, pidOf, UsageError } from './instance.ts';
+import { TOOL_PATH } from './node/command.ts';
 import { missingRequirement, startInside } from './outside.ts';
 
 const USAGE = `usage: playground up [--name NAME] [--nodes N] [--mesh] [--kubeconfig FILE] [--ready-file FILE] [--ready-fd FD] [--log-level LEVEL]
@@ -117,4 +118,6 @@ async function list(): Promise<number> {
   return 0;
 }
 
+// A root shell need not have the administrator's folders in its PATH; ip and nft live there.
+process.env.PATH = `${process.env.PATH ?? ''}:${TOOL_PATH}`;
 process.exitCode = await main(process.argv.slice(2));

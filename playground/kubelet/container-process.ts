@@ -51,13 +51,13 @@ export interface Exit {
 export class StartError extends Error {}
 
 // Runs in the node's mounts (as slaves), the pod's network and fresh PID and UTS namespaces. $1 folder, $2 host name, $3 working folder.
-// Descriptor 3 hears what goes wrong before the program starts, or "started".
+// $4 paths to make read-only. Descriptor 3 hears what goes wrong before the program starts, or "started".
 // The environment is the container's from the start (arguments would show its secrets to every user); only PATH is the machine's meanwhile.
 const ENTER = `exec 4>&2 2>&3
 path=$PATH
 PATH=${TOOL_PATH}
 mount --all --fstab "$1/fstab" && hostname "$2" && cd "$1/root" && pivot_root . . && umount -l . && cd "$3" || exit 125
-[ "$4" = ro ] && { mount -o remount,bind,ro / || exit 125; }
+for path in $4; do mount -o remount,bind,ro "$path" || exit 125; done
 shift 4
 PATH=$path
 echo started >&3
@@ -95,7 +95,7 @@ export class ContainerProcess {
         `--net=${netnsPath}`,
         tool('unshare'),
         ...namespaces,
-        ...[tool('sh'), '-c', ENTER, 'container', folder, hostname, workingDir, security.readOnlyRootFilesystem ? 'ro' : 'rw'],
+        ...[tool('sh'), '-c', ENTER, 'container', folder, hostname, workingDir, readOnlyPaths(spec)],
         ...privileges(security),
         ...image.argv,
       ],
@@ -160,13 +160,11 @@ export function removeFolder(folder: string): void {
   }
 }
 
-function prepareRoot({ folder, folders, checkout, mounts, files, image, security }: ContainerSpec): void {
+function prepareRoot({ folder, folders, checkout, mounts, files, image }: ContainerSpec): void {
   rmSync(folder, { recursive: true, force: true });
   const upper = join(folder, 'upper');
   const root = join(folder, 'root');
   for (const path of [root, join(folder, 'work'), upper]) mkdirSync(path, { recursive: true });
-  // The machine's /tmp is none of the container's business; a read-only root has a read-only one, as an image would.
-  const readOnlyTmp = security.readOnlyRootFilesystem === true && !mounts.some(({ target }) => target.startsWith('/tmp/'));
   const place = (target: string): string => resolveInRoot(folders.host, target);
   for (const [path, content] of Object.entries({ ...files, ...image.scripts })) {
     // Not resolved: where the machine has a link (resolv.conf), the container has a file.
@@ -179,7 +177,7 @@ function prepareRoot({ folder, folders, checkout, mounts, files, image, security
     `proc ${root}/proc proc defaults`,
     `sysfs ${root}/sys sysfs ro`,
     `/dev ${root}/dev none rbind,rslave`,
-    `tmpfs ${root}/tmp tmpfs mode=1777${readOnlyTmp ? ',ro' : ''}`,
+    ...MEMORY_FOLDERS.map(({ path, mode }) => `tmpfs ${root}${path} tmpfs mode=${mode}`),
     `${field(checkout)} ${root}${CHECKOUT} none bind,ro,rprivate`,
     `${field(join(checkout, COMPILE_CACHE.slice(CHECKOUT.length + 1)))} ${root}${COMPILE_CACHE} none bind,rprivate`,
   ];
@@ -189,8 +187,7 @@ function prepareRoot({ folder, folders, checkout, mounts, files, image, security
     const inUpper = join(upper, target);
     // A mount point under another mount is made where that mount comes from, when mounting.
     const below =
-      target.startsWith('/tmp/') ||
-      target.startsWith('/dev/') ||
+      [...MEMORY_FOLDERS.map(({ path }) => path), '/dev'].some((folder) => isBelow(target, folder)) ||
       mounts.some((other) => other !== mount && isBelow(target, place(other.target)));
     if (!below && mount.isFile) {
       mkdirSync(dirname(inUpper), { recursive: true });
@@ -200,6 +197,19 @@ function prepareRoot({ folder, folders, checkout, mounts, files, image, security
     lines.push(`${field(mount.source)} ${root}${field(target)} none ${options.join(',')}`);
   }
   writeFileSync(join(folder, 'fstab'), `${lines.join('\n')}\n`);
+}
+
+/** What the machine keeps there is none of a container's business. */
+const MEMORY_FOLDERS = [
+  { path: '/tmp', mode: '1777' },
+  { path: '/run', mode: '755' },
+] as const;
+
+/** With a read-only root all that an image would bring is read-only; volumes are what they are. */
+function readOnlyPaths({ security, mounts, folders }: ContainerSpec): string {
+  if (!security.readOnlyRootFilesystem) return '';
+  const volumes = new Set(mounts.map(({ target }) => resolveInRoot(folders.host, target)));
+  return ['/', ...MEMORY_FOLDERS.map(({ path }) => path).filter((path) => !volumes.has(path))].join(' ');
 }
 
 const isBelow = (path: string, folder: string): boolean => path.startsWith(folder.endsWith('/') ? folder : `${folder}/`);

@@ -451,6 +451,43 @@ spec:
     await cluster.kubectl('delete', 'pod', 'gateway', 'greedy');
   });
 
+  await t.test('keeps a read-only root read-only, volumes excepted, and names what cannot start', async () => {
+    await cluster.apply(`
+apiVersion: v1
+kind: Pod
+metadata: { name: sealed }
+spec:
+  terminationGracePeriodSeconds: 0
+  volumes: [{ name: tmp, emptyDir: {} }]
+  containers:
+    - name: c
+      image: host
+      command: [sleep, infinity]
+      securityContext: { readOnlyRootFilesystem: true }
+      volumeMounts: [{ name: tmp, mountPath: /tmp }]
+---
+{ apiVersion: v1, kind: Pod, metadata: { name: nothing }, spec: { terminationGracePeriodSeconds: 0, containers: [{ name: c, image: nginx }] } }
+---
+{ apiVersion: v1, kind: Pod, metadata: { name: nowhere }, spec: { terminationGracePeriodSeconds: 0, containers: [{ name: c, image: host, command: [sleep, "1"], workingDir: /not/there }] } }
+`);
+    await cluster.kubectl('wait', '--for=condition=Ready', 'pod/sealed', '--timeout=10s');
+    const { stdout } = await cluster.exec(
+      'default',
+      'sealed',
+      'sh',
+      '-c',
+      'for f in /x /run/x /etc/x /tmp/x; do touch $f 2>/dev/null && echo $f; done; ls /run/netns 2>&1',
+    );
+    assert.equal(stdout.split('\n')[0], '/tmp/x', 'only the volume takes a file');
+    assert.doesNotMatch(stdout, /warren/, "the machine's /run is not the container's");
+    await cluster.eventually('both say why', async () => {
+      const events = await cluster.kubectl('get', 'events');
+      return /image "nginx" is none of the playground's/.test(events) && /can't cd to \/not\/there/.test(events);
+    });
+    assert.match(await cluster.kubectl('get', 'pods'), /nothing +0\/1 +ErrImagePull[^]*nowhere +0\/1 +RunContainerError/);
+    await cluster.kubectl('delete', 'pod', 'sealed', 'nothing', 'nowhere');
+  });
+
   await t.test('drops the capabilities that a pod does not ask for', async () => {
     const bounding = async (pod: string): Promise<string> =>
       (await cluster.exec('default', pod, 'grep', 'CapBnd', '/proc/self/status')).stdout.trim();
