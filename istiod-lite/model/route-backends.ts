@@ -25,6 +25,9 @@ export class Backends {
 
   resolve(reference: BackendReference, route: Route): ResolvedBackend {
     const { group, kind, namespace, name, port } = reference;
+    // A kind that is known; there is none as long as clusters are not joined.
+    if (kind === 'ServiceImport' && group === 'multicluster.x-k8s.io')
+      return no('BackendNotFound', `there is no ServiceImport ${namespace}/${name}`);
     if (!backendSource(reference)) return no('InvalidKind', `a backend cannot be of kind ${kind}${group === '' ? '' : `.${group}`}`);
     const service = kind === 'Service' ? this.#inputs.service(`${namespace}/${name}`) : this.#owner(name, route.namespace);
     const place = kind === 'Service' ? `Service ${namespace}/${name}` : `hostname ${name}`;
