@@ -44,14 +44,16 @@ export class Outbox {
     this.#schedule();
   }
 
-  /** Sends DATA that is copied if it is small and kept if it is large; `written` tells that it is needed no longer. */
+  /**
+   * Sends DATA that is copied if it is small and kept if it is large. With `written` it is kept in any case, because pieces of the same
+   * memory may be on their way before it; they are needed no longer when it is called.
+   */
   data(streamId: number, bytes: Buffer, flags: number, written?: () => void): void {
-    if (bytes.length <= COPY_LIMIT) {
+    if (bytes.length <= COPY_LIMIT && !written) {
       const at = this.#room(FRAME_HEADER_BYTES + bytes.length);
       writeFrameHeader(this.#run, at, bytes.length, FrameType.DATA, flags, streamId);
       this.#run.set(bytes, at + FRAME_HEADER_BYTES);
       this.#schedule();
-      written?.();
       return;
     }
     this.#socket.cork();

@@ -40,5 +40,10 @@ export function returnReadBuffer(buffer: ReadBuffer): void {
   if (spare.length < MAX_SPARE) spare.push(buffer);
 }
 
+/** Ends a loan without giving the buffer back, because pieces of it are still being written. */
+export function forfeitReadBuffer(buffer: ReadBuffer): void {
+  if (buffer !== sharedReadBuffer) lent--;
+}
+
 /** Buffers on loan on this thread: for tests, which want none left. */
 export const lentReadBuffers = (): number => lent;

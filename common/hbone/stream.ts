@@ -11,7 +11,7 @@ import { ByteQueue } from './byte-queue.ts';
 import type { Endpoint, PipeReader } from './endpoint.ts';
 import type { FloodGuard } from './flood-guard.ts';
 import type { Outbox } from './outbox.ts';
-import { type ReadBuffer, returnReadBuffer, sharedReadBuffer } from './read-buffers.ts';
+import { forfeitReadBuffer, type ReadBuffer, returnReadBuffer, sharedReadBuffer } from './read-buffers.ts';
 import { keep } from './receive-buffers.ts';
 import { TunnelNotOpened } from './refusal.ts';
 import type { Headers, StreamPipe } from './types.ts';
@@ -42,6 +42,8 @@ export interface HeadListener {
 
 interface Pending {
   bytes: Buffer;
+  /** Whether pieces of it have been sent. */
+  begun: boolean;
   readonly buffer: ReadBuffer | undefined;
 }
 
@@ -220,11 +222,11 @@ export class TunnelStream implements StreamPipe, Endpoint, DataReceiver {
       return true;
     }
     if (buffer === sharedReadBuffer) return this.writeSlice(Buffer.from(buffer.view.subarray(0, length)));
-    return this.#queue({ bytes: buffer.view.subarray(0, length), buffer });
+    return this.#queue({ bytes: buffer.view.subarray(0, length), begun: false, buffer });
   }
 
   writeSlice(bytes: Buffer): boolean {
-    return this.#localEnded || this.#queue({ bytes: keep(bytes), buffer: undefined });
+    return this.#localEnded || this.#queue({ bytes: keep(bytes), begun: false, buffer: undefined });
   }
 
   end(): void {
@@ -300,7 +302,10 @@ export class TunnelStream implements StreamPipe, Endpoint, DataReceiver {
       this.sendWindow.available -= piece.length;
       carrier.sendWindow.available -= piece.length;
       if (last) this.#pending.shift();
-      else next.bytes = next.bytes.subarray(room);
+      else {
+        next.bytes = next.bytes.subarray(room);
+        next.begun = true;
+      }
       carrier.outbox.data(this.id, piece, 0, last && buffer ? () => returnReadBuffer(buffer) : undefined);
     }
     if (this.#endAfterPending) this.#sendEnd();
@@ -318,7 +323,10 @@ export class TunnelStream implements StreamPipe, Endpoint, DataReceiver {
   #stopSending(): void {
     this.#localEnded = true;
     this.#endAfterPending = false;
-    for (const { buffer } of this.#pending) if (buffer) returnReadBuffer(buffer);
+    for (const { buffer, begun } of this.#pending) {
+      if (buffer && begun) forfeitReadBuffer(buffer);
+      else if (buffer) returnReadBuffer(buffer);
+    }
     this.#pending = [];
     if (!this.#sourcePaused) return;
     this.#sourcePaused = false;

@@ -7,7 +7,7 @@ import { systemClock } from '../../../common/base/clock.ts';
 import { ProxyError } from '../../../common/base/errors.ts';
 import { AppSocket } from '../../../common/hbone/app-socket.ts';
 import { endpointOf } from '../../../common/hbone/endpoint.ts';
-import { lentReadBuffers } from '../../../common/hbone/read-buffers.ts';
+import { borrowReadBuffer, lentReadBuffers, returnReadBuffer } from '../../../common/hbone/read-buffers.ts';
 import { relay } from '../../../common/hbone/relay.ts';
 import { duplexOf } from '../../../common/hbone/stream-duplex.ts';
 import type { Relay } from '../../../common/hbone/types.ts';
@@ -167,6 +167,48 @@ test('tiny frames to a reader that is behind are joined, and their window is giv
   // What the window of 40,000 allowed, joined; a byte or two more or less by when the first one was given back.
   assert.deepEqual(taken.slice(0, 3), [1, 16_384, 16_384]);
   assert.ok(Math.abs((taken[3] ?? 0) - 7_231) < 3);
+});
+
+/** For pipes that are only written to. */
+const noReader = { backlog: 0, read: () => true, slice: () => true, ended() {}, writable() {}, closed() {} };
+
+test('a read that takes several frames stays as it is until the last one is written', async () => {
+  const pair = tunnelPair({ serverLimits: { maxFrameSize: 16_384 } });
+  await settle();
+  const { near, far } = await pair.open();
+  const received = readAll(duplexOf(far));
+  const pipe = endpointOf(near);
+  pipe.start(noReader);
+  const sent: Buffer[] = [];
+  // The last frame of each is so small that it could be copied.
+  for (let i = 0; i < 30; i++) {
+    const bytes = pattern(3 * 16_384 + 100 + i, i);
+    const buffer = borrowReadBuffer();
+    assert.ok(buffer);
+    bytes.copy(buffer.view);
+    sent.push(bytes);
+    pipe.writeRead(buffer, bytes.length);
+  }
+  pipe.end();
+  assert.ok((await received).equals(Buffer.concat(sent)));
+  assert.equal(lentReadBuffers(), 0);
+});
+
+test('a read of which pieces are on their way when its tunnel is reset is not read into again', async () => {
+  const pair = tunnelPair({ serverLimits: { maxFrameSize: 16_384, streamWindow: 20_000 } });
+  await settle();
+  const { near } = await pair.open();
+  const pipe = endpointOf(near);
+  pipe.start(noReader);
+  const buffer = borrowReadBuffer();
+  assert.ok(buffer);
+  pipe.writeRead(buffer, 50_000);
+  pipe.destroy();
+  const next = borrowReadBuffer();
+  assert.ok(next);
+  assert.notEqual(next, buffer);
+  returnReadBuffer(next);
+  assert.equal(lentReadBuffers(), 0);
 });
 
 test('a stalled tunnel does not hold up another one of its connection', async (t) => {
