@@ -57,7 +57,7 @@ const ENTER = `exec 4>&2 2>&3
 path=$PATH
 PATH=${TOOL_PATH}
 mount --all --fstab "$1/fstab" && hostname "$2" && cd "$1/root" && pivot_root . . && umount -l . && cd "$3" || exit 125
-for path in $4; do mount -o remount,bind,ro "$path" || exit 125; done
+for sealed in $4; do mount -o remount,bind,ro "$sealed" || exit 125; done
 shift 4
 PATH=$path
 echo started >&3

@@ -484,7 +484,7 @@ spec:
       const events = await cluster.kubectl('get', 'events');
       return /image "nginx" is none of the playground's/.test(events) && /can't cd to \/not\/there/.test(events);
     });
-    assert.match(await cluster.kubectl('get', 'pods'), /nothing +0\/1 +ErrImagePull[^]*nowhere +0\/1 +RunContainerError/);
+    assert.match(await cluster.kubectl('get', 'pods'), /nothing +0\/1 +ErrImagePull[\s\S]*nowhere +0\/1 +RunContainerError/);
     await cluster.kubectl('delete', 'pod', 'sealed', 'nothing', 'nowhere');
   });
 
