@@ -103,6 +103,7 @@ export abstract class Http1Connection implements PipeReader, MessageHandler {
     this.#stopTimers();
     this.output.flush();
     this.pipe.end();
+    if (this.#closed) return;
     this.#linger();
     if (this.#halted) {
       this.#halted = false;

@@ -182,7 +182,7 @@ export abstract class Http2Connection implements FrameHandler, PipeReader, Strea
     this.#failStreams(error ?? new ProxyError('CONNECTION_LOST', 'the connection was closed'));
     this.output.flush();
     this.#pipe.end();
-    this.#linger();
+    if (!this.#closed) this.#linger();
   }
 
   /** The peer broke the protocol, or we did: GOAWAY with the code and the reason, then the end. */

@@ -224,7 +224,7 @@ export class MessageDecoder {
       const text = this.#held.toString('latin1', 0, this.#heldBytes - 2);
       this.#letGo();
       this.#begin(text);
-    } else this.#checkPartial();
+    } else this.#checkStartLine();
     return end.at;
   }
 
@@ -253,13 +253,16 @@ export class MessageDecoder {
     return { found: false, at: at + take };
   }
 
-  #checkPartial(): void {
+  /** As soon as it is too long, and not only when it is whole. */
+  #checkStartLine(): void {
     const { maxStartLine } = this.#limits;
-    if (this.#heldBytes > maxStartLine && this.#held.subarray(0, this.#heldBytes).indexOf(LF) < 0)
+    const line = this.#held.subarray(0, this.#heldBytes).indexOf(LF);
+    if ((line < 0 ? this.#heldBytes : line) > maxStartLine + 1)
       throw new Http1Error(414, `a start line of more than ${maxStartLine} bytes`);
   }
 
   #tooLarge(): Http1Error {
+    if (this.#state === 'head') this.#checkStartLine();
     return new Http1Error(431, `fields of more than ${this.#limits.maxFields} bytes`);
   }
 
