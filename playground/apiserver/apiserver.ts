@@ -12,6 +12,7 @@ import type { Log } from '../../common/base/log.ts';
 import { Webhooks } from './admission/webhooks.ts';
 import { ApiError } from './api-error.ts';
 import { builtInTypes } from './built-in-types.ts';
+import { seedDefinitions } from './controllers/built-in-definitions.ts';
 import { serveCustomTypes } from './controllers/custom-types.ts';
 import { collectGarbage } from './controllers/garbage-collector.ts';
 import { keepNamespaces } from './controllers/namespaces.ts';
@@ -117,6 +118,7 @@ export class ApiServer {
       admit: (draft, exchange) => webhooks.admit(draft, exchange),
       admitDelete: (type, object, exchange, dryRun) => webhooks.admitDelete(type, object, exchange, dryRun),
     });
+    seedDefinitions(this.store);
     serveCustomTypes(this.store, definitions);
     collectGarbage(this.store);
     keepNamespaces(this.store, this.caPem);

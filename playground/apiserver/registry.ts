@@ -59,15 +59,10 @@ export function splitApiVersion(apiVersion: string): { group: string; version: s
 export class Registry {
   readonly #byPlural = new Map<string, ResourceType>();
   readonly #byKind = new Map<string, ResourceType>();
-  /** The types as they were built in, to return to when a CustomResourceDefinition of theirs is deleted. */
-  readonly #builtIn = new Map<string, ResourceType>();
   readonly #listeners = new Set<() => void>();
 
   constructor(builtIn: readonly ResourceType[]) {
-    for (const type of builtIn) {
-      this.#add(type);
-      this.#builtIn.set(`${type.group}/${type.plural}`, type);
-    }
+    for (const type of builtIn) this.#add(type);
   }
 
   get types(): Iterable<ResourceType> {
@@ -100,12 +95,8 @@ export class Registry {
     const key = `${group}/${plural}`;
     const type = this.#byPlural.get(key);
     if (!type) return;
-    const builtIn = this.#builtIn.get(key);
-    if (builtIn) this.#add(builtIn);
-    else {
-      this.#byPlural.delete(key);
-      this.#byKind.delete(`${type.kind}.${group}`);
-    }
+    this.#byPlural.delete(key);
+    this.#byKind.delete(`${type.kind}.${group}`);
     this.#changed();
   }
 

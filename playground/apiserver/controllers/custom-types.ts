@@ -1,5 +1,5 @@
 /** Serves the types of CustomResourceDefinitions: as soon as one is stored its type is there, with its objects gone when it is deleted. */
-import { arrayOf, at, isObject, objectOf, stringOf } from '../json.ts';
+import { arrayOf, at, equalDeep, isObject, objectOf, stringOf } from '../json.ts';
 import type { KubeObject } from '../object.ts';
 import type { PrinterColumn, ResourceType, ScalePaths, ServedVersion } from '../registry.ts';
 import { customSchema } from '../schemas/custom.ts';
@@ -14,8 +14,8 @@ export function serveCustomTypes(store: Store, definitions: Definitions): void {
     const group = stringOf(at(object, 'spec', 'group'));
     const plural = stringOf(at(object, 'spec', 'names', 'plural'));
     if (kind !== 'DELETED') {
-      // A change of status alone compiles nothing anew.
-      if (previous && previous.spec === object.spec) return;
+      // A change of status or labels makes nothing anew, and leaves a built-in type its own schema.
+      if (previous && equalDeep(previous.spec, object.spec)) return;
       registry.register(customType(object, definitions));
       return;
     }

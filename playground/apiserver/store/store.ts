@@ -294,6 +294,13 @@ export class Store implements KindContext {
     return this.#publish(type, 'MODIFIED', object, old);
   }
 
+  /** Puts an object into the store as it is, owned by nobody: for what is there from the start. */
+  seed(object: KubeObject): void {
+    const { type } = this.resolve(object.apiVersion, object.kind);
+    const metadata = { ...object.metadata, uid: randomUUID(), creationTimestamp: timestamp(this.clock.now()), generation: 1 };
+    this.#publish(type, 'ADDED', { ...object, metadata }, undefined);
+  }
+
   /** @throws {ApiError} NotFound */
   require(type: ResourceType, namespace: string, name: string): KubeObject {
     const object = this.collection(type).get(namespace, name);
