@@ -3,7 +3,7 @@
  * and the mesh's manifests where they are wanted.
  */
 import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdirSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Clock } from '../common/base/clock.ts';
 import type { Log } from '../common/base/log.ts';
@@ -112,10 +112,7 @@ function mountState(state: string, checkout: string): StateFolders & { readonly 
   const mount = (...args: string[]): void => {
     execFileSync('mount', args, { stdio: ['ignore', 'ignore', 'inherit'] });
   };
-  const cache = join(checkout, COMPILE_CACHE.slice(CHECKOUT.length + 1));
-  mkdirSync(cache, { recursive: true });
-  // Node keeps one folder in there for each user, and not every container runs as root.
-  chmodSync(cache, 0o1777);
+  mkdirSync(join(checkout, COMPILE_CACHE.slice(CHECKOUT.length + 1)), { recursive: true });
   mount('-t', 'tmpfs', '-o', 'mode=755', 'warren', state);
   const folders = { state, host: join(state, 'host'), checkout: join(state, 'checkout') };
   mkdirSync(folders.host);

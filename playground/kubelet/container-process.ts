@@ -3,7 +3,7 @@
  * over the machine's, written to memory. It is process 1 of its PID namespace, so whatever it started ends with it, by the kernel's doing.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { lstatSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chownSync, lstatSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
 import { CHECKOUT, COMPILE_CACHE, type Image } from '../images.ts';
@@ -160,7 +160,7 @@ export function removeFolder(folder: string): void {
   }
 }
 
-function prepareRoot({ folder, folders, checkout, mounts, files, image }: ContainerSpec): void {
+function prepareRoot({ folder, folders, checkout, mounts, files, image, security }: ContainerSpec): void {
   rmSync(folder, { recursive: true, force: true });
   const upper = join(folder, 'upper');
   const root = join(folder, 'root');
@@ -179,7 +179,7 @@ function prepareRoot({ folder, folders, checkout, mounts, files, image }: Contai
     `/dev ${root}/dev none rbind,rslave`,
     ...MEMORY_FOLDERS.map(({ path, mode }) => `tmpfs ${root}${path} tmpfs mode=${mode}`),
     `${field(checkout)} ${root}${CHECKOUT} none bind,ro,rprivate`,
-    `${field(join(checkout, COMPILE_CACHE.slice(CHECKOUT.length + 1)))} ${root}${COMPILE_CACHE} none bind,rprivate`,
+    `${field(compileCache(checkout, security.runAsUser ?? 0))} ${root}${COMPILE_CACHE} none bind,rprivate`,
   ];
   mkdirSync(join(upper, CHECKOUT), { recursive: true });
   for (const mount of [...mounts].sort((a, b) => a.target.split('/').length - b.target.split('/').length)) {
@@ -197,6 +197,14 @@ function prepareRoot({ folder, folders, checkout, mounts, files, image }: Contai
     lines.push(`${field(mount.source)} ${root}${field(target)} none ${options.join(',')}`);
   }
   writeFileSync(join(folder, 'fstab'), `${lines.join('\n')}\n`);
+}
+
+/** One for each user, so that nobody finds code that somebody else compiled for them. */
+function compileCache(checkout: string, uid: number): string {
+  const folder = join(checkout, COMPILE_CACHE.slice(CHECKOUT.length + 1), String(uid));
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  chownSync(folder, uid, uid);
+  return folder;
 }
 
 /** What the machine keeps there is none of a container's business. */
