@@ -44,6 +44,8 @@ export interface StoreOptions {
 
 const NAME_ALPHABET = 'bcdfghjklmnpqrstvwxz2456789';
 const MAX_NAME = 253;
+/** Of one type. A controller that creates without end should hear of it before the memory is gone. */
+const MAX_OBJECTS = 50_000;
 
 export class Store implements KindContext {
   readonly registry: Registry;
@@ -190,6 +192,8 @@ export class Store implements KindContext {
     if (metadata.namespace !== undefined) this.#checkNamespace(type, object);
     if (metadata.name && this.collection(type).get(metadata.namespace ?? '', metadata.name))
       throw ApiError.alreadyExists(type, metadata.name);
+    if (this.collection(type).size >= MAX_OBJECTS)
+      throw new ApiError(507, 'InsufficientStorage', `there are ${MAX_OBJECTS} ${type.plural} already, which is the limit`);
     delete metadata.deletionTimestamp;
     delete metadata.deletionGracePeriodSeconds;
     if (type.status) {
@@ -457,10 +461,10 @@ export class Store implements KindContext {
     const apiVersion = apiVersionOf(type.group, version.name);
     const where = `${type.kind} in version "${version.name}" cannot be handled as a ${type.kind}`;
     if (input.kind !== undefined && input.kind !== type.kind)
-      throw ApiError.badRequest(`the kind in the data (${String(input.kind)}) does not match the expected kind (${type.kind})`);
+      throw ApiError.badRequest(`the kind in the data (${shown(input.kind)}) does not match the expected kind (${type.kind})`);
     if (input.apiVersion !== undefined && input.apiVersion !== apiVersion) {
       throw ApiError.badRequest(
-        `the API version in the data (${String(input.apiVersion)}) does not match the expected API version (${apiVersion})`,
+        `the API version in the data (${shown(input.apiVersion)}) does not match the expected API version (${apiVersion})`,
       );
     }
     if (input.metadata !== undefined && !isObject(input.metadata)) throw ApiError.badRequest(`${where}: metadata: expected object`);
@@ -536,3 +540,6 @@ export class Store implements KindContext {
     return this.#behaviours.get(`${type.kind}.${type.group}`);
   }
 }
+
+/** Anything that a client may have sent, for a message: `String` throws for an object whose toString is none. */
+const shown = (value: unknown): string => (typeof value === 'string' ? value : JSON.stringify(value));
