@@ -120,6 +120,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     domain: settings.domain,
     rootNamespace: settings.rootNamespace ?? namespace,
     trustDomain: settings.trustDomain,
+    revision: settings.revision,
     network: settings.network || (await networkOf(api, namespace, log)),
   });
   const proxies = new Proxies(clock, (versions) => {

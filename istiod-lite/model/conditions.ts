@@ -36,6 +36,9 @@ export interface StatusBody {
   readonly listeners?: readonly object[];
 }
 
+/** What an object should show, given what it shows: others may have written part of it. undefined leaves the object alone. */
+export type WantedStatus = (shown: StatusBody) => StatusBody | undefined;
+
 interface RouteParent {
   readonly parentRef?: unknown;
   readonly controllerName?: unknown;

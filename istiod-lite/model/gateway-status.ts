@@ -1,13 +1,10 @@
 /** The status of a waypoint's Gateway (control-plane facts §3.4): whether it is as a waypoint must be, and where it is. */
 import { ipFromBytes } from '../../common/base/address.ts';
-import type { Condition, StatusBody } from './conditions.ts';
+import type { Condition, StatusBody, WantedStatus } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
 import type { Gateway, GatewayClass, Listener } from './gateway.ts';
 import type { MeshService } from './mesh-service.ts';
 import * as names from './names.ts';
-import type { WantedStatus } from './object-status.ts';
-
-export const WAYPOINT_CONTROLLER = 'istio.io/mesh-controller';
 
 /** Why a Gateway is not deployed as it is written: what the spec refers to cannot be used. */
 export interface GatewayProblem {
@@ -25,7 +22,7 @@ export interface GatewaySurroundings {
 
 /** Whether this control plane looks after it. */
 export const isOurs = (config: MeshModelConfig, { revision }: Gateway, gatewayClass: GatewayClass | undefined): boolean =>
-  gatewayClass?.controller === WAYPOINT_CONTROLLER && (revision === undefined || revision === config.revision);
+  gatewayClass?.controller === names.WAYPOINT_CONTROLLER && (revision === undefined || revision === config.revision);
 
 export const classAccepted = ({ generation }: GatewayClass): Condition => ({
   type: 'Accepted',
@@ -95,7 +92,7 @@ function listenerStatus({ name, port, protocol }: Listener, condition: MakeCondi
             'UnsupportedProtocol',
             `a waypoint has one listener, on port ${names.HBONE_PORT} with protocol HBONE`,
           ),
-      condition('Conflicted', 'False', 'NoConflicts', 'the listener is in nobody’s way'),
+      condition('Conflicted', 'False', 'NoConflicts', 'the listener conflicts with no other'),
       condition('Programmed', 'True', 'Programmed', 'the listener is programmed'),
       condition('ResolvedRefs', 'True', 'ResolvedRefs', 'all references are resolved'),
     ],

@@ -6,13 +6,13 @@ import type { PathChange, Redirect, Retry, Rewrite } from '../../common/codec/ge
 import { at, isRecord, objectKey, portOf, quote, type Report, readMeta, records, text, texts, whole } from './objects.ts';
 import { filterType, type HeaderChanges, readBackends, readDuration, readHeaderFilter, readMirror, readParents } from './read-route.ts';
 import { EVERY_REQUEST, readGrpcMatch, readHttpMatch } from './route-match.ts';
-import type { Route, RouteMirror, RouteRule } from './routes.ts';
+import { isServed, type Route, type RouteKind, type RouteMirror, type RouteRule } from './routes.ts';
 
-export function readRoute(kind: Route['kind'], object: unknown, report: Report): Route | undefined {
+export function readRoute(kind: RouteKind, object: unknown, report: Report): Route | undefined {
   const meta = readMeta(object);
   if (!meta) return undefined;
   const key = objectKey(meta);
-  const rules = records(at(object, 'spec', 'rules'));
+  const rules = isServed(kind) ? records(at(object, 'spec', 'rules')) : [];
   return {
     kind,
     key,
@@ -29,7 +29,7 @@ export function readRoute(kind: Route['kind'], object: unknown, report: Report):
 }
 
 interface RuleContext {
-  readonly kind: Route['kind'];
+  readonly kind: RouteKind;
   readonly name: string;
   readonly namespace: string;
   readonly report: Report;

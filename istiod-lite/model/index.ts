@@ -11,7 +11,7 @@ import type { MeshModelConfig } from './config.ts';
 import { readEndpointSlice } from './endpoint-slice.ts';
 import { checkEnrolment } from './enrolment.ts';
 import { readGateway, readGatewayClass } from './gateway.ts';
-import { classAccepted, type GatewayProblem, WAYPOINT_CONTROLLER } from './gateway-status.ts';
+import { classAccepted, type GatewayProblem } from './gateway-status.ts';
 import { readRoute } from './http-route.ts';
 import { Inputs, inheritedAnnotations, type ServiceSource } from './inputs.ts';
 import type { MeshService } from './mesh-service.ts';
@@ -32,7 +32,7 @@ import {
   serviceResource,
   workloadResource,
 } from './resources.ts';
-import type { Route } from './routes.ts';
+import type { RouteKind } from './routes.ts';
 import { readService } from './service.ts';
 import { entryServices, readServiceEntry, type ServiceEntry } from './service-entry.ts';
 import { StatusTable } from './status-table.ts';
@@ -205,13 +205,15 @@ export class MeshIndex {
     },
     GatewayClass: (key, object) => {
       const found = readGatewayClass(object);
-      const ours = found?.controller === WAYPOINT_CONTROLLER;
+      const ours = found?.controller === names.WAYPOINT_CONTROLLER;
       this.#observe('GatewayClass', key, ours ? object : undefined);
       this.#statuses.want('GatewayClass', key, found && ours ? [classAccepted(found)] : []);
       this.#inputs.setGatewayClass(key, found);
     },
     HTTPRoute: (key, object, report) => this.#setRoute('HTTPRoute', key, object, report),
     GRPCRoute: (key, object, report) => this.#setRoute('GRPCRoute', key, object, report),
+    TCPRoute: (key, object, report) => this.#setRoute('TCPRoute', key, object, report),
+    TLSRoute: (key, object, report) => this.#setRoute('TLSRoute', key, object, report),
     AuthorizationPolicy: (key, object, report) => {
       this.#observe('ZtunnelPolicy', key, object);
       this.#observe('WaypointPolicy', key, object);
@@ -227,7 +229,7 @@ export class MeshIndex {
     else this.#statuses.observe(reporter, key, object);
   }
 
-  #setRoute(kind: Route['kind'], key: string, object: unknown, report: Report): void {
+  #setRoute(kind: RouteKind, key: string, object: unknown, report: Report): void {
     this.#observeWhole(kind, key, object);
     this.#inputs.routes.set(`${kind} ${key}`, readRoute(kind, object, report));
   }
@@ -312,10 +314,10 @@ export class MeshIndex {
     const parents = route ? this.#translation.routeStatus(route) : [];
     const waypoints = route ? this.#translation.waypointParents(route) : [];
     const failed = parents.flatMap(({ conditions }) => conditions.filter(({ status }) => status === 'False'));
-    this.#problems.set(`${id} (status)`, [
-      ...failed.map(({ message }) => message),
-      ...waypoints.map((key) => `Gateway ${key} is a waypoint: a route has no effect there, it attaches to the services behind it`),
-    ]);
+    const inVain = waypoints.map(
+      (key) => `Gateway ${key} is a waypoint: a route has no effect there, it attaches to the services behind it`,
+    );
+    this.#problems.set(id, [...failed.map(({ message }) => message), ...inVain], 'status');
     if (!route) return;
     const silent = route.kind === 'GRPCRoute' && failed.length === 0;
     this.#objectStatuses.want(route.kind, route.key, wantedParents(parents, { seen: waypoints.length > 0, silent }));

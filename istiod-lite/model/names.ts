@@ -33,5 +33,9 @@ export const REGION = 'topology.kubernetes.io/region';
 export const ZONE = 'topology.kubernetes.io/zone';
 export const SUBZONE = 'topology.istio.io/subzone';
 
+/** Names of controllers, as GatewayClasses and the statuses of routes say them. */
+export const WAYPOINT_CONTROLLER = 'istio.io/mesh-controller';
+export const ROUTE_CONTROLLER = 'istio.io/gateway-controller';
+
 /** What waypoints and their Services are found by: the port on which HBONE is spoken, whatever a listener says. */
 export const HBONE_PORT = 15008;

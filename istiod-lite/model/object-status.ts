@@ -2,14 +2,14 @@
  * Statuses that are more than a list of conditions: a route's parents, a Gateway's addresses and listeners. As in status-table.ts, what an
  * object shows is compared with what it should, and only a difference is written, once.
  */
-import { isDeepStrictEqual } from 'node:util';
-import type { Condition, StatusBody, StatusWrite } from './conditions.ts';
-import { at, isRecord, records, text } from './objects.ts';
-import { ROUTE_CONTROLLER, type RouteParentStatus } from './route-status.ts';
-import { statusPath, type WatchedKindName, watchedKinds } from './watched-kinds.ts';
 
-/** What an object should show, given what it shows: others may have written part of it. undefined leaves the object alone. */
-export type WantedStatus = (shown: StatusBody) => StatusBody | undefined;
+import { isDeepStrictEqual } from 'node:util';
+import type { Condition, StatusBody, StatusWrite, WantedStatus } from './conditions.ts';
+import * as names from './names.ts';
+import { at, isRecord, records, text } from './objects.ts';
+import type { RouteParentStatus } from './route-status.ts';
+import type { RouteKind } from './routes.ts';
+import { statusPath, watchedKinds } from './watched-kinds.ts';
 
 interface Entry {
   readonly shown: StatusBody;
@@ -18,13 +18,9 @@ interface Entry {
   written: StatusBody | undefined;
 }
 
-export type StatusKind = Extract<WatchedKindName, 'Gateway' | 'HTTPRoute' | 'GRPCRoute'>;
+export type StatusKind = 'Gateway' | RouteKind;
 
-const FIELD_MANAGERS: Readonly<Record<StatusKind, string>> = {
-  Gateway: 'istio.io/mesh-controller',
-  HTTPRoute: ROUTE_CONTROLLER,
-  GRPCRoute: ROUTE_CONTROLLER,
-};
+const fieldManagerOf = (kind: StatusKind): string => (kind === 'Gateway' ? names.WAYPOINT_CONTROLLER : names.ROUTE_CONTROLLER);
 
 export class ObjectStatusTable {
   readonly #entries = new Map<string, Entry>();
@@ -74,7 +70,7 @@ export class ObjectStatusTable {
 export function wantedParents(ours: readonly RouteParentStatus[], o: { seen: boolean; silent: boolean }): WantedStatus {
   return ({ parents }) => {
     if (o.silent && parents === undefined) return undefined;
-    const others = (parents ?? []).filter(({ controllerName }) => controllerName !== ROUTE_CONTROLLER);
+    const others = (parents ?? []).filter(({ controllerName }) => controllerName !== names.ROUTE_CONTROLLER);
     if (ours.length > 0 || others.length < (parents ?? []).length) return { parents: [...others, ...ours] };
     return o.seen && parents === undefined ? { parents: [] } : undefined;
   };
@@ -102,7 +98,7 @@ function statusWrite(id: string, status: StatusBody): StatusWrite {
     path: statusPath(kind, namespace, name),
     namespace,
     name,
-    fieldManager: FIELD_MANAGERS[kind],
+    fieldManager: fieldManagerOf(kind),
     // Made here or copied from the object, where another controller's stand among them.
     conditions: conditions as readonly Condition[],
     status,

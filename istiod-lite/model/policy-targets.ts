@@ -2,11 +2,12 @@
  * Policies that name their targets (control-plane facts §4.3): they are for waypoints, and until one stands behind a target nobody enforces
  * them, which their status must say.
  */
+
 import { type Condition, WAYPOINT_ACCEPTED } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
 import type { GatewayClass } from './gateway.ts';
-import { WAYPOINT_CONTROLLER } from './gateway-status.ts';
 import { type HttpPolicy, readHttpPolicy } from './http-policy.ts';
+import * as names from './names.ts';
 import { at, isRecord, objectKey, type Report, readMeta, records, text } from './objects.ts';
 
 export interface TargetedPolicy {
@@ -72,7 +73,7 @@ export function targetScope(
 ): 'class' | 'gateway' | 'service' | 'none' {
   if (kind === 'GatewayClass' && group === GATEWAY_API) {
     const found = policy.namespace === config.rootNamespace ? gatewayClass(name) : undefined;
-    return found?.controller === WAYPOINT_CONTROLLER ? 'class' : 'none';
+    return found?.controller === names.WAYPOINT_CONTROLLER ? 'class' : 'none';
   }
   if (!TARGET_KINDS.has(`${kind}.${group}`) || namespace !== policy.namespace) return 'none';
   return kind === 'Gateway' ? 'gateway' : 'service';
@@ -135,7 +136,7 @@ function classStatus({ rootNamespace }: MeshModelConfig, policy: TargetedPolicy,
     return no('Invalid', `only policies of the root namespace ${rootNamespace} may target a GatewayClass`);
   const found = view.gatewayClass(name);
   if (!found) return no('TargetNotFound', `there is no GatewayClass ${name}`);
-  if (found.controller !== WAYPOINT_CONTROLLER)
+  if (found.controller !== names.WAYPOINT_CONTROLLER)
     return no('Invalid', `GatewayClass ${name} is not of waypoints: its controller is ${found.controller || 'none'}`);
   return yes(`bound to all waypoints of class ${name}`);
 }

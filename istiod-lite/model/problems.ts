@@ -9,30 +9,39 @@ export interface Problem {
 /** More about one object helps nobody, and objects can be huge. */
 const LIMIT_FOR_EACH = 20;
 
+// No name of an object has one.
+const SEPARATOR = '\n';
+
+const objectOf = (slot: string): string => slot.split(SEPARATOR, 1)[0] ?? slot;
+
 export class ProblemList {
   readonly #byObject = new Map<string, string[]>();
   readonly #fresh = new Map<string, string[]>();
 
-  /** Replaces what was said about an object; nothing clears it. */
-  set(object: string, messages: readonly string[]): void {
-    const before = this.#byObject.get(object) ?? [];
+  /**
+   * Replaces what was said about an object; nothing clears it.
+   * @param about an aspect of the object, whose problems stand beside those of the others
+   */
+  set(object: string, messages: readonly string[], about = ''): void {
+    const slot = about === '' ? object : `${object}${SEPARATOR}${about}`;
+    const before = this.#byObject.get(slot) ?? [];
     if (before.length === 0 && messages.length === 0) return;
     const kept = [...new Set(messages)].slice(0, LIMIT_FOR_EACH);
-    const untold = this.#fresh.get(object) ?? [];
+    const untold = this.#fresh.get(slot) ?? [];
     const fresh = kept.filter((message) => untold.includes(message) || !before.includes(message));
-    if (fresh.length > 0) this.#fresh.set(object, fresh);
-    else this.#fresh.delete(object);
-    if (kept.length > 0) this.#byObject.set(object, kept);
-    else this.#byObject.delete(object);
+    if (fresh.length > 0) this.#fresh.set(slot, fresh);
+    else this.#fresh.delete(slot);
+    if (kept.length > 0) this.#byObject.set(slot, kept);
+    else this.#byObject.delete(slot);
   }
 
   *values(): Generator<Problem> {
-    for (const [object, messages] of this.#byObject) for (const message of messages) yield { object, message };
+    for (const [slot, messages] of this.#byObject) for (const message of messages) yield { object: objectOf(slot), message };
   }
 
   /** What is new since the last call: each is to be logged once. */
   takeFresh(): Problem[] {
-    const fresh = [...this.#fresh].flatMap(([object, messages]) => messages.map((message) => ({ object, message })));
+    const fresh = [...this.#fresh].flatMap(([slot, messages]) => messages.map((message) => ({ object: objectOf(slot), message })));
     this.#fresh.clear();
     return fresh;
   }

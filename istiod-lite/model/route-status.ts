@@ -1,9 +1,8 @@
 /** What a route's status says about each parent in the mesh (control-plane facts §3.4), in the words of the Gateway API. */
 import type { Condition } from './conditions.ts';
+import * as names from './names.ts';
 import type { BackendProblem, Backends } from './route-backends.ts';
-import { type ParentReference, parentSource, type Route, ruleReferences } from './routes.ts';
-
-export const ROUTE_CONTROLLER = 'istio.io/gateway-controller';
+import { isServed, type ParentReference, parentSource, type Route, ruleReferences } from './routes.ts';
 
 /** One entry of `status.parents`. */
 export interface RouteParentStatus {
@@ -29,7 +28,7 @@ export function routeStatus(route: Route, view: RouteStatusView): RouteParentSta
     return [
       {
         parentRef: parent.written,
-        controllerName: ROUTE_CONTROLLER,
+        controllerName: names.ROUTE_CONTROLLER,
         conditions: conditions.map((condition) => ({ ...condition, observedGeneration: route.generation })),
       },
     ];
@@ -43,6 +42,8 @@ function accepted(route: Route, { kind, namespace, name }: ParentReference, foun
     reason,
     message,
   });
+  if (!isServed(route.kind))
+    return condition('False', 'UnsupportedValue', `waypoints do not serve ${route.kind}s yet: this one has no effect`);
   if (!found) return condition('False', 'NoMatchingParent', `there is no ${kind} ${namespace}/${name}`);
   const problems = route.rules.flatMap(({ name: rule, unsupported, unreadable }) => [
     ...(unsupported.length > 0 ? [`${rule} answers 500, as waypoints do not support ${unsupported.join(', ')}`] : []),

@@ -6,8 +6,13 @@
 import type { HeaderChange, HttpMatch, Redirect, Retry, Rewrite } from '../../common/codec/gen/waypoint.ts';
 import type { MeshService } from './mesh-service.ts';
 
+/** Routes of TCP and TLS are read for their status alone: it says that no waypoint serves them. */
+export type RouteKind = 'HTTPRoute' | 'GRPCRoute' | 'TCPRoute' | 'TLSRoute';
+
+export const isServed = (kind: RouteKind): boolean => kind === 'HTTPRoute' || kind === 'GRPCRoute';
+
 export interface Route {
-  readonly kind: 'HTTPRoute' | 'GRPCRoute';
+  readonly kind: RouteKind;
   /** `namespace/name` */
   readonly key: string;
   readonly namespace: string;

@@ -1,15 +1,14 @@
 /** Objects and what surrounds them, put together: the workloads and services of one source at a time, as they are now. */
 import type { HttpAuthorization, ServiceRoutes, Target } from '../../common/codec/gen/waypoint.ts';
 import type { GatewayAddress, Service, Workload } from '../../common/codec/gen/workload.ts';
-import { type Condition, WAYPOINT_MISSING } from './conditions.ts';
+import { type Condition, WAYPOINT_MISSING, type WantedStatus } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
 import { sliceWorkload } from './endpoint-slice.ts';
 import { applicationTunnel, networkGateway } from './gateway.ts';
-import { gatewayStatus, isOurs, WAYPOINT_CONTROLLER } from './gateway-status.ts';
+import { gatewayStatus, isOurs } from './gateway-status.ts';
 import type { Inputs, ServiceSource } from './inputs.ts';
 import { type MeshService, serviceKeyOf } from './mesh-service.ts';
 import * as names from './names.ts';
-import type { WantedStatus } from './object-status.ts';
 import type { Labels } from './objects.ts';
 import { peerAuthenticationReference } from './peer-authentication.ts';
 import { podWorkload } from './pod.ts';
@@ -163,7 +162,7 @@ export class Translation {
     return route.parents.flatMap((parent) => {
       const gateway = this.#inputs.gateways.get(parentGateway(parent) ?? '');
       const controller = gateway && this.#inputs.gatewayClasses.get(gateway.className)?.controller;
-      return gateway && controller === WAYPOINT_CONTROLLER ? [gateway.key] : [];
+      return gateway && controller === names.WAYPOINT_CONTROLLER ? [gateway.key] : [];
     });
   }
 

@@ -41,6 +41,8 @@ export const watchedKinds = {
   Gateway: grouped('Gateway', 'gateway.networking.k8s.io/v1', 'gateways', { optional: true }),
   HTTPRoute: grouped('HTTPRoute', 'gateway.networking.k8s.io/v1', 'httproutes', { optional: true }),
   GRPCRoute: grouped('GRPCRoute', 'gateway.networking.k8s.io/v1', 'grpcroutes', { optional: true }),
+  TCPRoute: grouped('TCPRoute', 'gateway.networking.k8s.io/v1', 'tcproutes', { optional: true }),
+  TLSRoute: grouped('TLSRoute', 'gateway.networking.k8s.io/v1', 'tlsroutes', { optional: true }),
   GatewayClass: grouped('GatewayClass', 'gateway.networking.k8s.io/v1', 'gatewayclasses', { optional: true, namespaced: false }),
 } as const satisfies Record<string, WatchedKind>;
 

@@ -74,6 +74,8 @@ const whole: Readonly<Record<WatchedKindName, Record<string, unknown>>> = {
       },
     ],
   }),
+  TCPRoute: make.httpRoute({ name: 't', rules: [{ backendRefs: [{ name: 'web', port: 80 }] }] }),
+  TLSRoute: make.httpRoute({ name: 's', rules: [{ backendRefs: [{ name: 'web', port: 80 }] }] }),
   PeerAuthentication: make.peerAuthentication({ name: 'pa', mode: 'STRICT', selector: { app: 'a' }, ports: { 8080: 'PERMISSIVE' } }),
   ServiceEntry: make.serviceEntry({
     name: 'e',

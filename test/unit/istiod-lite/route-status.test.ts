@@ -181,3 +181,26 @@ test('a ServiceEntry is a parent too, for the hosts that the route names', () =>
   mesh.set('HTTPRoute', make.httpRoute({ name: 'r', parents, rules }));
   assert.equal(mesh.routes().length, 2);
 });
+
+test('a route of a kind that no waypoint serves says so and changes nothing', () => {
+  const mesh = WaypointMesh.shop().set('TCPRoute', make.httpRoute({ name: 't', rules }));
+  assert.equal(mesh.conditions('TCPRoute shop/t')[0], 'Accepted=False UnsupportedValue');
+  assert.deepEqual(mesh.routes(), [], 'a table without entries would answer 404');
+  assert.deepEqual(
+    [...mesh.index.problems()].map(({ object }) => object),
+    ['TCPRoute shop/t'],
+  );
+});
+
+test('what is wrong with a route when it is read stands beside what is wrong with what it names', () => {
+  const timeouts = { request: 'soon' };
+  const mesh = WaypointMesh.shop().set('HTTPRoute', make.httpRoute({ name: 'r', service: 'late', rules: [{ timeouts }] }));
+  mesh.flush();
+  assert.deepEqual(
+    [...mesh.index.problems()].map(({ object, message }) => `${object}: ${message}`),
+    [
+      'HTTPRoute shop/r: HTTPRoute shop/r rule 0: timeouts.request: "soon" is no duration',
+      'HTTPRoute shop/r: there is no Service shop/late',
+    ],
+  );
+});
