@@ -14,6 +14,7 @@ import { ApiError } from './api-error.ts';
 import { builtInTypes } from './built-in-types.ts';
 import { seedDefinitions } from './controllers/built-in-definitions.ts';
 import { serveCustomTypes } from './controllers/custom-types.ts';
+import { expireEvents } from './controllers/event-expiry.ts';
 import { collectGarbage } from './controllers/garbage-collector.ts';
 import { keepNamespaces } from './controllers/namespaces.ts';
 import { discoveryContentType, discoveryDocument } from './http/discovery.ts';
@@ -53,6 +54,7 @@ export interface ListenOptions {
   readonly port?: number;
 }
 
+const MAX_CONNECTIONS = 10_000;
 const DEFAULT_ISSUER = 'https://kubernetes.default.svc.cluster.local';
 const OWN_NAMES = [
   'localhost',
@@ -88,6 +90,7 @@ export class ApiServer {
   readonly #openApi: OpenApi;
   readonly #resources: Resources;
   readonly #serving: { key: string; cert: string };
+  readonly #stopSweeping: () => void;
   readonly #servers = new Set<https.Server>();
   /** Those that left HTTP included, which a server does not close by itself. */
   readonly #connections = new Set<Socket>();
@@ -122,6 +125,7 @@ export class ApiServer {
     serveCustomTypes(this.store, definitions);
     collectGarbage(this.store);
     keepNamespaces(this.store, this.caPem);
+    this.#stopSweeping = expireEvents(this.store);
     for (const name of FIRST_NAMESPACES) this.store.create({ apiVersion: 'v1', kind: 'Namespace', metadata: { name } });
   }
 
@@ -131,6 +135,7 @@ export class ApiServer {
       { ...this.#serving, keepAliveTimeout: 90_000 },
       (request, response) => void this.#serve(request, response),
     );
+    server.maxConnections = MAX_CONNECTIONS;
     server.on('upgrade', (request, socket, head) => this.#upgrade(request, socket, head));
     server.on('connection', (socket) => {
       this.#connections.add(socket);
@@ -179,6 +184,7 @@ export class ApiServer {
   }
 
   async close(): Promise<void> {
+    this.#stopSweeping();
     const closed = [...this.#servers].map((server) => new Promise<void>((resolve) => server.close(() => resolve())));
     this.#servers.clear();
     for (const socket of this.#connections) socket.destroy();

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { minutes } from '../../../common/base/clock.ts';
 import { ApiError } from '../../../playground/apiserver/api-error.ts';
+import { expireEvents } from '../../../playground/apiserver/controllers/event-expiry.ts';
 import type { KubeObject, OwnerReference } from '../../../playground/apiserver/object.ts';
 import { Journal } from '../../../playground/apiserver/store/journal.ts';
 import type { Store } from '../../../playground/apiserver/store/store.ts';
@@ -257,4 +259,22 @@ test('a default service account that is deleted comes back', async () => {
   store.delete('ServiceAccount', 'default', 'default');
   await settle();
   assert.notEqual(store.get('ServiceAccount', 'default', 'default')?.metadata.uid, uid);
+});
+
+test('events are forgotten after an hour, and the oldest when there are too many', async () => {
+  const { store, clock } = apiStore();
+  const stop = expireEvents(store, 50);
+  const event = (name: string): KubeObject =>
+    object('v1', 'Event', { name, namespace: 'default' }, { involvedObject: { kind: 'Pod', name: 'p' }, reason: 'R', message: '' });
+  store.create(event('early'));
+  await clock.advance(minutes(40));
+  store.create(event('late'));
+  await clock.advance(minutes(25));
+  assert.deepEqual(names(store, 'Event.'), ['late']);
+  for (let i = 0; i < 50; i++) store.create(event(`e${i}`));
+  await settle();
+  const left = names(store, 'Event.');
+  assert.deepEqual([left.length, left.includes('late'), left.includes('e0')], [50, false, true]);
+  stop();
+  assert.equal(clock.pending, 0);
 });
