@@ -17,6 +17,7 @@ import { HboneServerConnection } from '../../../common/hbone/server.ts';
 import { duplexOf } from '../../../common/hbone/stream-duplex.ts';
 import { type ConnectRequest, defaultClientLimits, defaultServerLimits } from '../../../common/hbone/types.ts';
 import { ignoreServerName, MESH_ALPN, meshContextOptions } from '../../../common/tls/mesh-tls.ts';
+import { integrityRound } from '../../fuzz/tunnel-integrity.ts';
 import { testAuthority } from '../../support/certificates.ts';
 import { pattern, portOf, readAll, settle } from '../../support/tunnels.ts';
 
@@ -278,4 +279,8 @@ test('application sockets accepted on a dual-stack listener spell IPv4 as IPv4',
   assert.deepEqual(accepted[0]?.remote, { ip: '127.0.0.1', port: app.localPort });
   app.destroy();
   accepted[0]?.destroy();
+});
+
+test('whatever the windows, frame sizes and readers, every byte arrives as it was sent', async () => {
+  for (let round = 0; round < 2; round++) await integrityRound(4);
 });
