@@ -17,7 +17,8 @@ export async function applyMesh(cluster: Cluster, store: Store, folder: string, 
   const files = readdirSync(folder).filter((name) => /\.ya?ml$/.test(name));
   if (files.length === 0) throw new Error(`no manifests in ${folder}`);
   for (const file of files.sort()) {
-    for (const object of yaml.loadAll(readFileSync(join(folder, file), 'utf8'))) if (isObject(object)) apply(store, object, file);
+    for (const object of yaml.loadAll(readFileSync(join(folder, file), 'utf8'), undefined, { filename: file }))
+      if (isObject(object)) apply(store, object, file);
   }
   const deadline = clock.monotonic() + patienceMs;
   for (;;) {

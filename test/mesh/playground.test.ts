@@ -1,10 +1,12 @@
 /** The playground as its user meets it: real kubectl, real namespaces, programs of the host. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { command } from '../support/netns.ts';
-import { playgroundArguments, runProgram, startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
+import { playgroundArguments, root, runProgram, startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
 
 const skip = withoutPlayground ?? false;
 
@@ -569,6 +571,37 @@ for (const afterMs of [50, 250, 600]) {
     assert.equal((await runProgram(process.execPath, playgroundArguments('down', '--name', name))).code, 0);
   });
 }
+
+test('manifests that are refused end a start with the mesh, by name, and leave nothing', { skip, timeout: 60_000 }, async (t) => {
+  const before = machine();
+  const folder = mkdtempSync(join(tmpdir(), 'warren-test-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  for (const [manifest, complaint] of [
+    [
+      '{ apiVersion: apps/v1, kind: Deployment, metadata: { name: x }, spec: { replicas: many } }',
+      /broken\.yaml: Deployment x: .*replicas/,
+    ],
+    ['a: [b', /broken\.yaml/],
+  ] as const) {
+    writeFileSync(join(folder, 'broken.yaml'), manifest);
+    // In a mount namespace of its own, with other manifests in the checkout.
+    const up = playgroundArguments('up', '--mesh', '--name', `test-${process.pid}-broken`);
+    const script = 'mount --bind "$0" "$1" && shift && exec "$@"';
+    const { code, stderr } = await runProgram('unshare', [
+      '--mount',
+      'sh',
+      '-c',
+      script,
+      folder,
+      join(root, 'manifests'),
+      process.execPath,
+      ...up,
+    ]);
+    assert.equal(code, 1);
+    assert.match(stderr, complaint);
+  }
+  assert.deepEqual(machine().lasting, before.lasting);
+});
 
 test('a start that fails leaves nothing and says why', { skip, timeout: 60_000 }, async () => {
   const before = machine();
