@@ -73,8 +73,17 @@ function placeWaypoint(inputs: Inputs, fields: Json): void {
     labels: { 'istio.io/waypoint-for': String(fields.TrafficType) },
     annotations: binding ? { 'ambient.istio.io/waypoint-inbound-binding': `${binding.Protocol}/${binding.Port}` } : {},
     listeners: [
-      { protocol: 'HBONE', port: 15008, from: String(allowed.FromNamespaces ?? 'Same'), selector: kubernetesObject(allowed.Selector) },
+      {
+        name: 'mesh',
+        protocol: 'HBONE',
+        port: 15008,
+        from: String(allowed.FromNamespaces ?? 'Same'),
+        selector: kubernetesObject(allowed.Selector),
+      },
     ],
+    generation: 1,
+    serviceName: Name,
+    revision: undefined,
     address: gatewayAddress(fields.Address)?.destination,
   };
   inputs.setGateway(gateway.key, gateway);
@@ -94,6 +103,9 @@ const remoteGateway = (network: string, address: Gateway['address']): Gateway =>
   labels: { 'topology.istio.io/network': network },
   annotations: {},
   listeners: [],
+  generation: 1,
+  serviceName: network,
+  revision: undefined,
   address,
 });
 
