@@ -39,6 +39,27 @@ export function loadBalance(view: MeshView, service: Service, request: LoadBalan
   return target === undefined ? undefined : { workload: endpoint.workload, port: target, service };
 }
 
+/** One of the endpoints that a proxy which balances requests itself may choose from. */
+export interface Eligible {
+  readonly workload: Workload;
+  /** The port of the workload. */
+  readonly port: number;
+  readonly weight: number;
+}
+
+/** All endpoints that `loadBalance` would choose from, for those who choose for each request. Empty where there is none, or no such port. */
+export function eligibleEndpoints(view: MeshView, service: Service, source: Workload, port: number): Eligible[] {
+  if (!service.ports.has(port)) return [];
+  const table = view.endpointTable?.(service, source) ?? tableOf(view.endpoints(service), source);
+  const isCandidate = candidates(table, service, { source, port, purpose: 'standard', random: () => 0 });
+  const { mode, preferences } = service.loadBalancing;
+  return bestTier(table, isCandidate, mode, preferences).flatMap((i) => {
+    const endpoint = table.endpoint(i);
+    const target = targetPort(service, endpoint, port);
+    return target === undefined ? [] : [{ workload: endpoint.workload, port: target, weight: table.weight(i) }];
+  });
+}
+
 /** The endpoint's own port, else the service's number, else (an application tunnel needs no mapping) the service port itself. */
 export function targetPort(service: Service, endpoint: Endpoint, servicePort: number): number | undefined {
   const own = endpoint.ports.get(servicePort);

@@ -1,6 +1,6 @@
-/** What still has to happen before this ztunnel may get traffic, under the names that Istio's ztunnel gives these things. */
+/** What still has to happen before this proxy may get traffic, under the names that Istio's ztunnel gives these things. */
 
-export type ReadinessTask = 'state manager' | 'proxy' | 'workload proxy manager';
+export type ReadinessTask = 'state manager' | 'proxy' | 'workload proxy manager' | 'certificate';
 
 export class Readiness {
   readonly #checks = new Map<ReadinessTask, () => boolean>();

@@ -1,0 +1,85 @@
+/**
+ * Who sent the request is known from the tunnel, and from nothing that the request says: fields in which proxies tell such things are taken
+ * away or written anew. Here a request also gets what it is followed by, a request id and a trace context.
+ */
+import { formatSocketAddress } from '../../common/base/address.ts';
+import { traceIdOf } from '../../common/decision/headers.ts';
+import type { Fields } from '../../common/http/types.ts';
+import type { Caller, Stage } from './context.ts';
+
+export interface AuthenticateParts {
+  /** `spiffe://…` of the waypoint. */
+  readonly identity: string;
+  /** Fresh random bytes. */
+  randomBytes(length: number): Uint8Array;
+}
+
+export function authenticate({ identity, randomBytes }: AuthenticateParts): Stage {
+  return (next) => (request) => {
+    const { received, connection } = request;
+    const fields: Fields = [];
+    let requestId = '';
+    let traceparent = '';
+    let forwardedFor = '';
+    let forwardedProto = '';
+    for (let i = 0; i < received.fields.length; i += 2) {
+      const name = received.fields[i] ?? '';
+      const value = received.fields[i + 1] ?? '';
+      if (name === 'x-request-id') requestId = value;
+      else if (name === 'traceparent') traceparent = value;
+      else if (name === 'x-forwarded-for') forwardedFor = forwardedFor === '' ? value : `${forwardedFor},${value}`;
+      else if (name === 'x-forwarded-proto') forwardedProto = value;
+      else if (!isSpoofable(name)) fields.push(name, value);
+    }
+    const trace = continueTrace(traceparent, randomBytes);
+    request.traceId = trace.id;
+    request.requestId = requestId === '' || requestId.length > MAX_ID ? freshId(randomBytes) : requestId;
+    fields.push('x-request-id', request.requestId, 'traceparent', trace.traceparent);
+    fields.push('x-forwarded-proto', forwardedProto === 'https' ? 'https' : 'http');
+    const from = connection.caller.address.ip;
+    fields.push('x-forwarded-for', forwardedFor === '' ? from : `${forwardedFor},${from}`);
+    if (connection.caller.principal !== '') fields.push('x-forwarded-client-cert', clientCertificate(identity, connection.caller));
+    request.head = { ...received, fields };
+    return next(request);
+  };
+}
+
+const MAX_ID = 256;
+
+/** Fields by which proxies speak to each other: from a client they are claims. */
+function isSpoofable(name: string): boolean {
+  if (name.charCodeAt(0) !== 120 || name.charCodeAt(1) !== 45) return false;
+  return (
+    name === 'x-forwarded-client-cert' ||
+    name.startsWith('x-envoy-') ||
+    name.startsWith('x-warren-') ||
+    name === 'x-istio-attributes' ||
+    name === 'x-istio-source'
+  );
+}
+
+/** Envoy's form of it: who received, and who sent. */
+const clientCertificate = (identity: string, { principal }: Caller): string => `By=${identity};URI=${principal}`;
+
+const TRACEPARENT = /^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$/;
+
+/** The caller's trace with a span of our own, or a new one that nobody samples. */
+export function continueTrace(received: string, randomBytes: AuthenticateParts['randomBytes']): { traceparent: string; id: string } {
+  const flags = TRACEPARENT.exec(received)?.[3] ?? '00';
+  const known = traceIdOf(received);
+  const id = known !== undefined && known !== NO_TRACE ? known : hex(randomBytes(16));
+  return { traceparent: `00-${id}-${hex(randomBytes(8))}-${known === id ? flags : '00'}`, id };
+}
+
+const NO_TRACE = '0'.repeat(32);
+
+/** A random UUID (RFC 9562, version 4). */
+function freshId(randomBytes: AuthenticateParts['randomBytes']): string {
+  const text = hex(randomBytes(16));
+  const variant = ((Number.parseInt(text[16] ?? '0', 16) & 3) | 8).toString(16);
+  return `${text.slice(0, 8)}-${text.slice(8, 12)}-4${text.slice(13, 16)}-${variant}${text.slice(17, 20)}-${text.slice(20)}`;
+}
+
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('hex');
+
+export const describeCaller = ({ principal, address }: Caller): string => (principal === '' ? formatSocketAddress(address) : principal);

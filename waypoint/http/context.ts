@@ -1,0 +1,151 @@
+/**
+ * One request on its way through the waypoint: what came in, what goes out, and what the stages have found out so far. It lives from the
+ * request's head to the last byte of its response, and it is the one thing that cancels what is under way for it.
+ */
+import type { SocketAddress } from '../../common/base/address.ts';
+import type { ProxyError } from '../../common/base/errors.ts';
+import type { SpiffeId } from '../../common/base/spiffe.ts';
+import type { Baggage } from '../../common/decision/headers.ts';
+import type { CompiledEntry } from '../../common/decision/http-model.ts';
+import type { AppProtocol, Service, Workload } from '../../common/decision/mesh-view.ts';
+import type { BodySource, RequestHead, ResponseHead, ServerExchange } from '../../common/http/types.ts';
+import type { PickedEndpoint } from '../cluster/picker.ts';
+import { RequestBody } from './request-body.ts';
+
+/** Who is at the other end, as the tunnel proved it. */
+export interface Caller {
+  readonly address: SocketAddress;
+  /** From the certificate; undefined for plaintext. */
+  readonly identity: SpiffeId | undefined;
+  /** `spiffe://…`; empty for plaintext. */
+  readonly principal: string;
+  readonly workload: Workload | undefined;
+  /** What the caller's proxy says of it: labels only. */
+  readonly baggage: Baggage | undefined;
+}
+
+/** What a connection was opened to: a service, or a pod by its own address. */
+export interface Target {
+  /** `namespace/hostname`; undefined for a pod. */
+  readonly serviceKey: string | undefined;
+  readonly service: Service | undefined;
+  readonly workload: Workload | undefined;
+  /** Of the service, or of the pod. */
+  readonly port: number;
+  /** The address that was asked for; undefined where it was asked for by name. */
+  readonly ip: string | undefined;
+  /** Whose rule names a caller may be told. */
+  readonly namespace: string;
+  readonly protocol: AppProtocol | undefined;
+}
+
+/** One connection from a caller to a target. */
+export interface Connection {
+  readonly caller: Caller;
+  readonly target: Target;
+  /** Our end of it. */
+  readonly local: SocketAddress;
+}
+
+/** Where a request goes. */
+export interface Backend {
+  readonly service: Service | undefined;
+  readonly workload: Workload | undefined;
+  readonly port: number;
+}
+
+export interface Answer {
+  readonly head: ResponseHead;
+  /** undefined for an answer without a body. */
+  readonly body: BodySource | undefined;
+}
+
+export type Handler = (request: RequestContext) => Promise<Answer>;
+export type Stage = (next: Handler) => Handler;
+
+/** One handler of all stages, the first one outermost; built once, not for each request. */
+export const compose = (stages: readonly Stage[], last: Handler): Handler => stages.reduceRight((next, stage) => stage(next), last);
+
+export class RequestContext {
+  readonly exchange: ServerExchange;
+  readonly connection: Connection;
+  /** As it was received. */
+  readonly received: RequestHead;
+  /** As it goes to the backend. */
+  head: RequestHead;
+  readonly body: RequestBody;
+  /** Milliseconds since 1970, and of the monotonic clock. */
+  readonly startedAt: number;
+  readonly startedMonotonic: number;
+  requestId = '';
+  /** What `x-warren-refusal` and the log name this request by. */
+  traceId = '';
+  /** The rule that it takes; undefined where nothing is attached to the service. */
+  entry: CompiledEntry | undefined;
+  backend: Backend | undefined;
+  /** Of the latest attempt. */
+  endpoint: PickedEndpoint | undefined;
+  /** Endpoints that refused this request. */
+  readonly refusedBy = new Set<string>();
+  attempts = 0;
+  /** The next attempt takes no connection that was used before. */
+  freshConnection = false;
+  /** Why we answered ourselves, or why the response is not whole. */
+  error: ProxyError | undefined;
+  /** Dry-run policies that would have refused. */
+  wouldDeny: readonly string[] = [];
+  cancelled: ProxyError | undefined;
+  #abort: AbortController | undefined;
+  #over = false;
+  readonly #cleanups: (() => void)[] = [];
+  /** What is under way just now and wants to know. */
+  #running: ((error: ProxyError) => void) | undefined;
+
+  constructor(exchange: ServerExchange, connection: Connection, now: { wall: number; monotonic: number }) {
+    this.exchange = exchange;
+    this.connection = connection;
+    this.received = exchange.head;
+    this.head = exchange.head;
+    this.body = new RequestBody(exchange);
+    this.startedAt = now.wall;
+    this.startedMonotonic = now.monotonic;
+  }
+
+  /** For waits that take one; made when somebody asks. */
+  get signal(): AbortSignal {
+    if (!this.#abort) {
+      this.#abort = new AbortController();
+      if (this.cancelled) this.#abort.abort(this.cancelled);
+    }
+    return this.#abort.signal;
+  }
+
+  /** Ends what is under way; later stages see `cancelled`. */
+  cancel(error: ProxyError): void {
+    if (this.cancelled) return;
+    this.cancelled = error;
+    this.#abort?.abort(error);
+    this.#running?.(error);
+  }
+
+  /** Called once, when the last byte of the response is on its way or none will be. */
+  whenOver(run: () => void): void {
+    if (this.#over) run();
+    else this.#cleanups.push(run);
+  }
+
+  /** The request has ended, whole or not. */
+  over(): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#running = undefined;
+    this.body.release();
+    for (const run of this.#cleanups) run();
+  }
+
+  /** One listener at a time: the attempt under way, then the response's body. */
+  onCancel(listener: ((error: ProxyError) => void) | undefined): void {
+    this.#running = listener;
+    if (listener && this.cancelled) listener(this.cancelled);
+  }
+}

@@ -1,0 +1,141 @@
+/**
+ * A request's body on its way to one attempt after another. What is handed on is also kept, up to a limit and until the response begins, so
+ * that the request can be sent again; a body that is longer than that can be sent once only.
+ */
+import type { ProxyError } from '../../common/base/errors.ts';
+import type { BodySink, BodySource, Fields, ServerExchange } from '../../common/http/types.ts';
+
+/** Bytes of one request that are kept for another attempt. */
+export const KEEP_BYTES = 64 << 10;
+/** Bytes that all requests of a worker keep together; beyond that, bodies are not kept. */
+const KEEP_TOTAL = 64 << 20;
+let keptTotal = 0;
+
+export class RequestBody implements BodySource, BodySink {
+  readonly #exchange: ServerExchange;
+  /** Bytes received. */
+  bytes = 0;
+  #sink: BodySink | undefined;
+  #started = false;
+  #settled = false;
+  #kept: Buffer[] | undefined = [];
+  #keptBytes = 0;
+  #ended: { readonly trailers: Fields | undefined } | undefined;
+  #failed: ProxyError | undefined;
+  /** Called with the whole body, or with undefined where it was not kept. */
+  #whenWhole: ((body: Buffer | undefined) => void)[] = [];
+
+  constructor(exchange: ServerExchange) {
+    this.#exchange = exchange;
+  }
+
+  get isEmpty(): boolean {
+    return this.#exchange.head.bodyBytes === 0 && this.#exchange.head.upgrade === undefined;
+  }
+
+  /** Whether another attempt would get all of it. */
+  get replayable(): boolean {
+    return this.#kept !== undefined && this.#failed === undefined;
+  }
+
+  /** Sends the body into an attempt's sink: what is kept first, then what still comes. Takes it away from the attempt before. */
+  into(sink: BodySink): void {
+    this.#sink = sink;
+    for (const chunk of this.#kept ?? []) sink.data(chunk);
+    if (this.#failed) sink.abort(this.#failed);
+    else if (this.#ended) sink.end(this.#ended.trailers);
+    else if (!this.#started) {
+      this.#started = true;
+      this.#exchange.body.into(this);
+    } else this.#exchange.body.resume();
+  }
+
+  resume(): void {
+    this.#exchange.body.resume();
+  }
+
+  /** The attempt wants no more of it. What comes until the next attempt waits. */
+  cancel(): void {
+    this.#sink = undefined;
+  }
+
+  /** No attempt will follow: only mirrors still want what is kept. */
+  settle(): void {
+    this.#settled = true;
+    if (this.#whenWhole.length === 0) this.#forget();
+  }
+
+  /** The request is over. */
+  release(): void {
+    this.#tellWhole(undefined);
+    this.#forget();
+  }
+
+  /** The whole body for a mirror: undefined where it is longer than KEEP_BYTES or never whole. */
+  whole(use: (body: Buffer | undefined) => void): void {
+    if (this.isEmpty) use(Buffer.alloc(0));
+    else if (this.#kept === undefined || this.#failed) use(undefined);
+    else if (this.#ended) use(Buffer.concat(this.#kept));
+    else this.#whenWhole.push(use);
+  }
+
+  // BodySink: what the client sends.
+
+  data(chunk: Buffer): boolean {
+    this.bytes += chunk.length;
+    this.#keep(chunk);
+    // Between attempts it waits; the next attempt resumes it after it has had what is kept.
+    return this.#sink ? this.#sink.data(chunk) : false;
+  }
+
+  end(trailers: Fields | undefined): void {
+    this.#ended = { trailers };
+    if (this.#whenWhole.length > 0) this.#tellWhole(this.#kept && Buffer.concat(this.#kept));
+    this.#sink?.end(trailers);
+  }
+
+  abort(error: ProxyError): void {
+    this.#failed = error;
+    this.#tellWhole(undefined);
+    this.#sink?.abort(error);
+  }
+
+  #keep(chunk: Buffer): void {
+    if (!this.#kept) return;
+    if (this.#keptBytes + chunk.length > KEEP_BYTES || keptTotal + chunk.length > KEEP_TOTAL) {
+      this.#tellWhole(undefined);
+      this.#forget();
+      return;
+    }
+    // The chunk is its sender's when we return.
+    this.#kept.push(Buffer.from(chunk));
+    this.#keptBytes += chunk.length;
+    keptTotal += chunk.length;
+  }
+
+  #forget(): void {
+    if (!this.#kept) return;
+    keptTotal -= this.#keptBytes;
+    this.#kept = undefined;
+    this.#keptBytes = 0;
+  }
+
+  #tellWhole(body: Buffer | undefined): void {
+    const waiting = this.#whenWhole;
+    this.#whenWhole = [];
+    for (const use of waiting) use(body);
+    if (this.#settled) this.#forget();
+  }
+}
+
+/** A body of our own making. */
+export function bufferSource(bytes: Buffer): BodySource {
+  return {
+    into(sink) {
+      if (bytes.length > 0) sink.data(bytes);
+      sink.end(undefined);
+    },
+    resume: () => undefined,
+    cancel: () => undefined,
+  };
+}

@@ -1,0 +1,130 @@
+/**
+ * One connection of a caller to a target: finds out what it speaks, and hands it to HTTP or to byte-for-byte passing. A port's declared
+ * protocol decides; where nobody declared one, the first bytes do, and a client that stays silent waits for a server that speaks first.
+ */
+import type { Clock } from '../../common/base/clock.ts';
+import type { ProxyError } from '../../common/base/errors.ts';
+import type { Pipe } from '../../common/hbone/types.ts';
+import type { HttpServerConnection, HttpServerOptions } from '../../common/http/connections.ts';
+import { serveHttp1 } from '../../common/http/http1-server.ts';
+import { serveHttp2 } from '../../common/http/http2-server.ts';
+import { sniff } from '../../common/http/sniff.ts';
+import type { HttpLimits } from '../../common/http/types.ts';
+import type { Connection } from '../http/context.ts';
+import { type RequestServer, serveRequest } from '../http/pipeline.ts';
+import { Passthrough, type PassthroughParts } from '../tcp/passthrough.ts';
+
+export interface ConnectionParts extends Omit<RequestServer, 'telemetry'>, Omit<PassthroughParts, 'telemetry'> {
+  readonly telemetry: RequestServer['telemetry'] & PassthroughParts['telemetry'];
+  readonly clock: Clock;
+  readonly limits: HttpLimits;
+  readonly sniffTimeoutMs: number;
+}
+
+/** A client of a port that was declared to be HTTP speaks first; this is for one that opens connections ahead. */
+const HTTP_SNIFF_MS = 10_000;
+
+/** What is open: to be drained, looked at again, and ended. */
+export class Connections {
+  readonly #parts: ConnectionParts;
+  readonly #http = new Set<HttpServerConnection>();
+  readonly #bytes = new Set<Passthrough>();
+  #sniffing = 0;
+  #draining = false;
+  #ended: ProxyError | undefined;
+  #whenEmpty: (() => void) | undefined;
+
+  constructor(parts: ConnectionParts) {
+    this.#parts = parts;
+  }
+
+  get size(): number {
+    return this.#http.size + this.#bytes.size + this.#sniffing;
+  }
+
+  /** Never rejects for what the client did. */
+  async serve(pipe: Pipe, connection: Connection, id: string): Promise<void> {
+    this.#sniffing++;
+    try {
+      const protocol = await this.#protocol(pipe, connection);
+      if (this.#ended) pipe.destroy(this.#ended);
+      else if (protocol === 'bytes') this.#serveBytes(pipe, connection, id);
+      else this.#serveHttp(pipe, connection, protocol === 'http2' ? serveHttp2 : serveHttp1);
+    } finally {
+      this.#sniffing--;
+      this.#left();
+    }
+  }
+
+  /** Asks clients to go elsewhere when their requests are answered. */
+  drain(): void {
+    this.#draining = true;
+    for (const connection of this.#http) connection.drain();
+  }
+
+  policiesChanged(): void {
+    for (const connection of this.#bytes) connection.recheck();
+  }
+
+  abortAll(error: ProxyError): void {
+    this.#ended = error;
+    for (const connection of [...this.#http]) connection.destroy(error);
+    for (const connection of [...this.#bytes]) connection.abort(error);
+  }
+
+  empty(): Promise<void> {
+    if (this.size === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#whenEmpty = resolve;
+    });
+  }
+
+  async #protocol(pipe: Pipe, { target }: Connection): Promise<'http1' | 'http2' | 'bytes'> {
+    const { clock, sniffTimeoutMs } = this.#parts;
+    switch (target.protocol) {
+      case 'TCP':
+      case 'TLS':
+        return 'bytes';
+      case undefined: {
+        const found = await sniff(pipe, { timeoutMs: sniffTimeoutMs, clock });
+        return found === 'http1' || found === 'http2' ? found : 'bytes';
+      }
+      default: {
+        const found = await sniff(pipe, { timeoutMs: HTTP_SNIFF_MS, clock });
+        if (found === 'http1' || found === 'http2') return found;
+        // Whatever it is, the server of the declared protocol says what is wrong with it.
+        return target.protocol === 'HTTP11' ? 'http1' : 'http2';
+      }
+    }
+  }
+
+  #serveHttp(pipe: Pipe, connection: Connection, serve: (pipe: Pipe, options: HttpServerOptions) => HttpServerConnection): void {
+    const { limits, clock } = this.#parts;
+    const server: HttpServerConnection = serve(pipe, {
+      limits,
+      clock,
+      onExchange: (exchange) => serveRequest(this.#parts, connection, exchange),
+      onClose: () => {
+        this.#http.delete(server);
+        this.#left();
+      },
+    });
+    this.#http.add(server);
+    if (this.#draining) server.drain();
+  }
+
+  #serveBytes(pipe: Pipe, connection: Connection, id: string): void {
+    const passthrough = new Passthrough(this.#parts, pipe, connection, id);
+    this.#bytes.add(passthrough);
+    void passthrough.run().finally(() => {
+      this.#bytes.delete(passthrough);
+      this.#left();
+    });
+  }
+
+  #left(): void {
+    if (this.size > 0) return;
+    this.#whenEmpty?.();
+    this.#whenEmpty = undefined;
+  }
+}

@@ -1,0 +1,106 @@
+/**
+ * Every metric that a waypoint exposes, one row each: names, labels and buckets are those that Istio's dashboards expect of its waypoints
+ * (istio: reporter="waypoint"); what is our own starts with `warren_`. docs/metrics.md is generated from this table.
+ */
+import type { MetricFamily } from '../common/server/metric-family.ts';
+
+/** Who and what a request or connection was between. */
+export const PEER_LABELS = [
+  'reporter',
+  'source_workload',
+  'source_canonical_service',
+  'source_canonical_revision',
+  'source_workload_namespace',
+  'source_principal',
+  'source_app',
+  'source_version',
+  'source_cluster',
+  'destination_service',
+  'destination_service_namespace',
+  'destination_service_name',
+  'destination_workload',
+  'destination_canonical_service',
+  'destination_canonical_revision',
+  'destination_workload_namespace',
+  'destination_principal',
+  'destination_app',
+  'destination_version',
+  'destination_cluster',
+  'connection_security_policy',
+] as const;
+
+export const REQUEST_LABELS = [...PEER_LABELS, 'request_protocol', 'response_code', 'grpc_response_status', 'response_flags'] as const;
+export const TCP_LABELS = [...PEER_LABELS, 'request_protocol', 'response_flags'] as const;
+
+/** Envoy's: what quantiles in Istio's dashboards are made of. Milliseconds, and bytes. */
+const BUCKETS = [
+  0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 300_000, 600_000, 1_800_000, 3_600_000,
+] as const;
+
+type Options = Partial<Pick<MetricFamily, 'stable' | 'hideZero' | 'expires'>>;
+
+const row =
+  (type: MetricFamily['type']) =>
+  (name: string, labels: readonly string[], help: string, options: Options = {}): MetricFamily => ({
+    name,
+    type,
+    labels,
+    help,
+    stable: false,
+    ...(type === 'histogram' ? { buckets: BUCKETS } : {}),
+    ...options,
+  });
+const counter = row('counter');
+const gauge = row('gauge');
+const histogram = row('histogram');
+
+const stable = { stable: true };
+/** Of peers: they come and go. */
+const traffic = { stable: true, expires: true };
+
+export const metrics = {
+  build: gauge('istio_build', ['component', 'tag'], 'Component and version of this process', stable),
+  requests: counter('istio_requests_total', REQUEST_LABELS, 'Requests', traffic),
+  duration: histogram('istio_request_duration_milliseconds', REQUEST_LABELS, 'Time from a request to the end of its response', traffic),
+  requestBytes: histogram('istio_request_bytes', REQUEST_LABELS, "Bytes of requests' bodies", traffic),
+  responseBytes: histogram('istio_response_bytes', REQUEST_LABELS, "Bytes of responses' bodies", traffic),
+  tcpOpened: counter('istio_tcp_connections_opened_total', TCP_LABELS, 'TCP connections opened', traffic),
+  tcpClosed: counter('istio_tcp_connections_closed_total', TCP_LABELS, 'TCP connections closed', traffic),
+  tcpReceived: counter('istio_tcp_received_bytes_total', TCP_LABELS, 'Bytes that went from client to server', traffic),
+  tcpSent: counter('istio_tcp_sent_bytes_total', TCP_LABELS, 'Bytes that went from server to client', traffic),
+  xdsTerminations: counter('istio_xds_connection_terminations_total', ['reason'], 'Ends of the connection to the control plane'),
+  xdsMessages: counter('istio_xds_message_total', ['url'], 'Messages from the control plane'),
+  xdsBytes: counter('istio_xds_message_bytes_total', ['url'], 'Bytes of messages from the control plane'),
+  openFds: gauge('process_open_fds', [], 'Descriptors that are open', stable),
+  maxFds: gauge('process_max_fds', [], 'Descriptors that may be open', stable),
+  residentMemory: gauge('process_resident_memory_bytes', [], 'Resident memory', stable),
+  cpuSeconds: counter('process_cpu_seconds_total', [], 'Processor time of user and system', stable),
+  startTime: gauge('process_start_time_seconds', [], 'When this process started, in seconds since 1970', stable),
+  refusals: counter(
+    'warren_refusals_total',
+    ['code', 'policy'],
+    'Requests and connections refused or failed, by error code and deciding policy',
+  ),
+  attempts: counter('warren_request_retries_total', [], 'Attempts at requests beside the first one'),
+  mirrored: counter('warren_mirrored_requests_total', ['outcome'], 'Copies of requests, sent or left out because a limit was reached'),
+  requestsActive: gauge('warren_requests_active', [], 'Requests under way'),
+  connectionsActive: gauge('warren_connections_active', [], 'Connections from callers that are open'),
+  upstreamConnections: gauge('warren_upstream_connections', [], 'HTTP connections to endpoints that are open'),
+  routes: gauge('warren_routes', [], 'Services that routes are attached to'),
+  policies: gauge('warren_http_policies', [], 'L7 authorization policies in force'),
+  rejected: counter('warren_resources_rejected_total', ['url'], 'Resources of the control plane that were not taken'),
+  workersReplaced: counter('warren_workers_replaced_total', [], 'Data workers that ended or hung and were replaced'),
+  workers: gauge('warren_workers', [], 'Data workers that are serving'),
+  seriesOverflow: counter('warren_series_overflow_total', [], 'Times that a metric series did not fit and went to one named other', {
+    hideZero: true,
+  }),
+  logLinesDropped: counter('warren_log_lines_dropped_total', [], 'Log lines lost because the reader was too slow', { hideZero: true }),
+  certificateExpiry: gauge(
+    'warren_certificate_soonest_expiry_timestamp_seconds',
+    [],
+    'When the certificate expires, in seconds since 1970',
+    { hideZero: true },
+  ),
+} as const satisfies Record<string, MetricFamily>;
+
+export const metricFamilies: readonly MetricFamily[] = Object.values(metrics);

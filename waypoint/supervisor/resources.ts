@@ -1,0 +1,96 @@
+/**
+ * Routes and L7 policies as the control plane sent them: kept as bytes for workers that start later, tried before they are passed on. One that
+ * cannot be used is one rejection; what was in force under its name stays in force.
+ */
+import { errorMessage } from '../../common/base/errors.ts';
+import { HttpAuthorization, ServiceRoutes } from '../../common/codec/gen/waypoint.ts';
+import { compileAuthorization, compileRoutes } from '../../common/decision/http-model.ts';
+import type { Rejection, StatePush } from '../../common/state/writer.ts';
+import type { ConfigurationPush } from '../worker/configuration.ts';
+
+export const ROUTES_TYPE = 'type.googleapis.com/warren.waypoint.v1.ServiceRoutes';
+export const HTTP_AUTHORIZATION_TYPE = 'type.googleapis.com/warren.waypoint.v1.HttpAuthorization';
+
+interface Held {
+  readonly bytes: Uint8Array;
+  /** undefined where a newer version was rejected: it is in force, but not claimed to be held. */
+  version: string | undefined;
+}
+
+const MAX_RESOURCE_BYTES = 4 << 20;
+const MAX_RESOURCES = 100_000;
+
+export class WaypointResources {
+  readonly #held: Readonly<Record<ConfigurationPush['kind'], Map<string, Held>>> = { routes: new Map(), policies: new Map() };
+  readonly #onChange: (push: ConfigurationPush) => void;
+
+  constructor(onChange: (push: ConfigurationPush) => void) {
+    this.#onChange = onChange;
+  }
+
+  static isKnown(typeUrl: string): boolean {
+    return typeUrl === ROUTES_TYPE || typeUrl === HTTP_AUTHORIZATION_TYPE;
+  }
+
+  apply({ typeUrl, resources, removed }: StatePush): { rejected: Rejection[] } {
+    const kind = kindOf(typeUrl);
+    const held = this.#held[kind];
+    const rejected: Rejection[] = [];
+    const taken: { name: string; bytes: Uint8Array }[] = [];
+    for (const name of removed) held.delete(name);
+    for (const { name, version, bytes } of resources) {
+      const before = held.get(name);
+      try {
+        if (!before && held.size >= MAX_RESOURCES) throw new Error(`there are ${MAX_RESOURCES} already`);
+        tryResource(kind, name, bytes);
+        // A view into the message that it came in would keep all of that.
+        const own = Uint8Array.from(bytes);
+        held.set(name, { bytes: own, version });
+        taken.push({ name, bytes: own });
+      } catch (error) {
+        rejected.push({ name, reason: errorMessage(error) });
+        if (before) before.version = undefined;
+      }
+    }
+    if (taken.length > 0 || removed.length > 0) this.#onChange({ kind, resources: taken, removed });
+    return { rejected };
+  }
+
+  versions(typeUrl: string): Map<string, string> {
+    const versions = new Map<string, string>();
+    for (const [name, { version }] of this.#held[kindOf(typeUrl)]) if (version !== undefined) versions.set(name, version);
+    return versions;
+  }
+
+  /** What a worker that starts has to be told. */
+  snapshot(): ConfigurationPush[] {
+    return (['routes', 'policies'] as const).map((kind) => ({
+      kind,
+      resources: [...this.#held[kind]].map(([name, { bytes }]) => ({ name, bytes })),
+      removed: [],
+    }));
+  }
+
+  get counts(): { readonly routes: number; readonly policies: number } {
+    return { routes: this.#held.routes.size, policies: this.#held.policies.size };
+  }
+
+  /** For config_dump. */
+  dump(): { routes: ServiceRoutes[]; httpAuthorizations: HttpAuthorization[] } {
+    return {
+      routes: [...this.#held.routes.values()].map(({ bytes }) => ServiceRoutes.decode(bytes)),
+      httpAuthorizations: [...this.#held.policies.values()].map(({ bytes }) => HttpAuthorization.decode(bytes)),
+    };
+  }
+}
+
+const kindOf = (typeUrl: string): ConfigurationPush['kind'] => (typeUrl === ROUTES_TYPE ? 'routes' : 'policies');
+
+/** @throws {Error} saying why it cannot be used */
+function tryResource(kind: ConfigurationPush['kind'], name: string, bytes: Uint8Array): void {
+  if (bytes.length > MAX_RESOURCE_BYTES) throw new Error(`${bytes.length} bytes are more than ${MAX_RESOURCE_BYTES}`);
+  const key =
+    kind === 'routes' ? compileRoutes(ServiceRoutes.decode(bytes)).service : compileAuthorization(HttpAuthorization.decode(bytes)).key;
+  // Workers look it up by the name.
+  if (key !== name) throw new Error(`it is named ${name} and says that it is ${key}`);
+}

@@ -1,0 +1,78 @@
+/**
+ * Routes and L7 policies as this worker uses them: compiled when they come, looked up for each request. The supervisor has tried every
+ * resource before, so what fails to compile here is a fault and is told, and the old one stays in force.
+ */
+import { errorMessage } from '../../common/base/errors.ts';
+import type { Log } from '../../common/base/log.ts';
+import { HttpAuthorization, ServiceRoutes } from '../../common/codec/gen/waypoint.ts';
+import { type CompiledAuthorization, type CompiledRoutes, compileAuthorization, compileRoutes } from '../../common/decision/http-model.ts';
+import { transportPart } from '../tcp/transport-policy.ts';
+
+/** One push of the control plane, as the supervisor passes it on. */
+export interface ConfigurationPush {
+  readonly kind: 'routes' | 'policies';
+  readonly resources: readonly { readonly name: string; readonly bytes: Uint8Array }[];
+  readonly removed: readonly string[];
+}
+
+interface Policies {
+  readonly http: readonly CompiledAuthorization[];
+  /** What of them can be told of a connection that is no HTTP. */
+  readonly transport: readonly CompiledAuthorization[];
+}
+
+const NO_POLICIES: Policies = { http: [], transport: [] };
+/** For pods that are addressed themselves. */
+const NO_SERVICE = '';
+
+export class Configuration {
+  readonly #log: Log;
+  readonly #routes = new Map<string, CompiledRoutes>();
+  readonly #policies = new Map<string, CompiledAuthorization>();
+  /** By service: most have none, and looking at all policies for each request would cost the more the more there are. */
+  readonly #byService = new Map<string, Policies>();
+
+  constructor(log: Log) {
+    this.#log = log;
+  }
+
+  apply({ kind, resources, removed }: ConfigurationPush): void {
+    for (const name of removed) (kind === 'routes' ? this.#routes : this.#policies).delete(name);
+    for (const { name, bytes } of resources) {
+      try {
+        if (kind === 'routes') this.#routes.set(name, compileRoutes(ServiceRoutes.decode(bytes)));
+        else this.#policies.set(name, compileAuthorization(HttpAuthorization.decode(bytes)));
+      } catch (error) {
+        this.#log.error({ kind, name, error: errorMessage(error) }, 'resource cannot be used');
+      }
+    }
+    if (kind === 'policies') this.#byService.clear();
+  }
+
+  /** @param service `namespace/hostname` */
+  routesOf(service: string): CompiledRoutes | undefined {
+    return this.#routes.get(service);
+  }
+
+  /** Those that hold for a service, or for a pod that was addressed itself. */
+  policiesOf(service: string | undefined): readonly CompiledAuthorization[] {
+    return this.#of(service).http;
+  }
+
+  transportPoliciesOf(service: string | undefined): readonly CompiledAuthorization[] {
+    return this.#of(service).transport;
+  }
+
+  #of(service: string | undefined): Policies {
+    if (this.#policies.size === 0) return NO_POLICIES;
+    const key = service ?? NO_SERVICE;
+    const known = this.#byService.get(key);
+    if (known) return known;
+    const http = [...this.#policies.values()].filter(
+      ({ services }) => services === undefined || (service !== undefined && services.has(service)),
+    );
+    const found: Policies = { http, transport: http.map(transportPart) };
+    this.#byService.set(key, found);
+    return found;
+  }
+}

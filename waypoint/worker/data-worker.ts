@@ -1,0 +1,300 @@
+/**
+ * A data worker: it listens, and carries requests over state that the supervisor keeps. Nothing here reads a file or talks to a control
+ * plane; what it needs comes by message or lies in shared memory.
+ */
+import { randomFillSync } from 'node:crypto';
+import { type Clock, systemClock } from '../../common/base/clock.ts';
+import { errorMessage, ProxyError } from '../../common/base/errors.ts';
+import type { Log, LogRoot } from '../../common/base/log.ts';
+import { HostnameResolver, systemLookup } from '../../common/client/hostname-resolver.ts';
+import type { Workload } from '../../common/decision/mesh-view.ts';
+import { defaultClientLimits, defaultServerLimits } from '../../common/hbone/types.ts';
+import { connectHttp1 } from '../../common/http/http1-client.ts';
+import { connectHttp2 } from '../../common/http/http2-client.ts';
+import { defaultHttpLimits, type HttpLimits } from '../../common/http/types.ts';
+import { AccessLog } from '../../common/server/access-log.ts';
+import { type SeriesAnnouncement, SeriesWriter } from '../../common/server/shared-series.ts';
+import { MeshStateReader } from '../../common/state/reader.ts';
+import { WorkerCertificates } from '../../common/tls/worker-certificates.ts';
+import { Dialer } from '../cluster/dial.ts';
+import { EndpointPicker } from '../cluster/picker.ts';
+import { Upstreams } from '../cluster/upstreams.ts';
+import { Mirrors } from '../http/mirror.ts';
+import { pipeline } from '../http/pipeline.ts';
+import { Connections } from '../inbound/connection.ts';
+import { HboneInbound } from '../inbound/hbone.ts';
+import { PlaintextInbound } from '../inbound/plaintext.ts';
+import { metrics } from '../metrics.ts';
+import type { FromWorker, ToWorker, WorkerStart } from '../protocol.ts';
+import type { WaypointSettings } from '../settings.ts';
+import { Configuration } from './configuration.ts';
+import { Telemetry } from './telemetry.ts';
+
+const HEARTBEAT_MS = 500;
+const RANDOM_POOL_BYTES = 4096;
+const UPSTREAM_IDLE_MS = 60_000;
+
+export class DataWorker {
+  readonly #send: (message: FromWorker) => void;
+  readonly #settings: WaypointSettings;
+  readonly #logs: LogRoot;
+  readonly #log: Log;
+  readonly #access: AccessLog;
+  readonly #reader: MeshStateReader;
+  readonly #configuration: Configuration;
+  readonly #certificates: WorkerCertificates;
+  readonly #telemetry: Telemetry;
+  readonly #picker: EndpointPicker;
+  readonly #dialer: Dialer;
+  readonly #upstreams: Upstreams;
+  readonly #connections: Connections;
+  readonly #inbound: HboneInbound;
+  readonly #plaintext: PlaintextInbound;
+  readonly #clock: Clock = systemClock;
+  #self: Workload | undefined;
+  #announced: SeriesAnnouncement[] = [];
+
+  constructor(start: WorkerStart, logs: LogRoot, send: (message: FromWorker) => void) {
+    const { settings } = start;
+    const clock = this.#clock;
+    const random = Math.random;
+    const randomBytes = pooledRandomBytes();
+    this.#send = send;
+    this.#settings = settings;
+    this.#logs = logs;
+    this.#log = logs.log.child({ worker: start.index });
+    const log = this.#log;
+    this.#reader = new MeshStateReader(start.state, { node: settings.nodeName || undefined });
+    const view = this.#reader;
+    const self = (): Workload => this.#ownWorkload();
+    this.#access = new AccessLog({
+      output: logs.writer,
+      format: settings.logFormat,
+      level: settings.log.scopes.access ?? settings.log.level,
+      now: () => clock.now(),
+    });
+    const series = new SeriesWriter(start.segment, (announcement) => this.#announce(announcement));
+    const telemetry = new Telemetry({ series, access: this.#access, clock });
+    this.#telemetry = telemetry;
+    this.#configuration = new Configuration(log);
+    const configuration = this.#configuration;
+    this.#certificates = new WorkerCertificates({
+      tls: { postQuantumOnly: settings.compliance === 'pqc' },
+      clock,
+      want: (identity) => send({ type: 'certificate-wanted', identity }),
+    });
+    const certificates = this.#certificates;
+
+    // Towards endpoints.
+    const picker = new EndpointPicker({ view, self, balancing: settings.balancing, random });
+    this.#picker = picker;
+    const windows = { streamWindow: settings.streamWindow, connectionWindow: settings.connectionWindow, maxFrameSize: settings.frameSize };
+    const dialer = new Dialer({
+      identity: settings.identity,
+      self,
+      certificates,
+      clock,
+      resolver: new HostnameResolver({ lookup: systemLookup, clock }),
+      randomBytes,
+      limits: { ...defaultClientLimits, ...windows },
+      maxStreamsPerConnection: settings.poolMaxStreams,
+      unusedReleaseMs: settings.poolUnusedMs,
+    });
+    this.#dialer = dialer;
+    const limits: HttpLimits = { ...defaultHttpLimits, idleTimeoutMs: settings.idleTimeoutMs };
+    const upstreams = new Upstreams({
+      limits: { ...limits, idleTimeoutMs: UPSTREAM_IDLE_MS },
+      clock,
+      dial: (endpoint, signal) => dialer.connect(endpoint, signal),
+      connect: { http1: connectHttp1, http2: connectHttp2 },
+    });
+    this.#upstreams = upstreams;
+
+    // What comes in.
+    const mirrors = new Mirrors({ view, picker, upstreams, clock, random, log, counted: (outcome) => telemetry.mirrored(outcome) });
+    const handler = pipeline({
+      identity: settings.identity,
+      view,
+      configuration,
+      picker,
+      upstreams,
+      clock,
+      random,
+      randomBytes,
+      log,
+      mirror: (request, entry) => mirrors.mirror(request, entry),
+      hasOthers: ({ backend, refusedBy }) => backend?.service !== undefined && picker.size(backend.service, backend.port) > refusedBy.size,
+      retried: () => telemetry.retried(),
+    });
+    const connections = new Connections({
+      handler,
+      clock,
+      telemetry,
+      configuration,
+      picker,
+      dialer,
+      limits,
+      sniffTimeoutMs: settings.sniffTimeoutMs,
+    });
+    this.#connections = connections;
+    const { network, trustDomain, maxConnections, podNamespace: namespace, host, identity } = settings;
+    this.#inbound = new HboneInbound({
+      identity,
+      trustDomain,
+      network,
+      view,
+      waypoint: () => ({ namespace, host, self: this.#knownSelf() }),
+      self,
+      certificates,
+      connections,
+      telemetry,
+      clock,
+      log,
+      limits: { ...defaultServerLimits, ...windows },
+      maxConnections,
+      randomBytes,
+    });
+    this.#plaintext = new PlaintextInbound({ view, network, connections, telemetry, log, maxConnections, randomBytes });
+
+    const dropped = series.slot(metrics.logLinesDropped, []);
+    const upstreamConnections = series.slot(metrics.upstreamConnections, []);
+    const heartbeat = new Int32Array(start.heartbeat);
+    // Not unreferenced: it also keeps an idle worker alive.
+    setInterval(() => {
+      Atomics.add(heartbeat, 0, 1);
+      series.set(dropped, logs.writer.dropped);
+      series.set(upstreamConnections, upstreams.size);
+    }, HEARTBEAT_MS);
+  }
+
+  receive(message: ToWorker): void {
+    switch (message.type) {
+      case 'state':
+        if (!this.#reader.refresh()) break;
+        this.#self = undefined;
+        this.#picker.stateChanged();
+        this.#telemetry.stateChanged();
+        break;
+      case 'configuration':
+        this.#configuration.apply(message.push);
+        if (message.push.kind === 'policies') this.#connections.policiesChanged();
+        break;
+      case 'certificate':
+        this.#certificates.arrived(message.certificate);
+        break;
+      case 'certificate-failed':
+        this.#certificates.failed(message.identity, message.reason);
+        break;
+      case 'log-level':
+        this.#logs.setLevel(message.level);
+        this.#access.level = message.accessLevel;
+        break;
+      case 'listen':
+        void this.#listen();
+        break;
+      case 'drain':
+        this.#inbound.drain();
+        this.#connections.drain();
+        break;
+      case 'close':
+        this.#close();
+        break;
+      case 'drain-deadline':
+        this.#connections.abortAll(new ProxyError('DRAINED', 'connection closed due to connection drain'));
+        break;
+    }
+  }
+
+  async #listen(): Promise<void> {
+    const { ipv6, hbonePort, plaintextListen } = this.#settings;
+    const host = ipv6 ? '::' : '0.0.0.0';
+    try {
+      if (hbonePort !== 0) await this.#inbound.listen(host, hbonePort);
+      for (const listener of plaintextListen) await this.#plaintext.listen(host, listener);
+      this.#send({ type: 'listening' });
+    } catch (error) {
+      this.#send({ type: 'listening', problem: errorMessage(error) });
+    }
+  }
+
+  #close(): void {
+    this.#inbound.close();
+    this.#plaintext.close();
+    void this.#connections.empty().then(() => {
+      const error = new ProxyError('DRAINED', 'the waypoint has ended');
+      this.#inbound.destroy(error);
+      this.#upstreams.destroy(error);
+      this.#dialer.destroy(error);
+      this.#telemetry.flush();
+      this.#logs.writer.flushNow();
+      this.#send({ type: 'drained' });
+    });
+  }
+
+  /** As the mesh describes us; undefined where it does not. */
+  #knownSelf(): Workload | undefined {
+    const { network, instanceIp, podName: name, podNamespace: namespace, serviceAccount } = this.#settings;
+    return (
+      (instanceIp === '' ? undefined : this.#reader.workloadByAddress(network, instanceIp)) ??
+      this.#reader.workloadByPod({ name, namespace, serviceAccount })
+    );
+  }
+
+  #ownWorkload(): Workload {
+    this.#self ??= this.#knownSelf() ?? workloadOf(this.#settings);
+    return this.#self;
+  }
+
+  /** New series come in bursts; one message carries those of a turn. */
+  #announce(announcement: SeriesAnnouncement): void {
+    this.#announced.push(announcement);
+    if (this.#announced.length > 1) return;
+    queueMicrotask(() => {
+      this.#send({ type: 'series', series: this.#announced });
+      this.#announced = [];
+    });
+  }
+}
+
+/** What we know of ourselves before the mesh tells us. */
+const workloadOf = (settings: WaypointSettings): Workload => ({
+  uid: '',
+  name: settings.podName,
+  namespace: settings.podNamespace,
+  addresses: settings.instanceIp === '' ? [] : [settings.instanceIp],
+  hostname: '',
+  network: settings.network,
+  protocol: 'HBONE',
+  nativeTunnel: true,
+  hostNetwork: false,
+  trustDomain: settings.trustDomain,
+  serviceAccount: settings.serviceAccount,
+  waypoint: undefined,
+  networkGateway: undefined,
+  applicationTunnel: undefined,
+  node: settings.nodeName,
+  clusterId: settings.clusterId,
+  locality: { region: '', zone: '', subzone: '' },
+  canonicalName: settings.gatewayName,
+  canonicalRevision: 'latest',
+  workloadName: settings.gatewayName,
+  workloadType: 'deployment',
+  authorizationPolicies: [],
+  healthy: true,
+  capacity: 1,
+  services: new Map(),
+});
+
+/** Random bytes from a pool: one call into the generator for a hundred requests. */
+function pooledRandomBytes(): (length: number) => Uint8Array {
+  const pool = Buffer.alloc(RANDOM_POOL_BYTES);
+  let used = pool.length;
+  return (length) => {
+    if (used + length > pool.length) {
+      randomFillSync(pool);
+      used = 0;
+    }
+    used += length;
+    return pool.subarray(used - length, used);
+  };
+}
