@@ -4,6 +4,8 @@ import type { Clock, Timer } from '../base/clock.ts';
 export const PING_INTERVAL_MS = 10_000;
 export const PONG_TIMEOUT_MS = 20_000;
 
+const LAST_CHANCE_MS = 10;
+
 export class Keepalive {
   readonly #clock: Clock;
   readonly #ping: () => void;
@@ -32,7 +34,10 @@ export class Keepalive {
   #arm(): Timer {
     return this.#clock.after(PING_INTERVAL_MS, () => {
       this.#waiting = true;
-      this.#timer = this.#clock.after(PONG_TIMEOUT_MS, this.#dead);
+      this.#timer = this.#clock.after(PONG_TIMEOUT_MS, () => {
+        // If it was us who stood still, the answer is there and only has to be read: one more turn of the loop.
+        this.#timer = this.#clock.after(LAST_CHANCE_MS, this.#dead);
+      });
       this.#ping();
     });
   }

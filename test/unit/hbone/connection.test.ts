@@ -365,7 +365,7 @@ test('a PING comes after ten seconds, again ten seconds after its answer, and si
   await clock.advance(1);
   await settle();
   assert.equal(peer.take()[0], ping);
-  await clock.advance(20_000);
+  await clock.advance(20_010);
   await settle();
   assert.deepEqual(peer.take(), ['goaway 0 0 ']);
   assert.match(closed[0]?.error?.message ?? '', /no answer to a PING/);
@@ -377,7 +377,7 @@ test('a client drops a connection whose peer is silent, and its tunnels fail', a
   await peer.send(headers(1, [[':status', '200']]));
   await opening;
   const second = assert.rejects(client.connect({ authority: 'a:1', headers: [] }), { code: 'CONNECTION_LOST' });
-  await clock.advance(30_000);
+  await clock.advance(30_010);
   await settle();
   await second;
   assert.equal(closed[0]?.error?.code, 'CONNECTION_LOST');
@@ -485,4 +485,13 @@ test('a peer that has not heard of a small window yet may still use the default 
   assert.deepEqual(peer.take(), []);
   await peer.send(data(1, 'x'));
   assert.deepEqual([peer.take(), requests[0]?.signal.aborted], [['rst 1 3'], true]);
+});
+
+test('an answer that waits to be read when the time is over still counts', async () => {
+  const { peer, clock, closed } = await serverFixture();
+  await clock.advance(10_000);
+  await clock.advance(20_000);
+  await peer.send(pingFrame(Buffer.from('keep-up!'), true));
+  await clock.advance(5_000);
+  assert.deepEqual(closed, []);
 });
