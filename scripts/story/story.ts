@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { expect, mustAnswer } from './checks.ts';
 import { type Narrator, StepFailed } from './narrator.ts';
 import type { Pod, Shop } from './shop.ts';
+import { waypointStory } from './waypoint.ts';
 
 const SECRET = 'my-credit-card-number';
 const PATH = `/order?card=${SECRET}`;
@@ -17,6 +18,8 @@ export async function story(shop: Shop, narrator: Narrator): Promise<void> {
   await mutualTls(shop, narrator);
   await strict(shop, narrator);
   await policy(shop, narrator);
+  await shop.must('delete', 'peerauthentication,authorizationpolicy', '--all', '-n', 'shop');
+  await waypointStory(shop, narrator);
   await labelOff(shop, narrator, before);
 }
 
@@ -144,7 +147,6 @@ spec:
 
 async function labelOff(shop: Shop, narrator: Narrator, before: readonly Pod[]): Promise<void> {
   narrator.chapter('The label goes, and so does the mesh');
-  await shop.must('delete', 'peerauthentication,authorizationpolicy', '--all', '-n', 'shop');
   narrator.command('kubectl label namespace shop istio.io/dataplane-mode-');
   await shop.must('label', 'namespace', 'shop', 'istio.io/dataplane-mode-');
   await narrator.during('every pod of shop is out of the mesh', waitForEnrolment(shop, false));
