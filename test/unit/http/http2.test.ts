@@ -1,0 +1,575 @@
+/** Our HTTP/2 against frames written by hand: what a request must be, windows, resets, GOAWAY, floods. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ProxyError } from '../../../common/base/errors.ts';
+import { FrameDecoder } from '../../../common/codec/http2/frame-decoder.ts';
+import {
+  CONNECTION_PREFACE,
+  Flag,
+  FrameType,
+  frame,
+  goawayFrame,
+  headerFrames,
+  rstStreamFrame,
+  settingsFrame,
+  windowUpdateFrame,
+} from '../../../common/codec/http2/frames.ts';
+import { HpackDecoder } from '../../../common/codec/http2/hpack-decoder.ts';
+import { HpackEncoder } from '../../../common/codec/http2/hpack-encoder.ts';
+import { connectHttp2 } from '../../../common/http/http2-client.ts';
+import { serveHttp2 } from '../../../common/http/http2-server.ts';
+import type { HttpLimits, ServerExchange } from '../../../common/http/types.ts';
+import { FrameRecorder, generousDecoder } from '../../support/frame-recorder.ts';
+import { answer, Collector, connected, echo, GivenBody, send, served } from '../../support/http-ends.ts';
+import type { MemoryPipe } from '../../support/http-pipes.ts';
+import { settle } from '../../support/tunnels.ts';
+
+type Field = [string, string];
+const GET: Field[] = [
+  [':method', 'GET'],
+  [':scheme', 'http'],
+  [':authority', 'a'],
+  [':path', '/'],
+];
+const POST: Field[] = [[':method', 'POST'], ...GET.slice(1)];
+
+/** A peer of our connection whose frames are written by hand; header blocks that we send are decoded. */
+class Peer {
+  readonly #pipe: MemoryPipe;
+  readonly #recorder = new FrameRecorder();
+  readonly #decoder: FrameDecoder;
+  readonly #hpack = new HpackDecoder(1 << 20);
+  readonly #encoder = new HpackEncoder();
+  #seen = 0;
+
+  constructor(pipe: MemoryPipe, side: 'client' | 'server') {
+    this.#pipe = pipe;
+    this.#recorder.headers = (id, block, end) => {
+      const fields = this.#hpack.decode(block).fields.map(([name, value]) => `${name}=${value}`);
+      this.#recorder.events.push(`headers ${id}: ${fields.join(' ')}${end ? ' end' : ''}`);
+    };
+    this.#decoder = new FrameDecoder({ ...generousDecoder, expectPreface: side === 'server' }, this.#recorder);
+    if (side === 'client') pipe.feed(CONNECTION_PREFACE);
+  }
+
+  async greet(entries: [number, number][] = []): Promise<void> {
+    this.#pipe.feed(settingsFrame(entries));
+    await this.take();
+  }
+
+  headers(id: number, fields: readonly Field[], end: boolean): Buffer {
+    return Buffer.from(headerFrames(id, this.#encoder.encode(fields), end, 16384));
+  }
+
+  async send(...frames: Buffer[]): Promise<string[]> {
+    this.#pipe.feed(Buffer.concat(frames));
+    return this.take();
+  }
+
+  /** What came since the last call, without what every connection says. */
+  async take(): Promise<string[]> {
+    await settle(3);
+    const bytes = Buffer.concat(this.#pipe.output.splice(0));
+    this.#decoder.push(bytes);
+    const events = this.#recorder.events.slice(this.#seen);
+    this.#seen = this.#recorder.events.length;
+    return events.filter((event) => !/^settings|^window 0 /.test(event));
+  }
+}
+
+const data = (id: number, text: string | Buffer, end = false): Buffer =>
+  frame(FrameType.DATA, end ? Flag.END_STREAM : 0, id, Buffer.from(text));
+
+async function serve(
+  onExchange: (exchange: ServerExchange) => void = () => {},
+  limits: Partial<HttpLimits> = {},
+  settings: [number, number][] = [],
+) {
+  const server = served(serveHttp2, onExchange, limits);
+  const peer = new Peer(server.pipe, 'client');
+  await settle(1);
+  await peer.greet(settings);
+  return { ...server, peer };
+}
+
+async function connect(settings: [number, number][] = [], limits: Partial<HttpLimits> = {}) {
+  const client = connected(connectHttp2, limits);
+  const peer = new Peer(client.pipe, 'server');
+  await settle(1);
+  await peer.greet(settings);
+  return { ...client, peer };
+}
+
+const with_ = (more: Field[], base = GET): Field[] => [...base, ...more];
+const without = (name: string): Field[] => GET.filter(([other]) => other !== name);
+
+const MALFORMED: readonly (readonly [string, Field[]])[] = [
+  ['no :method', without(':method')],
+  ['no :scheme', without(':scheme')],
+  ['no :path', without(':path')],
+  ['no :authority and no Host', without(':authority')],
+  ['an empty :path', with_([[':path', '']], without(':path'))],
+  ['a :path that is no path', with_([[':path', 'a']], without(':path'))],
+  ['a star for GET', with_([[':path', '*']], without(':path'))],
+  ['a :path with a space', with_([[':path', '/ HTTP/1.1']], without(':path'))],
+  ['a :path with a line break', with_([[':path', '/\r\nHost: b']], without(':path'))],
+  ['a :path with a fragment', with_([[':path', '/#a']], without(':path'))],
+  ['a :method with a space', with_([[':method', 'GET /admin']], without(':method'))],
+  ['an unknown :scheme', with_([[':scheme', 'file']], without(':scheme'))],
+  ['an :authority with a user', with_([[':authority', 'u@a']], without(':authority'))],
+  ['an :authority with a path', with_([[':authority', 'a/b']], without(':authority'))],
+  ['an empty :authority', with_([[':authority', '']], without(':authority'))],
+  [':authority and Host that differ', with_([['host', 'b']])],
+  [
+    'two Hosts',
+    with_([
+      ['host', 'a'],
+      ['host', 'a'],
+    ]),
+  ],
+  ['a pseudo-header twice', with_([[':path', '/b']])],
+  ['a pseudo-header after a field', [['x', 'y'], ...GET]],
+  ['an unknown pseudo-header', with_([[':status', '200']])],
+  ['an upper-case name', with_([['X-Name', 'a']])],
+  ['a name with a space', with_([['x name', 'a']])],
+  ['a name with a colon', with_([['x:y', 'a']])],
+  ['an empty name', with_([['', 'a']])],
+  ['a value with a line break', with_([['x', 'a\r\ntransfer-encoding: chunked']])],
+  ['a value with a NUL', with_([['x', 'a\0']])],
+  ['a value with a space before it', with_([['x', ' a']])],
+  ['a value with a tab after it', with_([['x', 'a\t']])],
+  ['Connection', with_([['connection', 'close']])],
+  ['Keep-Alive', with_([['keep-alive', '5']])],
+  ['Proxy-Connection', with_([['proxy-connection', 'close']])],
+  ['Upgrade', with_([['upgrade', 'websocket']])],
+  ['Transfer-Encoding (H2.TE)', with_([['transfer-encoding', 'chunked']])],
+  ['a te other than trailers', with_([['te', 'gzip']])],
+  [
+    'two content-lengths',
+    with_([
+      ['content-length', '0'],
+      ['content-length', '0'],
+    ]),
+  ],
+  ['a content-length with a plus', with_([['content-length', '+0']])],
+  ['a content-length without a body (H2.CL)', with_([['content-length', '5']])],
+  [':protocol without CONNECT', with_([[':protocol', 'websocket']])],
+];
+
+for (const [name, fields] of MALFORMED) {
+  test(`${name}: the stream is reset, and the connection goes on`, async () => {
+    const { peer, exchanges } = await serve();
+    assert.deepEqual(await peer.send(peer.headers(1, fields, true)), ['rst 1 1']);
+    assert.equal(exchanges.length, 0);
+    await peer.send(peer.headers(3, GET, true));
+    assert.equal(exchanges.length, 1);
+  });
+}
+
+test('a request becomes a neutral head, with one cookie and without what is about the connection', async () => {
+  const { peer, exchanges } = await serve();
+  await peer.send(
+    peer.headers(
+      1,
+      with_(
+        [
+          ['cookie', 'a=1'],
+          ['te', 'trailers'],
+          ['x', 'y'],
+          ['cookie', 'b=2'],
+          ['host', 'A'],
+        ],
+        POST,
+      ),
+      false,
+    ),
+  );
+  assert.deepEqual(exchanges[0]?.head, {
+    version: '2',
+    method: 'POST',
+    scheme: 'http',
+    authority: 'a',
+    path: '/',
+    fields: ['x', 'y', 'cookie', 'a=1; b=2'],
+    bodyBytes: undefined,
+    upgrade: undefined,
+  });
+});
+
+test('a body that does not have its content-length resets its stream (H2.CL)', async () => {
+  for (const [length, body, end] of [
+    ['3', 'abcd', false],
+    ['5', 'abcd', true],
+  ] as const) {
+    const sink = new Collector();
+    const { peer } = await serve((exchange) => exchange.body.into(sink));
+    const events = await peer.send(peer.headers(1, with_([['content-length', length]], POST), false), data(1, body, end));
+    assert.deepEqual(events, ['rst 1 1']);
+    assert.equal(sink.error?.code, 'HTTP2_FAILURE');
+  }
+});
+
+test('trailers go through both ways, and trailers that are none reset the stream', async () => {
+  const { peer } = await serve(echo);
+  const events = await peer.send(peer.headers(1, POST, false), data(1, 'abc'), peer.headers(1, [['grpc-status', '0']], true));
+  assert.deepEqual(events, ['headers 1: :status=200 x-request=POST /', 'data 1 of 3: 616263 padding 0', 'headers 1: grpc-status=0 end']);
+  for (const [trailers, end] of [
+    [[[':path', '/']], true],
+    [[['A', 'b']], true],
+    [[['a', 'b']], false],
+  ] as [Field[], boolean][]) {
+    const body = new Collector();
+    const other = await serve((exchange) => exchange.body.into(body));
+    assert.deepEqual(await other.peer.send(other.peer.headers(1, POST, false), other.peer.headers(1, trailers, end)), ['rst 1 1']);
+    assert.equal(body.error?.code, 'HTTP2_FAILURE');
+  }
+});
+
+test('CONNECT, unknown expectations and heads beyond the limits are answered', async () => {
+  const { peer, exchanges } = await serve(undefined, { maxFieldCount: 10, maxFields: 2000, maxStartLine: 100 });
+  const connectFields: Field[] = [
+    [':method', 'CONNECT'],
+    [':authority', 'a:80'],
+  ];
+  assert.deepEqual(await peer.send(peer.headers(1, connectFields, true)), ['headers 1: :status=501 content-length=0 end']);
+  assert.deepEqual(await peer.send(peer.headers(3, with_([['expect', 'x']], POST), false)), [
+    'headers 3: :status=417 content-length=0 end',
+    'rst 3 0',
+  ]);
+  assert.deepEqual(await peer.send(peer.headers(5, with_(Array.from({ length: 20 }, (): Field => ['a', 'b'])), true)), [
+    'headers 5: :status=431 content-length=0 end',
+  ]);
+  assert.deepEqual(await peer.send(peer.headers(7, with_([['a', 'b'.repeat(3000)]]), true)), [
+    'headers 7: :status=431 content-length=0 end',
+  ]);
+  assert.equal(exchanges.length, 0);
+});
+
+test('100 is sent when the body is wanted', async () => {
+  const body = new Collector();
+  const { peer } = await serve((exchange) => exchange.body.into(body));
+  assert.deepEqual(await peer.send(peer.headers(1, with_([['expect', '100-continue']], POST), false)), ['headers 1: :status=100']);
+});
+
+test('the last DATA frame ends its stream where it has not left yet', async () => {
+  const { peer } = await serve((exchange) => answer(exchange, 200, 'hello'));
+  assert.deepEqual(await peer.send(peer.headers(1, GET, true)), [
+    'headers 1: :status=200 content-length=5',
+    'data 1 of 5: 68656c6c6f padding 0 end',
+  ]);
+});
+
+test('a response waits for the windows of stream and connection, and its source with it', async () => {
+  const source = new GivenBody(Array.from({ length: 100 }, () => 'x'.repeat(1000)));
+  const { peer } = await serve((exchange) => source.into(exchange.respond({ status: 200, fields: [], bodyBytes: undefined }, source)), {}, [
+    [4, 2500],
+  ]);
+  const sizes = (events: string[]): number[] => events.flatMap((event) => /^data 1 of (\d+)/.exec(event)?.slice(1).map(Number) ?? []);
+  assert.deepEqual(sizes(await peer.send(peer.headers(1, GET, true))), [1000, 1000, 500]);
+  assert.equal(source.sent, 3000);
+  assert.deepEqual(sizes(await peer.send(windowUpdateFrame(1, 100))), [100]);
+  assert.deepEqual(sizes(await peer.send(windowUpdateFrame(1, 1400))), [400, 1000]);
+  // The stream's window alone does not do: the connection began with 65,535.
+  const rest = sizes(await peer.send(windowUpdateFrame(1, 1_000_000)));
+  assert.equal(
+    rest.reduce((a, b) => a + b),
+    65_535 - 4000,
+  );
+  const last = await peer.send(windowUpdateFrame(0, 1_000_000));
+  assert.equal(
+    sizes(last).reduce((a, b) => a + b),
+    100_000 - 65_535,
+  );
+  assert.match(last.at(-1) ?? '', / end$/);
+});
+
+test('a request body that nobody takes stops at the window; what is taken opens it again', async () => {
+  const { peer, exchanges } = await serve();
+  const piece = data(1, Buffer.alloc(16_000));
+  const events = await peer.send(peer.headers(1, POST, false), ...Array.from({ length: 16 }, () => piece));
+  assert.deepEqual(events, []);
+  const body = new Collector();
+  exchanges[0]?.body.into(body);
+  assert.equal(body.bytes, 256_000);
+  assert.match((await peer.take()).join(), /^window 1 \d+$/);
+  const other = await serve();
+  const flood = await other.peer.send(other.peer.headers(1, POST, false), ...Array.from({ length: 17 }, () => piece));
+  assert.deepEqual(flood, ['rst 1 3']);
+});
+
+test('a sink that says stop gets no more until it resumes', async () => {
+  const body = new Collector();
+  body.more = false;
+  const { peer, exchanges } = await serve((exchange) => exchange.body.into(body));
+  await peer.send(peer.headers(1, POST, false), data(1, 'a'.repeat(5000)), data(1, 'b'.repeat(5000)), data(1, 'c', true));
+  assert.equal(body.bytes, 5000);
+  exchanges[0]?.body.resume();
+  assert.equal(body.bytes, 10_000);
+  assert.ok(!body.ended);
+  exchanges[0]?.body.resume();
+  assert.equal(body.text.at(-1), 'c');
+});
+
+test('resets: by the client, by the exchange, and after an early answer', async () => {
+  const gone: string[] = [];
+  const body = new Collector();
+  const source = new GivenBody([]);
+  const { peer, exchanges, connection } = await serve((exchange) => exchange.onClientGone((error) => gone.push(error.message)));
+  await peer.send(peer.headers(1, POST, false));
+  exchanges[0]?.body.into(body);
+  exchanges[0]?.respond({ status: 200, fields: [], bodyBytes: undefined }, source);
+  await peer.send(rstStreamFrame(1, 8));
+  assert.deepEqual(gone, ['the peer reset the stream: CANCEL']);
+  assert.equal(body.error?.code, 'CONNECTION_LOST');
+  assert.ok(source.cancelled);
+
+  await peer.send(peer.headers(3, POST, false));
+  exchanges[1]?.abort(new ProxyError('CONNECTION_LOST', 'upstream'));
+  assert.deepEqual(
+    (await peer.take()).filter((event) => event.startsWith('rst')),
+    ['rst 3 2'],
+  );
+
+  await peer.send(peer.headers(5, POST, false));
+  const early = exchanges[2];
+  assert.ok(early);
+  answer(early, 403, 'no');
+  assert.deepEqual(await peer.take(), ['headers 5: :status=403 content-length=2', 'data 5 of 2: 6e6f padding 0 end', 'rst 5 0']);
+  assert.deepEqual(await peer.send(data(5, 'late')), []);
+  assert.equal(connection.openExchanges, 0);
+});
+
+test('streams beyond the limit are refused', async () => {
+  const { peer, exchanges } = await serve(undefined, { maxConcurrentStreams: 2 });
+  assert.deepEqual(await peer.send(peer.headers(1, GET, true), peer.headers(3, GET, true), peer.headers(5, GET, true)), ['rst 5 7']);
+  assert.equal(exchanges.length, 2);
+});
+
+test('a server drains with two GOAWAYs, serves what came before, refuses what comes after, and closes', async () => {
+  const { peer, pipe, exchanges, connection, ended } = await serve();
+  await peer.send(peer.headers(1, GET, true));
+  connection.drain();
+  const [first, ping] = await peer.take();
+  assert.equal(first, 'goaway 2147483647 0 ');
+  await peer.send(peer.headers(3, GET, true));
+  assert.equal(exchanges.length, 2);
+  const opaque = Buffer.from(ping?.split(' ')[1] ?? '', 'hex');
+  assert.deepEqual(await peer.send(frame(FrameType.PING, Flag.ACK, 0, opaque)), ['goaway 3 0 ']);
+  assert.deepEqual(await peer.send(peer.headers(5, GET, true)), ['rst 5 7']);
+  for (const exchange of exchanges) answer(exchange, 200, 'ok');
+  await peer.take();
+  assert.ok(pipe.outputEnded);
+  pipe.feedEnd();
+  assert.deepEqual(ended, [{ error: undefined }]);
+});
+
+test('floods and violations end the connection with GOAWAY and a reason', async () => {
+  const cases: [string, (peer: Peer) => Buffer[]][] = [
+    ['goaway 0 11', () => Array.from({ length: 1100 }, () => frame(FrameType.PING, 0, 0, Buffer.alloc(8)))],
+    ['goaway 0 11', () => Array.from({ length: 200 }, () => settingsFrame([]))],
+    [
+      'goaway \\d+ 11',
+      (peer) => Array.from({ length: 600 }, (_, i) => [peer.headers(2 * i + 1, GET, true), rstStreamFrame(2 * i + 1, 8)]).flat(),
+    ],
+    ['goaway 0 1', () => [data(0, 'x')]],
+    ['goaway 0 1', () => [rstStreamFrame(9, 8)]],
+    ['goaway 0 1', (peer) => [peer.headers(2, GET, true)]],
+    ['goaway 0 6', () => [frame(FrameType.DATA, 0, 1, Buffer.alloc(20_000))]],
+    ['goaway 0 9', () => [headerFrames(1, Buffer.from('bfbfbf', 'hex'), true, 100)]],
+    ['goaway 0 3', () => [windowUpdateFrame(0, 0x7fffffff)]],
+  ];
+  for (const [expected, frames] of cases) {
+    const { peer, pipe, ended } = await serve();
+    const events = await peer.send(...frames(peer));
+    assert.match(events.at(-1) ?? '', new RegExp(`^${expected}`));
+    assert.ok(pipe.outputEnded);
+    pipe.feedEnd();
+    assert.equal(ended[0]?.error?.code, 'HTTP2_FAILURE');
+  }
+});
+
+test('time: no SETTINGS, a header block without end, and an idle connection', async () => {
+  const silent = served(serveHttp2);
+  await silent.clock.advance(10_000);
+  assert.ok(silent.pipe.outputEnded);
+  const slow = await serve();
+  await slow.peer.send(frame(FrameType.HEADERS, 0, 1, Buffer.from('82', 'hex')));
+  await slow.clock.advance(10_001);
+  assert.match((await slow.peer.take()).join(), /^goaway 0 11/);
+  const idle = await serve(undefined, { idleTimeoutMs: 60_000 });
+  await idle.clock.advance(60_001);
+  assert.deepEqual(await idle.peer.take(), ['goaway 0 0 ']);
+  assert.ok(idle.pipe.outputEnded);
+});
+
+test('a request is sent with its pseudo-headers first, and asks for trailers', async () => {
+  const { peer, connection } = await connect();
+  send(connection, { path: '/a', fields: ['x', 'y', 'connection', 'close', 'host', 'evil'] });
+  send(connection, { method: 'POST', bodyBytes: 2 }, new GivenBody(['hi']));
+  assert.deepEqual(await peer.take(), [
+    'headers 1: :method=GET :scheme=http :authority=orders.shop:8080 :path=/a te=trailers x=y end',
+    'headers 3: :method=POST :scheme=http :authority=orders.shop:8080 :path=/ te=trailers content-length=2',
+    'data 3 of 2: 6869 padding 0 end',
+  ]);
+});
+
+test('informational responses, the response, its body and its trailers', async () => {
+  const { peer, connection } = await connect();
+  const sent = send(connection);
+  await peer.take();
+  await peer.send(
+    peer.headers(
+      1,
+      [
+        [':status', '103'],
+        ['link', 'a'],
+      ],
+      false,
+    ),
+    peer.headers(
+      1,
+      [
+        [':status', '200'],
+        ['x', 'y'],
+      ],
+      false,
+    ),
+    data(1, 'abc'),
+    peer.headers(1, [['grpc-status', '0']], true),
+  );
+  assert.deepEqual(
+    sent.informational.map(({ status }) => status),
+    [103],
+  );
+  assert.deepEqual(sent.response, { status: 200, fields: ['x', 'y'], bodyBytes: undefined });
+  const whole = await sent.body.whole;
+  assert.equal(whole.body.toString(), 'abc');
+  assert.deepEqual(whole.trailers, ['grpc-status', '0']);
+  assert.equal(connection.openExchanges, 0);
+});
+
+test('malformed responses fail the request and reset the stream', async () => {
+  const heads: [Field[], boolean][] = [
+    [[['x', 'y']], true],
+    [[[':status', '20']], true],
+    [[[':status', '101']], false],
+    [[[':status', '103']], true],
+    [
+      [
+        [':status', '200'],
+        [':path', '/'],
+      ],
+      true,
+    ],
+    [
+      [
+        [':status', '200'],
+        ['connection', 'close'],
+      ],
+      true,
+    ],
+    [
+      [
+        [':status', '200'],
+        ['X', 'y'],
+      ],
+      true,
+    ],
+    [
+      [
+        [':status', '200'],
+        ['content-length', '5'],
+      ],
+      true,
+    ],
+  ];
+  for (const [fields, end] of heads) {
+    const { peer, connection } = await connect();
+    const sent = send(connection);
+    await peer.take();
+    assert.deepEqual(await peer.send(peer.headers(1, fields, end)), ['rst 1 1']);
+    assert.equal(sent.failure?.error.code, 'HTTP2_FAILURE');
+    assert.ok(connection.usable);
+  }
+});
+
+test('a refused stream and streams above a GOAWAY were certainly not handled; others may have been', async () => {
+  const { peer, connection, pipe } = await connect();
+  const sent = [send(connection), send(connection), send(connection), send(connection)];
+  await peer.take();
+  await peer.send(rstStreamFrame(1, 7));
+  assert.equal(sent[0]?.failure?.unsent, true);
+  await peer.send(rstStreamFrame(3, 2));
+  assert.equal(sent[1]?.failure?.unsent, false);
+  await peer.send(goawayFrame(5, 0));
+  assert.equal(sent[3]?.failure?.unsent, true);
+  assert.equal(sent[2]?.failure, undefined);
+  assert.ok(!connection.usable);
+  await peer.send(peer.headers(5, [[':status', '204']], true));
+  assert.equal(sent[2]?.response?.status, 204);
+  assert.ok(pipe.outputEnded);
+});
+
+test('a connection that is lost fails its requests, and those that had not left are unsent', async () => {
+  const { peer, connection, pipe, ended, clock } = await connect();
+  const sent = send(connection);
+  await peer.take();
+  const late = send(connection);
+  pipe.lose(new ProxyError('CONNECTION_LOST', 'reset'));
+  assert.equal(sent.failure?.unsent, false);
+  assert.equal(late.failure?.unsent, true);
+  assert.equal(ended.length, 1);
+  assert.equal(clock.pending, 0);
+});
+
+test('no more requests at once than the server allows', async () => {
+  const { peer, connection } = await connect([[3, 2]]);
+  send(connection);
+  send(connection);
+  assert.ok(!connection.usable);
+  const third = send(connection);
+  await peer.send(peer.headers(1, [[':status', '204']], true));
+  assert.equal(third.failure?.unsent, true);
+  assert.ok(connection.usable);
+});
+
+test('cancelling resets the stream, and an early response ends the request', async () => {
+  const { peer, connection } = await connect();
+  const first = send(connection);
+  await peer.send(peer.headers(1, [[':status', '200']], false), data(1, 'abc'));
+  first.cancelResponse();
+  assert.deepEqual(await peer.take(), ['rst 1 8']);
+  assert.equal(first.body.error, undefined);
+  const source = new GivenBody([]);
+  source.into = () => {};
+  const second = send(connection, { method: 'POST', bodyBytes: undefined }, source);
+  await peer.take();
+  assert.deepEqual(await peer.send(peer.headers(3, [[':status', '413']], true)), ['rst 3 8']);
+  assert.equal(second.response?.status, 413);
+  assert.ok(second.body.ended && source.cancelled);
+});
+
+test('WebSocket over HTTP/2 is asked for and answered as over HTTP/1.1', async () => {
+  const { peer } = await serve(echo);
+  const fields: Field[] = [[':method', 'CONNECT'], [':protocol', 'websocket'], ...GET.slice(1)];
+  assert.deepEqual(await peer.send(peer.headers(1, fields, false), data(1, 'frames')), [
+    'headers 1: :status=200 x-request=GET /',
+    'data 1 of 6: 6672616d6573 padding 0',
+  ]);
+  assert.deepEqual(await peer.send(data(1, '', true)), ['data 1 of 0:  padding 0 end']);
+
+  const client = await connect([[8, 1]]);
+  const source = new GivenBody([]);
+  source.into = () => {};
+  const sent = send(client.connection, { upgrade: 'websocket', fields: ['sec-websocket-key', 'k'] }, source);
+  assert.deepEqual(await client.peer.take(), [
+    'headers 1: :method=CONNECT :scheme=http :authority=orders.shop:8080 :path=/ :protocol=websocket te=trailers',
+  ]);
+  await client.peer.send(client.peer.headers(1, [[':status', '200']], false), data(1, 'hello'));
+  assert.equal(sent.response?.status, 101);
+  assert.equal(sent.body.text, 'hello');
+  const without8 = await connect();
+  const refused = send(without8.connection, { upgrade: 'websocket' });
+  await settle(1);
+  assert.equal(refused.failure?.unsent, true);
+});
