@@ -117,7 +117,8 @@ test('kubectl applies, gets, describes and changes a deployment and its service'
   assert.equal(metadata.generation, 8);
   assert.match(await ok('diff -f - --field-manager x', web(3)).catch((error: Error) => error.message), /ended with 1/);
   assert.match(await ok('explain deployment.spec.strategy'), /FIELD: strategy <DeploymentStrategy>[\s\S]*rollingUpdate/);
-  assert.equal(await ok('delete deploy/web svc/web'), 'deployment.apps "web" deleted\nservice "web" deleted\n');
+  // Newer ones add the namespace.
+  assert.match(await ok('delete deploy/web svc/web'), /^deployment.apps "web" deleted.*\nservice "web" deleted.*\n$/);
 });
 
 test('server-side apply shows conflicts, and takes fields by force', options, async (t) => {
