@@ -617,20 +617,20 @@ test('a start that fails leaves nothing and says why', { skip, timeout: 60_000 }
   assert.deepEqual(machine().lasting, before.lasting);
 });
 
-/** What of this machine a playground could have touched. Other tests' namespaces come and go: what lasts must be the same. */
+/** What of this machine a playground could have touched, without what other tests and benches that run at the same time have. */
 function machine(): { lasting: Record<string, string>; netns: string[] } {
+  const lines = (text: string, others: RegExp): string =>
+    text
+      .split('\n')
+      .filter((line) => !others.test(line))
+      .sort()
+      .join('\n');
   return {
     lasting: {
-      named: command('ip', 'netns', 'list')
-        .split('\n')
-        .filter((line) => !line.startsWith('warren-test-'))
-        .join('\n'),
-      mounts: readFileSync('/proc/self/mounts', 'utf8')
-        .split('\n')
-        .filter((line) => !line.startsWith('nsfs '))
-        .join('\n'),
+      named: lines(command('ip', 'netns', 'list'), /^warren-(test|bench)-/),
+      mounts: lines(readFileSync('/proc/self/mounts', 'utf8'), /^nsfs | \/run\/netns /),
       rules: command('nft', 'list', 'ruleset'),
-      links: command('ip', '-brief', 'link'),
+      links: lines(command('ip', '-brief', 'link'), /^(?!lo |warren|node\d|pod)/),
     },
     netns: allNetns(),
   };
