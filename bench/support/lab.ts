@@ -36,7 +36,9 @@ export class Lab implements AsyncDisposable {
   readonly folder: string;
   readonly #programs: { child: ChildProcess; name: string; log: string }[] = [];
 
+  /** @throws {Error} naming what is missing: root, or a Debian package */
   constructor() {
+    assertTools();
     const number = labs++;
     this.folder = mkdtempSync(join(tmpdir(), 'warren-bench-'));
     const place = (end: string, last: number): Place => ({
@@ -148,6 +150,25 @@ server { listen ${HTTP_PORT} backlog=4096; location / { return 200 "ok"; } } }\n
   #logs(): string {
     return this.#programs.map(({ name, log }) => `\n${name}: ${readFileSync(log, 'utf8').slice(-600)}`).join('');
   }
+}
+
+/** Commands that the labs use, and the Debian packages that bring them. */
+const TOOLS: Readonly<Record<string, string>> = {
+  ip: 'iproute2',
+  ss: 'iproute2',
+  nft: 'nftables',
+  nsenter: 'util-linux',
+  nginx: 'nginx-light',
+  wrk: 'wrk',
+  iperf3: 'iperf3',
+};
+
+function assertTools(): void {
+  if (process.getuid?.() !== 0) throw new Error('this bench makes network namespaces: run it as root');
+  const folders = (process.env.PATH ?? '').split(':');
+  const missing = Object.keys(TOOLS).filter((tool) => !folders.some((folder) => existsSync(join(folder, tool))));
+  if (missing.length > 0)
+    throw new Error(`missing ${missing.join(', ')}: apt-get install ${[...new Set(missing.map((tool) => TOOLS[tool]))].join(' ')}`);
 }
 
 function command(file: string, ...argv: readonly string[]): string {
