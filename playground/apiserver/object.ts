@@ -44,8 +44,5 @@ export interface KubeObject {
   [field: string]: unknown;
 }
 
-/** `ns/name`, or `name` for what belongs to the cluster. */
-export const objectKey = ({ metadata: { namespace, name } }: KubeObject): string => (namespace ? `${namespace}/${name}` : name);
-
 /** RFC 3339 in whole seconds, as Kubernetes writes times. */
 export const timestamp = (ms: number): string => new Date(ms).toISOString().replace(/\.\d{3}Z$/, 'Z');

@@ -79,7 +79,7 @@ export class Exchange {
     return Buffer.concat(chunks);
   }
 
-  /** The body's value, read as its content type says: JSON, YAML or Kubernetes protobuf. @throws {ApiError} BadRequest, UnsupportedMediaType */
+  /** The body's value, in JSON, YAML or Kubernetes protobuf as its content type says. @throws {ApiError} BadRequest, UnsupportedMediaType */
   async body(): Promise<unknown> {
     const type = (this.request.headers['content-type'] ?? 'application/json').split(';')[0]?.trim() ?? '';
     const bytes = await this.bodyBytes();

@@ -35,7 +35,7 @@ export class OpenApi {
     });
   }
 
-  /** `/openapi/v3`: where the documents are. Their hash is of this process and state of the registry: making them all to hash them takes long. */
+  /** `/openapi/v3`: where the documents are. Their hash names this process and the registry's state: making them all to hash them takes long. */
   index(): object {
     const paths: JsonObject = {};
     for (const path of this.#groupVersions())

@@ -9,7 +9,7 @@ export interface FieldSet {
   [element: string]: FieldSet;
 }
 
-export const isMember = (set: FieldSet): boolean => '.' in set || Object.keys(set).length === 0;
+const isMember = (set: FieldSet): boolean => '.' in set || Object.keys(set).length === 0;
 
 export function union(a: FieldSet | undefined, b: FieldSet | undefined): FieldSet | undefined {
   if (!a || !b) return a ?? b;

@@ -86,9 +86,11 @@ export function execOverSpdy(
 async function run({ pod, kubelet }: PodTarget, request: ExecRequest, streams: ExecStreams): Promise<void> {
   let session: ExecSession | undefined;
   let gone = false;
+  let over = false;
   streams.onClose(() => {
     gone = true;
-    session?.kill();
+    // Once it has ended, its process id may be somebody else's.
+    if (!over) session?.kill();
   });
   try {
     session = await kubelet.exec(pod, request.container, request.command, { stdin: request.stdin, tty: request.tty });
@@ -100,6 +102,7 @@ async function run({ pod, kubelet }: PodTarget, request: ExecRequest, streams: E
     }
     const outputs = [copied(session.stdout, streams.stdout), ...(session.stderr ? [copied(session.stderr, streams.stderr)] : [])];
     const { code } = await session.exit;
+    over = true;
     await Promise.all(outputs);
     await finished(streams, exitStatus(code));
   } catch (error) {
