@@ -65,6 +65,8 @@ export class StatusWriter {
         return 'written';
       } catch (error) {
         if (error instanceof KubeApiError && error.status === 404) return 'gone';
+        // What it was made from is gone: the watch brings what is there now, and with it another write.
+        if (error instanceof KubeApiError && error.status === 409 && write.resourceVersion !== undefined) return 'gone';
         if (attempt === ATTEMPTS || isHopeless(error)) {
           log.warn({ ...fields, error: errorMessage(error) }, 'status could not be written');
           return 'failed';
@@ -78,12 +80,12 @@ export class StatusWriter {
   }
 
   async #patch(write: StatusWrite): Promise<void> {
-    const { apiVersion, kind, path, namespace, name, fieldManager } = write;
+    const { apiVersion, kind, path, namespace, name, fieldManager, resourceVersion } = write;
     const now = new Date(this.#options.clock.now()).toISOString().replace(/\.\d+Z$/, 'Z');
     const body = {
       apiVersion,
       kind,
-      metadata: { name, ...(namespace && { namespace }) },
+      metadata: { name, ...(namespace && { namespace }), ...(resourceVersion && { resourceVersion }) },
       status: statusBody(write, now),
     };
     await this.#options.api.patch(path, body, { type: 'apply', fieldManager, force: true });

@@ -26,6 +26,8 @@ export interface StatusWrite {
   readonly conditions: readonly Condition[];
   /** Where the status is more than conditions: all of it that this writer owns, and then `conditions` is for the log. See statusBody. */
   readonly status?: StatusBody;
+  /** The object as it was when parts that others wrote were copied from it; the write must fail where it has changed since. */
+  readonly resourceVersion?: string;
 }
 
 /** The parts of a status that are written as a whole, in the form of the Gateway API. Conditions within may lack their time. */

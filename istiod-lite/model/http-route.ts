@@ -6,12 +6,17 @@ import type { PathChange, Redirect, Retry, Rewrite } from '../../common/codec/ge
 import { at, isRecord, objectKey, portOf, quote, type Report, readMeta, records, text, texts, whole } from './objects.ts';
 import { filterType, type HeaderChanges, readBackends, readDuration, readHeaderFilter, readMirror, readParents } from './read-route.ts';
 import { EVERY_REQUEST, readGrpcMatch, readHttpMatch } from './route-match.ts';
-import { isServed, type Route, type RouteKind, type RouteMirror, type RouteRule } from './routes.ts';
+import { isServed, parentSource, type Route, type RouteKind, type RouteMirror, type RouteRule } from './routes.ts';
 
 export function readRoute(kind: RouteKind, object: unknown, report: Report): Route | undefined {
   const meta = readMeta(object);
   if (!meta) return undefined;
   const key = objectKey(meta);
+  const parents = readParents(object, meta, report);
+  const hostnames = texts(at(object, 'spec', 'hostnames'));
+  if (hostnames.length > 0 && parents.every((parent) => parentSource(parent)?.startsWith('Service/'))) {
+    report('spec.hostnames: a Service has its own names, and where all parents are Services these restrict nothing');
+  }
   const rules = isServed(kind) ? records(at(object, 'spec', 'rules')) : [];
   return {
     kind,
@@ -19,8 +24,8 @@ export function readRoute(kind: RouteKind, object: unknown, report: Report): Rou
     namespace: meta.namespace,
     createdAt: meta.createdAt,
     generation: meta.generation,
-    parents: readParents(object, meta, report),
-    hostnames: texts(at(object, 'spec', 'hostnames')),
+    parents,
+    hostnames,
     rules: rules.map((rule, index) => {
       const name = `${kind} ${key} rule ${text(rule.name) || index}`;
       return readRule(rule, { kind, name, namespace: meta.namespace, report: (message) => report(`${name}: ${message}`) });

@@ -13,6 +13,7 @@ import { statusPath, watchedKinds } from './watched-kinds.ts';
 
 interface Entry {
   readonly shown: StatusBody;
+  resourceVersion: string;
   wanted: WantedStatus;
   /** What was last handed out for writing and has not been seen on the object yet. */
   written: StatusBody | undefined;
@@ -30,8 +31,19 @@ export class ObjectStatusTable {
     const id = `${kind}/${key}`;
     const shown = readStatus(kind, object);
     const entry = this.#entries.get(id);
-    if (entry && isDeepStrictEqual(entry.shown, shown)) return;
-    this.#entries.set(id, { shown, wanted: entry?.wanted ?? (() => undefined), written: undefined });
+    const resourceVersion = text(at(object, 'metadata', 'resourceVersion'));
+    if (entry && isDeepStrictEqual(entry.shown, shown)) {
+      // A write that was made for the object as it was before fails.
+      if (hasOthers(shown) && entry.resourceVersion !== resourceVersion) this.#again(id, entry);
+      entry.resourceVersion = resourceVersion;
+      return;
+    }
+    this.#entries.set(id, { shown, resourceVersion, wanted: entry?.wanted ?? (() => undefined), written: undefined });
+    this.#pending.add(id);
+  }
+
+  #again(id: string, entry: Entry): void {
+    entry.written = undefined;
     this.#pending.add(id);
   }
 
@@ -55,7 +67,8 @@ export class ObjectStatusTable {
       const wanted = entry?.wanted(entry.shown);
       if (!entry || !wanted || same(entry.shown, wanted) || (entry.written && same(entry.written, wanted))) continue;
       entry.written = wanted;
-      writes.push(statusWrite(id, withTimes(wanted, entry.shown)));
+      const write = statusWrite(id, withTimes(wanted, entry.shown));
+      writes.push(hasOthers(entry.shown) && entry.resourceVersion ? { ...write, resourceVersion: entry.resourceVersion } : write);
     }
     this.#pending.clear();
     return writes;
@@ -70,13 +83,18 @@ export class ObjectStatusTable {
 export function wantedParents(ours: readonly RouteParentStatus[], o: { seen: boolean; silent: boolean }): WantedStatus {
   return ({ parents }) => {
     if (o.silent && parents === undefined) return undefined;
-    const others = (parents ?? []).filter(({ controllerName }) => controllerName !== names.ROUTE_CONTROLLER);
+    const others = (parents ?? []).filter(isOthers);
     if (ours.length > 0 || others.length < (parents ?? []).length) return { parents: [...others, ...ours] };
     return o.seen && parents === undefined ? { parents: [] } : undefined;
   };
 }
 
 export const GATEWAY_CONDITIONS: readonly string[] = ['Accepted', 'Programmed', 'ResolvedRefs'];
+
+const isOthers = ({ controllerName }: { readonly controllerName?: unknown }): boolean => controllerName !== names.ROUTE_CONTROLLER;
+
+/** Parents are one list, which is written as a whole. */
+const hasOthers = ({ parents }: StatusBody): boolean => (parents ?? []).some(isOthers);
 
 function readStatus(kind: StatusKind, object: unknown): StatusBody {
   const status = at(object, 'status');

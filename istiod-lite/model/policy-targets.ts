@@ -9,6 +9,7 @@ import type { GatewayClass } from './gateway.ts';
 import { type HttpPolicy, readHttpPolicy } from './http-policy.ts';
 import * as names from './names.ts';
 import { at, isRecord, objectKey, type Report, readMeta, records, text } from './objects.ts';
+import type { WaypointBinding } from './waypoint-binding.ts';
 
 export interface TargetedPolicy {
   readonly key: string;
@@ -36,8 +37,8 @@ export interface TargetStatus {
 
 /** What a policy's targets are looked up in. Services and ServiceEntries are asked for by their source, `Kind/namespace/name`. */
 export interface TargetView {
-  /** The waypoint that serves it; `none` where no waypoint does, undefined where there is no such object. */
-  waypointOf(source: string): string | undefined;
+  /** What became of its binding to a waypoint; undefined where there is no such object. */
+  bindingOf(source: string): WaypointBinding | undefined;
   /** Whether a Gateway is there and ready to be a waypoint. */
   isWaypoint(key: string): boolean;
   gatewayClass(name: string): GatewayClass | undefined;
@@ -88,10 +89,19 @@ export function targetStatus(config: MeshModelConfig, policy: TargetedPolicy, ta
   if (kind === 'Gateway') {
     return view.isWaypoint(place) ? yes(`bound to ${place}`) : no('TargetNotFound', `Gateway ${place} does not exist or is not ready`);
   }
-  const waypoint = view.waypointOf(`${kind}/${place}`);
-  if (waypoint === undefined) return no('TargetNotFound', `there is no ${kind} ${place}`);
-  if (waypoint === 'none') return no('AncestorNotBound', `no waypoint serves ${kind} ${place}`);
-  return yes(`bound to ${waypoint}`);
+  const binding = view.bindingOf(`${kind}/${place}`);
+  switch (binding?.at) {
+    case undefined:
+      return no('TargetNotFound', `there is no ${kind} ${place}`);
+    case 'bound':
+      return yes(`bound to ${binding.waypoint}`);
+    case 'absent':
+      return no('AncestorNotBound', `waypoint ${binding.waypoint} of ${kind} ${place} does not exist or has no address yet`);
+    case 'rejected':
+      return no('AncestorNotBound', `waypoint ${binding.waypoint} does not take ${kind} ${place}: ${binding.message}`);
+    case 'unbound':
+      return no('AncestorNotBound', `${kind} ${place} names no waypoint (${names.USE_WAYPOINT}), and nobody else enforces the policy`);
+  }
 }
 
 /** One condition for all targets: False where none is bound, and with the names of those that are not. */

@@ -177,10 +177,9 @@ export class Translation {
 
   targetStatus(policy: TargetedPolicy, target: PolicyTarget): TargetStatus {
     return targetStatus(this.#config, policy, target, {
-      waypointOf: (source) => {
+      bindingOf: (source) => {
         const found = this.#inputs.services.get(source);
-        const binding = found && this.#bindService(source, found);
-        return binding && (binding.at === 'bound' ? binding.waypoint : 'none');
+        return found && this.#bindService(source, found);
       },
       isWaypoint: (key) => this.#inputs.gateways.get(key)?.address !== undefined,
       gatewayClass: (name) => this.#inputs.gatewayClasses.get(name),

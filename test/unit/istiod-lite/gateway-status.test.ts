@@ -1,19 +1,19 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as make from '../../support/kube-objects.ts';
-import { WaypointMesh } from '../../support/waypoint-mesh.ts';
+import { TranslatedMesh } from '../../support/translated-mesh.ts';
 
 const HOSTNAME = { type: 'Hostname', value: 'new.shop.svc.cluster.local' };
 const gateway = make.gateway({ name: 'new', ready: false });
 const service = make.service({ name: 'new', vip: '10.96.0.9' });
 const pod = (ready: boolean) => make.pod({ name: 'new-1', labels: { 'gateway.networking.k8s.io/gateway-name': 'new' }, ready });
 
-const programmed = (mesh: WaypointMesh): string | undefined =>
+const programmed = (mesh: TranslatedMesh): string | undefined =>
   mesh.conditions('Gateway shop/new').find((word) => word.startsWith('Programmed'));
-const addresses = (mesh: WaypointMesh): unknown => mesh.status('Gateway shop/new')?.status?.addresses;
+const addresses = (mesh: TranslatedMesh): unknown => mesh.status('Gateway shop/new')?.status?.addresses;
 
 test('a waypoint has an address once its Service has one and a pod is ready, and says until then what is missing', () => {
-  const mesh = WaypointMesh.shop().set('Gateway', gateway);
+  const mesh = TranslatedMesh.shop().set('Gateway', gateway);
   assert.deepEqual(mesh.conditions('Gateway shop/new'), [
     'Accepted=True Accepted',
     'Programmed=False AddressNotUsable',
@@ -30,7 +30,7 @@ test('a waypoint has an address once its Service has one and a pod is ready, and
 
 test('an address is never withdrawn, and follows the Service', () => {
   const shown = { ...gateway, status: { addresses: [{ type: 'IPAddress', value: '10.96.0.9' }, HOSTNAME] } };
-  const mesh = WaypointMesh.shop().set('Gateway', shown).set('Pod', pod(false));
+  const mesh = TranslatedMesh.shop().set('Gateway', shown).set('Pod', pod(false));
   assert.equal(programmed(mesh), 'Programmed=True Programmed');
   assert.deepEqual(addresses(mesh), shown.status.addresses, 'without a Service');
   mesh.set('Service', make.service({ name: 'new', vip: '10.96.0.10' }));
@@ -43,7 +43,7 @@ test('a waypoint has one listener, HBONE on port 15008; others are refused by na
     { name: 'port', port: 15000, protocol: 'HBONE' },
     { name: 'http', port: 15008, protocol: 'HTTP' },
   ];
-  const mesh = WaypointMesh.shop().set('Gateway', { ...gateway, spec: { gatewayClassName: 'istio-waypoint', listeners } });
+  const mesh = TranslatedMesh.shop().set('Gateway', { ...gateway, spec: { gatewayClassName: 'istio-waypoint', listeners } });
   const told = (mesh.status('Gateway shop/new')?.status?.listeners ?? []) as {
     name: string;
     attachedRoutes: number;
@@ -66,7 +66,7 @@ test('a waypoint has one listener, HBONE on port 15008; others are refused by na
 });
 
 test('Gateways of other controllers and other revisions are left alone', () => {
-  const mesh = WaypointMesh.shop();
+  const mesh = TranslatedMesh.shop();
   mesh.set('Gateway', make.gateway({ name: 'theirs', className: 'someone-else', ready: false }));
   mesh.set('Gateway', make.gateway({ name: 'older', labels: { 'istio.io/rev': '1-20' }, ready: false }));
   assert.equal(mesh.status('Gateway shop/theirs'), undefined);
@@ -76,7 +76,7 @@ test('Gateways of other controllers and other revisions are left alone', () => {
 });
 
 test('why a Gateway cannot be deployed stands in its status until it is taken back', () => {
-  const mesh = WaypointMesh.shop().set('Gateway', gateway);
+  const mesh = TranslatedMesh.shop().set('Gateway', gateway);
   mesh.index.setGatewayProblem('shop/new', { reason: 'InvalidParameters', message: 'there is no ConfigMap shop/opts' });
   assert.equal(mesh.conditions('Gateway shop/new')[0], 'Accepted=False InvalidParameters');
   mesh.index.setGatewayProblem('shop/new', undefined);
@@ -84,7 +84,7 @@ test('why a Gateway cannot be deployed stands in its status until it is taken ba
 });
 
 test("the class of waypoints is accepted, for its generation; others' classes are not", () => {
-  const mesh = WaypointMesh.shop();
+  const mesh = TranslatedMesh.shop();
   const write = mesh.status('GatewayClass /istio-waypoint');
   assert.equal(write?.path, '/apis/gateway.networking.k8s.io/v1/gatewayclasses/istio-waypoint/status');
   assert.deepEqual(

@@ -2,16 +2,16 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Action, type HttpAuthorizationRule } from '../../../common/codec/gen/waypoint.ts';
 import * as make from '../../support/kube-objects.ts';
-import { WaypointMesh } from '../../support/waypoint-mesh.ts';
+import { TranslatedMesh } from '../../support/translated-mesh.ts';
 
 type Json = Record<string, unknown>;
 
 const WEB = { group: '', kind: 'Service', name: 'web' };
 const WP = { group: 'gateway.networking.k8s.io', kind: 'Gateway', name: 'wp' };
 
-function meshWith(spec: Json, annotations: Record<string, string> = {}): WaypointMesh {
+function meshWith(spec: Json, annotations: Record<string, string> = {}): TranslatedMesh {
   const policy = make.authorizationPolicy({ name: 'p', annotations, spec: { targetRefs: [WEB], ...spec } });
-  return WaypointMesh.shop().set('AuthorizationPolicy', policy);
+  return TranslatedMesh.shop().set('AuthorizationPolicy', policy);
 }
 
 const rulesOf = (action: string, rule: Json): HttpAuthorizationRule[] | undefined =>
@@ -135,7 +135,7 @@ test('a dry run is sent as one', () => {
 });
 
 test('a Gateway stands for everything that it serves, its class for all waypoints, and only for policies of the root namespace', () => {
-  const mesh = WaypointMesh.shop().set('Gateway', make.gateway({ name: 'second', namespace: 'other' }));
+  const mesh = TranslatedMesh.shop().set('Gateway', make.gateway({ name: 'second', namespace: 'other' }));
   const CLASS = { group: 'gateway.networking.k8s.io', kind: 'GatewayClass', name: 'istio-waypoint' };
   const policy = (name: string, namespace: string, target: object) =>
     mesh.set('AuthorizationPolicy', make.authorizationPolicy({ name, namespace, spec: { targetRefs: [target], rules: [{}] } }));
@@ -151,7 +151,7 @@ test('a Gateway stands for everything that it serves, its class for all waypoint
 });
 
 test('each waypoint is told its own targets only', () => {
-  const mesh = WaypointMesh.shop();
+  const mesh = TranslatedMesh.shop();
   mesh.set('Gateway', make.gateway({ name: 'second' }));
   mesh.set('Service', make.service({ name: 'pay', labels: { 'istio.io/use-waypoint': 'second' } }));
   const PAY = { group: '', kind: 'Service', name: 'pay' };
@@ -167,7 +167,7 @@ test('each waypoint is told its own targets only', () => {
 });
 
 test('a waypoint is told before it is ready, or is even there; its canary too', () => {
-  const mesh = WaypointMesh.shop().set('Gateway', make.gateway({ name: 'wp', ready: false }));
+  const mesh = TranslatedMesh.shop().set('Gateway', make.gateway({ name: 'wp', ready: false }));
   mesh.set('AuthorizationPolicy', make.authorizationPolicy({ name: 'p', spec: { targetRefs: [WEB], rules: [{}] } }));
   mesh.set('HTTPRoute', make.httpRoute({ name: 'r', rules: [{}] }));
   assert.deepEqual([mesh.policies().length, mesh.routes().length], [1, 1]);
@@ -180,7 +180,7 @@ test('a waypoint is told before it is ready, or is even there; its canary too', 
 });
 
 test('a waypoint that does not take the service is told nothing of it', () => {
-  const mesh = WaypointMesh.shop().set('Gateway', make.gateway({ name: 'wp', labels: { 'istio.io/waypoint-for': 'workload' } }));
+  const mesh = TranslatedMesh.shop().set('Gateway', make.gateway({ name: 'wp', labels: { 'istio.io/waypoint-for': 'workload' } }));
   mesh.set('AuthorizationPolicy', make.authorizationPolicy({ name: 'p', spec: { targetRefs: [WEB], rules: [{}] } }));
   mesh.set('HTTPRoute', make.httpRoute({ name: 'r', rules: [{}] }));
   assert.deepEqual([mesh.policies().length, mesh.routes().length], [0, 0]);

@@ -5,7 +5,7 @@ import type { HttpMatch, HttpRule, PortRoutes } from '../../../common/codec/gen/
 import { readDuration } from '../../../istiod-lite/model/read-route.ts';
 import { byPrecedence } from '../../../istiod-lite/model/route-table.ts';
 import * as make from '../../support/kube-objects.ts';
-import { WaypointMesh } from '../../support/waypoint-mesh.ts';
+import { TranslatedMesh } from '../../support/translated-mesh.ts';
 
 type Json = Record<string, unknown>;
 
@@ -13,7 +13,7 @@ const backend = { name: 'web', port: 80 };
 
 /** The rule that a route with one rule becomes. */
 function ruleOf(rule: Json): HttpRule | undefined {
-  const mesh = WaypointMesh.shop().set('HTTPRoute', make.httpRoute({ name: 'r', rules: [{ backendRefs: [backend], ...rule }] }));
+  const mesh = TranslatedMesh.shop().set('HTTPRoute', make.httpRoute({ name: 'r', rules: [{ backendRefs: [backend], ...rule }] }));
   return mesh.routes()[0]?.ports[0]?.rules[0];
 }
 
@@ -29,7 +29,7 @@ const entries = (port: PortRoutes | undefined): string[] =>
 const path = (type: string, value: string): Json => ({ path: { type, value } });
 
 test('entries stand in the order of precedence of the Gateway API, whatever the order in which they were written', () => {
-  const mesh = WaypointMesh.shop().set(
+  const mesh = TranslatedMesh.shop().set(
     'HTTPRoute',
     make.httpRoute({
       name: 'r',
@@ -71,7 +71,7 @@ test('entries stand in the order of precedence of the Gateway API, whatever the 
 
 test('between routes that match alike the oldest goes first, then the first by name', () => {
   const route = (name: string, createdAt: string) => make.httpRoute({ name, createdAt, rules: [{ backendRefs: [backend] }] });
-  const mesh = WaypointMesh.shop();
+  const mesh = TranslatedMesh.shop();
   mesh.set('HTTPRoute', route('a', '2026-01-02T00:00:00Z')).set('HTTPRoute', route('c', '2026-01-01T00:00:00Z'));
   mesh.set('HTTPRoute', route('b', '2026-01-01T00:00:00Z'));
   assert.deepEqual(entries(mesh.routes()[0]?.ports[0]), ['prefix / > b rule 0', 'prefix / > c rule 0', 'prefix / > a rule 0']);
@@ -101,7 +101,7 @@ test('precedence is an order: it never says of two matches that each goes before
 });
 
 test('a route for a port joins the routes for all ports there, and leaves the other ports to them', () => {
-  const mesh = WaypointMesh.shop();
+  const mesh = TranslatedMesh.shop();
   mesh.set('HTTPRoute', make.httpRoute({ name: 'one', port: 80, rules: [{ matches: [path('Exact', '/x')] }] }));
   assert.deepEqual(
     mesh.routes()[0]?.ports.map(({ port }) => port),
@@ -176,7 +176,7 @@ test('several mirrors each have a share; one whose backend is not there is left 
 });
 
 test('backends have weights and header changes of their own, in any namespace; what is not there keeps its share', () => {
-  const mesh = WaypointMesh.shop().set('Service', make.service({ name: 'far', namespace: 'other', ports: [{ port: 8080 }] }));
+  const mesh = TranslatedMesh.shop().set('Service', make.service({ name: 'far', namespace: 'other', ports: [{ port: 8080 }] }));
   const filters = [{ type: 'RequestHeaderModifier', requestHeaderModifier: { set: [{ name: 'v', value: '2' }] } }];
   const backends = [
     { ...backend, weight: 9 },
@@ -194,7 +194,7 @@ test('backends have weights and header changes of their own, in any namespace; w
 });
 
 test('a rule with a filter that no waypoint has answers 500, and the others of the route go on', () => {
-  const mesh = WaypointMesh.shop();
+  const mesh = TranslatedMesh.shop();
   const filters = [{ type: 'ExtensionRef', extensionRef: { group: 'x', kind: 'Limiter', name: 'tight' } }];
   mesh.set(
     'HTTPRoute',
@@ -209,7 +209,7 @@ test('a rule with a filter that no waypoint has answers 500, and the others of t
 });
 
 test('a match with an expression that cannot be compiled is left out and named; it costs no other match', () => {
-  const mesh = WaypointMesh.shop();
+  const mesh = TranslatedMesh.shop();
   const matches = [path('RegularExpression', '/a('), path('RegularExpression', '(?=x)'), path('Exact', '/b')];
   mesh.set('HTTPRoute', make.httpRoute({ name: 'r', rules: [{ matches, backendRefs: [backend] }] }));
   assert.deepEqual(entries(mesh.routes()[0]?.ports[0]), ['exact /b > r rule 0']);
@@ -217,7 +217,7 @@ test('a match with an expression that cannot be compiled is left out and named; 
 });
 
 test('a gRPC route matches on the path of the call', () => {
-  const mesh = WaypointMesh.shop();
+  const mesh = TranslatedMesh.shop();
   const matches = [
     { method: { service: 'a.B', method: 'Get' }, headers: [{ name: 'x', value: '1' }] },
     { method: { service: 'a.B' } },

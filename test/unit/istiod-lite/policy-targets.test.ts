@@ -43,7 +43,11 @@ test('as the target and its waypoint come and go, the status follows', () => {
   mesh.set('Service', make.service({ name: 'web' }));
   assert.deepEqual(mesh.written(), [`${manager}: WaypointAccepted=False AncestorNotBound`]);
   mesh.set('Service', make.service({ name: 'web', labels }));
-  assert.deepEqual(mesh.written(), [], 'a waypoint that is not there changes nothing');
+  assert.deepEqual(
+    mesh.written(),
+    [`${manager}: WaypointAccepted=False AncestorNotBound`],
+    'the message names the waypoint that is not there',
+  );
   mesh.set('Gateway', make.gateway({ name: 'wp' }));
   assert.deepEqual(mesh.written(), [`${manager}: WaypointAccepted=True Accepted`]);
 });

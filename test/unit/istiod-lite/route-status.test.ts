@@ -3,17 +3,17 @@ import { test } from 'node:test';
 import { statusBody } from '../../../istiod-lite/model/conditions.ts';
 import { MeshIndex } from '../../../istiod-lite/model/index.ts';
 import * as make from '../../support/kube-objects.ts';
-import { WaypointMesh } from '../../support/waypoint-mesh.ts';
+import { TranslatedMesh } from '../../support/translated-mesh.ts';
 
 const backend = { name: 'web', port: 80 };
 const rules = [{ backendRefs: [backend] }];
 const FINE = ['Accepted=True Accepted', 'ResolvedRefs=True ResolvedRefs', 'ResolvedWaypoints=True ResolvedWaypoints'];
 
-const parentsOf = (mesh: WaypointMesh, route: string): readonly Record<string, unknown>[] =>
+const parentsOf = (mesh: TranslatedMesh, route: string): readonly Record<string, unknown>[] =>
   (mesh.status(route)?.status?.parents ?? []) as readonly Record<string, unknown>[];
 
 test('a route repeats its parent reference as it was written, under the name of the gateway controller, for its generation', () => {
-  const mesh = WaypointMesh.shop().set('HTTPRoute', make.httpRoute({ name: 'r', port: 80, rules }));
+  const mesh = TranslatedMesh.shop().set('HTTPRoute', make.httpRoute({ name: 'r', port: 80, rules }));
   const [parent] = parentsOf(mesh, 'HTTPRoute shop/r');
   assert.deepEqual(parent?.parentRef, { group: '', kind: 'Service', name: 'web', port: 80 });
   assert.equal(parent?.controllerName, 'istio.io/gateway-controller');
@@ -26,7 +26,7 @@ test('a route repeats its parent reference as it was written, under the name of 
 });
 
 test('a parent that is not there is no matching parent until it comes', () => {
-  const mesh = WaypointMesh.shop().set('HTTPRoute', make.httpRoute({ name: 'r', service: 'late', rules }));
+  const mesh = TranslatedMesh.shop().set('HTTPRoute', make.httpRoute({ name: 'r', service: 'late', rules }));
   assert.equal(mesh.conditions('HTTPRoute shop/r')[0], 'Accepted=False NoMatchingParent');
   assert.equal(mesh.routes().length, 0);
   mesh.set('Service', make.service({ name: 'late' }));
@@ -38,7 +38,7 @@ test('a parent that is not there is no matching parent until it comes', () => {
 });
 
 test('backends that are missing, or of a kind that nothing can be sent to, are named, and the route follows when they come', () => {
-  const mesh = WaypointMesh.shop();
+  const mesh = TranslatedMesh.shop();
   mesh.set('HTTPRoute', make.httpRoute({ name: 'r', rules: [{ backendRefs: [backend, { name: 'v2', port: 81 }] }] }));
   assert.equal(mesh.conditions('HTTPRoute shop/r')[1], 'ResolvedRefs=False BackendNotFound');
   assert.equal(mesh.message('HTTPRoute shop/r', 'ResolvedRefs'), 'there is no Service shop/v2');
@@ -55,7 +55,7 @@ test('backends that are missing, or of a kind that nothing can be sent to, are n
 });
 
 test('a backend by hostname is found when its ServiceEntry comes', () => {
-  const mesh = WaypointMesh.shop();
+  const mesh = TranslatedMesh.shop();
   const away = { group: 'networking.istio.io', kind: 'Hostname', name: 'x.example.com', port: 443 };
   mesh.set('HTTPRoute', make.httpRoute({ name: 'r', rules: [{ backendRefs: [away] }] }));
   assert.equal(mesh.conditions('HTTPRoute shop/r')[1], 'ResolvedRefs=False BackendNotFound');
@@ -66,7 +66,7 @@ test('a backend by hostname is found when its ServiceEntry comes', () => {
 });
 
 test('a route of a client namespace is accepted and read by nobody; one in the namespace of the waypoint is read', () => {
-  const mesh = WaypointMesh.shop();
+  const mesh = TranslatedMesh.shop();
   const parents = [{ group: '', kind: 'Service', name: 'web', namespace: 'shop' }];
   mesh.set('HTTPRoute', make.httpRoute({ name: 'consumer', namespace: 'client', parents, rules: [{}] }));
   assert.deepEqual(mesh.conditions('HTTPRoute client/consumer'), FINE);
@@ -85,7 +85,7 @@ test('a route of a client namespace is accepted and read by nobody; one in the n
 });
 
 test('the message says where no waypoint reads the routes of a service', () => {
-  const mesh = WaypointMesh.shop()
+  const mesh = TranslatedMesh.shop()
     .set('Namespace', make.namespace('shop'))
     .set('HTTPRoute', make.httpRoute({ name: 'r', rules }));
   assert.match(mesh.message('HTTPRoute shop/r', 'ResolvedWaypoints') ?? '', /names a waypoint/);
@@ -96,13 +96,13 @@ test('the message says where no waypoint reads the routes of a service', () => {
 });
 
 test('a route that names a waypoint as its parent is told that nothing comes of it', () => {
-  const mesh = WaypointMesh.shop().set('HTTPRoute', make.httpRoute({ name: 'r', parents: [{ name: 'wp' }], rules }));
+  const mesh = TranslatedMesh.shop().set('HTTPRoute', make.httpRoute({ name: 'r', parents: [{ name: 'wp' }], rules }));
   assert.deepEqual(mesh.status('HTTPRoute shop/r')?.status, { parents: [] });
   assert.match([...mesh.index.problems()].map(({ message }) => message).join(), /Gateway shop\/wp is a waypoint/);
 });
 
 test("routes of other controllers' Gateways are left alone, and what others wrote stays beside ours", () => {
-  const mesh = WaypointMesh.shop().set('HTTPRoute', make.httpRoute({ name: 'theirs', parents: [{ name: 'ingress' }], rules }));
+  const mesh = TranslatedMesh.shop().set('HTTPRoute', make.httpRoute({ name: 'theirs', parents: [{ name: 'ingress' }], rules }));
   assert.equal(mesh.status('HTTPRoute shop/theirs'), undefined);
   const theirs = {
     controllerName: 'example.com/other',
@@ -114,6 +114,21 @@ test("routes of other controllers' Gateways are left alone, and what others wrot
   const [first, second] = parentsOf(mesh, 'HTTPRoute shop/both');
   assert.deepEqual(first, theirs);
   assert.equal(second?.controllerName, 'istio.io/gateway-controller');
+});
+
+test('a list of parents that others share is written for the very object that it was read from, and again when that has changed', () => {
+  const index = new MeshIndex({ clusterId: 'c', domain: 'd', rootNamespace: 'istio-system', trustDomain: 't', network: '' });
+  const theirs = { controllerName: 'example.com/other', parentRef: { name: 'ingress' }, conditions: [] };
+  const versions = (resourceVersion: string, status: object) => {
+    const route = make.httpRoute({ name: 'r', rules });
+    const metadata = { ...(route.metadata as object), resourceVersion };
+    index.apply({ type: 'modified', kind: 'HTTPRoute', object: { ...route, metadata, status } });
+    return index.flush().statuses.map((write) => write.resourceVersion);
+  };
+  assert.deepEqual(versions('1', { parents: [] }), [undefined], 'nobody else is there');
+  assert.deepEqual(versions('2', { parents: [theirs] }), ['2']);
+  assert.deepEqual(versions('2', { parents: [theirs] }), [], 'on its way');
+  assert.deepEqual(versions('3', { parents: [theirs] }), ['3'], 'a label has changed, and the write fails');
 });
 
 test('what has been written is not written again, nor when another order is shown; when somebody undoes it, it is', () => {
@@ -139,7 +154,7 @@ test('what has been written is not written again, nor when another order is show
 });
 
 test('a condition that did not flip keeps its time, and one that did gets the present', () => {
-  const mesh = WaypointMesh.shop();
+  const mesh = TranslatedMesh.shop();
   const since = '2025-01-01T00:00:00Z';
   const shown = (status: string) => ({ type: 'ResolvedRefs', status, reason: 'old', message: '', lastTransitionTime: since });
   const parent = { controllerName: 'istio.io/gateway-controller', parentRef: { group: '', kind: 'Service', name: 'web' } };
@@ -155,21 +170,21 @@ test('a condition that did not flip keeps its time, and one that did gets the pr
 
 test('a route that is deleted leaves no rule behind', () => {
   const route = make.httpRoute({ name: 'r', rules });
-  const mesh = WaypointMesh.shop().set('HTTPRoute', route);
+  const mesh = TranslatedMesh.shop().set('HTTPRoute', route);
   assert.equal(mesh.routes().length, 1);
   mesh.remove('HTTPRoute', route);
   assert.deepEqual(mesh.routes(), []);
 });
 
 test('a gRPC route gets a status when something is wrong with it', () => {
-  const mesh = WaypointMesh.shop().set('GRPCRoute', make.httpRoute({ name: 'g', rules }));
+  const mesh = TranslatedMesh.shop().set('GRPCRoute', make.httpRoute({ name: 'g', rules }));
   assert.equal(mesh.status('GRPCRoute shop/g'), undefined);
   mesh.set('GRPCRoute', make.httpRoute({ name: 'g', rules: [{ backendRefs: [{ name: 'ghost', port: 80 }] }] }));
   assert.equal(mesh.conditions('GRPCRoute shop/g')[1], 'ResolvedRefs=False BackendNotFound');
 });
 
 test('a ServiceEntry is a parent too, for the hosts that the route names', () => {
-  const mesh = WaypointMesh.shop();
+  const mesh = TranslatedMesh.shop();
   const spec = { hosts: ['a.example.com', 'b.example.org'], ports: [{ number: 80, name: 'http', protocol: 'HTTP' }], resolution: 'DNS' };
   mesh.set('ServiceEntry', make.serviceEntry({ name: 'away', spec }));
   const parents = [{ group: 'networking.istio.io', kind: 'ServiceEntry', name: 'away' }];
@@ -183,7 +198,7 @@ test('a ServiceEntry is a parent too, for the hosts that the route names', () =>
 });
 
 test('a route of a kind that no waypoint serves says so and changes nothing', () => {
-  const mesh = WaypointMesh.shop().set('TCPRoute', make.httpRoute({ name: 't', rules }));
+  const mesh = TranslatedMesh.shop().set('TCPRoute', make.httpRoute({ name: 't', rules }));
   assert.equal(mesh.conditions('TCPRoute shop/t')[0], 'Accepted=False UnsupportedValue');
   assert.deepEqual(mesh.routes(), [], 'a table without entries would answer 404');
   assert.deepEqual(
@@ -194,7 +209,7 @@ test('a route of a kind that no waypoint serves says so and changes nothing', ()
 
 test('what is wrong with a route when it is read stands beside what is wrong with what it names', () => {
   const timeouts = { request: 'soon' };
-  const mesh = WaypointMesh.shop().set('HTTPRoute', make.httpRoute({ name: 'r', service: 'late', rules: [{ timeouts }] }));
+  const mesh = TranslatedMesh.shop().set('HTTPRoute', make.httpRoute({ name: 'r', service: 'late', rules: [{ timeouts }] }));
   mesh.flush();
   assert.deepEqual(
     [...mesh.index.problems()].map(({ object, message }) => `${object}: ${message}`),

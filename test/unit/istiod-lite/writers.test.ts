@@ -45,6 +45,34 @@ function statusWriter(answer: (path: string) => Promise<void> | void) {
   return { clock, log, patches, outcomes, writer, hold };
 }
 
+test('a whole status is applied as it is, with times for what has just flipped, and for the object that it was made from', async () => {
+  const { clock, patches, writer } = statusWriter(() => undefined);
+  const since = '2025-01-01T00:00:00Z';
+  const accepted = { type: 'Accepted', status: 'True' as const, reason: 'r', message: 'm' };
+  const parents = [
+    { parentRef: { name: 'a' }, controllerName: 'c', conditions: [accepted, { ...accepted, type: 'Other', lastTransitionTime: since }] },
+  ];
+  writer.write([{ ...write('web'), status: { parents }, resourceVersion: '7' }]);
+  await clock.advance(0);
+  const body = patches[0]?.body as { metadata: unknown; status: { parents: { conditions: unknown[] }[] } };
+  assert.deepEqual(body.metadata, { name: 'web', namespace: 'shop', resourceVersion: '7' });
+  assert.deepEqual(Object.keys(body.status), ['parents']);
+  assert.deepEqual(body.status.parents[0]?.conditions, [
+    { lastTransitionTime: '2026-01-01T00:00:00Z', ...accepted },
+    { ...accepted, type: 'Other', lastTransitionTime: since },
+  ]);
+});
+
+test('a status made from an object that has changed since is let go: the watch brings the next one', async () => {
+  const { clock, patches, writer, outcomes } = statusWriter(() => {
+    throw new KubeApiError(409, 'Conflict', 'the object has been modified');
+  });
+  writer.write([{ ...write('web'), resourceVersion: '7' }]);
+  await clock.advance(seconds(60));
+  assert.equal(patches.length, 1);
+  assert.deepEqual(outcomes, ['gone']);
+});
+
 test('a condition is applied under its manager, with the time of its change', async () => {
   const { clock, patches, writer, outcomes } = statusWriter(() => undefined);
   writer.write([write('web')]);
