@@ -64,7 +64,7 @@ test('a cluster of two nodes', { skip, timeout: 240_000 }, async (t) => {
       ['node1', 'node2'],
     );
     assert.deepEqual(nodes.items[1]?.spec.podCIDRs, ['10.244.2.0/24', 'fd00:10:244:2::/64']);
-    await cluster.kubectl('wait', '--for=condition=Ready', 'node', '--all', '--timeout=5s');
+    await cluster.kubectl('wait', '--for=condition=Ready', 'node', '--all', '--timeout=20s');
   });
 
   await t.test('serves a Service from both nodes to pods of both nodes, by name, over IPv4 and IPv6', async () => {
@@ -89,14 +89,14 @@ test('a cluster of two nodes', { skip, timeout: 240_000 }, async (t) => {
 
   await t.test('lets a pod reach itself through its Service', async () => {
     await cluster.kubectl('scale', 'deployment/web', '--replicas=1');
-    await cluster.kubectl('rollout', 'status', 'deployment/web', '--timeout=20s');
+    await cluster.kubectl('rollout', 'status', 'deployment/web', '--timeout=45s');
     await cluster.eventually(
       'one endpoint is left',
       async () => (await cluster.kubectl('get', 'pods', '-l', 'app=web', '-o', 'name')).trim().split('\n').length === 1,
     );
     for (const url of ['http://web/', 'tcp://web:9090']) assert.match(await cluster.client('default', 'deploy/web', url), /Hostname=web-/);
     await cluster.kubectl('scale', 'deployment/web', '--replicas=2');
-    await cluster.kubectl('rollout', 'status', 'deployment/web', '--timeout=20s');
+    await cluster.kubectl('rollout', 'status', 'deployment/web', '--timeout=45s');
   });
 
   await t.test('refuses connections to a Service without endpoints, at once', async () => {
@@ -136,15 +136,15 @@ test('a cluster of two nodes', { skip, timeout: 240_000 }, async (t) => {
   await t.test('rolls a Deployment over without a failed request, and back', async () => {
     const asking = cluster.exec('default', 'client1', 'sh', '-c', 'for i in $(seq 25); do client http://web/ --count=4 || exit 1; done');
     await cluster.kubectl('set', 'env', 'deployment/web', 'ROLLED=yes');
-    await cluster.kubectl('rollout', 'status', 'deployment/web', '--timeout=30s');
+    await cluster.kubectl('rollout', 'status', 'deployment/web', '--timeout=45s');
     const { code, stderr } = await asking;
     assert.equal(code, 0, stderr);
     assert.match(await cluster.kubectl('rollout', 'history', 'deployment/web'), /^2 /m);
     await cluster.kubectl('rollout', 'undo', 'deployment/web');
-    await cluster.kubectl('rollout', 'status', 'deployment/web', '--timeout=30s');
+    await cluster.kubectl('rollout', 'status', 'deployment/web', '--timeout=45s');
     assert.doesNotMatch(await cluster.kubectl('get', 'deployment', 'web', '-o', 'yaml'), /ROLLED/);
     await cluster.kubectl('rollout', 'restart', 'deployment/web');
-    await cluster.kubectl('rollout', 'status', 'deployment/web', '--timeout=30s');
+    await cluster.kubectl('rollout', 'status', 'deployment/web', '--timeout=45s');
   });
 
   await t.test('restarts what crashes or fails its liveness probe, and says so', async () => {
@@ -215,7 +215,7 @@ spec:
     const begun = performance.now();
     await cluster.kubectl('delete', 'pod', 'stubborn');
     const tookMs = performance.now() - begun;
-    assert.ok(tookMs > 900 && tookMs < 6000, `SIGKILL after a second, not after ${tookMs} ms`);
+    assert.ok(tookMs > 900 && tookMs < 20_000, `SIGKILL after a second, not after ${tookMs} ms`);
   });
 
   await t.test('gives containers their volumes, environment and files, and keeps them up to date', async () => {
@@ -299,7 +299,7 @@ spec:
       /FailedMount.*configmap "later" not found/.test(await cluster.kubectl('describe', 'pod', 'waiting')),
     );
     await cluster.apply('{ apiVersion: v1, kind: ConfigMap, metadata: { name: later }, data: { a: b } }');
-    await cluster.kubectl('wait', '--for=condition=Ready', 'pod/waiting', '--timeout=10s');
+    await cluster.kubectl('wait', '--for=condition=Ready', 'pod/waiting', '--timeout=45s');
     await cluster.kubectl('delete', 'pod', 'waiting');
   });
 
@@ -374,32 +374,32 @@ spec:
   template:
     spec: { restartPolicy: Never, containers: [{ name: c, image: host, command: [echo, done] }] }
 `);
-    await cluster.kubectl('rollout', 'status', 'daemonset/everywhere', '--timeout=15s');
+    await cluster.kubectl('rollout', 'status', 'daemonset/everywhere', '--timeout=45s');
     assert.deepEqual(
       (await cluster.kubectl('get', 'pods', '-l', 'app=everywhere', '-o', 'jsonpath={.items[*].spec.nodeName}')).split(' ').sort(),
       ['node1', 'node2'],
     );
-    await cluster.kubectl('rollout', 'status', 'statefulset/counted', '--timeout=15s');
+    await cluster.kubectl('rollout', 'status', 'statefulset/counted', '--timeout=45s');
     await cluster.eventually('a member is reached by its own name', async () =>
       (await cluster.exec('default', 'client1', 'client', 'http://counted-1.counted:8080/')).stdout.includes('Hostname=counted-1'),
     );
-    await cluster.kubectl('wait', '--for=condition=Complete', 'job/once', '--timeout=15s');
+    await cluster.kubectl('wait', '--for=condition=Complete', 'job/once', '--timeout=45s');
     assert.equal(await cluster.kubectl('logs', 'job/once'), 'done\n');
     await cluster.kubectl('rollout', 'restart', 'daemonset/everywhere');
-    await cluster.kubectl('rollout', 'status', 'daemonset/everywhere', '--timeout=15s');
+    await cluster.kubectl('rollout', 'status', 'daemonset/everywhere', '--timeout=45s');
   });
 
   await t.test('starts no pod on a node whose CNI configuration names an agent that does not answer, and says so', async () => {
     const marker = '/etc/cni/net.d/10-absent.conf';
     cluster.node('node1').run('sh', '-c', `echo '{"type": "istio-cni", "socket": "/run/nobody.sock"}' > ${marker}`);
     await cluster.apply(`${clientPod('held', 'node1')}${clientPod('free', 'node2')}`);
-    await cluster.kubectl('wait', '--for=condition=Ready', 'pod/free', '--timeout=10s');
+    await cluster.kubectl('wait', '--for=condition=Ready', 'pod/free', '--timeout=45s');
     await cluster.eventually('the event names the socket', async () =>
       /FailedCreatePodSandBox.*node agent at \/run\/nobody\.sock/.test(await cluster.kubectl('describe', 'pod', 'held')),
     );
     assert.match(await cluster.kubectl('get', 'pod', 'held'), /0\/1 +ContainerCreating/);
     cluster.node('node1').run('rm', marker);
-    await cluster.kubectl('wait', '--for=condition=Ready', 'pod/held', '--timeout=20s');
+    await cluster.kubectl('wait', '--for=condition=Ready', 'pod/held', '--timeout=45s');
     await cluster.kubectl('delete', 'pod', 'held', 'free');
   });
 
@@ -472,7 +472,7 @@ spec:
 ---
 { apiVersion: v1, kind: Pod, metadata: { name: nowhere }, spec: { terminationGracePeriodSeconds: 0, containers: [{ name: c, image: host, command: [sleep, "1"], workingDir: /not/there }] } }
 `);
-    await cluster.kubectl('wait', '--for=condition=Ready', 'pod/sealed', '--timeout=10s');
+    await cluster.kubectl('wait', '--for=condition=Ready', 'pod/sealed', '--timeout=45s');
     const { stdout } = await cluster.exec(
       'default',
       'sealed',
@@ -499,7 +499,7 @@ spec:
   });
 });
 
-test('two playgrounds run beside each other, and a name is taken once', { skip, timeout: 60_000 }, async (t) => {
+test('two playgrounds run beside each other, and a name is taken once', { skip, timeout: 120_000 }, async (t) => {
   const [first, second] = await Promise.all([startPlayground(t, { nodes: 1 }), startPlayground(t, { nodes: 1 })]);
   for (const cluster of [first, second]) {
     await cluster.apply(
@@ -529,7 +529,7 @@ for (const [what, kill] of [
   ['kill -9 of the outer process', (cluster: TestPlayground) => cluster.process.kill('SIGKILL')],
   ['kill -9 of the inner process', (cluster: TestPlayground) => process.kill(innerOf(cluster), 'SIGKILL')],
 ] as const) {
-  test(`${what} leaves no process, namespace, mount or rule behind, and the name is free`, { skip, timeout: 60_000 }, async (t) => {
+  test(`${what} leaves no process, namespace, mount or rule behind, and the name is free`, { skip, timeout: 120_000 }, async (t) => {
     const before = machine();
     const cluster = await startPlayground(t);
     await cluster.apply(`${clientPod('client1', 'node1')}${web()}`);
@@ -550,7 +550,7 @@ for (const [what, kill] of [
 }
 
 for (const afterMs of [50, 250, 600]) {
-  test(`kill -9 ${afterMs} ms after the start leaves nothing, and the name can be taken again`, { skip, timeout: 60_000 }, async (t) => {
+  test(`kill -9 ${afterMs} ms after the start leaves nothing, and the name can be taken again`, { skip, timeout: 120_000 }, async (t) => {
     const before = machine();
     const name = `test-${process.pid}-${afterMs}`;
     const first = spawn(process.execPath, playgroundArguments('up', '--name', name), { stdio: 'ignore' });
@@ -572,7 +572,7 @@ for (const afterMs of [50, 250, 600]) {
   });
 }
 
-test('manifests that are refused end a start with the mesh, by name, and leave nothing', { skip, timeout: 60_000 }, async (t) => {
+test('manifests that are refused end a start with the mesh, by name, and leave nothing', { skip, timeout: 120_000 }, async (t) => {
   const before = machine();
   const folder = mkdtempSync(join(tmpdir(), 'warren-test-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
@@ -603,7 +603,7 @@ test('manifests that are refused end a start with the mesh, by name, and leave n
   assert.deepEqual(machine().lasting, before.lasting);
 });
 
-test('a start that fails leaves nothing and says why', { skip, timeout: 60_000 }, async () => {
+test('a start that fails leaves nothing and says why', { skip, timeout: 120_000 }, async () => {
   const before = machine();
   for (const [args, complaint] of [
     [['--nodes', '0'], /--nodes 0: expected/],

@@ -142,7 +142,7 @@ export async function startPlayground(
         spawn: (...argv) => spawn('nsenter', [...enter(), ...argv], { stdio: ['ignore', 'pipe', 'pipe'] }),
       };
     },
-    eventually: (complaint, holds, timeoutMs = 15_000) => poll(complaint, timeoutMs, holds),
+    eventually: (complaint, holds, timeoutMs = 30_000) => poll(complaint, timeoutMs, holds),
     stop,
   };
 }
