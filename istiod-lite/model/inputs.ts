@@ -222,12 +222,14 @@ export class Inputs {
     if (isDeepStrictEqual(before, next)) return;
     if (before) this.#servicesOfNamespace.remove(before.namespace, source);
     if (next) this.#servicesOfNamespace.add(next.namespace, source);
-    put(this.services, source, next);
+    const sameServices = before !== undefined && next !== undefined && isDeepStrictEqual(before.services, next.services);
+    // Claims are known by identity: services that have not changed stay the same ones.
+    put(this.services, source, sameServices ? { ...next, services: before.services } : next);
     this.stale.services.add(source);
     this.staleTargets(source);
     this.routes.staleSource(source);
     if (kind === 'Service') this.gatewayStatuses.serviceChanged(key);
-    if (before && next && isDeepStrictEqual(before.services, next.services)) return;
+    if (sameServices) return;
     for (const service of before?.services ?? []) this.#withdraw(service);
     for (const service of next?.services ?? []) this.#claim(service);
   }

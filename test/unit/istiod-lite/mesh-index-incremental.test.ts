@@ -286,3 +286,13 @@ test('what flush reports as changed and removed adds up to what is published', (
     { numRuns: 60 },
   );
 });
+
+test('a service that was given a label and is deleted then is gone', () => {
+  const index = new MeshIndex(config);
+  index.apply({ type: 'added', kind: 'Service', object: make.service({ name: 'web' }) });
+  const labelled = make.service({ name: 'web', labels: { 'istio.io/use-waypoint': 'wp' } });
+  index.apply({ type: 'modified', kind: 'Service', object: labelled });
+  index.flush();
+  index.apply({ type: 'deleted', kind: 'Service', object: labelled });
+  assert.deepEqual(index.flush().address.removed, ['shop/web.shop.svc.cluster.local']);
+});
