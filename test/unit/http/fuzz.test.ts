@@ -1,0 +1,8 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { fuzz, fuzzOnce } from '../../fuzz/http1.ts';
+
+test('mutated HTTP/1.1 neither crashes, hangs nor leaves anything behind, and means the same at every chunk size', async () => {
+  for (let seed = 1; seed <= 100; seed++) await fuzzOnce(seed);
+  assert.ok((await fuzz(200, Date.now() % 1_000_000_000)) > 0);
+});
