@@ -219,3 +219,24 @@ test('what is wrong with a route when it is read stands beside what is wrong wit
     ],
   );
 });
+
+test('routes and policies of a host follow whoever owns it', () => {
+  const hostname = 'late.shop.svc.cluster.local';
+  const mesh = TranslatedMesh.shop();
+  const spec = { hosts: [hostname], ports: [{ number: 80, name: 'http', protocol: 'HTTP' }], resolution: 'STATIC' };
+  const ENTRY = { group: 'networking.istio.io', kind: 'ServiceEntry', name: 'entry' };
+  mesh.set('ServiceEntry', make.serviceEntry({ name: 'entry', spec }));
+  mesh.set('HTTPRoute', make.httpRoute({ name: 'r', parents: [ENTRY], rules }));
+  mesh.set('AuthorizationPolicy', make.authorizationPolicy({ name: 'p', spec: { targetRefs: [ENTRY], rules: [{}] } }));
+  const told = () => [mesh.routes().map((routes) => routes.hostname), mesh.policies().length];
+  assert.deepEqual(told(), [[hostname], 1]);
+  // A Service goes before any ServiceEntry of its name.
+  const service = make.service({ name: 'late' });
+  mesh.set('Service', service);
+  assert.deepEqual(told(), [[], 0]);
+  mesh.set('HTTPRoute', make.httpRoute({ name: 'own', service: 'late', rules }));
+  assert.deepEqual(told(), [[hostname], 0]);
+  mesh.remove('Service', service);
+  assert.deepEqual(told(), [[hostname], 1]);
+  assert.match(mesh.routes()[0]?.ports[0]?.rules[0]?.name ?? '', /shop\/r /);
+});
