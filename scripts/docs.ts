@@ -5,6 +5,8 @@ import { outcomes } from '../common/base/errors.ts';
 import type { SettingsTable } from '../common/base/settings.ts';
 import { metricRows } from '../istiod-lite/metrics.ts';
 import { settingsTable as istiodSettings } from '../istiod-lite/settings.ts';
+import { PEER_LABELS, REQUEST_LABELS, TCP_LABELS, metricFamilies as waypointFamilies } from '../waypoint/metrics.ts';
+import { settingsTable as waypointSettings } from '../waypoint/settings.ts';
 import { metricFamilies, TRAFFIC_LABELS } from '../ztunnel/metrics.ts';
 import { settingsTable as ztunnelSettings } from '../ztunnel/settings.ts';
 
@@ -30,7 +32,7 @@ function errorsPage(): string {
     ],
   );
   const intro = [
-    'Why a connection was refused or failed. The code is in the access log (`warren.code`), in the metric `warren_refusals_total`, and, for',
+    'Why a connection or a request was refused or failed. The code is in the access log (`warren.code`), in the metric `warren_refusals_total`, and, for',
     "peers of the mesh, in the answer's header `x-warren-refusal`. The flag is `response_flags` of the `istio_tcp_*` metrics; the status is",
     "what a peer's CONNECT is answered with.",
   ].join('\n');
@@ -50,6 +52,7 @@ function configPage(): string {
   };
   return page('Settings', intro, [
     section('ztunnel', ztunnelSettings),
+    section('waypoint', waypointSettings),
     section('istiod-lite', istiodSettings),
     section('node agent', cniSettings),
   ]);
@@ -63,14 +66,23 @@ function defaultText(value: unknown): string {
 
 function metricsPage(): string {
   const intro = [
-    'What Prometheus can scrape: ztunnel on port 15020, istiod-lite and the node agent on 15014, path `/metrics`. Names and labels are',
-    "Istio's; what starts with `warren_` is ours. Labels of a connection (below as *traffic labels*), in this order:",
+    'What Prometheus can scrape: ztunnel on port 15020, a waypoint on 15020 (path `/stats/prometheus`, too), istiod-lite and the node agent on',
+    "15014, path `/metrics`. Names and labels are Istio's; what starts with `warren_` is ours. Labels of a connection (below as *traffic",
+    'labels*), in this order:',
     '',
     TRAFFIC_LABELS.map((label) => `\`${label}\``).join(', '),
+    '',
+    "A waypoint's are in this order (below as *peer labels*):",
+    '',
+    PEER_LABELS.map((label) => `\`${label}\``).join(', '),
   ].join('\n');
   const traffic = TRAFFIC_LABELS.join();
-  const labels = (names: readonly string[]): string =>
-    names.join() === traffic ? '*traffic labels*' : names.map((name) => `\`${name}\``).join(', ');
+  const labels = (names: readonly string[]): string => {
+    if (names.join() === traffic) return '*traffic labels*';
+    const peers = names === REQUEST_LABELS || names === TCP_LABELS ? PEER_LABELS.length : 0;
+    const named = names.slice(peers).map((name) => `\`${name}\``);
+    return (peers > 0 ? ['*peer labels*', ...named] : named).join(', ');
+  };
   const section = (title: string, rows: readonly { name: string; type: string; labels: readonly string[]; help: string }[]): string =>
     `## ${title}\n\n${table(
       ['name', 'type', 'labels', 'what it counts'],
@@ -78,6 +90,7 @@ function metricsPage(): string {
     )}`;
   return page('Metrics', intro, [
     section('ztunnel', metricFamilies),
+    section('waypoint', waypointFamilies),
     section('istiod-lite', Object.values(metricRows)),
     section('node agent', agentRows()),
   ]);
