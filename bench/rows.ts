@@ -1,4 +1,4 @@
-/** What a bench is and what it reports: one row for each measurement, ours beside a peer's or a target (design.md §5, point 6). */
+/** What a bench is and what it reports: one row for each measurement, ours beside a peer's or a target. */
 
 export interface Row {
   readonly bench: string;

@@ -72,7 +72,7 @@ function forbidden(from: string, to: string): string | undefined {
 
 const tier = (folder: string): number => TIERS.findIndex((names) => names.includes(folder));
 
-/** 60 MB that a proxy must not carry (design decision 6). */
+/** 60 MB that a proxy must not carry (decision 6). */
 function heavyInDataPlane(root: string, edges: readonly Edge[]): string[] {
   const targets = adjacency(edges);
   return ['ztunnel/main.ts', 'waypoint/main.ts'].flatMap((entry) => {

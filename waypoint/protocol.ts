@@ -3,6 +3,7 @@
  * here; they are shared memory.
  */
 import type { LogLevel } from '../common/base/log.ts';
+import type { CountedRefusal } from '../common/base/refusal-tally.ts';
 import type { SeriesAnnouncement, SeriesSegment } from '../common/server/shared-series.ts';
 import type { SharedMeshState } from '../common/state/shared.ts';
 import type { IdentityCertificate } from '../common/tls/mesh-tls.ts';
@@ -38,5 +39,6 @@ export type FromWorker =
   | { readonly type: 'listening'; readonly problem?: string }
   | { readonly type: 'certificate-wanted'; readonly identity: string }
   | { readonly type: 'series'; readonly series: readonly SeriesAnnouncement[] }
+  | { readonly type: 'refused'; readonly refusals: readonly CountedRefusal[] }
   /** After `close`: nothing is open any more. */
   | { readonly type: 'drained' };

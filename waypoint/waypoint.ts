@@ -17,6 +17,7 @@ import type { WaypointSettings } from './settings.ts';
 import { certificateKeeper } from './supervisor/certificate.ts';
 import { configDump } from './supervisor/config-dump.ts';
 import { applyStaticConfig, controlPlane } from './supervisor/control-plane.ts';
+import { diagnostics } from './supervisor/diagnostics.ts';
 import { serveEndpoints } from './supervisor/endpoints.ts';
 import { WaypointResources } from './supervisor/resources.ts';
 import { spawnWorker } from './supervisor/spawn.ts';
@@ -66,6 +67,7 @@ export async function startWaypoint(settings: WaypointSettings, logs: LogRoot, q
     configuration: () => resources.snapshot(),
     onThreadEnded: (thread) => writer.forgetReader(thread),
     onCertificateWanted: (identity) => keeper.want(identity, 'realtime'),
+    onRefused: (refusals) => reports?.refused(refusals),
     clock,
     log,
     reader,
@@ -88,6 +90,8 @@ export async function startWaypoint(settings: WaypointSettings, logs: LogRoot, q
   readiness.task('state manager', () => xds?.status.synced ?? true);
   readiness.task('proxy', () => !draining && fleet.listeningCount > 0);
   readiness.task('certificate', () => !tunnels || keeper.states().some(({ at }) => at === 'available'));
+
+  const reports = endpoint && diagnostics({ settings, endpoint, token, clock, log: log.child({ part: 'diagnostics' }), keeper, readiness });
 
   const gauges = {
     expiry: series.slot(metrics.certificateExpiry, []),
@@ -122,6 +126,7 @@ export async function startWaypoint(settings: WaypointSettings, logs: LogRoot, q
   );
   await fleet.start();
   xds?.start();
+  reports?.start();
   const starting = synced.then(async () => {
     await fleet.serve();
     log.info('waypoint serves');
@@ -139,6 +144,7 @@ export async function startWaypoint(settings: WaypointSettings, logs: LogRoot, q
       log.info({ acceptMs, deadlineMs }, 'draining');
       await fleet.drain({ acceptMs, deadlineMs });
       await xds?.stop();
+      await reports?.stop();
       keeper.stop();
       await fleet.stop();
       await endpoints.close();

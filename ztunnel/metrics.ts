@@ -1,5 +1,5 @@
 /**
- * Every metric that ztunnel exposes, one row each: names, labels and their order are Istio's (istio-data-plane.md §10.1), what is our own
+ * Every metric that ztunnel exposes, one row each: names, labels and their order are Istio's (Istio's ztunnel, src/metrics), what is our own
  * starts with `warren_`. docs/metrics.md is generated from this table.
  */
 import type { MetricFamily } from '../common/server/metric-family.ts';

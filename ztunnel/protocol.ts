@@ -17,7 +17,7 @@ export interface PodSpec {
   readonly info: PodInfo;
   /** The pod's network namespace; undefined for the process's own. The worker opens its own copy. */
   readonly netnsFd: number | undefined;
-  /** `pod`: all three listeners. `self`: HBONE only, for this process's own endpoints (istio-data-plane.md §1.4). */
+  /** `pod`: all three listeners. `self`: HBONE only, for this process's own endpoints (Istio's ztunnel, src/proxyfactory.rs). */
   readonly kind: 'pod' | 'self';
 }
 

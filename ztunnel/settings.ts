@@ -1,5 +1,5 @@
 /**
- * What ztunnel reads from its environment, under the names of Istio's ztunnel (istio-data-plane.md §1.3), in one pure function. Features
+ * What ztunnel reads from its environment, under the names of Istio's ztunnel (Istio's ztunnel, src/config.rs), in one pure function. Features
  * of Istio's ztunnel that are not built here are refused by name: a setting that silently does nothing would be worse than none.
  */
 

@@ -1,4 +1,4 @@
-/** The load of real-peers.md §4: wrk and iperf3 through whatever stands between the namespaces, and what that cost in processor time. */
+/** The load of a bench: wrk and iperf3 through whatever stands between the namespaces, and what that cost in processor time. */
 import type { Lab, Program } from './lab.ts';
 
 /** One way through a lab. */

@@ -1,4 +1,4 @@
-/** The table of real-peers.md §4 for any ways through: every subject in every round, so that they share whatever else the machine does. */
+/** The table of a bench for any ways through: every subject in every round, so that they share whatever else the machine does. */
 import { median, type Row, ratioRow } from '../rows.ts';
 import type { Subject } from './load.ts';
 import { type BulkResult, type HttpResult, loadBulk, loadHttp } from './load.ts';

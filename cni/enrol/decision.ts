@@ -1,6 +1,6 @@
 /**
- * Whether a pod belongs to the mesh: the selectors of the node's setting, and what no selector can override (control-plane facts,
- * section 1.2). Pure; the reason is for the log and for people.
+ * Whether a pod belongs to the mesh: the selectors of the node's setting, and what no selector can override (Istio,
+ * cni/pkg/util). Pure; the reason is for the log and for people.
  */
 import { type IpAddress, parseIp } from '../../common/base/address.ts';
 import type { KubeObject } from '../../common/client/kube-api.ts';

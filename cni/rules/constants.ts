@@ -1,4 +1,4 @@
-/** Numbers that the node agent, ztunnel and Istio's own programs agree on (data-plane facts, section 8.1). */
+/** Numbers that the node agent, ztunnel and Istio's own programs agree on (Istio, cni/pkg/config). */
 
 /** SO_MARK of ztunnel's own sockets. Only the low twelve bits are ours: other software marks packets too. */
 export const ZTUNNEL_MARK = 0x539;

@@ -1,5 +1,5 @@
 /**
- * Rules in the node's own network namespace (data-plane facts, section 8.5). The kubelet probes pods from the node; under STRICT a pod
+ * Rules in the node's own network namespace (Istio, cni/pkg/nodeagent). The kubelet probes pods from the node; under STRICT a pod
  * refuses plaintext, so probes get a source address that the pod's own rules let through. Only packets of a local socket qualify: what the
  * node merely forwards (kube-proxy's traffic among it) has none, and stays under policy.
  */

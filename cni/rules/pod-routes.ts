@@ -1,6 +1,6 @@
 /**
  * Routing inside an enrolled pod: packets with the relay mark are delivered locally whatever their destination, so that replies reach
- * ztunnel's sockets that carry a client's address (data-plane facts, section 8.2). Argument lists for `ip`.
+ * ztunnel's sockets that carry a client's address (Istio, cni/pkg/iptables). Argument lists for `ip`.
  */
 import { MARK_MASK, RELAY_MARK, RELAY_RULE_PRIORITY, RELAY_TABLE } from './constants.ts';
 

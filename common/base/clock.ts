@@ -13,7 +13,7 @@ export interface Clock {
   after(ms: number, run: () => void): Timer;
 }
 
-// setTimeout beyond 2^31-1 ms fires at once (design decision 14), so longer waits are made of pieces.
+// setTimeout beyond 2^31-1 ms fires at once (decision 14), so longer waits are made of pieces.
 const LONGEST_TIMEOUT_MS = 2 ** 31 - 1;
 
 export const systemClock: Clock = {

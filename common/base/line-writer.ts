@@ -1,5 +1,5 @@
 /**
- * Writes lines to a descriptor without ever waiting for its reader (design decision 15): a full pipe fills a bounded buffer, a full buffer
+ * Writes lines to a descriptor without ever waiting for its reader (decision 15): a full pipe fills a bounded buffer, a full buffer
  * drops the newest lines and counts them, and one line says how many were lost once the reader is back. All of one event-loop turn leaves
  * in one system call.
  */

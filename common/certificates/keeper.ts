@@ -1,6 +1,6 @@
 /**
  * Keeps a certificate for every identity that is served here: fetched once however many ask, at most eight at a time and the urgent ones
- * first, renewed at half of its life, kept while it is valid even where renewal fails (istio-data-plane.md §5).
+ * first, renewed at half of its life, kept while it is valid even where renewal fails (Istio's ztunnel, src/identity).
  */
 import { Backoff } from '../base/backoff.ts';
 import type { Clock } from '../base/clock.ts';

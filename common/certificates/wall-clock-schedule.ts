@@ -1,5 +1,5 @@
 /**
- * Runs things at points of the wall clock (design decision 14). Certificates expire by it, not by how long a process has been awake: so the
+ * Runs things at points of the wall clock (decision 14). Certificates expire by it, not by how long a process has been awake: so the
  * clock is read again at least each minute, and a laptop that slept or a clock that was set finds everything due that is due.
  */
 import type { Clock, Timer } from '../base/clock.ts';

@@ -1,4 +1,4 @@
-/** Istio's certificate service, one call: a signing request in, leaf, intermediates and roots out (istio-data-plane.md §5). */
+/** Istio's certificate service, one call: a signing request in, leaf, intermediates and roots out (Istio's ztunnel, src/identity). */
 import { Client, status as GrpcStatus, type ServiceError } from '@grpc/grpc-js';
 import { errorMessage } from '../base/errors.ts';
 import { type IstioCertificateRequest, type IstioCertificateResponse, IstioCertificateServiceService } from '../codec/gen/ca.ts';

@@ -81,7 +81,7 @@ export function callMetadata(endpoint: GrpcEndpoint, token: TokenSource, cluster
   return metadata;
 }
 
-/** Pings as ztunnel sends them (istio-data-plane.md §3), and no reconnecting behind our back: that is the caller's loop. */
+/** Pings as ztunnel sends them (Istio's ztunnel, src/xds/client.rs), and no reconnecting behind our back: that is the caller's loop. */
 export const CHANNEL_OPTIONS = {
   'grpc.keepalive_time_ms': 30_000,
   'grpc.keepalive_timeout_ms': 10_000,

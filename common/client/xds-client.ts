@@ -1,6 +1,6 @@
 /**
  * Delta xDS over one aggregated stream that is opened again for ever: subscribes to whole types, hands each push on, answers it with ACK
- * or with the names that were not taken, and tells a new stream what it already has (istio-data-plane.md §3).
+ * or with the names that were not taken, and tells a new stream what it already has (Istio's ztunnel, src/xds/client.rs).
  */
 import { Client, type ClientDuplexStream, connectivityState, status as GrpcStatus, type StatusObject } from '@grpc/grpc-js';
 import { type Clock, sleep } from '../base/clock.ts';

@@ -1,5 +1,5 @@
 /**
- * Which service is meant when several claim one address or hostname (istio-data-plane.md §6.1): only what the client's namespace may see;
+ * Which service is meant when several claim one address or hostname (Istio's ztunnel, src/state/service.rs): only what the client's namespace may see;
  * then a service of the client's own namespace, then a canonical one (a Kubernetes Service, not somebody's ServiceEntry), then the first.
  */
 import type { IpAddress } from '../base/address.ts';

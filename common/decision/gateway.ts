@@ -1,6 +1,6 @@
 /**
  * From a gateway's address (a waypoint's, or that of another network's entrance) to something that can be dialled
- * (istio-data-plane.md §6.3), and back: whether a workload is such a gateway.
+ * (Istio's ztunnel, src/state.rs), and back: whether a workload is such a gateway.
  */
 import type { IpAddress, SocketAddress } from '../base/address.ts';
 import { formatSocketAddress } from '../base/address.ts';

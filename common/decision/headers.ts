@@ -38,7 +38,7 @@ const WORKLOAD_KEY = /^k8s\.(deployment|cronjob|pod|job)\.name$/;
 
 /**
  * The `baggage` value that describes a workload: `key=value` joined with commas, no spaces, no percent-encoding, empty values left out
- * (istio-data-plane.md §2.3). Values with a comma or line break would change what the header says and are left out as well.
+ * (Istio's ztunnel, src/proxy/outbound.rs). Values with a comma or line break would change what the header says and are left out as well.
  */
 export function formatBaggage(workload: BaggageSource): string {
   const pairs: readonly (readonly [string, string])[] = [

@@ -1,5 +1,5 @@
 /**
- * What a CONNECT request that reached a pod's tunnel port means (istio-data-plane.md §7.2, points 2 to 6): is it for this pod at all, which
+ * What a CONNECT request that reached a pod's tunnel port means (Istio's ztunnel, src/proxy/inbound.rs): is it for this pod at all, which
  * port of it is dialled, and does the application get the original destination told by PROXY protocol. Policy is decided afterwards, on
  * the port that comes out here.
  */
@@ -35,7 +35,7 @@ export type InboundRoute =
     }
   | { readonly refuse: OutcomeCode; readonly message: string };
 
-/** Decides what a CONNECT means (istio-data-plane.md §7.2, points 2 to 6). Says nothing about whether it is allowed. */
+/** Decides what a CONNECT means (Istio's ztunnel, src/proxy/inbound.rs). Says nothing about whether it is allowed. */
 export function resolveInbound(view: MeshView, request: InboundRequest): InboundRoute {
   const { local, podIp, network, authority } = request;
   const address = parseSocketAddress(authority);

@@ -1,5 +1,5 @@
 /**
- * Which endpoint of a service gets a connection (istio-data-plane.md §6.2): candidates that can be reached on the port, the best tier by
+ * Which endpoint of a service gets a connection (Istio's ztunnel, src/state.rs): candidates that can be reached on the port, the best tier by
  * locality where the service asks for that, and a random one of them, weighted by capacity.
  */
 import type { Endpoint, EndpointTable, LoadBalancing, MeshView, Scope, Service, Workload } from './mesh-view.ts';

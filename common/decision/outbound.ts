@@ -1,5 +1,5 @@
 /**
- * Where a connection goes that a pod opened (istio-data-plane.md §6): out as it is, to a workload in the clear, through a tunnel to a
+ * Where a connection goes that a pod opened (Istio's ztunnel, src/proxy/outbound.rs): out as it is, to a workload in the clear, through a tunnel to a
  * workload or to a waypoint, through two tunnels into another network, or nowhere. Pure: sockets come later, and `meshctl explain` asks
  * the same function.
  */
@@ -65,7 +65,7 @@ export interface Tunnel extends Labels {
   readonly waypoint: boolean;
 }
 
-/** A tunnel to another network's gateway, and within it another one to whoever serves there (istio-data-plane.md §2.8). */
+/** A tunnel to another network's gateway, and within it another one to whoever serves there (Istio's ztunnel, src/proxy/outbound.rs). */
 export interface DoubleTunnel extends Labels {
   readonly via: 'double-hbone';
   readonly to: SocketAddress;
@@ -95,7 +95,7 @@ export interface Refusal extends Labels {
   readonly message: string;
 }
 
-/** Decides where a connection goes (istio-data-plane.md §6). Takes `random` only where something is chosen by weight. */
+/** Decides where a connection goes (Istio's ztunnel, src/proxy/outbound.rs). Takes `random` only where something is chosen by weight. */
 export function routeOutbound(view: MeshView, request: OutboundRequest): OutboundRoute {
   const { source, destination, network } = request;
   if (isLoopback(destination.ip) && OWN_PORTS.has(destination.port)) {

@@ -1,5 +1,5 @@
 /**
- * L4 authorization (istio-data-plane.md §7.3): does a policy that applies to the local workload refuse this connection? Pure, and the
+ * L4 authorization (Istio's ztunnel, src/rbac.rs): does a policy that applies to the local workload refuse this connection? Pure, and the
  * same code for the data path, for re-checks of open connections, for `meshctl explain` and for rehearsal.
  */
 import { cidrContains, ipBytes, type SocketAddress } from '../base/address.ts';
@@ -164,7 +164,7 @@ const isText = (want: StringMatch, value: string | undefined): boolean => value 
 const isAccount = (want: { readonly namespace: string; readonly serviceAccount: string }, identity: SpiffeId | undefined): boolean =>
   identity !== undefined && want.namespace === identity.namespace && want.serviceAccount === identity.serviceAccount;
 
-// PeerAuthentication reaches us as DENY policies with these names (istio-data-plane.md §7.3). To a caller in plaintext they mean
+// PeerAuthentication reaches us as DENY policies with these names (Istio's ztunnel, src/rbac.rs). To a caller in plaintext they mean
 // "enrol yourself", which is other advice than "ask for a policy".
 const isPeerAuthentication = (policy: Policy): boolean =>
   policy.name === 'istio_converted_static_strict' || policy.name.startsWith('converted_peer_authentication_');

@@ -1,4 +1,4 @@
-/** The ports on which a ztunnel listens in each pod, as far as decisions ask for them (istio-data-plane.md §1.1). */
+/** The ports on which a ztunnel listens in each pod, as far as decisions ask for them (Istio's ztunnel, ARCHITECTURE.md). */
 import type { IpAddress } from '../base/address.ts';
 
 /** Where every workload of the mesh takes tunnels. */

@@ -28,7 +28,7 @@ const SLICE_LIMIT = 4 << 20;
 const SOCKET_OPTIONS = { allowHalfOpen: true, writableHighWaterMark: 4096 };
 /** From here on a slice is a piece of a bulk transfer: its turn will bring more, so it waits for them. */
 const BULK_SLICE = 8 << 10;
-/** What ends a connection without being a failure of it (istio-data-plane.md §2.5). */
+/** What ends a connection without being a failure of it (Istio's ztunnel, src/proxy/h2.rs). */
 const RESETS: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'ENOTCONN', 'ECONNABORTED']);
 
 /** Sockets that are corked until the turn ends, and the turn's number, which tells a first write from a second one. */

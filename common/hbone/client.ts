@@ -28,7 +28,7 @@ export interface ConnectOptions {
   readonly signal?: AbortSignal;
 }
 
-/** What we assume that a peer allows until its SETTINGS say so (istio-data-plane.md §2.2). */
+/** What we assume that a peer allows until its SETTINGS say so (Istio's ztunnel, src/proxy/h2). */
 const ASSUMED_STREAMS = 100;
 
 /** One HTTP/2 connection to a peer, over a socket whose TLS handshake is done. */

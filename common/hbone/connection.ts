@@ -147,7 +147,7 @@ export class TunnelConnection implements FrameHandler, StreamCarrier {
 
   /**
    * Whether nothing can be sent on any stream for want of the connection's window, and that for a while: a few applications that do not
-   * read are enough (istio-data-plane.md §2.2 gives the connection four streams' worth).
+   * read are enough (Istio's ztunnel, src/proxy/h2 gives the connection four streams' worth).
    */
   get stalled(): boolean {
     return this.sendWindow.available <= 0 && this.#clock.monotonic() - this.#windowGrewAt >= STALLED_AFTER_MS;

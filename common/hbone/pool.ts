@@ -1,5 +1,5 @@
 /**
- * Connections to peers, kept for the next tunnel (istio-data-plane.md §2.6). A connection belongs to one key, which has in it everything
+ * Connections to peers, kept for the next tunnel (Istio's ztunnel, src/proxy/pool.rs). A connection belongs to one key, which has in it everything
  * that decided on how it was made: no tunnel of one pod rides on another pod's connection.
  */
 import type { TLSSocket } from 'node:tls';

@@ -1,6 +1,6 @@
 /**
  * `x-warren-refusal`: tells an authenticated mesh peer why its tunnel was refused. Callers of other namespaces learn code and id and no
- * rule names (design decision 5); nobody outside the mesh gets this far.
+ * rule names (decision 5); nobody outside the mesh gets this far.
  */
 import type { ProxyError } from '../base/errors.ts';
 import type { SpiffeId } from '../base/spiffe.ts';

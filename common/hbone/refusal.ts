@@ -3,7 +3,7 @@ import { STATUS_CODES } from 'node:http';
 import { ProxyError } from '../base/errors.ts';
 import type { Headers } from './types.ts';
 
-/** The response field in which our own proxies give `code; policy; id` with a refusal (design decision 5). */
+/** The response field in which our own proxies give `code; policy; id` with a refusal (decision 5). */
 export const REFUSAL_HEADER = 'x-warren-refusal';
 
 /** Why a peer that is one of ours refused; pieces that it did not give are undefined. */

@@ -6,7 +6,7 @@ import type { Pipe, Relay, RelayResult } from './types.ts';
 
 /**
  * Joins socket and stream, socket and socket, or stream and stream. Half-close passes both ways. A reset that counts as an end
- * (istio-data-plane.md §2.5) ends the other side in order; a failure tears it down.
+ * (Istio's ztunnel, src/proxy/h2.rs) ends the other side in order; a failure tears it down.
  * @throws {TypeError} for pipes that common/hbone did not make
  */
 export function relay(a: Pipe, b: Pipe): Relay {

@@ -34,7 +34,7 @@ export interface RelayResult {
   readonly forward: number;
   /** Bytes that `b` sent to `a`. */
   readonly backward: number;
-  /** Absent where both directions ended in order, or with a reset that counts as an end (istio-data-plane.md §2.5). */
+  /** Absent where both directions ended in order, or with a reset that counts as an end (Istio's ztunnel, src/proxy/h2.rs). */
   readonly error: ProxyError | undefined;
 }
 

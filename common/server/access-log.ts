@@ -1,6 +1,6 @@
 /**
  * One line for each connection, whatever its outcome: fields, their order and their levels are those of Istio's ztunnel
- * (istio-data-plane.md §10.2). Behind them come our own: the connection's id, and for what was refused the code and the policy.
+ * (Istio's ztunnel, src/proxy/metrics.rs). Behind them come our own: the connection's id, and for what was refused the code and the policy.
  */
 import type { LogLevel } from '../base/log.ts';
 

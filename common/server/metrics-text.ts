@@ -1,6 +1,6 @@
 /**
  * The text that Prometheus scrapes: always OpenMetrics (it ends in `# EOF`), under the content type that the scraper asked for, as Istio's
- * ztunnel does it (istio-data-plane.md §10.1). Families without a sample are left out.
+ * ztunnel does it (Istio's ztunnel, src/metrics). Families without a sample are left out.
  *
  * Our own writer: with 20,000 series of 25 labels prom-client took 1.7 s for a scrape, most of it for labels that never change. Here a
  * series' labels are written once and remembered for as long as the series lives.

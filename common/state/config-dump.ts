@@ -1,5 +1,5 @@
 /**
- * What the state holds, as ztunnel's `config_dump` shows it and `istioctl ztunnel-config` reads it (istio-data-plane.md §10.3): workloads,
+ * What the state holds, as ztunnel's `config_dump` shows it and `istioctl ztunnel-config` reads it (Istio's ztunnel, src/admin.rs): workloads,
  * services, policies, and endpoints whose service has not come. Optional fields with their default value are left out, lists are sorted by
  * key, so that two dumps of one state are equal.
  */
@@ -20,7 +20,7 @@ import type { MeshStateWriter } from './writer.ts';
 
 type Fields = Record<string, unknown>;
 
-/** The part of `config_dump` that is about the mesh; plain data, made for JSON (istio-data-plane.md §10.3). */
+/** The part of `config_dump` that is about the mesh; plain data, made for JSON (Istio's ztunnel, src/admin.rs). */
 export interface StateDump {
   readonly workloads: readonly Fields[];
   readonly services: readonly Fields[];

@@ -1,6 +1,6 @@
 /**
  * From the bytes of an xDS resource to the objects that decisions are made from. Each resource stands on its own: what is wrong with it is
- * one `ResourceRejected`, which becomes one "name: reason" of a NACK (istio-data-plane.md §3).
+ * one `ResourceRejected`, which becomes one "name: reason" of a NACK (Istio's ztunnel, src/xds/client.rs).
  */
 import { BinaryReader } from '@bufbuild/protobuf/wire';
 import { type Cidr, ipFromBytes, maskBytes } from '../base/address.ts';

@@ -1,5 +1,5 @@
 /**
- * A mesh from a file instead of a control plane (LOCAL_XDS_PATH, LOCAL_XDS; istio-data-plane.md §10.4): YAML with ztunnel's keys, turned
+ * A mesh from a file instead of a control plane (LOCAL_XDS_PATH, LOCAL_XDS; Istio's ztunnel, src/state): YAML with ztunnel's keys, turned
  * into the same resources that xDS would have sent. Somebody wrote it by hand, so every complaint names the place, and nothing is guessed:
  * an unknown key is an error.
  */

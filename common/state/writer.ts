@@ -1,6 +1,6 @@
 /**
  * The mesh's state as the supervisor keeps it: applies what xDS pushes, resource by resource, to packed memory that the data workers read
- * (istio-data-plane.md §3). A resource that cannot be taken is one rejection and disturbs nothing else; nothing that a control plane sends
+ * (Istio's ztunnel, src/xds/client.rs). A resource that cannot be taken is one rejection and disturbs nothing else; nothing that a control plane sends
  * makes `apply` throw.
  *
  * Membership of services is kept from the workloads' side alone: a list of endpoints exists as soon as a workload names the service, whether
@@ -37,7 +37,7 @@ export const ADDRESS_TYPE = 'type.googleapis.com/istio.workload.Address';
 /** Policies. */
 export const AUTHORIZATION_TYPE = 'type.googleapis.com/istio.security.Authorization';
 
-/** What one delta response says (istio-data-plane.md §3.1). */
+/** What one delta response says (Istio's ztunnel, src/xds/client.rs). */
 export interface StatePush {
   readonly typeUrl: string;
   readonly resources: readonly { readonly name: string; readonly version: string; readonly bytes: Uint8Array }[];

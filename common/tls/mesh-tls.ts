@@ -1,5 +1,5 @@
 /**
- * TLS as the mesh speaks it (istio-data-plane.md §2.1): version 1.3 only, AES-GCM only, a certificate on both sides, ALPN `h2`, no server
+ * TLS as the mesh speaks it (Istio's ztunnel, src/tls): version 1.3 only, AES-GCM only, a certificate on both sides, ALPN `h2`, no server
  * name, no resumption. What a certificate must say is checked after the handshake, on SPIFFE identities and never on names.
  */
 import { constants } from 'node:crypto';
@@ -62,7 +62,7 @@ export function firstSpiffeId(uris: readonly string[]): SpiffeId | undefined {
   return undefined;
 }
 
-/** Whether any of the peer's names is a SPIFFE identity of this trust domain. There are no aliases (istio-data-plane.md §13.1). */
+/** Whether any of the peer's names is a SPIFFE identity of this trust domain. There are no aliases (Istio's ztunnel, src/tls). */
 export function belongsToTrustDomain(uris: readonly string[], trustDomain: string): boolean {
   return uris.some((uri) => parseSpiffeId(uri)?.trustDomain === trustDomain);
 }

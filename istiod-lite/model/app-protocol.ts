@@ -1,4 +1,4 @@
-/** Which protocol a service's port speaks, from what its author wrote (control-plane facts §2.6; Istio's pkg/config/kube conversion). */
+/** Which protocol a service's port speaks, from what its author wrote (Istio, pilot/pkg/serviceregistry/ambient; Istio's pkg/config/kube conversion). */
 import { AppProtocol } from '../../common/codec/gen/workload.ts';
 
 const WORDS: ReadonlyMap<string, AppProtocol> = new Map([

@@ -1,8 +1,8 @@
 /**
- * AuthorizationPolicy → the part of it that ztunnel enforces (control-plane facts §4.2). What needs HTTP cannot be matched there:
+ * AuthorizationPolicy → the part of it that ztunnel enforces (Istio, pilot/pkg/serviceregistry/ambient/authorization.go). What needs HTTP cannot be matched there:
  * an ALLOW rule with such a field is dropped, and a DENY rule loses the field, so both refuse more than was written and never less.
  * Istio leaves an empty clause in a DENY, which ztunnel never matches, so that a DENY about HTTP alone lets everything pass; here the
- * clause goes, and the rule denies what its L4 part says (design decision 8).
+ * clause goes, and the rule denies what its L4 part says (decision 8).
  */
 import { parseCidr, parsePort } from '../../common/base/address.ts';
 import {

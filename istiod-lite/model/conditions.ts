@@ -1,4 +1,4 @@
-/** What istiod-lite says about users' objects in their status: Istio's condition types and reasons, our words (control-plane facts §3.4). */
+/** What istiod-lite says about users' objects in their status: Istio's condition types and reasons, our words (Istio, pilot/pkg/config/kube/gateway). */
 
 import { at, isRecord, records, text, whole } from './objects.ts';
 import type { WatchedKindName } from './watched-kinds.ts';

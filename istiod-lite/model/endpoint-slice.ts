@@ -1,5 +1,5 @@
 /**
- * EndpointSlice → workloads for endpoints that are no pods (control-plane facts §2.5), and the pods that a Service without a selector
+ * EndpointSlice → workloads for endpoints that are no pods (Istio, pilot/pkg/serviceregistry/ambient), and the pods that a Service without a selector
  * names through it. Pods take their health from themselves, so a slice's conditions count for the others only.
  */
 import { ipBytes } from '../../common/base/address.ts';

@@ -1,4 +1,4 @@
-/** The status of a waypoint's Gateway (control-plane facts §3.4): whether it is as a waypoint must be, and where it is. */
+/** The status of a waypoint's Gateway (Istio, pilot/pkg/config/kube/gateway): whether it is as a waypoint must be, and where it is. */
 import { ipFromBytes } from '../../common/base/address.ts';
 import type { Condition, StatusBody, WantedStatus } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';

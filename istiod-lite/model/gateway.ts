@@ -1,5 +1,5 @@
 /**
- * Gateways as the mesh sees them: any Gateway with an address can be a waypoint, whatever its class (control-plane facts §3.1), and one of
+ * Gateways as the mesh sees them: any Gateway with an address can be a waypoint, whatever its class (Istio, pilot/pkg/serviceregistry/ambient/waypoints.go), and one of
  * class `istio-remote` stands for another network's gateway (§7).
  */
 import { ipBytes } from '../../common/base/address.ts';

@@ -1,5 +1,5 @@
 /**
- * Who owns a hostname (control-plane facts §2.7). Within a namespace one object does: a Service before any ServiceEntry, else the oldest.
+ * Who owns a hostname (Istio, pilot/pkg/serviceregistry/ambient). Within a namespace one object does: a Service before any ServiceEntry, else the oldest.
  * Over all namespaces one of those owners is canonical, which decides for clients whose own namespace has none.
  */
 import { Service_Visibility } from '../../common/codec/gen/workload.ts';

@@ -1,5 +1,5 @@
 /**
- * AuthorizationPolicy → what a waypoint enforces of it (control-plane facts §4.3). What a waypoint cannot match yet is read in the stricter
+ * AuthorizationPolicy → what a waypoint enforces of it (Istio, pilot/pkg/security/authz). What a waypoint cannot match yet is read in the stricter
  * way (decision 8), as ztunnel's half is: an ALLOW rule with it allows nothing, and a DENY rule refuses what its other fields say. CUSTOM asks
  * a server that nobody asks here, so what it would ask about is refused.
  */

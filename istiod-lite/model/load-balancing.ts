@@ -1,4 +1,4 @@
-/** Which endpoints ztunnel prefers (control-plane facts §2.6). A fresh object for each service: shared ones leak into each other. */
+/** Which endpoints ztunnel prefers (Istio, pilot/pkg/serviceregistry/ambient). A fresh object for each service: shared ones leak into each other. */
 import {
   LoadBalancing_HealthPolicy as HealthPolicy,
   type LoadBalancing,

@@ -1,4 +1,4 @@
-/** Labels and annotations that the translation reads (control-plane facts §1.1, §2.3, §3.1). They are Istio's and Kubernetes' interface. */
+/** Labels and annotations that the translation reads (Istio, cni/pkg/util). They are Istio's and Kubernetes' interface. */
 
 export const DATAPLANE_MODE = 'istio.io/dataplane-mode';
 export const REDIRECTION = 'ambient.istio.io/redirection';

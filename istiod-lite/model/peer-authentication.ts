@@ -1,5 +1,5 @@
 /**
- * PeerAuthentication → DENY policies (control-plane facts §4.1). ztunnel learns nothing of mTLS modes: STRICT is a policy that denies
+ * PeerAuthentication → DENY policies (Istio, pilot/pkg/serviceregistry/ambient/authorization.go). ztunnel learns nothing of mTLS modes: STRICT is a policy that denies
  * whoever comes without an identity, and exceptions for ports are policies of their own. Ports are enforced as written, which Istio does
  * not do in two corners (a STRICT port under a PERMISSIVE workload in a STRICT mesh; an exception that says DISABLE).
  */

@@ -1,4 +1,4 @@
-/** Pod → Workload (control-plane facts §2.3). Only what the translation reads of a pod is kept. */
+/** Pod → Workload (Istio, pilot/pkg/serviceregistry/ambient). Only what the translation reads of a pod is kept. */
 
 import { type IpAddress, ipBytes, parseIp } from '../../common/base/address.ts';
 import { type Locality, NetworkMode, TunnelProtocol, type Workload, WorkloadStatus } from '../../common/codec/gen/workload.ts';

@@ -1,5 +1,5 @@
 /**
- * Policies that name their targets (control-plane facts §4.3): they are for waypoints, and until one stands behind a target nobody enforces
+ * Policies that name their targets (Istio, pilot/pkg/security/authz): they are for waypoints, and until one stands behind a target nobody enforces
  * them, which their status must say.
  */
 

@@ -1,4 +1,4 @@
-/** What a route's status says about each parent in the mesh (control-plane facts §3.4), in the words of the Gateway API. */
+/** What a route's status says about each parent in the mesh (Istio, pilot/pkg/config/kube/gateway), in the words of the Gateway API. */
 import type { Condition } from './conditions.ts';
 import * as names from './names.ts';
 import type { BackendProblem, Backends } from './route-backends.ts';

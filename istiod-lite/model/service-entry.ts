@@ -1,4 +1,4 @@
-/** ServiceEntry → mesh services and the workloads of its endpoints (control-plane facts §2.5, §2.7). */
+/** ServiceEntry → mesh services and the workloads of its endpoints (Istio, pilot/pkg/serviceregistry/ambient). */
 import { ipBytes, parseCidr } from '../../common/base/address.ts';
 import { IPFamilies, type NetworkAddress, Service_Visibility, type Workload } from '../../common/codec/gen/workload.ts';
 import { declaredProtocol } from './app-protocol.ts';

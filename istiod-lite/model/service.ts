@@ -1,4 +1,4 @@
-/** Kubernetes Service → mesh service, and mesh service → what ztunnel is told (control-plane facts §2.6). */
+/** Kubernetes Service → mesh service, and mesh service → what ztunnel is told (Istio, pilot/pkg/serviceregistry/ambient). */
 import { ipBytes } from '../../common/base/address.ts';
 import {
   type GatewayAddress,

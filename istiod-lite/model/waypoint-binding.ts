@@ -1,5 +1,5 @@
 /**
- * Which waypoint an object's traffic goes through (control-plane facts §3.1). Where the labels name one that is not there or not ready,
+ * Which waypoint an object's traffic goes through (Istio, pilot/pkg/serviceregistry/ambient/waypoints.go). Where the labels name one that is not there or not ready,
  * its hostname is published all the same, so that every ztunnel refuses: what the waypoint would enforce must not be passed by (design
  * decision 8; Istio publishes no waypoint then, and the traffic flows).
  */

@@ -1,4 +1,4 @@
-/** WorkloadEntry → Workload (control-plane facts §2.5): a machine outside the cluster that services may select like a pod. */
+/** WorkloadEntry → Workload (Istio, pilot/pkg/serviceregistry/ambient): a machine outside the cluster that services may select like a pod. */
 import type { Workload } from '../../common/codec/gen/workload.ts';
 import type { MeshModelConfig } from './config.ts';
 import { type Endpoint, endpointWorkload, readEndpoint } from './endpoint.ts';

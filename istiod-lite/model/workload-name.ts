@@ -1,4 +1,4 @@
-/** Names under which telemetry groups workloads (control-plane facts §2.3): the controller behind a pod, and the canonical service. */
+/** Names under which telemetry groups workloads (Istio, pilot/pkg/serviceregistry/ambient): the controller behind a pod, and the canonical service. */
 import * as names from './names.ts';
 import { at, type Labels, type ObjectMeta, records, text } from './objects.ts';
 

@@ -1,4 +1,4 @@
-/** What every kind of workload has in common, whichever object it was made from (control-plane facts §2.3, §2.5). */
+/** What every kind of workload has in common, whichever object it was made from (Istio, pilot/pkg/serviceregistry/ambient). */
 
 import type { Port } from '../../common/codec/gen/workload.ts';
 import {

@@ -146,8 +146,23 @@ export class Publisher {
     };
     return [
       everything(this.#authorizations, index.authorizations(), (name) => index.authorization(name) !== undefined),
+      ...[...new Set([...index.waypoints(), ...this.#waypoints.keys()])].flatMap((key) => this.#compareWaypoint(key, since)),
       everything(this.#addresses, index.addresses(), (name) => index.address(name) !== undefined),
     ];
+  }
+
+  #compareWaypoint(key: string, since: number) {
+    const [namespace = '', name = ''] = key.split('/');
+    const stores = this.#waypoint(key);
+    const { routes, httpAuthorizations } = this.#options.index.waypointResources(namespace, name);
+    const changes = (store: ResourceStore, changed: readonly Resource[]): ResourceChanges => {
+      const present = new Set(changed.map((resource) => resource.name));
+      return { changed, removed: [...store.values()].flatMap((stored) => (present.has(stored.name) ? [] : [stored.name])) };
+    };
+    return this.#storeWaypoint(
+      { waypoint: key, routes: changes(stores.routes, routes), httpAuthorizations: changes(stores.policies, httpAuthorizations) },
+      since,
+    );
   }
 
   #store(store: ResourceStore, { changed, removed }: ResourceChanges, since: number) {

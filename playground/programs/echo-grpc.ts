@@ -2,6 +2,7 @@
 import http2, { type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
 import type { Socket } from 'node:net';
 import { type Identity, plainIp } from './echo-identity.ts';
+import { byName } from './echo-server.ts';
 
 const OK = 0;
 const INVALID_ARGUMENT = 3;
@@ -47,7 +48,7 @@ function metadataLines(raw: readonly string[]): string[] {
     const name = raw[i] ?? '';
     if (!name.startsWith(':') && name !== 'te' && !name.endsWith('-bin')) lines.push(`RequestHeader=${name}:${raw[i + 1] ?? ''}`);
   }
-  return lines.sort();
+  return byName(lines);
 }
 
 function collect(stream: ServerHttp2Stream, onEnd: (body: Buffer) => void): void {

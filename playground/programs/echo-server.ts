@@ -157,7 +157,13 @@ export function headerLines(raw: readonly string[]): string[] {
     if (name.startsWith(':') || name.toLowerCase() === 'host') continue;
     lines.push(`RequestHeader=${canonicalName(name)}:${raw[i + 1] ?? ''}`);
   }
-  return lines.sort();
+  return byName(lines);
+}
+
+/** Sorted by name; values of one name stay in the order in which they came. */
+export function byName(lines: readonly string[]): string[] {
+  const name = (line: string): string => line.slice(0, line.indexOf(':'));
+  return lines.toSorted((a, b) => (name(a) < name(b) ? -1 : name(a) > name(b) ? 1 : 0));
 }
 
 export const canonicalName = (name: string): string => name.toLowerCase().replace(/(^|-)[a-z]/g, (letters) => letters.toUpperCase());

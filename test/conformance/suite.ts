@@ -14,7 +14,7 @@ export interface Row {
   /** The file's stem, or `stem/row name` where one file holds many cases. */
   readonly case: string;
   readonly verdict: Verdict;
-  /** Empty for a plain pass; `differs: RULE` where we differ on purpose (design decision 13). */
+  /** Empty for a plain pass; `differs: RULE` where we differ on purpose (decision 13). */
   readonly reason: string;
 }
 

@@ -8,7 +8,7 @@ import { type TestNetns, withoutNamespaces } from '../support/netns.ts';
 import { ack } from '../support/zds-client.ts';
 
 // Each test stands in a namespace of its own as the node, so that its rules for probes meet nobody else's.
-const options = { skip: withoutNamespaces ?? false, timeout: 30_000 };
+const options = { skip: withoutNamespaces ?? false, timeout: 90_000 };
 const DAEMON_SETS = '/apis/apps/v1/daemonsets';
 
 test('label on: a running pod is handed to ztunnel, captured and annotated; label off: nothing of it is left', options, async (t) => {
@@ -263,9 +263,9 @@ const networkOf = (ns: TestNetns): string =>
   ns.exec('nft', 'list', 'ruleset') + ['-4', '-6'].map((family) => ns.exec('ip', family, 'rule')).join('');
 
 async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 8000;
+  const deadline = performance.now() + 30_000;
   while (!(await condition())) {
-    assert.ok(performance.now() < deadline, 'it did not happen within 8 s');
+    assert.ok(performance.now() < deadline, 'it did not happen within 30 s');
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }

@@ -12,7 +12,7 @@ import { udpSocket } from '../../common/linux/sockets.ts';
 import { joinNetns, makeNetns, type TestNetns, withoutNamespaces } from '../support/netns.ts';
 import { startApp, startToyZtunnel, ToyClient } from '../support/toy-ztunnel.ts';
 
-const options = { skip: withoutNamespaces ?? false, timeout: 30_000 };
+const options = { skip: withoutNamespaces ?? false, timeout: 90_000 };
 
 const config: PodRulesConfig = {
   redirectDns: false,
@@ -255,16 +255,16 @@ async function query(t: TestContext, ns: TestNetns, host: string, port: number):
   const socket = dgram.createSocket(v6 ? 'udp6' : 'udp4');
   t.after(() => socket.close());
   socket.bind({ fd: udpSocket({ netns: ns.netns, address: v6 ? '::' : '0.0.0.0', port: 0 }) });
-  const answer = once(socket, 'message', { signal: AbortSignal.timeout(5_000) });
+  const answer = once(socket, 'message', { signal: AbortSignal.timeout(20_000) });
   socket.send('query', port, host);
   const [data] = await answer;
   return String(data);
 }
 
 async function until(condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 5000;
+  const deadline = performance.now() + 30_000;
   while (!condition()) {
-    assert.ok(performance.now() < deadline, 'it did not happen within 5 s');
+    assert.ok(performance.now() < deadline, 'it did not happen within 30 s');
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }

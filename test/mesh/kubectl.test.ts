@@ -133,6 +133,14 @@ test('server-side apply shows conflicts, and takes fields by force', options, as
   assert.match(await ok('get deploy web -o yaml --show-managed-fields'), /manager: kubectl\n +operation: Apply/);
 });
 
+test('what was applied by the client is handed over to server-side apply', options, async (t) => {
+  const { ok } = await startKubectl(t);
+  await ok('apply -f -', web(2));
+  await ok('apply --server-side -f -', web(3, 'echo:2').replace('labels: { app: web } }', 'labels: { tier: web } }'));
+  assert.equal(await ok("get deploy web -o jsonpath='{.spec.replicas} {.metadata.labels}'"), '3 {"tier":"web"}');
+  assert.doesNotMatch(await ok('get deploy web -o yaml --show-managed-fields'), /operation: Update/);
+});
+
 test('create, edit and replace work, whatever encoding kubectl chooses', options, async (t) => {
   const { ok, run, kubeconfigFile } = await startKubectl(t);
   await ok('create namespace shop');

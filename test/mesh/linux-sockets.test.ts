@@ -11,7 +11,7 @@ import { closeFd, listenTcp, originalDestination, tcpSocket, udpSocket } from '.
 import { openDescriptors } from '../support/descriptors.ts';
 import { joinNetns, makeNetns, withoutNamespaces } from '../support/netns.ts';
 
-const options = { skip: withoutNamespaces ?? false, timeout: 20_000 };
+const options = { skip: withoutNamespaces ?? false, timeout: 60_000 };
 
 test('a listener and a connection made inside namespaces meet there, and nowhere else', options, async (t) => {
   const [a, b] = [makeNetns(t), makeNetns(t)];

@@ -6,7 +6,7 @@ import { makePair, NAMESPACE, type Pair, SERVICE_VIP } from '../support/pair.ts'
 import { get, startShared } from '../support/pair-programs.ts';
 import { runScript } from '../support/programs.ts';
 
-const options = { skip: withoutNamespaces ?? false, timeout: 60_000 };
+const options = { skip: withoutNamespaces ?? false, timeout: 120_000 };
 
 /** Asks a nameserver that does not exist; what comes back is ztunnel's. */
 async function resolve(
@@ -18,7 +18,7 @@ async function resolve(
   const output = await runScript(
     from,
     `import { Resolver } from 'node:dns/promises';
-    const resolver = new Resolver({ timeout: 3000, tries: 1 });
+    const resolver = new Resolver({ timeout: 15_000, tries: 1 });
     resolver.setServers([${JSON.stringify(nameserver)}]);
     console.log(JSON.stringify(await resolver.resolve(${JSON.stringify(name)}, ${JSON.stringify(type)}).catch((error) => error.code)));`,
   );

@@ -9,7 +9,7 @@ import { dedicatedEnv, makePair, NAMESPACE, SERVICE_VIP } from '../support/pair.
 import { call, startEcho } from '../support/pair-programs.ts';
 import { startProgram } from '../support/programs.ts';
 
-const options = { skip: withoutNamespaces ?? false, timeout: 60_000 };
+const options = { skip: withoutNamespaces ?? false, timeout: 120_000 };
 const HOSTNAME = `server.${NAMESPACE}.svc.cluster.local`;
 
 for (const { name, subjectAltNames, works } of [

@@ -7,7 +7,7 @@ import { dedicatedEnv, makePair, NAMESPACE } from '../support/pair.ts';
 import { call, controlled, get, holdOpen, startControlPlane, startEcho, startShared } from '../support/pair-programs.ts';
 import { startProgram } from '../support/programs.ts';
 
-const options = { skip: withoutNamespaces ?? false, timeout: 60_000 };
+const options = { skip: withoutNamespaces ?? false, timeout: 120_000 };
 
 const DENY_PORT = (port: number): string => `
 - name: no-port
@@ -60,12 +60,12 @@ test('a policy that begins to select the pod closes its connections as well', op
 
 test('on SIGTERM listeners close at once, the open connection goes on, and the process ends when it does', options, async (t) => {
   const pair = await makePair(t);
-  const { ztunnel } = await startShared(t, pair, { CONNECTION_TERMINATION_DEADLINE: '20s' });
+  const { ztunnel } = await startShared(t, pair, { CONNECTION_TERMINATION_DEADLINE: '90s' });
   const echo = await startEcho(t, pair.server.netns);
   const open = await holdOpen(t, pair.client.netns, pair.server.v4, 8080);
   ztunnel.kill();
   await ztunnel.line(/draining/);
-  const deadline = Date.now() + 5000;
+  const deadline = Date.now() + 20_000;
   while (/:15001\b/.test(pair.client.netns.exec('ss', '-Hltn'))) assert.ok(Date.now() < deadline, 'listeners are closed');
   assert.ok((await call(pair.client.netns, pair.server.v4, 8080)).error, 'new connections are refused');
   assert.doesNotMatch(open.output(), /over/);
@@ -104,7 +104,7 @@ test('a control plane that goes away disturbs nothing', options, async (t) => {
 
 test('a second ztunnel takes over while the first one drains: no connection is refused', options, async (t) => {
   const pair = await makePair(t);
-  const first = await startShared(t, pair, { CONNECTION_TERMINATION_DEADLINE: '20s' });
+  const first = await startShared(t, pair, { CONNECTION_TERMINATION_DEADLINE: '90s' });
   await startEcho(t, pair.server.netns);
   const open = await holdOpen(t, pair.client.netns, pair.server.v4, 8080);
   await startShared(t, pair);

@@ -8,7 +8,7 @@ import { makePair, NAMESPACE, type Pair } from '../support/pair.ts';
 import { get, startEcho, startShared } from '../support/pair-programs.ts';
 import { runScript, startProgram } from '../support/programs.ts';
 
-const options = { skip: withoutNamespaces ?? false, timeout: 60_000 };
+const options = { skip: withoutNamespaces ?? false, timeout: 120_000 };
 
 interface Answer {
   readonly authority?: string;

@@ -1,5 +1,5 @@
 /**
- * Where we differ from Istio on purpose (design decision 13): what each rule makes of an expectation, worked out from the objects of the
+ * Where we differ from Istio on purpose (decision 13): what each rule makes of an expectation, worked out from the objects of the
  * case and without the product's own code. A rule that changes an expectation names itself.
  */
 import { isDeepStrictEqual } from 'node:util';
@@ -73,7 +73,7 @@ export function absentWaypoints(dump: ConfigDump, cluster: readonly ClusterObjec
 
 /**
  * Istio loses port-level modes in two corners: a STRICT port under a PERMISSIVE workload in a STRICT mesh without a mode of the namespace,
- * and an exception from an inherited STRICT that says DISABLE and never PERMISSIVE (control-plane facts §4.1).
+ * and an exception from an inherited STRICT that says DISABLE and never PERMISSIVE (Istio, pilot/pkg/serviceregistry/ambient/authorization.go).
  */
 export function portLevelAsWritten(
   dump: ConfigDump,

@@ -48,7 +48,7 @@ export function startProgram(
   return {
     process: child,
     output: () => output,
-    line: (pattern, withinMs = 10_000) =>
+    line: (pattern, withinMs = 30_000) =>
       new Promise((resolve, reject) => {
         const look = (): void => {
           const found = output.split('\n').find((line) => pattern.test(line));
@@ -82,7 +82,7 @@ export function runScript(netns: TestNetns, script: string): Promise<string> {
     let errors = '';
     child.stdout.on('data', (chunk) => (output += chunk));
     child.stderr.on('data', (chunk) => (errors += chunk));
-    const timer = setTimeout(() => child.kill('SIGKILL'), 20_000);
+    const timer = setTimeout(() => child.kill('SIGKILL'), 60_000);
     child.once('exit', (code) => {
       clearTimeout(timer);
       if (code === 0) resolve(output);

@@ -83,10 +83,10 @@ export class ToyClient {
   }
 
   async #expect(wanted: string): Promise<void> {
-    const deadline = performance.now() + 4000;
+    const deadline = performance.now() + 20_000;
     while (!this.#text.includes(wanted)) {
       if (this.#socket.destroyed) throw new Error(`the connection was cut while waiting for ${JSON.stringify(wanted)}`);
-      if (performance.now() > deadline) throw new Error(`no ${JSON.stringify(wanted)} within 4 s`);
+      if (performance.now() > deadline) throw new Error(`no ${JSON.stringify(wanted)} within 20 s`);
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, 50);
         this.#wake = () => {

@@ -5,6 +5,7 @@
 import type { Clock, Timer } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log, LogLevel } from '../../common/base/log.ts';
+import type { CountedRefusal } from '../../common/base/refusal-tally.ts';
 import { createSegment, type SeriesReader, type SeriesWriter } from '../../common/server/shared-series.ts';
 import type { SharedMeshState } from '../../common/state/shared.ts';
 import type { IdentityCertificate } from '../../common/tls/mesh-tls.ts';
@@ -32,6 +33,7 @@ export interface WorkerFleetOptions {
   /** A worker's thread has ended, and with it what it had pinned of the shared state. */
   onThreadEnded(threadId: number): void;
   onCertificateWanted(identity: string): void;
+  onRefused(refusals: readonly CountedRefusal[]): void;
   readonly clock: Clock;
   readonly log: Log;
   readonly reader: SeriesReader;
@@ -212,6 +214,9 @@ export class WorkerFleet {
         break;
       case 'series':
         reader.announce(running.id, message.series);
+        break;
+      case 'refused':
+        this.#options.onRefused(message.refusals);
         break;
       case 'drained':
         running.drained = true;

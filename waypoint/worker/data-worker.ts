@@ -6,6 +6,7 @@ import { randomFillSync } from 'node:crypto';
 import { type Clock, systemClock } from '../../common/base/clock.ts';
 import { errorMessage, ProxyError } from '../../common/base/errors.ts';
 import type { Log, LogRoot } from '../../common/base/log.ts';
+import { RefusalTally } from '../../common/base/refusal-tally.ts';
 import { HostnameResolver, systemLookup } from '../../common/client/hostname-resolver.ts';
 import type { Workload } from '../../common/decision/mesh-view.ts';
 import { defaultClientLimits, defaultServerLimits } from '../../common/hbone/types.ts';
@@ -74,7 +75,8 @@ export class DataWorker {
       now: () => clock.now(),
     });
     const series = new SeriesWriter(start.segment, (announcement) => this.#announce(announcement));
-    const telemetry = new Telemetry({ series, access: this.#access, clock });
+    const refusals = new RefusalTally();
+    const telemetry = new Telemetry({ series, access: this.#access, clock, refusals });
     this.#telemetry = telemetry;
     this.#configuration = new Configuration(log);
     const configuration = this.#configuration;
@@ -164,6 +166,7 @@ export class DataWorker {
       Atomics.add(heartbeat, 0, 1);
       series.set(dropped, logs.writer.dropped);
       series.set(upstreamConnections, upstreams.size);
+      if (refusals.size > 0) send({ type: 'refused', refusals: refusals.take() });
     }, HEARTBEAT_MS);
   }
 

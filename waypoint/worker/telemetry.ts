@@ -5,6 +5,7 @@
 import { formatSocketAddress } from '../../common/base/address.ts';
 import type { Clock } from '../../common/base/clock.ts';
 import { outcomes, type ProxyError } from '../../common/base/errors.ts';
+import type { RefusalTally } from '../../common/base/refusal-tally.ts';
 import { formatSpiffeId } from '../../common/base/spiffe.ts';
 import { fieldValue } from '../../common/decision/http-route.ts';
 import type { Service, Workload } from '../../common/decision/mesh-view.ts';
@@ -23,6 +24,8 @@ export interface TelemetryOptions {
   readonly series: SeriesWriter;
   readonly access: AccessLog;
   readonly clock: Clock;
+  /** For the report to istiod. */
+  readonly refusals: RefusalTally;
 }
 
 const FLUSH_MS = 1000;
@@ -82,7 +85,7 @@ export class Telemetry {
     observe(series, slots.duration, durationMs);
     observe(series, slots.requestBytes, request.body.bytes);
     observe(series, slots.responseBytes, delivered.bytes);
-    if (error) this.#countRefusal(error);
+    if (error) this.#countRefusal(error, ...endsOf(request.connection));
     const level = error ? outcomes[error.code].level : 'info';
     access.write(level, 'request complete', () => requestLine(request, delivered, durationMs));
   }
@@ -91,7 +94,7 @@ export class Telemetry {
   tcpOpened(connection: Connection, endpoint: PickedEndpoint | undefined, id: string): TcpRecord {
     const record = new TcpRecord(this.#options, { connection, endpoint, id }, (ended) => {
       this.#tcp.delete(ended);
-      if (ended.error) this.#countRefusal(ended.error);
+      if (ended.error) this.#countRefusal(ended.error, ...endsOf(connection));
     });
     this.#tcp.add(record);
     return record;
@@ -106,7 +109,7 @@ export class Telemetry {
     readonly id?: string;
   }): void {
     const { source, authority, principal, error, id } = refused;
-    this.#countRefusal(error);
+    this.#countRefusal(error, principal ?? source, authority ?? 'the waypoint');
     this.#options.access.write('warn', 'connection failed', () => [
       ['downstream_remote_address', source, 'bare'],
       ['authority', authority],
@@ -159,8 +162,11 @@ export class Telemetry {
     return slots;
   }
 
-  #countRefusal(error: ProxyError): void {
-    const { series } = this.#options;
+  #countRefusal(error: ProxyError, source: string, destination: string): void {
+    const { series, refusals } = this.#options;
+    const { code, policy = '', message } = error;
+    // What is nobody's mistake is not worth anybody's attention.
+    if (outcomes[code].level !== 'info') refusals.add({ code, policy, source, destination, message, count: 1 });
     series.add(series.slot(metrics.refusals, [error.code, error.policy ?? '']), 1);
   }
 
@@ -179,6 +185,14 @@ export class Telemetry {
       this.#armExpiry();
     });
   }
+}
+
+/** Who asked, and for what, as people name them. */
+function endsOf({ caller, target, local }: Connection): [source: string, destination: string] {
+  const { workload, principal, address } = caller;
+  const source = workload ? `${workload.namespace}/${workload.name}` : principal || formatSocketAddress(address);
+  const pod = target.workload && `${target.workload.namespace}/${target.workload.name}`;
+  return [source, target.service?.hostname ?? pod ?? formatSocketAddress(local)];
 }
 
 interface HistogramSlots {

@@ -1,4 +1,4 @@
-/** What the mesh itself knows about a name (istio-data-plane.md §9). Pure: no packet, no socket. */
+/** What the mesh itself knows about a name (Istio's ztunnel, src/dns). Pure: no packet, no socket. */
 import { type IpAddress, isIpv6 } from '../../common/base/address.ts';
 import { chooseServiceByHostname } from '../../common/decision/choose-service.ts';
 import type { MeshView, Service, Workload } from '../../common/decision/mesh-view.ts';

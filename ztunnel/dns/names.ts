@@ -1,5 +1,5 @@
 /**
- * What a name that a pod asks for may stand for (istio-data-plane.md §9): itself, the Kubernetes forms that it abbreviates, and both again
+ * What a name that a pod asks for may stand for (Istio's ztunnel, src/dns): itself, the Kubernetes forms that it abbreviates, and both again
  * for what is left when a search domain is taken off its end. Names are lower case here, without the final dot.
  */
 

@@ -1,5 +1,5 @@
 /**
- * The DNS proxy of a pod (istio-data-plane.md §9): UDP and TCP on the pod's loopback, where redirection brings its queries. Services are
+ * The DNS proxy of a pod (Istio's ztunnel, src/dns): UDP and TCP on the pod's loopback, where redirection brings its queries. Services are
  * answered from the mesh's state, everything else goes to the node's nameservers.
  */
 import { createSocket, type Socket as UdpSocket } from 'node:dgram';

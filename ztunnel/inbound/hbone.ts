@@ -1,6 +1,6 @@
 /**
  * Port 15008 of a pod: TLS with the pod's certificate, the peer's identity, and for each CONNECT on the connection the decision whether and
- * where it is delivered (istio-data-plane.md §7.2).
+ * where it is delivered (Istio's ztunnel, src/proxy/inbound.rs).
  */
 import type { Socket } from 'node:net';
 import { createServer, type Server, type TLSSocket } from 'node:tls';

@@ -1,6 +1,6 @@
 /**
  * A connection that reached a pod in the clear and that redirection brought to port 15006: policies decide without an identity, then it
- * goes on to the application from its original source address (istio-data-plane.md §7.1).
+ * goes on to the application from its original source address (Istio's ztunnel, src/proxy/inbound_passthrough.rs).
  */
 import type { Socket } from 'node:net';
 import { formatSocketAddress, type SocketAddress } from '../../common/base/address.ts';

@@ -1,6 +1,6 @@
 /**
  * The PROXY protocol header, version 2, that an application with a PROXY tunnel gets in front of each connection: who called and whom they
- * meant, and the caller's proven identity as a TLV (istio-data-plane.md §7.2, point 9).
+ * meant, and the caller's proven identity as a TLV (Istio's ztunnel, src/proxy/inbound.rs).
  */
 import { ipBytes, type SocketAddress } from '../../common/base/address.ts';
 

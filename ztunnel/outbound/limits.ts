@@ -1,4 +1,4 @@
-/** HTTP/2 limits of the connections that we open (istio-data-plane.md §2.2). */
+/** HTTP/2 limits of the connections that we open (Istio's ztunnel, src/proxy/h2). */
 import { defaultClientLimits, type HboneLimits } from '../../common/hbone/types.ts';
 import type { ZtunnelSettings } from '../settings.ts';
 

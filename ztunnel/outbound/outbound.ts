@@ -1,6 +1,6 @@
 /**
  * A connection that a pod opened and redirection brought to port 15001: find out where it was going, decide, connect, relay
- * (istio-data-plane.md §6).
+ * (Istio's ztunnel, src/proxy/outbound.rs).
  */
 import type { Socket } from 'node:net';
 import { formatSocketAddress, type SocketAddress } from '../../common/base/address.ts';

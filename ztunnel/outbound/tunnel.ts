@@ -1,6 +1,6 @@
 /**
  * The TLS connections under tunnels: dialled from the pod's namespace with the pod's certificate, and only to identities that we meant. And
- * the tunnel within a tunnel that leads through a gateway into another network (istio-data-plane.md §2.8).
+ * the tunnel within a tunnel that leads through a gateway into another network (Istio's ztunnel, src/proxy/outbound.rs).
  */
 import type { TLSSocket } from 'node:tls';
 import { formatSocketAddress, type SocketAddress } from '../../common/base/address.ts';

@@ -1,6 +1,6 @@
 /**
  * Which identities this ztunnel keeps certificates for: those that connections ask for, and ahead of them those of the workloads on its own
- * node (istio-data-plane.md §5, prefetch and forget).
+ * node (Istio's ztunnel, src/identity, prefetch and forget).
  */
 import type { Clock } from '../../common/base/clock.ts';
 import type { Log } from '../../common/base/log.ts';

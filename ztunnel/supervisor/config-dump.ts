@@ -1,6 +1,6 @@
 /**
  * `config_dump`: everything that this ztunnel knows, serves and carries, in the shape that `istioctl ztunnel-config` reads
- * (istio-data-plane.md §10.3). Private keys never appear.
+ * (Istio's ztunnel, src/admin.rs). Private keys never appear.
  */
 import { X509Certificate } from 'node:crypto';
 import { VERSION } from '../../common/base/version.ts';

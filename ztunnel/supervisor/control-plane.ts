@@ -31,7 +31,7 @@ export interface MeshSourceOptions {
   readonly log: Log;
 }
 
-/** How this node's proxy introduces itself (istio-data-plane.md §3). */
+/** How this node's proxy introduces itself (Istio's ztunnel, src/xds/client.rs). */
 export function xdsNode(settings: ZtunnelSettings): Node {
   const { podName, podNamespace, instanceIp, nodeName, metadata } = settings;
   return {

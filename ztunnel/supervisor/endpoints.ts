@@ -1,4 +1,4 @@
-/** The plaintext HTTP servers of a ztunnel: admin on loopback, metrics, readiness (istio-data-plane.md §10). */
+/** The plaintext HTTP servers of a ztunnel: admin on loopback, metrics, readiness (Istio's ztunnel, src/telemetry.rs). */
 import { readdir, readFile } from 'node:fs/promises';
 import type { Log, LogLevel } from '../../common/base/log.ts';
 import { type LogDirectives, logDirectives } from '../../common/base/proxy-settings.ts';

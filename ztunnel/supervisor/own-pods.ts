@@ -1,4 +1,4 @@
-/** The pods that no node agent tells about: a dedicated proxy's one workload, and a node's proxy itself (istio-data-plane.md §1.4). */
+/** The pods that no node agent tells about: a dedicated proxy's one workload, and a node's proxy itself (Istio's ztunnel, src/proxyfactory.rs). */
 import type { PodSpec } from '../protocol.ts';
 import type { ZtunnelSettings } from '../settings.ts';
 

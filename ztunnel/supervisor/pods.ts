@@ -1,5 +1,5 @@
 /**
- * Which pods are served, as the node agent says over ZDS (istio-data-plane.md §8.7): a snapshot after each connection, single pods after it.
+ * Which pods are served, as the node agent says over ZDS (Istio's ztunnel, src/inpod): a snapshot after each connection, single pods after it.
  * Pods go on being served while the agent is away, and a pod whose listeners cannot be opened is tried again until they can.
  */
 import type { Clock } from '../../common/base/clock.ts';

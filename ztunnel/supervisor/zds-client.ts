@@ -1,5 +1,5 @@
 /**
- * ZDS, ztunnel's side (istio-data-plane.md §8.7): connects to the node agent's socket for ever, says hello, takes one message after the
+ * ZDS, ztunnel's side (Istio's ztunnel, src/inpod): connects to the node agent's socket for ever, says hello, takes one message after the
  * other and acknowledges each when it is done. What breaks the protocol is refused with its reason, and the connection is made anew.
  */
 import { Backoff } from '../../common/base/backoff.ts';

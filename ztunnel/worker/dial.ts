@@ -8,7 +8,7 @@ import { socketFromFd } from '../../common/linux/node.ts';
 import { tcpSocket } from '../../common/linux/sockets.ts';
 import type { PodContext } from './context.ts';
 
-/** Every connection of the data plane is given up after this time (istio-data-plane.md §1.5). */
+/** Every connection of the data plane is given up after this time (Istio's ztunnel, src/socket.rs). */
 export const CONNECT_TIMEOUT_MS = 10_000;
 
 export interface ApplicationDial {

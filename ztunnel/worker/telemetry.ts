@@ -1,6 +1,6 @@
 /**
  * What is counted and logged about each connection: opened and closed, bytes while it runs, its line when it ends. Both reporters count
- * `received` from client to server and `sent` from server to client; the log line counts from its own side (istio-data-plane.md §10).
+ * `received` from client to server and `sent` from server to client; the log line counts from its own side (Istio's ztunnel, src/telemetry.rs).
  */
 
 import { formatSocketAddress, type SocketAddress } from '../../common/base/address.ts';

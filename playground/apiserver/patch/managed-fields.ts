@@ -74,10 +74,18 @@ export function applyConfiguration(
 
   const previous = entries.find((entry) => isBy(entry, 'Apply', writer));
   const others = entries.filter((entry) => entry !== previous);
-  const conflicts = others
-    .map((entry) => ({ entry, fields: intersect(fieldsIn(entry), wanted) }))
-    .filter(({ fields }) => fields !== undefined);
-  if (conflicts.length > 0 && !writer.force) throw conflictError(conflicts, config, writer.type);
+  const conflicts = others.flatMap((entry) => {
+    const fields = intersect(fieldsIn(entry), wanted);
+    return fields ? [{ entry, fields }] : [];
+  });
+  if (!writer.force) {
+    const allowed = writer.manager === 'kubectl' && live ? lastApplied(live, node) : undefined;
+    const refused = conflicts.flatMap(({ entry, fields }) => {
+      const rest = subtract(fields, allowed);
+      return rest ? [{ entry, fields: rest }] : [];
+    });
+    if (refused.length > 0) throw conflictError(refused, config, writer.type);
+  }
   const kept = others.flatMap((entry) => withFields(entry, subtract(fieldsIn(entry), conflicts.find((c) => c.entry === entry)?.fields)));
 
   const othersOwn = kept.reduce<FieldSet | undefined>((all, entry) => union(all, fieldsIn(entry)), undefined);
@@ -120,6 +128,24 @@ function mergeElements(live: readonly unknown[], config: readonly unknown[], nod
     previous = name;
   }
   return names.map((name) => elements.get(name));
+}
+
+/**
+ * What kubectl's client-side apply set and nobody changed since: its server-side apply may take these fields over without a conflict, which
+ * is how an object moves from the one to the other.
+ */
+function lastApplied(live: KubeObject, node: SchemaNode): FieldSet | undefined {
+  const text = live.metadata.annotations?.['kubectl.kubernetes.io/last-applied-configuration'];
+  if (text === undefined) return undefined;
+  let applied: unknown;
+  try {
+    applied = JSON.parse(text);
+  } catch {
+    // An annotation that somebody broke allows nothing.
+    return undefined;
+  }
+  const { changed, removed } = compare(applied, withoutManagers(live), node);
+  return subtract(subtract(fieldsOf(applied, node), changed), removed);
 }
 
 /** Takes out what the last apply set and this one does not, as far as nobody else owns it. */
@@ -165,15 +191,15 @@ function keepOwned(value: unknown, owners: FieldSet | undefined, node: SchemaNod
 }
 
 function conflictError(
-  conflicts: readonly { entry: ManagedFieldsEntry; fields: FieldSet | undefined }[],
+  conflicts: readonly { entry: ManagedFieldsEntry; fields: FieldSet }[],
   config: KubeObject,
   type: ResourceName,
 ): ApiError {
   const causes = conflicts.flatMap(({ entry, fields }) =>
-    paths(fields ?? {}).map((field) => ({ reason: 'FieldManagerConflict', field, message: `conflict with ${describe(entry)}` })),
+    paths(fields).map((field) => ({ reason: 'FieldManagerConflict', field, message: `conflict with ${describe(entry)}` })),
   );
   const groups = conflicts.map(({ entry, fields }) => {
-    const list = paths(fields ?? {});
+    const list = paths(fields);
     return list.length === 1
       ? `conflict with ${describe(entry)}: ${list[0]}`
       : `conflicts with ${describe(entry)}:\n${list.map((path) => `- ${path}`).join('\n')}`;

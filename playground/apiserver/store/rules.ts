@@ -55,9 +55,10 @@ export function withoutTimes(object: KubeObject): JsonObject {
   return { ...object, metadata: { ...metadata, managedFields: managedFields?.map(({ time: _time, ...entry }) => entry) ?? [] } };
 }
 
+/** Ownership as the writer sent it (kubectl hands fields over from client-side to server-side apply like this), else as it was. */
 export function withManagers(object: KubeObject, old: KubeObject | undefined): KubeObject {
-  const { managedFields: _, ...metadata } = object.metadata;
-  const managers = old?.metadata.managedFields;
+  const { managedFields: sent, ...metadata } = object.metadata;
+  const managers = sent && sent.length > 0 ? sent : old?.metadata.managedFields;
   return { ...object, metadata: managers ? { ...metadata, managedFields: managers } : metadata };
 }
 

@@ -188,6 +188,7 @@ export class Store implements KindContext {
     if (type.namespaced && !metadata.namespace) metadata.namespace = 'default';
     if (!type.namespaced) delete metadata.namespace;
     if (!metadata.name && metadata.generateName) metadata.name = this.#generateName(type, metadata.generateName, metadata.namespace);
+    delete metadata.managedFields;
     if (metadata.resourceVersion) throw ApiError.badRequest('resourceVersion should not be set on objects to be created');
     if (metadata.namespace !== undefined) this.#checkNamespace(type, object);
     if (metadata.name && this.collection(type).get(metadata.namespace ?? '', metadata.name))

@@ -1,6 +1,6 @@
 /**
  * Whole cluster states, and what the real istiod published to ztunnel and wrote into statuses for each. Where we differ on purpose, a
- * rule is applied to the expectation (design decision 13).
+ * rule is applied to the expectation (decision 13).
  */
 import { isDeepStrictEqual } from 'node:util';
 import { type Condition, type ReporterName, readConditions, reporters, type StatusWrite } from '../../../istiod-lite/model/conditions.ts';

@@ -2,12 +2,14 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createMetrics } from '../../../istiod-lite/metrics.ts';
 import { MeshIndex } from '../../../istiod-lite/model/index.ts';
+import { ROUTES_TYPE } from '../../../istiod-lite/model/resources.ts';
 import { DeltaStream } from '../../../istiod-lite/xds/delta-stream.ts';
 import { Proxies } from '../../../istiod-lite/xds/proxies.ts';
 import { Publisher } from '../../../istiod-lite/xds/publisher.ts';
 import { PushThrottle } from '../../../istiod-lite/xds/push-throttle.ts';
 import { decodeResponse } from '../../../istiod-lite/xds/response.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
+import * as make from '../../support/kube-objects.ts';
 import { recordingLog } from '../../support/recording-log.ts';
 
 const ADDRESS = 'type.googleapis.com/istio.workload.Address';
@@ -115,4 +117,30 @@ test('what a failed flush lost is told by the next one', async () => {
   add('next', '10.0.0.2');
   await clock.advance(200);
   assert.deepEqual(proxy.names.flat().sort(), ['Kubernetes//Pod/shop/lost', 'Kubernetes//Pod/shop/next']);
+});
+
+test('routes and policies of waypoints that a failed flush lost are made good too, and so are those that it was to remove', async () => {
+  const { clock, index, publisher, add } = start();
+  publisher.start();
+  const apply = (type: 'added' | 'deleted', kind: 'Service' | 'HTTPRoute', object: unknown) => publisher.apply({ type, kind, object });
+  const bound = (name: string) => make.service({ name, labels: { 'istio.io/use-waypoint': 'wp' } });
+  const route = (service: string) => make.httpRoute({ name: `to-${service}`, service, rules: [{}] });
+  const told = () => [...(publisher.waypointStores('shop/wp').get(ROUTES_TYPE)?.values() ?? [])].map(({ name }) => name);
+  apply('added', 'Service', bound('first'));
+  apply('added', 'HTTPRoute', route('first'));
+  await clock.advance(200);
+  assert.deepEqual(told(), ['shop/first.shop.svc.cluster.local']);
+  const flush = index.flush.bind(index);
+  index.flush = (...args) => {
+    flush(...args);
+    index.flush = flush;
+    throw new Error('bug');
+  };
+  apply('added', 'Service', bound('second'));
+  apply('added', 'HTTPRoute', route('second'));
+  apply('deleted', 'HTTPRoute', route('first'));
+  await clock.advance(200);
+  add('next', '10.0.0.2');
+  await clock.advance(200);
+  assert.deepEqual(told(), ['shop/second.shop.svc.cluster.local']);
 });

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ProxyError } from '../../../common/base/errors.ts';
+import { RefusalTally } from '../../../common/base/refusal-tally.ts';
 import { parseSpiffeId } from '../../../common/base/spiffe.ts';
 import { parseBaggage } from '../../../common/decision/headers.ts';
 import { AccessLog } from '../../../common/server/access-log.ts';
@@ -38,12 +39,13 @@ function start() {
     level: 'info',
     now: () => clock.now(),
   });
-  const telemetry = new Telemetry({ series, access, clock });
-  const text = (): Promise<string> => metricsText(metricFamilies, reader.collect());
+  const refusals = new RefusalTally();
+  const telemetry = new Telemetry({ series, access, clock, refusals });
+  const text = async (): Promise<string> => metricsText(metricFamilies, reader.collect());
   /** Labels and value of a family's samples that have this text. */
   const samples = async (start: string, having = ''): Promise<string[]> =>
     (await text()).split('\n').filter((line) => line.startsWith(start) && line.includes(having));
-  return { clock, lines, telemetry, samples };
+  return { clock, lines, telemetry, samples, refusals };
 }
 
 const principal = 'spiffe://cluster.local/ns/shop/sa/web';
@@ -138,7 +140,7 @@ test('a gRPC call carries its status; what an application makes up as a status i
 });
 
 test('a refusal has its flag and is counted by code and policy; a client that left is 0 and DC', async () => {
-  const { clock, telemetry, samples, lines } = start();
+  const { clock, telemetry, samples, lines, refusals } = start();
   const refused = requestOf(clock);
   refused.endpoint = undefined;
   refused.error = new ProxyError('POLICY_DENIED', 'explicitly denied by: shop/p', { policy: 'shop/p' });
@@ -163,6 +165,14 @@ test('a refusal has its flag and is counted by code and policy; a client that le
       ['info', 0, 'DC', 'CLIENT_GONE'],
       ['error', 503, 'UF', 'UPSTREAM_CONNECT'],
     ],
+  );
+  assert.deepEqual(
+    refusals.take().map(({ code, source, destination }) => [code, source, destination]),
+    [
+      ['POLICY_DENIED', 'shop/web-1', 'orders.shop.svc.cluster.local'],
+      ['UPSTREAM_CONNECT', 'shop/web-1', 'orders.shop.svc.cluster.local'],
+    ],
+    'a client that left is nobody to report',
   );
   assert.equal(lines[2]?.upstream_transport_failure_reason, 'refused');
 });

@@ -1,4 +1,4 @@
-/** What pushes do to the state, one subject at a time (istio-data-plane.md §3, §12.5). */
+/** What pushes do to the state, one subject at a time (Istio's ztunnel, src/xds/client.rs). */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { serviceKey } from '../../../common/decision/mesh-view.ts';
