@@ -1,0 +1,50 @@
+/** What this waypoint reports to istiod about itself: what `meshctl status` shows of it. */
+import type { Clock } from '../../common/base/clock.ts';
+import type { Log } from '../../common/base/log.ts';
+import { VERSION } from '../../common/base/version.ts';
+import type { CertificateKeeper } from '../../common/certificates/keeper.ts';
+import { DiagnosticsClient } from '../../common/client/diagnostics-client.ts';
+import type { GrpcEndpoint, TokenSource } from '../../common/client/grpc-endpoint.ts';
+import type { Readiness } from '../../common/server/readiness.ts';
+import type { WaypointSettings } from '../settings.ts';
+
+export interface DiagnosticsOptions {
+  readonly settings: WaypointSettings;
+  readonly endpoint: GrpcEndpoint;
+  readonly token: TokenSource;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly keeper: Pick<CertificateKeeper, 'states'>;
+  readonly readiness: Readiness;
+}
+
+export function diagnostics({ settings, endpoint, token, clock, log, keeper, readiness }: DiagnosticsOptions): DiagnosticsClient {
+  return new DiagnosticsClient({
+    endpoint,
+    token,
+    clusterId: settings.clusterId,
+    clock,
+    random: Math.random,
+    log,
+    status() {
+      const [state] = keeper.states();
+      const pending = readiness.pending();
+      const expiry = state?.at === 'available' ? Math.round(state.certificate.notAfter / 1000) : 0;
+      return {
+        name: settings.podName,
+        namespace: settings.podNamespace,
+        node: settings.nodeName,
+        kind: 'waypoint',
+        version: VERSION,
+        ready: pending.length === 0,
+        pods: 0,
+        certificates: expiry > 0 ? 1 : 0,
+        soonestExpiry: BigInt(expiry),
+        problems: [
+          ...(state?.at === 'unavailable' ? [`no certificate for ${state.identity}: ${state.reason}`] : []),
+          ...pending.map((task) => `not ready: ${task}`),
+        ],
+      };
+    },
+  });
+}
