@@ -3,11 +3,14 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { withoutNamespaces } from '../support/netns.ts';
+import { type TestNetns, withoutNamespaces } from '../support/netns.ts';
 import { makePair, NAMESPACE, type Pair, SERVICE_VIP } from '../support/pair.ts';
 import { call, capture, get, holdOpen, podInfo, startDedicated, startEcho, startShared } from '../support/pair-programs.ts';
 
 const options = { skip: withoutNamespaces ?? false, timeout: 120_000 };
+const METRICS = 'http://127.0.0.1:15020/metrics';
+
+type Answer = Awaited<ReturnType<typeof get>>;
 
 /** Value of a metric's sample that has all these labels. */
 function sample(text: string, name: string, labels: Record<string, string>): number | undefined {
@@ -80,7 +83,7 @@ for (const mode of ['dedicated', 'shared'] as const) {
             )
             .reduce((all, line) => all + Number(line.slice(line.lastIndexOf(' ') + 1)), 0);
         // The end of a connection reaches the two sides one after the other.
-        const { body, type } = await getUntil(netns, METRICS, ({ body }) => total(body, 'istio_tcp_connections_closed_total') === 3);
+        const { body, type } = await getUntil(netns, METRICS, (answer) => total(answer.body, 'istio_tcp_connections_closed_total') === 3);
         const sum = (name: string): number => total(body, name);
         assert.match(type, /^text\/plain/);
         assert.ok(body.endsWith('# EOF\n'));
