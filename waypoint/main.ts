@@ -1,6 +1,7 @@
 /** A waypoint's entry: argv and environment to settings, run until a signal, drain, exit code. */
 import { errorMessage } from '../common/base/errors.ts';
 import { createLog } from '../common/base/log.ts';
+import { boundBacktracking } from '../common/base/regex-engine.ts';
 import { SettingsError } from '../common/base/settings.ts';
 import { VERSION } from '../common/base/version.ts';
 import { readWaypointSettings } from './settings.ts';
@@ -30,6 +31,7 @@ async function main(argv: readonly string[]): Promise<number> {
 }
 
 async function run(): Promise<number> {
+  boundBacktracking();
   const settings = readWaypointSettings(process.env);
   const logs = createLog({ level: settings.log.level, format: settings.logFormat, scope: 'waypoint' });
   // Until the end is asked for, something has to keep the process: timers of the clock do not.

@@ -87,7 +87,8 @@ export function compileRegex(source: string, where: string): RegExp {
   if (source.length > MAX_REGEX) throw new Error(`${where}: the expression is longer than ${MAX_REGEX} characters`);
   if (NOT_RE2.test(source)) throw new Error(`${where}: look-around and back-references are not supported: ${source}`);
   try {
-    return new RegExp(`^(?:${source})$`, 'u');
+    // Without `u`: only then can V8's linear engine take over an expression that explodes (boundBacktracking).
+    return new RegExp(`^(?:${source})$`);
   } catch (error) {
     throw new Error(`${where}: ${errorMessage(error)}`);
   }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { boundBacktracking } from '../../../common/base/regex-engine.ts';
 import type { Backend, HttpMatch, HttpRule, PathChange, ServiceRoutes } from '../../../common/codec/gen/waypoint.ts';
 import { compileRegex, compileRoutes } from '../../../common/decision/http-model.ts';
 import {
@@ -85,6 +86,13 @@ test('the first entry wins', () => {
 test('expressions that RE2 does not have are refused, by name of the place', () => {
   for (const bad of ['(?=a)', '(?<!a)b', '(a)\\1', '[', 'x'.repeat(2000)])
     assert.throws(() => compileRegex(bad, 'rule r, path'), /rule r, path/);
+});
+
+test('an expression that explodes costs milliseconds, not the proxy', () => {
+  boundBacktracking();
+  // With plain backtracking this is 2^40 steps: the test would not end.
+  assert.equal(compileRegex('(a+)+b', 'rule r, path').test('a'.repeat(40)), false);
+  assert.equal(compileRegex('(a+)+b', 'rule r, path').test(`${'a'.repeat(40)}b`), true);
 });
 
 test('headers are removed, set and added', () => {
