@@ -213,7 +213,7 @@ export function pipelineWorld(script: EndpointScript, config = '{}', options: { 
     retries: 0,
     mirrored: [],
     async ask(exchange) {
-      serveRequest({ handler, clock, telemetry }, connection, exchange);
+      serveRequest({ handler, clock, telemetry, log }, connection, exchange);
       await turns();
       return exchange;
     },

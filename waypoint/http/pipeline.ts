@@ -1,6 +1,7 @@
 /** The path of one request, stage by stage; each may answer instead of passing on. */
 import type { Clock } from '../../common/base/clock.ts';
-import { ProxyError } from '../../common/base/errors.ts';
+import { errorMessage, ProxyError } from '../../common/base/errors.ts';
+import type { Log } from '../../common/base/log.ts';
 import type { ServerExchange } from '../../common/http/types.ts';
 import type { Telemetry } from '../worker/telemetry.ts';
 import { answerAlways } from './answer-always.ts';
@@ -43,14 +44,22 @@ export interface RequestServer {
   readonly handler: Handler;
   readonly clock: Clock;
   readonly telemetry: Pick<Telemetry, 'requestStarted' | 'requestOver'>;
+  readonly log: Pick<Log, 'error'>;
 }
 
 /** From an exchange's head to the last byte of its response, its line in the log included. */
-export function serveRequest({ handler, clock, telemetry }: RequestServer, connection: Connection, exchange: ServerExchange): void {
+export function serveRequest({ handler, clock, telemetry, log }: RequestServer, connection: Connection, exchange: ServerExchange): void {
   const request = new RequestContext(exchange, connection, { wall: clock.now(), monotonic: clock.monotonic() });
   telemetry.requestStarted();
   exchange.onClientGone((error) =>
     request.cancel(new ProxyError('CLIENT_GONE', `the client went away: ${error.message}`, { cause: error })),
   );
-  void handler(request).then((answer) => deliver(request, answer, (delivered) => telemetry.requestOver(request, delivered)));
+  handler(request)
+    .then((answer) => deliver(request, answer, (delivered) => telemetry.requestOver(request, delivered)))
+    .catch((reason: unknown) => {
+      // A fault of ours: this request is lost, the worker goes on.
+      log.error({ id: request.traceId, error: errorMessage(reason) }, 'response could not be delivered');
+      exchange.abort(ProxyError.from(reason, 'CONNECTION_LOST', 'response could not be delivered'));
+      request.over();
+    });
 }

@@ -132,6 +132,7 @@ export class DataWorker {
       handler,
       clock,
       telemetry,
+      log,
       configuration,
       picker,
       dialer,
