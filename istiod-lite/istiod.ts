@@ -17,6 +17,7 @@ import { TokenReviewer } from './ca/token-review.ts';
 import { ProxyReports } from './diagnostics/reports.ts';
 import { createDiagnosticsHandler, diagnosticsDefinition } from './diagnostics/service.ts';
 import { GatewayDeployer } from './gateway/deployer.ts';
+import { problemOf } from './gateway/render.ts';
 import { watchCluster } from './kube/cluster-watch.ts';
 import { WriterLease } from './kube/lease.ts';
 import { podFacts } from './kube/pod-facts.ts';
@@ -150,7 +151,10 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     onChange(kind, { type, object }) {
       countEvent(metrics, kind, type);
       if (kind === 'Namespace') roots.namespaceChanged(object.metadata.name ?? '', type !== 'deleted');
-      if (kind === 'Gateway') gateways.gatewayChanged(object, type === 'deleted');
+      if (kind === 'Gateway') {
+        gateways.gatewayChanged(object, type === 'deleted');
+        index.setGatewayProblem(`${object.metadata.namespace}/${object.metadata.name}`, type === 'deleted' ? undefined : problemOf(object));
+      }
       if (kind === 'GatewayClass') gateways.classChanged(object, type === 'deleted');
       if (kind === 'Pod' && type !== 'deleted') authorizer.podChanged(podFacts(object));
       if (kind === 'Pod' && type === 'deleted') authorizer.podRemoved(podFacts(object));

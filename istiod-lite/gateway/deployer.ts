@@ -10,7 +10,7 @@ import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client
 import { keepIdentity, watchObjects } from '../../common/client/kube-watch.ts';
 import * as names from '../model/names.ts';
 import { GATEWAY_CLASSES, MESH_CONTROLLER } from './classes.ts';
-import { accountOf, isDeployed, MANAGED, type RenderOptions, renderWaypoint } from './render.ts';
+import { accountOf, isDeployed, MANAGED, problemOf, type RenderOptions, renderWaypoint } from './render.ts';
 
 export interface DeployerOptions extends RenderOptions {
   readonly api: KubeApi;
@@ -137,7 +137,7 @@ export class GatewayDeployer {
 
   async #deploy(key: string): Promise<void> {
     const gateway = this.#gateways.get(key);
-    if (!gateway || !isDeployed(gateway, this.#options.revision)) return;
+    if (!gateway || !isDeployed(gateway, this.#options.revision) || problemOf(gateway)) return;
     for (const object of renderWaypoint(gateway, this.#options)) await this.#apply(object, key);
     this.#options.log.info({ gateway: key }, 'waypoint deployed');
   }

@@ -30,7 +30,11 @@ interface GatewaySpec {
   readonly gatewayClassName?: string;
   readonly addresses?: readonly unknown[];
   readonly listeners?: readonly { readonly name?: string; readonly port?: number; readonly protocol?: string }[];
-  readonly infrastructure?: { readonly labels?: Record<string, string>; readonly annotations?: Record<string, string> };
+  readonly infrastructure?: {
+    readonly labels?: Record<string, string>;
+    readonly annotations?: Record<string, string>;
+    readonly parametersRef?: { readonly kind?: string; readonly name?: string };
+  };
 }
 
 const specOf = (gateway: KubeObject): GatewaySpec => (gateway.spec ?? {}) as GatewaySpec;
@@ -41,6 +45,12 @@ export function isDeployed(gateway: KubeObject, revision: string): boolean {
   const rev = gateway.metadata.labels?.['istio.io/rev'];
   const ours = rev === undefined || rev === revision;
   return gatewayClassName === WAYPOINT_CLASS && ours && addresses.length === 0 && gateway.metadata.deletionTimestamp === undefined;
+}
+
+/** What of the Gateway's wish cannot be met, so that nothing is deployed rather than something else; for its status. */
+export function problemOf(gateway: KubeObject): { reason: string; message: string } | undefined {
+  const ref = specOf(gateway).infrastructure?.parametersRef;
+  return ref && { reason: 'InvalidParameters', message: `infrastructure.parametersRef (${ref.kind} ${ref.name}) is not supported` };
 }
 
 /** The service account that the Gateway's waypoints run as. */

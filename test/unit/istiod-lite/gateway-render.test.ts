@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { KubeObject } from '../../../common/client/kube-api.ts';
-import { isDeployed, renderWaypoint } from '../../../istiod-lite/gateway/render.ts';
+import { isDeployed, problemOf, renderWaypoint } from '../../../istiod-lite/gateway/render.ts';
 
 const options = {
   image: 'warren/waypoint:1',
@@ -102,4 +102,10 @@ test('only Gateways of our class and revision without addresses of their own are
   assert.equal(isDeployed(gateway({}, { gatewayClassName: 'istio' }), 'default'), false);
   assert.equal(isDeployed(gateway({}, { addresses: [{ type: 'Hostname', value: 'x' }] }), 'default'), false);
   assert.equal(isDeployed(gateway({ deletionTimestamp: '2026-01-01T00:00:00Z' }), 'default'), false);
+});
+
+test('parameters that are not read are a problem, not nothing', () => {
+  assert.equal(problemOf(gateway()), undefined);
+  const problem = problemOf(gateway({}, { infrastructure: { parametersRef: { group: '', kind: 'ConfigMap', name: 'more' } } }));
+  assert.deepEqual(problem, { reason: 'InvalidParameters', message: 'infrastructure.parametersRef (ConfigMap more) is not supported' });
 });
