@@ -1,8 +1,9 @@
 /** The API server's store without its HTTP side: built-in and custom types, garbage collection, namespaces; time in the test's hand. */
+
+import { builtInTypes } from '../../playground/apiserver/built-in-types.ts';
 import { serveCustomTypes } from '../../playground/apiserver/controllers/custom-types.ts';
 import { collectGarbage } from '../../playground/apiserver/controllers/garbage-collector.ts';
 import { keepNamespaces } from '../../playground/apiserver/controllers/namespaces.ts';
-import { builtInTypes } from '../../playground/apiserver/built-in-types.ts';
 import { builtInBehaviours } from '../../playground/apiserver/kinds/behaviours.ts';
 import type { KubeObject, ObjectMeta } from '../../playground/apiserver/object.ts';
 import { Registry } from '../../playground/apiserver/registry.ts';
