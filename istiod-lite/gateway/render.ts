@@ -4,6 +4,7 @@
  * waypoint finds it; the container is ours. Two replicas on different nodes: what is bound to a waypoint is refused while none is there.
  */
 import type { KubeObject } from '../../common/client/kube-api.ts';
+import type { GatewayProblem } from '../model/gateway-status.ts';
 import * as names from '../model/names.ts';
 import { WAYPOINT_CLASS } from './classes.ts';
 
@@ -48,7 +49,7 @@ export function isDeployed(gateway: KubeObject, revision: string): boolean {
 }
 
 /** What of the Gateway's wish cannot be met, so that nothing is deployed rather than something else; for its status. */
-export function problemOf(gateway: KubeObject): { reason: string; message: string } | undefined {
+export function problemOf(gateway: KubeObject): GatewayProblem | undefined {
   const ref = specOf(gateway).infrastructure?.parametersRef;
   return ref && { reason: 'InvalidParameters', message: `infrastructure.parametersRef (${ref.kind} ${ref.name}) is not supported` };
 }
