@@ -1,9 +1,11 @@
 /**
  * Who sent the request is known from the tunnel, and from nothing that the request says: fields in which proxies tell such things are taken
- * away or written anew. Here a request also gets what it is followed by, a request id and a trace context.
+ * away or written anew. Here a request also gets what it is followed by, a request id and a trace context, and its path the one spelling that
+ * policies, routes and backends see.
  */
 import { formatSocketAddress } from '../../common/base/address.ts';
 import { traceIdOf } from '../../common/decision/headers.ts';
+import { normalizePath } from '../../common/decision/http-path.ts';
 import type { Fields } from '../../common/http/types.ts';
 import type { Caller, Stage } from './context.ts';
 
@@ -39,7 +41,7 @@ export function authenticate({ identity, randomBytes }: AuthenticateParts): Stag
     const from = connection.caller.address.ip;
     fields.push('x-forwarded-for', forwardedFor === '' ? from : `${forwardedFor},${from}`);
     if (connection.caller.principal !== '') fields.push('x-forwarded-client-cert', clientCertificate(identity, connection.caller));
-    request.head = { ...received, fields };
+    request.head = { ...received, path: normalizePath(received.path), fields };
     return next(request);
   };
 }

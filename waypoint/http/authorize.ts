@@ -11,7 +11,7 @@ export function authorize({ configuration }: { readonly configuration: Pick<Conf
     if (policies.length === 0) return next(request);
     const verdict = decideHttp(
       policies,
-      request.received,
+      request.head,
       { identity: caller.identity, ip: caller.address.ip },
       { service: target.serviceKey, ip: target.ip, port: target.port },
     );

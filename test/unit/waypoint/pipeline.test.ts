@@ -82,6 +82,18 @@ test('policies see the request as the client sent it, not as a route changes it'
   assert.equal(world.requests[0]?.head.path, '/inner');
 });
 
+test('another spelling of a path is no way around a policy, and backends get the same spelling', async () => {
+  const world = pipelineWorld((request) => request.answer(200), policy('action: DENY, rules: [{to: [{paths: [{exact: /admin}]}]}]'));
+  for (const path of ['/admin', '/x/../admin', '/%61dmin', '/./admin?x', '/x/%2e%2e/admin']) {
+    assert.equal((await world.ask(new FakeExchange({ path }))).response?.status, 403, path);
+  }
+  assert.equal((await world.ask(new FakeExchange({ path: '/x/../y?z' }))).response?.status, 200);
+  assert.deepEqual(
+    world.requests.map(({ head }) => head.path),
+    ['/y?z'],
+  );
+});
+
 test('a gRPC call gets its refusal as a status that a gRPC client understands', async () => {
   const world = pipelineWorld((request) => request.answer(200), policy('action: DENY, rules: [{to: [{methods: [{exact: POST}]}]}]'));
   const exchange = await world.ask(new FakeExchange({ version: '2', method: 'POST', fields: ['content-type', 'application/grpc+proto'] }));
