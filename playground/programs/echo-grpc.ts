@@ -1,8 +1,8 @@
 /** The echo server's gRPC side: `proto.EchoTestService/Echo`, the standard health service; anything else is UNIMPLEMENTED. Two messages of one string each do not need a library. */
 import http2, { type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
 import type { Socket } from 'node:net';
+import { byName } from './echo-headers.ts';
 import { type Identity, plainIp } from './echo-identity.ts';
-import { byName } from './echo-server.ts';
 
 const OK = 0;
 const INVALID_ARGUMENT = 3;

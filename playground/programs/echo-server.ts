@@ -3,6 +3,7 @@ import http, { type IncomingMessage } from 'node:http';
 import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2';
 import net, { type Server, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { byName } from './echo-headers.ts';
 import { type Identity, plainIp } from './echo-identity.ts';
 import { durationMs, type ServerOptions } from './echo-options.ts';
 
@@ -158,12 +159,6 @@ export function headerLines(raw: readonly string[]): string[] {
     lines.push(`RequestHeader=${canonicalName(name)}:${raw[i + 1] ?? ''}`);
   }
   return byName(lines);
-}
-
-/** Sorted by name; values of one name stay in the order in which they came. */
-export function byName(lines: readonly string[]): string[] {
-  const name = (line: string): string => line.slice(0, line.indexOf(':'));
-  return lines.toSorted((a, b) => (name(a) < name(b) ? -1 : name(a) > name(b) ? 1 : 0));
 }
 
 export const canonicalName = (name: string): string => name.toLowerCase().replace(/(^|-)[a-z]/g, (letters) => letters.toUpperCase());
