@@ -25,6 +25,8 @@ class Http1Server extends Http1Connection implements HttpServerConnection {
   #draining = false;
   /** The client will send nothing more, but may still read. */
   #halfClosed = false;
+  /** The next request is not read before the client has read the last answers. */
+  #waitsForRoom = false;
 
   constructor(pipe: Endpoint, options: HttpServerOptions) {
     super(pipe, options.limits, options.clock, options.initial);
@@ -90,6 +92,12 @@ class Http1Server extends Http1Connection implements HttpServerConnection {
       this.closeSoon();
       return;
     }
+    // A client that asks and does not read must not make us hold answer after answer.
+    if (this.output.blocked) this.#waitsForRoom = true;
+    else this.#nextTurn();
+  }
+
+  #nextTurn(): void {
     this.decoder.next();
     this.letIn();
   }
@@ -138,6 +146,10 @@ class Http1Server extends Http1Connection implements HttpServerConnection {
 
   protected roomOut(): void {
     this.#exchange?.roomOut();
+    if (!this.#waitsForRoom || this.over) return;
+    this.#waitsForRoom = false;
+    if (this.#draining || this.#halfClosed) this.closeSoon();
+    else this.#nextTurn();
   }
 
   protected lost(error: ProxyError | undefined): void {

@@ -43,6 +43,8 @@ const MAX_LINGERS = 30;
 /** Streams that we reset and whose late frames are still excused. */
 const MAX_RECENT_RESETS = 1024;
 const MAX_CONTINUATIONS = 16;
+/** Bytes that wait for a peer which goes on asking: bodies stop long before, heads and acknowledgements cannot be held back. */
+const MAX_UNREAD = 16 << 20;
 /** RFC 8441, section 3. */
 const ENABLE_CONNECT_PROTOCOL = 0x8;
 /** Fields whose values hardly ever repeat, and those that no table on the way may keep (RFC 7541 §7.1.3). */
@@ -388,6 +390,12 @@ export abstract class Http2Connection implements FrameHandler, PipeReader, Strea
       this.#decoder.push(chunk);
     } catch (reason) {
       this.protocolError(reason);
+      return;
+    }
+    if (this.output.blocked && this.#pipe.backlog > MAX_UNREAD) {
+      this.protocolError(
+        new Http2ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, `${MAX_UNREAD >> 20} MiB of answers that the peer does not read`),
+      );
       return;
     }
     if (this.#decoder.insideHeaderBlock && !this.over) {

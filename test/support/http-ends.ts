@@ -211,7 +211,8 @@ export function echo(exchange: ServerExchange): void {
 
 /** Answers with a text. */
 export function answer(exchange: ServerExchange, status: number, text: string, fields: Fields = []): void {
-  new GivenBody([text]).into(exchange.respond({ status, fields, bodyBytes: text.length }, undefined));
+  const source = new GivenBody([text]);
+  source.into(exchange.respond({ status, fields, bodyBytes: text.length }, source));
 }
 
 /** Sends every exchange on by a client connection: a proxy in five lines. */

@@ -2,7 +2,7 @@
 import { bad } from './error.ts';
 import { parseConnection, parseFields } from './fields.ts';
 import { Framing } from './framing.ts';
-import { parseContentLength } from './syntax.ts';
+import { parseContentLength, valueClass } from './syntax.ts';
 
 export interface Http1Response {
   readonly head: {
@@ -29,7 +29,7 @@ export function parseResponse(text: string, maxFieldCount: number, requestMethod
   const status = statusAt(text, 9);
   // The space before the reason is required, but many leave both out.
   if (lineEnd !== 12 && text[12] !== ' ') throw bad('a status that is not three digits');
-  if (/[^\t\x20-\x7e\x80-\xff]/.test(text.slice(12, lineEnd))) throw bad('a forbidden character in the reason phrase');
+  for (let i = 12; i < lineEnd; i++) if (valueClass[text.charCodeAt(i)] !== 1) throw bad('a forbidden character in the reason phrase');
   const fields = parseFields(text, lineEnd + 2, maxFieldCount);
   const raw = separate(fields);
   const options = parseConnection(raw.connection);

@@ -3,7 +3,6 @@
  * ends. What a policy or a route puts into a head is checked on the way into bytes, where a line too many would be another message.
  */
 import { STATUS_CODES } from 'node:http';
-import { isHopByHop } from './fields.ts';
 import { isAuthority, isPath, isToken } from './syntax.ts';
 
 /** A head as text, and how many lines it must have: one char that is two bytes elsewhere must not become a line break. */
@@ -53,18 +52,22 @@ function withFields(start: string, startLines: number, fields: readonly string[]
 }
 
 function isFramingName(name: string): boolean {
-  // The lengths first: comparing every name with every other costs more than writing them.
+  // Those of fields.ts. The lengths first: looking every name up costs more than writing it.
   switch (name.length) {
     case 4:
       return name === 'host';
-    case 14:
-      return name === 'content-length';
     case 2:
+      return name === 'te';
     case 7:
+      return name === 'upgrade';
     case 10:
+      return name === 'connection' || name === 'keep-alive';
+    case 14:
+      return name === 'content-length' || name === 'http2-settings';
     case 16:
+      return name === 'proxy-connection';
     case 17:
-      return isHopByHop(name);
+      return name === 'transfer-encoding';
     default:
       return false;
   }

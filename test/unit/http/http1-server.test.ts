@@ -321,6 +321,34 @@ test('a slow reader holds its response back', async () => {
   assert.equal(source.sent, 10_000_000);
 });
 
+test('a client that asks and does not read is not answered any further', async () => {
+  const { pipe, exchanges } = await serve('', 100, (exchange) => answer(exchange, 200, 'x'.repeat(5000)));
+  pipe.full = true;
+  for (let i = 0; i < 100; i++) pipe.feed('GET / HTTP/1.1\r\nHost: a\r\n\r\n'.repeat(100));
+  await settle(2);
+  assert.ok(exchanges.length < 50, `${exchanges.length} were answered`);
+  for (let i = 0; i < 3000 && exchanges.length < 10_000; i++) {
+    pipe.unblock();
+    await settle(1);
+  }
+  assert.equal(exchanges.length, 10_000);
+});
+
+test('a half-closed client whose answers wait gets them all, and then the end', async () => {
+  const { pipe, exchanges } = await serve('', 100, (exchange) => answer(exchange, 200, 'x'.repeat(5000)));
+  pipe.full = true;
+  pipe.feed('GET / HTTP/1.1\r\nHost: a\r\n\r\n'.repeat(50));
+  pipe.feedEnd();
+  await settle(1);
+  for (let i = 0; i < 100 && !pipe.closed; i++) {
+    pipe.unblock();
+    await settle(1);
+  }
+  assert.equal(exchanges.length, 50);
+  assert.equal(pipe.text.match(/200 OK/g)?.length, 50);
+  assert.ok(pipe.closed);
+});
+
 test('time: a head that does not come whole gets 408, an idle connection ends, a busy one does not', async () => {
   const slow = await serve('GET / HTTP/1.1\r\nHo', 100, () => {});
   await slow.clock.advance(9_999);
