@@ -15,16 +15,23 @@ export function normalizePath(path: string): string {
 
 /** Most paths have none of these. */
 const UNUSUAL = /[%\\]|\/\./;
-const ESCAPE = /%([0-9a-fA-F]{2})/g;
+const HEX = /^[0-9a-fA-F]{2}$/;
 const UNRESERVED = /^[A-Za-z0-9._~-]$/;
 
-/** Until nothing changes: a stray percent sign before an escape would make a new escape of what the first one leaves. */
+/** In one pass, also where a stray percent sign makes a new escape of what an escape leaves: `%%36%31` is `%61` is `a`. */
 function unescaped(path: string): string {
-  const next = path.replace(ESCAPE, (triplet, hex: string) => {
-    const character = String.fromCharCode(Number.parseInt(hex, 16));
-    return UNRESERVED.test(character) ? character : triplet;
-  });
-  return next === path ? path : unescaped(next);
+  const out: string[] = [];
+  for (const character of path) {
+    out.push(character);
+    for (;;) {
+      const [percent, high, low] = out.slice(-3);
+      if (percent !== '%' || high === undefined || low === undefined || !HEX.test(high + low)) break;
+      const decoded = String.fromCharCode(Number.parseInt(high + low, 16));
+      if (!UNRESERVED.test(decoded)) break;
+      out.splice(-3, 3, decoded);
+    }
+  }
+  return out.join('');
 }
 
 /** RFC 3986, section 5.2.4. */

@@ -39,3 +39,9 @@ test('a normalized path is normal, starts with a slash, and has no dot segments'
     }),
   );
 });
+
+test('a path that unfolds a thousand times over costs no more than any other', () => {
+  let nested = '3';
+  for (let i = 0; i < 4000; i++) nested = `%${nested}3`;
+  assert.equal(normalizePath(`/${nested}`), '/3');
+});
