@@ -7,7 +7,8 @@ import type { Dialer } from '../cluster/dial.ts';
 import type { EndpointPicker, PickedEndpoint } from '../cluster/picker.ts';
 import type { Connection } from '../http/context.ts';
 import type { Configuration } from '../worker/configuration.ts';
-import type { TcpRecord, Telemetry } from '../worker/telemetry.ts';
+import type { TcpRecord } from '../worker/tcp-record.ts';
+import type { Telemetry } from '../worker/telemetry.ts';
 
 export interface PassthroughParts {
   readonly configuration: Pick<Configuration, 'transportPoliciesOf'>;

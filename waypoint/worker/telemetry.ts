@@ -2,23 +2,20 @@
  * What is counted and logged about requests and connections, as Istio's waypoints report them: reporter "waypoint", the source by its
  * tunnel, the destination by the endpoint that answered. One line and one set of numbers for each, whatever came of it.
  */
-import { formatSocketAddress } from '../../common/base/address.ts';
 import type { Clock } from '../../common/base/clock.ts';
 import { outcomes, type ProxyError } from '../../common/base/errors.ts';
 import type { RefusalTally } from '../../common/base/refusal-tally.ts';
-import { formatSpiffeId } from '../../common/base/spiffe.ts';
-import { fieldValue } from '../../common/decision/http-route.ts';
-import type { Service, Workload } from '../../common/decision/mesh-view.ts';
-import type { Relay } from '../../common/hbone/types.ts';
-import type { AccessField, AccessLog } from '../../common/server/access-log.ts';
+import type { AccessLog } from '../../common/server/access-log.ts';
 import { histogramParts, type MetricFamily } from '../../common/server/metric-family.ts';
 import type { SeriesWriter } from '../../common/server/shared-series.ts';
 import type { PickedEndpoint } from '../cluster/picker.ts';
-import type { Caller, Connection, RequestContext } from '../http/context.ts';
+import type { Connection, RequestContext } from '../http/context.ts';
 import type { Delivered } from '../http/deliver.ts';
 import { isGrpc } from '../http/local-answer.ts';
 import { httpOutcome } from '../http/outcomes.ts';
 import { metrics } from '../metrics.ts';
+import { endsOf, grpcLabel, peerLabels, requestLine } from './describe.ts';
+import { TcpRecord } from './tcp-record.ts';
 
 export interface TelemetryOptions {
   readonly series: SeriesWriter;
@@ -187,14 +184,6 @@ export class Telemetry {
   }
 }
 
-/** Who asked, and for what, as people name them. */
-function endsOf({ caller, target, local }: Connection): [source: string, destination: string] {
-  const { workload, principal, address } = caller;
-  const source = workload ? `${workload.namespace}/${workload.name}` : principal || formatSocketAddress(address);
-  const pod = target.workload && `${target.workload.namespace}/${target.workload.name}`;
-  return [source, target.service?.hostname ?? pod ?? formatSocketAddress(local)];
-}
-
 interface HistogramSlots {
   readonly bounds: readonly number[];
   /** One for each bound, and +Inf. */
@@ -228,177 +217,4 @@ function observe(series: SeriesWriter, { bounds, buckets, sum, count }: Histogra
   }
   series.add(sum, value);
   series.add(count, 1);
-}
-
-/** One connection that carries no HTTP. */
-export class TcpRecord {
-  error: ProxyError | undefined;
-  readonly #options: TelemetryOptions;
-  readonly #facts: { readonly connection: Connection; readonly endpoint: PickedEndpoint | undefined; readonly id: string };
-  readonly #ended: (record: TcpRecord) => void;
-  readonly #startedAt: number;
-  readonly #slots: { readonly opened: number; readonly closed: number; readonly received: number; readonly sent: number };
-  #relay: Pick<Relay, 'forward' | 'backward'> | undefined;
-  #forward = 0;
-  #backward = 0;
-
-  constructor(
-    options: TelemetryOptions,
-    facts: { connection: Connection; endpoint: PickedEndpoint | undefined; id: string },
-    ended: (record: TcpRecord) => void,
-  ) {
-    const { series, clock } = options;
-    this.#options = options;
-    this.#facts = facts;
-    this.#ended = ended;
-    this.#startedAt = clock.monotonic();
-    const labels = this.#labels('-');
-    this.#slots = {
-      opened: series.slot(metrics.tcpOpened, labels),
-      closed: series.slot(metrics.tcpClosed, labels),
-      received: series.slot(metrics.tcpReceived, labels),
-      sent: series.slot(metrics.tcpSent, labels),
-    };
-    series.add(this.#slots.opened, 1);
-  }
-
-  get slots(): number[] {
-    return Object.values(this.#slots);
-  }
-
-  /** Client to server is `forward`. */
-  running(relay: Pick<Relay, 'forward' | 'backward'>): void {
-    this.#relay = relay;
-  }
-
-  flush(): void {
-    if (!this.#relay) return;
-    const { series } = this.#options;
-    const { forward, backward } = this.#relay;
-    series.add(this.#slots.received, forward - this.#forward);
-    series.add(this.#slots.sent, backward - this.#backward);
-    this.#forward = forward;
-    this.#backward = backward;
-  }
-
-  /** Exactly once. */
-  ended(error?: ProxyError): void {
-    this.error = error;
-    this.flush();
-    const { series, access, clock } = this.#options;
-    series.add(this.#slots.closed, 1);
-    const level = error ? outcomes[error.code].level : 'info';
-    access.write(level, 'connection complete', () => {
-      const { connection, endpoint, id } = this.#facts;
-      return [
-        ...connectionFields(connection, endpoint),
-        ['response_flags', error ? httpOutcome(error.code).flag : '-'],
-        ['bytes_received', this.#forward],
-        ['bytes_sent', this.#backward],
-        ['duration', Math.round(clock.monotonic() - this.#startedAt)],
-        ['error', error?.message],
-        ['id', id],
-        ['warren.code', error?.code],
-        ['warren.policy', error?.policy],
-      ];
-    });
-    this.#ended(this);
-  }
-
-  #labels(flag: string): string[] {
-    const { connection, endpoint } = this.#facts;
-    const { caller, target } = connection;
-    return [...peerLabels(caller, target.service, endpoint?.workload ?? target.workload), 'tcp', flag];
-  }
-}
-
-const UNKNOWN = 'unknown';
-const orUnknown = (value: string | undefined): string => (value === undefined || value === '' ? UNKNOWN : value);
-
-const GRPC_STATUS = /^(?:[0-9]|1[0-6])$/;
-/** An application's words; a label has room for the known ones. */
-const grpcLabel = (status: string | undefined): string => (status === undefined ? '' : GRPC_STATUS.test(status) ? status : 'other');
-
-/** In the order of PEER_LABELS. @param to the pod that got it, or would have; undefined where none was chosen */
-export function peerLabels(
-  caller: Caller,
-  service: Pick<Service, 'hostname' | 'namespace' | 'name'> | undefined,
-  to: Workload | undefined,
-): string[] {
-  const { workload: from, baggage: said } = caller;
-  const canonicalName = orUnknown(from?.canonicalName ?? said?.canonicalName);
-  const canonicalRevision = orUnknown(from?.canonicalRevision ?? said?.canonicalRevision);
-  return [
-    'waypoint',
-    orUnknown(from?.workloadName ?? said?.workloadName),
-    canonicalName,
-    canonicalRevision,
-    orUnknown(from?.namespace ?? said?.namespace),
-    orUnknown(caller.principal),
-    canonicalName,
-    canonicalRevision,
-    orUnknown(from?.clusterId ?? said?.clusterId),
-    orUnknown(service?.hostname),
-    orUnknown(service?.namespace),
-    orUnknown(service?.name),
-    orUnknown(to?.workloadName),
-    orUnknown(to?.canonicalName),
-    orUnknown(to?.canonicalRevision),
-    orUnknown(to?.namespace),
-    to ? formatSpiffeId(to) : UNKNOWN,
-    orUnknown(to?.canonicalName),
-    orUnknown(to?.canonicalRevision),
-    orUnknown(to?.clusterId),
-    caller.principal === '' ? UNKNOWN : 'mutual_tls',
-  ];
-}
-
-/** Istio's JSON keys (istio: pilot/pkg/model/telemetry_logging.go), and behind them who it was. */
-function requestLine(request: RequestContext, delivered: Delivered, durationMs: number): AccessField[] {
-  const { received, head, error, connection, endpoint, entry } = request;
-  const outcome = error && httpOutcome(error.code);
-  const field = (name: string): string | undefined => fieldValue(received.fields, name);
-  return [
-    ['start_time', new Date(request.startedAt).toISOString(), 'bare'],
-    ['route_name', entry?.rule.name ?? 'default'],
-    ['method', received.method],
-    ['path', received.path],
-    ['protocol', `HTTP/${received.version}`],
-    ['response_code', error?.code === 'CLIENT_GONE' ? 0 : delivered.status],
-    ['response_flags', outcome?.flag ?? '-'],
-    ['response_code_details', outcome?.details ?? 'via_upstream'],
-    ['bytes_received', request.body.bytes],
-    ['bytes_sent', delivered.bytes],
-    ['duration', Math.round(durationMs)],
-    ['x_forwarded_for', fieldValue(head.fields, 'x-forwarded-for')],
-    ['user_agent', field('user-agent')],
-    ['request_id', request.requestId],
-    ['authority', received.authority],
-    ...connectionFields(connection, endpoint),
-    ['grpc_status', delivered.grpcStatus],
-    ['attempts', request.attempts > 1 ? request.attempts : undefined],
-    ['upstream_transport_failure_reason', error && outcome?.flag.startsWith('U') ? error.message : undefined],
-    ['error', error?.message],
-    ['id', request.traceId],
-    ['warren.code', error?.code],
-    ['warren.policy', error?.policy],
-    ['warren.would_deny', request.wouldDeny.length > 0 ? request.wouldDeny.join(',') : undefined],
-  ];
-}
-
-function connectionFields({ caller, target, local }: Connection, endpoint: PickedEndpoint | undefined): AccessField[] {
-  const service = endpoint?.service;
-  return [
-    ['upstream_host', endpoint?.address && formatSocketAddress(endpoint.address), 'bare'],
-    ['upstream_cluster', service && `inbound-vip|${target.port}|http|${service.hostname}`],
-    ['downstream_local_address', formatSocketAddress(target.ip === undefined ? local : { ip: target.ip, port: target.port }), 'bare'],
-    ['downstream_remote_address', formatSocketAddress(caller.address), 'bare'],
-    ['src.identity', caller.principal === '' ? undefined : caller.principal],
-    ['src.workload', caller.workload?.name ?? caller.baggage?.workloadName],
-    ['src.namespace', caller.workload?.namespace ?? caller.baggage?.namespace],
-    ['dst.service', service?.hostname ?? target.service?.hostname],
-    ['dst.workload', endpoint?.workload.name],
-    ['dst.namespace', endpoint?.workload.namespace ?? target.namespace],
-    ['dst.identity', endpoint?.peers && formatSpiffeId(endpoint.workload)],
-  ];
 }
