@@ -4,6 +4,8 @@
  * `node test/fuzz/http1.ts [SECONDS] [SEED]`; a failure prints the seed of its case, which is a SEED.
  */
 import { pathToFileURL } from 'node:url';
+import type { ProxyError } from '../../common/base/errors.ts';
+import { Http1Error } from '../../common/codec/http1/error.ts';
 import { connectHttp1 } from '../../common/http/http1-client.ts';
 import { serveHttp1 } from '../../common/http/http1-server.ts';
 import { defaultHttpLimits, type ServerExchange } from '../../common/http/types.ts';
@@ -100,6 +102,7 @@ async function serveBytes(bytes: Buffer, chunk: number, seed: number): Promise<O
   const clock = new FakeClock();
   const requests: string[] = [];
   let closed = 0;
+  let fault: ProxyError | undefined;
   const respond = (exchange: ServerExchange): void =>
     new GivenBody(['ok'], random(3) === 0 ? ['x-t', '1'] : undefined).into(
       exchange.respond({ status: 200, fields: [], bodyBytes: random(2) === 0 ? 2 : undefined }, undefined),
@@ -107,7 +110,10 @@ async function serveBytes(bytes: Buffer, chunk: number, seed: number): Promise<O
   const connection = serveHttp1(pipe, {
     limits: { ...defaultHttpLimits, maxStartLine: 500, maxFields: 1500, maxFieldCount: 20 },
     clock,
-    onClose: () => void closed++,
+    onClose(error) {
+      closed++;
+      if (error?.cause !== undefined && !(error.cause instanceof Http1Error)) fault = error;
+    },
     onExchange(exchange) {
       const sink = new Collector();
       const index = requests.push(`${exchange.head.method} ${exchange.head.path} ${exchange.head.fields.join()}`) - 1;
@@ -128,6 +134,7 @@ async function serveBytes(bytes: Buffer, chunk: number, seed: number): Promise<O
   await settle(4);
   connection.destroy();
   await clock.advance(2_000);
+  if (fault) throw fault;
   if (closed !== 1) throw new Error(`closed ${closed} times`);
   if (connection.openExchanges !== 0) throw new Error('an exchange is left');
   if (clock.pending !== 0) throw new Error(`${clock.pending} timers are left`);
@@ -149,7 +156,13 @@ async function fuzzClient(bytes: Buffer, random: Random): Promise<void> {
   const clock = new FakeClock();
   let closed = 0;
   let told = 0;
-  const connection = connectHttp1(pipe, { limits: defaultHttpLimits, clock, onClose: () => void closed++ });
+  let fault: ProxyError | undefined;
+  const onClose = (error?: ProxyError): void => {
+    closed++;
+    // What a Collector says of a body that does not end as bodies do.
+    if (/after the end|a second end/.test(error?.message ?? '')) fault = error;
+  };
+  const connection = connectHttp1(pipe, { limits: defaultHttpLimits, clock, onClose });
   const ask = (): void => {
     const sink = new Collector();
     const source = new GivenBody(['hello']);
@@ -190,6 +203,7 @@ async function fuzzClient(bytes: Buffer, random: Random): Promise<void> {
   await settle(2);
   connection.destroy();
   await clock.advance(2_000);
+  if (fault) throw fault;
   if (closed !== 1) throw new Error(`closed ${closed} times`);
   if (told !== asked) throw new Error(`${asked} requests, told of ${told}`);
   if (connection.openExchanges !== 0) throw new Error('an exchange is left');
