@@ -66,6 +66,8 @@ interface Binding {
 const HEARTBEAT_CHECK_MS = 1000;
 // In checks, not in time: a process that was suspended as a whole must not find all of its workers dead. Long, for machines under load.
 const MISSED_CHECKS = 15;
+// A worker that still loads its modules on a machine under load is slow, not stuck; replacing it would double the load.
+const MISSED_CHECKS_AT_START = 60;
 const FIRST_RESTART_MS = 100;
 const LONGEST_RESTART_MS = 10_000;
 const DUMP_TIMEOUT_MS = 1000;
@@ -326,8 +328,9 @@ export class WorkerFleet {
       const beat = Atomics.load(running.heartbeat, 0);
       running.missedChecks = beat === running.lastBeat ? running.missedChecks + 1 : 0;
       running.lastBeat = beat;
-      if (running.missedChecks !== MISSED_CHECKS) continue;
-      this.#options.log.error({ worker: running.index, seconds: (MISSED_CHECKS * HEARTBEAT_CHECK_MS) / 1000 }, 'data worker hangs');
+      const allowed = running.ready ? MISSED_CHECKS : MISSED_CHECKS_AT_START;
+      if (running.missedChecks !== allowed) continue;
+      this.#options.log.error({ worker: running.index, seconds: (allowed * HEARTBEAT_CHECK_MS) / 1000 }, 'data worker hangs');
       void running.worker.terminate();
     }
   }
