@@ -1,7 +1,7 @@
 /** DNS of enrolled pods through ztunnel, on a whole mesh: the mesh's names from its state, everything else from the cluster's DNS. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { startPlayground, withoutPlayground } from '../support/playground.ts';
+import { nodeInPods, startPlayground, withoutPlayground } from '../support/playground.ts';
 
 const MANIFEST = `
 apiVersion: v1
@@ -45,7 +45,7 @@ test('with DNS capture a pod resolves services by ztunnel, and the rest by the c
   await playground.apply(MANIFEST);
   await playground.podsReady('shop');
   const resolve = async (name: string): Promise<string> =>
-    (await playground.exec('shop', 'client', process.execPath, '-e', RESOLVE, name)).stdout.trim();
+    (await playground.exec('shop', 'client', nodeInPods, '-e', RESOLVE, name)).stdout.trim();
   const clusterIp = await kubectl('-n', 'shop', 'get', 'service', 'orders', '-o', 'jsonpath={.spec.clusterIP}');
   const podIp = await kubectl('-n', 'shop', 'get', 'pod', 'orders', '-o', 'jsonpath={.status.podIP}');
   await playground.eventually('orders resolves', async () => (await resolve('orders.shop.svc.cluster.local')) === clusterIp);
@@ -54,9 +54,8 @@ test('with DNS capture a pod resolves services by ztunnel, and the rest by the c
   assert.equal(await resolve('nothing.example'), 'ENOTFOUND');
   assert.match(await playground.client('shop', 'client', 'http://orders/'), /StatusCode=200/);
   // The cluster's DNS knows most of these names as well: ztunnel's own counters say who answered.
-  const ztunnelIp = await kubectl(...system, 'get', 'pods', '-l', 'app=ztunnel', '-o', 'jsonpath={.items[0].status.podIP}');
-  const scrape = `fetch('http://${ztunnelIp}:15020/metrics').then((answer) => answer.text()).then((text) => console.log(text))`;
-  const metrics = playground.node('node1').run(process.execPath, '-e', scrape);
+  const ztunnel = await kubectl(...system, 'get', 'pods', '-l', 'app=ztunnel', '-o', 'jsonpath={.items[0].metadata.name}');
+  const metrics = await kubectl('get', '--raw', `/api/v1/namespaces/istio-system/pods/${ztunnel}:15020/proxy/metrics`);
   const count = (name: string): number =>
     metrics
       .split('\n')

