@@ -89,6 +89,7 @@ policies:
   namespace: ${NAMESPACE}
   scope: Namespace
   action: Allow
-  rules: [[[{principals: [{Exact: "cluster.local/ns/${NAMESPACE}/sa/client"}]}]]]
+  dryRun: false
+  rules: [[[{principals: [!Exact "cluster.local/ns/${NAMESPACE}/sa/client"]}]]]
 `;
 }

@@ -3,7 +3,7 @@
  * into the same resources that xDS would have sent. Somebody wrote it by hand, so every complaint names the place, and nothing is guessed:
  * an unknown key is an error.
  */
-import { loadAll, YAMLException } from 'js-yaml';
+import { DEFAULT_SCHEMA, loadAll, Type, YAMLException } from 'js-yaml';
 import { type Cidr, parseCidr, parseIp } from '../base/address.ts';
 import {
   type GatewayAddress,
@@ -66,10 +66,19 @@ export function parseStaticConfig(yaml: string): StaticMesh {
 }
 
 /** The document, and the line on which each of its mappings and lists starts. */
+// ztunnel's own reader wants a string match as a tagged value (`!Exact name`); the form of config_dump (`{Exact: name}`) is taken as well.
+const SCHEMA = DEFAULT_SCHEMA.extend([
+  ...['Exact', 'Prefix', 'Suffix'].map(
+    (name) => new Type(`!${name}`, { kind: 'scalar', construct: (value: unknown) => ({ [name]: value }) }),
+  ),
+  ...(['scalar', 'sequence'] as const).map((kind) => new Type('!Presence', { kind, construct: () => ({ Presence: [] }) })),
+]);
+
 function parseYaml(yaml: string, lines: WeakMap<object, number>): unknown {
   const open: number[] = [];
   try {
     const documents = loadAll(yaml, undefined, {
+      schema: SCHEMA,
       listener(event, state) {
         if (event === 'open') open.push(state.line + 1);
         else {

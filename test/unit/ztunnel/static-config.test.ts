@@ -67,7 +67,7 @@ policies:
   scope: Global
   action: Deny
   dryRun: true
-  rules: [[[{principals: [{Exact: a}, {Prefix: b}, {Suffix: c}, {Presence: []}], sourceIps: [10.0.0.0/8], notDestinationPorts: [22]}], []]]
+  rules: [[[{principals: [{Exact: a}, !Prefix b, !Suffix c, !Presence []], sourceIps: [10.0.0.0/8], notDestinationPorts: [22]}], []]]
 `);
     const [own] = workloads;
     assert.deepEqual([own?.hostNetwork, own?.healthy, own?.capacity, own?.locality.subzone], [true, false, 0, '']);
