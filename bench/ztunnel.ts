@@ -72,6 +72,7 @@ function meshYaml({ near, far }: Lab): string {
 - uid: bench//Pod/${NAMESPACE}/${pod}
   name: ${pod}
   namespace: ${NAMESPACE}
+  trustDomain: cluster.local
   serviceAccount: ${pod}
   workloadIps: ["${ip}"]
   protocol: HBONE
