@@ -63,7 +63,7 @@ function rowsOf(name: string, measured: ReadonlyMap<string, readonly HttpResult[
   return [...measured].flatMap(([peerName, peer]) =>
     peerName === 'ours'
       ? []
-      : METRICS.map(([metric, unit, better, value]) =>
+      : METRICS.filter(([metric]) => name !== HTTP2_CASE || !metric.startsWith('p')).map(([metric, unit, better, value]) =>
           ratioRow({
             bench: 'waypoint',
             case: name,
@@ -225,20 +225,13 @@ async function loadHttp2({ lab, proxies, http }: Subject): Promise<HttpResult> {
   const requests = Number(/requests: (\d+) total/.exec(output)?.[1]);
   const failed = Number(/(\d+) failed/.exec(output)?.[1]);
   if (!(requests > 0) || failed > 0) throw new Error(`requests failed:\n${output}`);
-  const times = /time for request:\s+(\S+)\s+(\S+)\s+(\S+)/.exec(output);
-  const mean = micros(times?.[3]);
   return {
     perSecond: Number(/finished in [^,]+, ([\d.]+) req/.exec(output)?.[1]),
     cpuMicros: ((after.cpuSeconds - before.cpuSeconds) * 1e6) / requests,
-    // h2load gives the mean and the longest, no percentiles.
-    p50Micros: mean,
-    p99Micros: micros(times?.[2]),
+    // h2load gives no percentiles; these rows are left out.
+    p50Micros: Number.NaN,
+    p99Micros: Number.NaN,
   };
-}
-
-function micros(text = ''): number {
-  const [, value = 'NaN', unit = 'us'] = /^([\d.]+)(us|ms|s)$/.exec(text) ?? [];
-  return Number(value) * ({ us: 1, ms: 1000, s: 1e6 }[unit] ?? 1);
 }
 
 const has = (program: string): boolean => spawnSync('sh', ['-c', `command -v ${program}`]).status === 0;
