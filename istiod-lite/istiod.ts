@@ -10,14 +10,13 @@ import { watchObjects } from '../common/client/kube-watch.ts';
 import { serveHttp } from '../common/server/http-endpoint.ts';
 import { CaKeeper } from './ca/ca-keeper.ts';
 import { certificateDefinition, createCertificateHandler } from './ca/certificate-service.ts';
-import { NodeAuthorizer } from './ca/node-authorizer.ts';
+import { NodeAuthorizer } from './access/node-authorizer.ts';
 import { ROOT_CONFIG_MAP, RootDistribution } from './ca/root-distribution.ts';
 import { ServingCertificate } from './ca/serving-certificate.ts';
 import { TokenReviewer } from './ca/token-review.ts';
 import { ProxyReports } from './diagnostics/reports.ts';
 import { createDiagnosticsHandler, diagnosticsDefinition } from './diagnostics/service.ts';
 import { GatewayDeployer } from './gateway/deployer.ts';
-import { problemOf } from './gateway/render.ts';
 import { watchCluster } from './kube/cluster-watch.ts';
 import { WriterLease } from './kube/lease.ts';
 import { podFacts } from './kube/pod-facts.ts';
@@ -106,6 +105,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
   });
   const statuses = new StatusWriter({ ...world, writes: () => lease.held, wrote: (outcome) => metrics.statusWrites.inc({ outcome }) });
 
+  const network = settings.network || (await networkOf(api, namespace, log));
   const gateways = new GatewayDeployer({
     ...world,
     revision: settings.revision,
@@ -113,7 +113,10 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     discoveryAddress: settings.discoveryAddress ?? `istiod.${namespace}.svc:15012`,
     clusterId: settings.clusterId,
     trustDomain: settings.trustDomain,
+    network,
+    systemNamespace: namespace,
     writes: () => lease.held && cluster.synced,
+    setProblem: (gateway, problem) => publisher.setGatewayProblem(gateway, problem),
   });
 
   const index = new MeshIndex({
@@ -122,7 +125,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     rootNamespace: settings.rootNamespace ?? namespace,
     trustDomain: settings.trustDomain,
     revision: settings.revision,
-    network: settings.network || (await networkOf(api, namespace, log)),
+    network,
   });
   const proxies = new Proxies(clock, (versions) => {
     metrics.xds.reset();
@@ -151,10 +154,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     onChange(kind, { type, object }) {
       countEvent(metrics, kind, type);
       if (kind === 'Namespace') roots.namespaceChanged(object.metadata.name ?? '', type !== 'deleted');
-      if (kind === 'Gateway') {
-        gateways.gatewayChanged(object, type === 'deleted');
-        index.setGatewayProblem(`${object.metadata.namespace}/${object.metadata.name}`, type === 'deleted' ? undefined : problemOf(object));
-      }
+      if (kind === 'Gateway') gateways.gatewayChanged(object, type === 'deleted');
       if (kind === 'GatewayClass') gateways.classChanged(object, type === 'deleted');
       if (kind === 'Pod' && type !== 'deleted') authorizer.podChanged(podFacts(object));
       if (kind === 'Pod' && type === 'deleted') authorizer.podRemoved(podFacts(object));

@@ -7,10 +7,12 @@ import { type Clock, seconds, sleep } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
 import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
-import { keepIdentity, watchObjects } from '../../common/client/kube-watch.ts';
+import { watchObjects } from '../../common/client/kube-watch.ts';
+import type { GatewayProblem } from '../model/gateway-status.ts';
 import * as names from '../model/names.ts';
 import { GATEWAY_CLASSES, MESH_CONTROLLER } from './classes.ts';
-import { accountOf, isDeployed, MANAGED, problemOf, type RenderOptions, renderWaypoint } from './render.ts';
+import { GatewayParameters } from './parameters.ts';
+import { accountOf, isDeployed, MANAGED, type RenderOptions, renderWaypoint } from './render.ts';
 
 export interface DeployerOptions extends RenderOptions {
   readonly api: KubeApi;
@@ -18,18 +20,22 @@ export interface DeployerOptions extends RenderOptions {
   readonly random: () => number;
   readonly log: Log;
   readonly signal: AbortSignal;
-  /** Gateways with another label istio.io/rev are somebody else's. */
-  readonly revision: string;
+  readonly systemNamespace: string;
   /** Whether this replica is the one that writes. */
   writes(): boolean;
+  /** Why a Gateway cannot be deployed as it is written, for its status; undefined where it can. Said by every replica. */
+  setProblem(key: string, problem: GatewayProblem | undefined): void;
 }
 
 const RESOURCES: Readonly<Record<string, string>> = {
   ServiceAccount: '/api/v1/namespaces/%/serviceaccounts',
   Service: '/api/v1/namespaces/%/services',
   Deployment: '/apis/apps/v1/namespaces/%/deployments',
+  HorizontalPodAutoscaler: '/apis/autoscaling/v2/namespaces/%/horizontalpodautoscalers',
   PodDisruptionBudget: '/apis/policy/v1/namespaces/%/poddisruptionbudgets',
 };
+/** What is there only if an overlay asks for it. */
+const OPTIONAL = 'HorizontalPodAutoscaler';
 const CLASSES_PATH = '/apis/gateway.networking.k8s.io/v1/gatewayclasses';
 const LAST_BACKOFF_MS = seconds(30);
 
@@ -39,12 +45,14 @@ export class GatewayDeployer {
   /** Gateways to look at; one work loop goes through them. */
   readonly #due = new Set<string>();
   readonly #backoff: Backoff;
+  readonly #parameters: GatewayParameters;
   #working = false;
   #classesSeen = new Set<string>();
 
   constructor(options: DeployerOptions) {
     const { api, signal, log, clock, random } = options;
     this.#options = options;
+    this.#parameters = new GatewayParameters({ ...options, changed: (keys) => this.#lookAt(keys) });
     this.#backoff = new Backoff({ firstMs: 500, maxMs: LAST_BACKOFF_MS, jitter: 0.2, random });
     for (const path of ['/apis/apps/v1/deployments', '/api/v1/services']) {
       watchObjects<KubeObject>(api, {
@@ -54,12 +62,13 @@ export class GatewayDeployer {
         random,
         log,
         signal,
-        keep: keepIdentity,
+        keep: ({ apiVersion = '', kind = '', metadata }) => ({ apiVersion, kind, metadata }),
         onChange: ({ type, object, previous }) => {
-          // Our own writes raise no question: only what changed the wish, or took the object away.
-          const spec = type === 'deleted' || (previous !== undefined && previous.metadata.generation !== object.metadata.generation);
+          // A Deployment's status changes with every pod. Services have no generation: applying once more then changes nothing.
+          const { generation } = object.metadata;
+          const wish = type === 'deleted' || (previous && (generation === undefined || previous.metadata.generation !== generation));
           const gateway = object.metadata.labels?.[names.GATEWAY_NAME];
-          if (spec && gateway !== undefined) this.#look(`${object.metadata.namespace}/${gateway}`);
+          if (wish && gateway !== undefined) this.#lookAt([`${object.metadata.namespace}/${gateway}`]);
         },
       });
     }
@@ -69,7 +78,8 @@ export class GatewayDeployer {
     const key = `${gateway.metadata.namespace}/${gateway.metadata.name}`;
     if (deleted) this.#gateways.delete(key);
     else this.#gateways.set(key, gateway);
-    this.#look(key);
+    this.#parameters.gatewayChanged(key, deleted ? undefined : gateway);
+    this.#lookAt([key]);
   }
 
   classChanged(gatewayClass: KubeObject, deleted: boolean): void {
@@ -94,8 +104,13 @@ export class GatewayDeployer {
     void this.#work();
   }
 
-  #look(key: string): void {
-    this.#due.add(key);
+  #lookAt(keys: readonly string[]): void {
+    for (const key of keys) {
+      const gateway = this.#gateways.get(key);
+      const parameters = gateway && this.#parameters.of(gateway);
+      this.#options.setProblem(key, parameters && 'problem' in parameters ? parameters.problem : undefined);
+      this.#due.add(key);
+    }
     void this.#work();
   }
 
@@ -136,24 +151,58 @@ export class GatewayDeployer {
   }
 
   async #deploy(key: string): Promise<void> {
+    const { revision, log, setProblem } = this.#options;
     const gateway = this.#gateways.get(key);
-    if (!gateway || !isDeployed(gateway, this.#options.revision) || problemOf(gateway)) return;
-    for (const object of renderWaypoint(gateway, this.#options)) await this.#apply(object, key);
-    this.#options.log.info({ gateway: key }, 'waypoint deployed');
+    if (!gateway || !isDeployed(gateway, revision)) return;
+    // Where its ConfigMap has not been read yet, reading it brings the Gateway here again.
+    const parameters = this.#parameters.of(gateway);
+    if (!parameters || 'problem' in parameters) return;
+    const objects = renderWaypoint(gateway, this.#options, parameters.overlays);
+    const changed: string[] = [];
+    for (const object of objects) {
+      try {
+        if (await this.#apply(object, key)) changed.push(object.kind ?? '');
+      } catch (error) {
+        // An overlay may give a field a value that the API server does not take.
+        if (!(error instanceof KubeApiError && (error.status === 400 || error.status === 422)) || parameters.overlays.length === 0)
+          throw error;
+        setProblem(key, { reason: 'InvalidParameters', message: `the ${object.kind} was refused: ${error.message}` });
+        return;
+      }
+    }
+    if (!objects.some(({ kind }) => kind === OPTIONAL)) await this.#remove(OPTIONAL, objects[1]?.metadata ?? {});
+    if (changed.length > 0) log.info({ gateway: key, changed }, 'waypoint deployed');
   }
 
-  /** Never takes over what somebody else made under the same name. */
-  async #apply(object: KubeObject, gateway: string): Promise<void> {
+  /** Whether it changed something. Never takes over what somebody else made under the same name. */
+  async #apply(object: KubeObject, gateway: string): Promise<boolean> {
     const { api } = this.#options;
     const { name = '', namespace = '' } = object.metadata;
-    const path = `${(RESOURCES[object.kind ?? ''] ?? '').replace('%', namespace)}/${name}`;
-    const present = await api.get<KubeObject>(path).catch((error: unknown) => {
-      if (error instanceof KubeApiError && error.status === 404) return undefined;
-      throw error;
-    });
+    const path = pathOf(object.kind ?? '', object.metadata);
+    const present = await this.#find(path);
     if (present && present.metadata.labels?.[names.GATEWAY_MANAGED] !== MANAGED) {
       throw new Error(`${object.kind} ${namespace}/${name} exists and is not ours; give Gateway ${gateway} another name`);
     }
-    await api.patch(path, object, { type: 'apply', fieldManager: MESH_CONTROLLER, force: true });
+    const applied = await api.patch<KubeObject>(path, object, { type: 'apply', fieldManager: MESH_CONTROLLER, force: true });
+    return applied.metadata.resourceVersion !== present?.metadata.resourceVersion;
+  }
+
+  /** Takes away what we made and an overlay no longer asks for. */
+  async #remove(kind: string, metadata: KubeObject['metadata']): Promise<void> {
+    const path = pathOf(kind, metadata);
+    const present = await this.#find(path);
+    if (present?.metadata.labels?.[names.GATEWAY_MANAGED] === MANAGED) await this.#options.api.delete(path);
+  }
+
+  async #find(path: string): Promise<KubeObject | undefined> {
+    try {
+      return await this.#options.api.get<KubeObject>(path);
+    } catch (error) {
+      if (error instanceof KubeApiError && error.status === 404) return undefined;
+      throw error;
+    }
   }
 }
+
+const pathOf = (kind: string, { name = '', namespace = '' }: KubeObject['metadata']): string =>
+  `${(RESOURCES[kind] ?? '').replace('%', namespace)}/${name}`;

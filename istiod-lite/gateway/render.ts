@@ -4,9 +4,9 @@
  * waypoint finds it; the container is ours. Two replicas on different nodes: what is bound to a waypoint is refused while none is there.
  */
 import type { KubeObject } from '../../common/client/kube-api.ts';
-import type { GatewayProblem } from '../model/gateway-status.ts';
 import * as names from '../model/names.ts';
 import { WAYPOINT_CLASS } from './classes.ts';
+import { applyOverlays, CONTAINER, type Overlay } from './overlay.ts';
 
 export interface RenderOptions {
   readonly image: string;
@@ -14,6 +14,9 @@ export interface RenderOptions {
   readonly discoveryAddress: string;
   readonly clusterId: string;
   readonly trustDomain: string;
+  readonly revision: string;
+  /** The mesh's network; empty where there is only one. */
+  readonly network: string;
 }
 
 export const MANAGED = 'istio.io-mesh-controller';
@@ -34,7 +37,7 @@ interface GatewaySpec {
   readonly infrastructure?: {
     readonly labels?: Record<string, string>;
     readonly annotations?: Record<string, string>;
-    readonly parametersRef?: { readonly kind?: string; readonly name?: string };
+    readonly parametersRef?: { readonly group?: string; readonly kind?: string; readonly name?: string };
   };
 }
 
@@ -48,10 +51,14 @@ export function isDeployed(gateway: KubeObject, revision: string): boolean {
   return gatewayClassName === WAYPOINT_CLASS && ours && addresses.length === 0 && gateway.metadata.deletionTimestamp === undefined;
 }
 
-/** What of the Gateway's wish cannot be met, so that nothing is deployed rather than something else; for its status. */
-export function problemOf(gateway: KubeObject): GatewayProblem | undefined {
+/** The ConfigMap that the Gateway wants its objects changed by; a string says why the reference cannot be followed. */
+export function parametersOf(gateway: KubeObject): { readonly namespace: string; readonly name: string } | string | undefined {
   const ref = specOf(gateway).infrastructure?.parametersRef;
-  return ref && { reason: 'InvalidParameters', message: `infrastructure.parametersRef (${ref.kind} ${ref.name}) is not supported` };
+  if (!ref) return undefined;
+  const { group = '', kind = '', name = '' } = ref;
+  if (group !== '' || kind !== 'ConfigMap')
+    return `infrastructure.parametersRef names a ${kind}${group && `.${group}`}; it must be a ConfigMap`;
+  return { namespace: gateway.metadata.namespace ?? '', name };
 }
 
 /** The service account that the Gateway's waypoints run as. */
@@ -60,8 +67,8 @@ export function accountOf(gateway: KubeObject): string {
   return annotations[ACCOUNT_OVERRIDE] ?? annotations[NAME_OVERRIDE] ?? name;
 }
 
-/** In the order in which they are applied. */
-export function renderWaypoint(gateway: KubeObject, options: RenderOptions): KubeObject[] {
+/** In the order in which they are applied; later overlays win. Names, identity labels, owner and selectors are nobody's to change. */
+export function renderWaypoint(gateway: KubeObject, options: RenderOptions, overlays: readonly Overlay[] = []): KubeObject[] {
   const { name: gatewayName = '', namespace = '', uid = '' } = gateway.metadata;
   const { infrastructure } = specOf(gateway);
   const own = gateway.metadata.annotations ?? {};
@@ -71,18 +78,19 @@ export function renderWaypoint(gateway: KubeObject, options: RenderOptions): Kub
     labels: infrastructure?.labels ?? inherit(gateway.metadata.labels),
     annotations: infrastructure?.annotations ?? inherit(own),
   };
+  const network = options.network === '' ? {} : { [names.NETWORK]: options.network };
   const identity = { [names.GATEWAY_NAME]: gatewayName, [CLASS_NAME]: WAYPOINT_CLASS, [names.GATEWAY_MANAGED]: MANAGED };
   const metadata = (objectName: string): KubeObject['metadata'] => ({
     name: objectName,
     namespace,
-    labels: { ...inherited.labels, ...identity },
+    labels: { ...network, ...inherited.labels, ...identity },
     annotations: inherited.annotations,
     ownerReferences: [
       { apiVersion: 'gateway.networking.k8s.io/v1', kind: 'Gateway', name: gatewayName, uid, controller: true, blockOwnerDeletion: false },
     ],
   });
   const selector = { [names.GATEWAY_NAME]: gatewayName };
-  return [
+  const objects: KubeObject[] = [
     { apiVersion: 'v1', kind: 'ServiceAccount', metadata: metadata(account) },
     {
       apiVersion: 'apps/v1',
@@ -95,6 +103,7 @@ export function renderWaypoint(gateway: KubeObject, options: RenderOptions): Kub
         template: {
           metadata: {
             labels: {
+              ...network,
               ...inherited.labels,
               ...identity,
               [names.DATAPLANE_MODE]: gateway.metadata.labels?.[names.DATAPLANE_MODE] ?? 'none',
@@ -104,6 +113,7 @@ export function renderWaypoint(gateway: KubeObject, options: RenderOptions): Kub
             },
             annotations: {
               ...inherited.annotations,
+              [names.REVISION]: options.revision,
               'prometheus.io/path': '/stats/prometheus',
               'prometheus.io/port': String(STATS_PORT),
               'prometheus.io/scrape': 'true',
@@ -125,12 +135,29 @@ export function renderWaypoint(gateway: KubeObject, options: RenderOptions): Kub
       },
     },
     {
+      apiVersion: 'autoscaling/v2',
+      kind: 'HorizontalPodAutoscaler',
+      metadata: metadata(name),
+      spec: { scaleTargetRef: { apiVersion: 'apps/v1', kind: 'Deployment', name } },
+    },
+    {
       apiVersion: 'policy/v1',
       kind: 'PodDisruptionBudget',
       metadata: metadata(name),
       spec: { minAvailable: 1, selector: { matchLabels: selector } },
     },
   ];
+  return applyOverlays(objects, overlays).map((object) => withLabels(object, identity));
+}
+
+/** An overlay may add labels, never change those by which a waypoint is found. */
+function withLabels(object: KubeObject, identity: Record<string, string>): KubeObject {
+  const { metadata, spec } = object;
+  const labelled = { ...object, metadata: { ...metadata, labels: { ...metadata.labels, ...identity } } };
+  if (object.kind !== 'Deployment') return labelled;
+  const { template, ...rest } = spec as { template: { metadata: KubeObject['metadata'] } };
+  const pod = { ...template, metadata: { ...template.metadata, labels: { ...template.metadata.labels, ...identity } } };
+  return { ...labelled, spec: { ...rest, template: pod } };
 }
 
 const inherit = (all: Readonly<Record<string, string>> | undefined): Record<string, string> =>
@@ -165,7 +192,7 @@ function podSpec(gatewayName: string, account: string, selector: Record<string, 
     securityContext: { seccompProfile: { type: 'RuntimeDefault' } },
     containers: [
       {
-        name: 'istio-proxy',
+        name: CONTAINER,
         image: options.image,
         imagePullPolicy: 'IfNotPresent',
         args: ['proxy', 'waypoint'],

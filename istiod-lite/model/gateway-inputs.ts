@@ -30,10 +30,14 @@ export class GatewayInputs {
     for (const gateway of [was, is]) if (gateway !== undefined) this.stale.add(gateway);
   }
 
-  setProblem(key: string, problem: GatewayProblem | undefined): void {
+  /** Whether it was not known yet. */
+  setProblem(key: string, problem: GatewayProblem | undefined): boolean {
+    const known = this.#problems.get(key);
+    if (known?.reason === problem?.reason && known?.message === problem?.message) return false;
     if (problem) this.#problems.set(key, problem);
     else this.#problems.delete(key);
     this.stale.add(key);
+    return true;
   }
 
   problem(key: string): GatewayProblem | undefined {

@@ -164,8 +164,8 @@ export class MeshIndex {
   }
 
   /** Says in a Gateway's status why it cannot be deployed as it is written; undefined takes it back. */
-  setGatewayProblem(key: string, problem: GatewayProblem | undefined): void {
-    this.#inputs.gatewayStatuses.setProblem(key, problem);
+  setGatewayProblem(key: string, problem: GatewayProblem | undefined): boolean {
+    return this.#inputs.gatewayStatuses.setProblem(key, problem);
   }
 
   /** The namespace, node and service account of a pod, by which certificates for it are asked for; undefined where there is no such pod. */

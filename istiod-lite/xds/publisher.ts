@@ -7,16 +7,18 @@ import type { Log } from '../../common/base/log.ts';
 import type { Metrics } from '../metrics.ts';
 import { typeLabel } from '../metrics.ts';
 import type { StatusWrite } from '../model/conditions.ts';
+import type { GatewayProblem } from '../model/gateway-status.ts';
 import type { MeshIndex, ObjectChange } from '../model/index.ts';
 import {
   ADDRESS_TYPE,
   AUTHORIZATION_TYPE,
-  HTTP_AUTHORIZATION_TYPE,
   type Resource,
   type ResourceChanges,
-  ROUTES_TYPE,
+  type WaypointTableName,
+  waypointTableNames,
+  waypointTypes,
 } from '../model/resources.ts';
-import type { WaypointChanges } from '../model/waypoint-tables.ts';
+import { eachTable, type WaypointChanges } from '../model/waypoint-tables.ts';
 import type { Proxies } from './proxies.ts';
 import { PushQueue } from './push-queue.ts';
 import { ResourceStore } from './resource-store.ts';
@@ -35,10 +37,7 @@ export interface PublisherOptions {
 // 5,000 take about 0.2 s. A change of the mesh's mTLS mode touches every workload, and streams, leases and certificates cannot wait for all.
 const MOST_WORKLOADS_AT_ONCE = 5000;
 
-interface WaypointStores {
-  readonly routes: ResourceStore;
-  readonly policies: ResourceStore;
-}
+type WaypointStores = Readonly<Record<WaypointTableName, ResourceStore>>;
 
 export class Publisher {
   readonly #options: PublisherOptions;
@@ -69,12 +68,8 @@ export class Publisher {
 
   /** What a waypoint of this Gateway (`namespace/name`) gets: the addresses that everybody has, and its own routes and policies. */
   waypointStores(gateway: string): ReadonlyMap<string, ResourceStore> {
-    const { routes, policies } = this.#waypoint(gateway);
-    return new Map([
-      [HTTP_AUTHORIZATION_TYPE, policies],
-      [ROUTES_TYPE, routes],
-      [ADDRESS_TYPE, this.#addresses],
-    ]);
+    const stores = this.#waypoint(gateway);
+    return new Map([...waypointTableNames.map((name) => [waypointTypes[name], stores[name]] as const), [ADDRESS_TYPE, this.#addresses]]);
   }
 
   /** For `system_version_info`. */
@@ -85,6 +80,11 @@ export class Publisher {
   apply(change: ObjectChange): void {
     this.#options.index.apply(change);
     if (this.#started) this.#queue.changed();
+  }
+
+  /** Why a Gateway (`namespace/name`) cannot be deployed as it is written; undefined where it can. */
+  setGatewayProblem(key: string, problem: GatewayProblem | undefined): void {
+    if (this.#options.index.setGatewayProblem(key, problem) && this.#started) this.#queue.changed();
   }
 
   /** The cluster has been read: from now on changes are told. */
@@ -124,18 +124,15 @@ export class Publisher {
   #waypoint(gateway: string): WaypointStores {
     const known = this.#waypoints.get(gateway);
     if (known) return known;
-    const stores = { routes: new ResourceStore(ROUTES_TYPE), policies: new ResourceStore(HTTP_AUTHORIZATION_TYPE) };
+    const stores = eachTable((name) => new ResourceStore(waypointTypes[name]));
     this.#waypoints.set(gateway, stores);
     return stores;
   }
 
   /** Policies first, as for ztunnels: a route must not be open before whoever guards it is there. */
-  #storeWaypoint({ waypoint, routes, httpAuthorizations }: WaypointChanges, since: number) {
-    const stores = this.#waypoint(waypoint);
-    return [
-      stores.policies.apply(httpAuthorizations.changed, httpAuthorizations.removed, since),
-      stores.routes.apply(routes.changed, routes.removed, since),
-    ];
+  #storeWaypoint(changes: WaypointChanges, since: number) {
+    const stores = this.#waypoint(changes.waypoint);
+    return waypointTableNames.map((name) => stores[name].apply(changes[name].changed, changes[name].removed, since));
   }
 
   #compare(since: number) {
@@ -154,15 +151,12 @@ export class Publisher {
   #compareWaypoint(key: string, since: number) {
     const [namespace = '', name = ''] = key.split('/');
     const stores = this.#waypoint(key);
-    const { routes, httpAuthorizations } = this.#options.index.waypointResources(namespace, name);
+    const resources = this.#options.index.waypointResources(namespace, name);
     const changes = (store: ResourceStore, changed: readonly Resource[]): ResourceChanges => {
       const present = new Set(changed.map((resource) => resource.name));
       return { changed, removed: [...store.values()].flatMap((stored) => (present.has(stored.name) ? [] : [stored.name])) };
     };
-    return this.#storeWaypoint(
-      { waypoint: key, routes: changes(stores.routes, routes), httpAuthorizations: changes(stores.policies, httpAuthorizations) },
-      since,
-    );
+    return this.#storeWaypoint({ waypoint: key, ...eachTable((table) => changes(stores[table], resources[table])) }, since);
   }
 
   #store(store: ResourceStore, { changed, removed }: ResourceChanges, since: number) {

@@ -3,12 +3,15 @@
  * rule is applied to the expectation (decision 13).
  */
 import { isDeepStrictEqual } from 'node:util';
+import { readParameters } from '../../../istiod-lite/gateway/parameters.ts';
+import { isDeployed } from '../../../istiod-lite/gateway/render.ts';
 import { type Condition, type ReporterName, readConditions, reporters, type StatusWrite } from '../../../istiod-lite/model/conditions.ts';
 import { MeshIndex } from '../../../istiod-lite/model/index.ts';
 import { type WatchedKindName, watchedKinds } from '../../../istiod-lite/model/watched-kinds.ts';
 import { type ConfigDump, configDump, sortDump } from '../../support/config-dump.ts';
 import { absentWaypoints, type ClusterObject, denyWithoutEmptyClauses, portLevelAsWritten } from '../../support/conformance-rules.ts';
 import { attempt, type CaseResult, type Cases, type Suite } from '../suite.ts';
+import { deployedObjects } from './deployed-waypoints.ts';
 
 interface RecordedCase {
   readonly cluster: readonly ClusterObject[];
@@ -37,6 +40,10 @@ export const suite: Suite = {
         const name = `${stem}/gateways and routes`;
         yield attempt(name, () => compareStatuses(name, recorded.cluster));
       }
+      if (recorded.cluster.some((object) => object.kind === 'Gateway' && classOf(object) === WAYPOINT_CLASS)) {
+        const name = `${stem}/deployed objects`;
+        yield attempt(name, () => compareDeployed(name, recorded.cluster));
+      }
       for (const [part, reason] of notYet(recorded.cluster)) yield { case: `${stem}/${part}`, verdict: 'skip', reason };
     }
   },
@@ -52,6 +59,11 @@ function translate(cluster: readonly ClusterObject[]): { index: MeshIndex; statu
   });
   for (const object of cluster)
     if (isWatched(object.kind)) index.apply({ type: 'added', kind: object.kind, object: withoutOurStatus(object) });
+  for (const object of cluster) {
+    if (object.kind !== 'Gateway' || !isDeployed(object, 'default')) continue;
+    const parameters = readParameters(object, [], (key) => cluster.find((other) => other.kind === 'ConfigMap' && keyOf(other) === key));
+    if ('problem' in parameters) index.setGatewayProblem(keyOf(object), parameters.problem);
+  }
   const { statuses } = index.flush();
   return { index, statuses };
 }
@@ -114,6 +126,17 @@ function compareStatuses(name: string, cluster: readonly ClusterObject[]): CaseR
   return { case: name, verdict: 'pass', reason: '' };
 }
 
+/** Service accounts, Deployments, Services, budgets and autoscalers that the Gateways become. */
+function compareDeployed(name: string, cluster: readonly ClusterObject[]): CaseResult {
+  const rules = new Set<string>();
+  const { ours, recorded } = deployedObjects(cluster, rules);
+  const difference = firstDifference(ours, recorded);
+  if (difference) return { case: name, verdict: 'fail', reason: difference };
+  return { case: name, verdict: 'pass', reason: [...rules].map((rule) => `differs: ${rule}`).join('; ') };
+}
+
+const keyOf = ({ metadata }: ClusterObject): string => `${metadata.namespace}/${metadata.name}`;
+
 type Json = Record<string, unknown>;
 
 function wholeStatus(status: object | undefined): Json | undefined {
@@ -130,13 +153,7 @@ function wholeStatus(status: object | undefined): Json | undefined {
 
 /** What is recorded of things that istiod-lite does not look after, as `notYet` says. */
 function withoutForeignParts(object: ClusterObject, cluster: readonly ClusterObject[]): Json | undefined {
-  if (object.kind === 'Gateway') {
-    if (classOf(object) !== WAYPOINT_CLASS) return undefined;
-    const conditions = ((object.status?.conditions ?? []) as Condition[]).map((condition) =>
-      isBadParameters(condition) ? { ...condition, status: 'True' as const, reason: 'Accepted' } : condition,
-    );
-    return { ...object.status, conditions };
-  }
+  if (object.kind === 'Gateway') return classOf(object) === WAYPOINT_CLASS ? object.status : undefined;
   const parents = object.status?.parents as readonly { parentRef: { kind?: string; name: string } }[] | undefined;
   if (parents?.some(({ parentRef: { kind, name } }) => kind === 'Gateway' && ingresses(cluster).includes(name))) return undefined;
   return object.status;
@@ -149,18 +166,11 @@ const classOf = ({ spec }: ClusterObject): unknown => spec?.gatewayClassName;
 const ingresses = (cluster: readonly ClusterObject[]): string[] =>
   cluster.filter((object) => object.kind === 'Gateway' && classOf(object) === 'istio').map(({ metadata }) => metadata.name);
 
-const isBadParameters = ({ type, reason }: Condition): boolean => type === 'Accepted' && reason === 'InvalidParameters';
-
 /** Parts of a state that are not compared, with the reason. */
 function notYet(cluster: readonly ClusterObject[]): [part: string, reason: string][] {
   const parts: [string, string][] = [];
-  const gateways = cluster.filter(({ kind }) => kind === 'Gateway');
-  if (gateways.some((gateway) => classOf(gateway) === WAYPOINT_CLASS))
-    parts.push(['deployed objects', 'Deployments, Services and service accounts of waypoints are not compared here yet']);
   if (ingresses(cluster).length > 0)
     parts.push(['ingress', 'istiod-lite does not look after Gateways of class istio and their routes yet']);
-  if (gateways.some(({ status }) => ((status?.conditions ?? []) as Condition[]).some(isBadParameters)))
-    parts.push(['parameters', 'parametersRef of a Gateway is not read yet']);
   return parts;
 }
 

@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { KubeObject } from '../../../common/client/kube-api.ts';
-import { isDeployed, problemOf, renderWaypoint } from '../../../istiod-lite/gateway/render.ts';
+import { readParameters } from '../../../istiod-lite/gateway/parameters.ts';
+import { isDeployed, renderWaypoint } from '../../../istiod-lite/gateway/render.ts';
 
 const options = {
   image: 'warren/waypoint:1',
   discoveryAddress: 'istiod.istio-system.svc:15012',
   clusterId: 'Kubernetes',
   trustDomain: 'cluster.local',
+  revision: 'default',
+  network: '',
 };
 
 const gateway = (metadata: Partial<KubeObject['metadata']> = {}, spec: object = {}): KubeObject => ({
@@ -104,8 +107,113 @@ test('only Gateways of our class and revision without addresses of their own are
   assert.equal(isDeployed(gateway({ deletionTimestamp: '2026-01-01T00:00:00Z' }), 'default'), false);
 });
 
-test('parameters that are not read are a problem, not nothing', () => {
-  assert.equal(problemOf(gateway()), undefined);
-  const problem = problemOf(gateway({}, { infrastructure: { parametersRef: { group: '', kind: 'ConfigMap', name: 'more' } } }));
-  assert.deepEqual(problem, { reason: 'InvalidParameters', message: 'infrastructure.parametersRef (ConfigMap more) is not supported' });
+const withParameters = gateway({}, { infrastructure: { parametersRef: { group: '', kind: 'ConfigMap', name: 'opts' } } });
+
+/** @param data of the ConfigMap that the Gateway refers to */
+function renderWith(data: Record<string, string>): Map<string | undefined, Rendered> | string {
+  const configMap = { metadata: { namespace: 'shop', name: 'opts' }, data };
+  const parameters = readParameters(withParameters, [], (key) => (key === 'shop/opts' ? configMap : undefined));
+  if ('problem' in parameters) return parameters.problem.message;
+  return new Map(
+    renderWaypoint(withParameters, options, parameters.overlays).map((object) => [object.kind, object as unknown as Rendered]),
+  );
+}
+
+test('a ConfigMap changes number, size, place and labels of what is made, and takes nothing else away', () => {
+  const rendered = renderWith({
+    deployment: `
+metadata: { labels: { tier: edge, gateway.istio.io/managed: somebody } }
+spec:
+  replicas: 3
+  template:
+    metadata: { annotations: { team: web }, labels: { gateway.networking.k8s.io/gateway-name: other } }
+    spec:
+      nodeSelector: { disk: ssd }
+      containers: [{ name: istio-proxy, resources: { limits: { cpu: null, memory: 2Gi } } }]
+`,
+    service: 'spec: { sessionAffinity: ClientIP }',
+    podDisruptionBudget: 'spec: { maxUnavailable: 1 }',
+  });
+  assert.ok(typeof rendered !== 'string', String(rendered));
+  const { metadata, spec } = rendered.get('Deployment') as Rendered;
+  assert.equal(metadata.labels.tier, 'edge');
+  assert.equal(metadata.labels['gateway.istio.io/managed'], 'istio.io-mesh-controller');
+  assert.equal(spec.replicas, 3);
+  assert.equal(spec.template.metadata.labels['gateway.networking.k8s.io/gateway-name'], 'wp');
+  const pod = spec.template.spec as unknown as { nodeSelector: object; containers: { image: string; resources: object }[] };
+  assert.deepEqual(pod.nodeSelector, { disk: 'ssd' });
+  assert.equal(pod.containers.length, 1);
+  assert.equal(pod.containers[0]?.image, options.image);
+  assert.deepEqual(pod.containers[0]?.resources, { requests: { cpu: '100m', memory: '128Mi' }, limits: { memory: '2Gi' } });
+  assert.match(JSON.stringify(rendered.get('Service')?.spec), /"sessionAffinity":"ClientIP"/);
+  assert.deepEqual(Object.keys(rendered.get('PodDisruptionBudget')?.spec ?? {}).sort(), ['maxUnavailable', 'selector']);
+  assert.equal(rendered.has('HorizontalPodAutoscaler'), false);
+});
+
+test('with an autoscaler the number of replicas is its own, unless the overlay says where to start', () => {
+  const scaled = renderWith({ horizontalPodAutoscaler: 'spec: { minReplicas: 2, maxReplicas: 5 }' });
+  assert.ok(typeof scaled !== 'string');
+  assert.equal(scaled.get('Deployment')?.spec.replicas, undefined);
+  const target = { apiVersion: 'apps/v1', kind: 'Deployment', name: 'wp' };
+  assert.deepEqual(scaled.get('HorizontalPodAutoscaler')?.spec, { scaleTargetRef: target, minReplicas: 2, maxReplicas: 5 });
+  const started = renderWith({ horizontalPodAutoscaler: 'spec: { maxReplicas: 5 }', deployment: 'spec: { replicas: 4 }' });
+  assert.ok(typeof started !== 'string');
+  assert.equal(started.get('Deployment')?.spec.replicas, 4);
+});
+
+for (const [what, data, message] of [
+  [
+    'an image',
+    { deployment: 'spec: { template: { spec: { containers: [{ name: istio-proxy, image: evil }] } } }' },
+    /deployment: spec.template.spec.containers.image may not be changed/,
+  ],
+  [
+    'a container of its own',
+    { deployment: 'spec: { template: { spec: { containers: [{ name: more }] } } }' },
+    /containers\[more\] may not be changed/,
+  ],
+  [
+    'a security context',
+    { deployment: 'spec: { template: { spec: { securityContext: { runAsUser: 0 } } } }' },
+    /spec.template.spec.securityContext may not/,
+  ],
+  ['volumes taken away', { deployment: 'spec: { template: { spec: null } }' }, /spec.template.spec may not/],
+  ['a service account', { deployment: 'spec: { template: { spec: { serviceAccountName: admin } } }' }, /serviceAccountName may not/],
+  ['another name', { service: 'metadata: { name: other }' }, /service: metadata.name may not/],
+  ['another target of the autoscaler', { horizontalPodAutoscaler: 'spec: { scaleTargetRef: { name: x } }' }, /scaleTargetRef may not/],
+  ['a key that is no kind', { configMap: '{}' }, /has a key configMap; known are deployment, service/],
+  ['no YAML', { deployment: 'a: [' }, /ConfigMap shop\/opts, deployment: no YAML/],
+  ['a list', { deployment: '[1]' }, /expected fields of the object, got a list/],
+  ['an endless document', { deployment: ' '.repeat(70_000) }, /longer than 65536/],
+] as const) {
+  test(`an overlay with ${what} is refused by name`, () => {
+    const rendered = renderWith(data);
+    assert.ok(typeof rendered === 'string');
+    assert.match(rendered, message);
+  });
+}
+
+test('a reference that leads nowhere is a problem that names it', () => {
+  const missing = readParameters(withParameters, [], () => undefined);
+  assert.deepEqual(missing, {
+    problem: { reason: 'InvalidParameters', message: 'infrastructure.parametersRef: there is no ConfigMap shop/opts' },
+  });
+  const secret = gateway({}, { infrastructure: { parametersRef: { group: '', kind: 'Secret', name: 'opts' } } });
+  const wrong = readParameters(secret, [], () => undefined);
+  assert.match('problem' in wrong ? wrong.problem.message : '', /names a Secret; it must be a ConfigMap/);
+});
+
+test("the class's defaults come first, and the oldest of several counts", () => {
+  const defaults = (name: string, creationTimestamp: string, replicas: number): KubeObject => ({
+    metadata: { namespace: 'istio-system', name, creationTimestamp: creationTimestamp as never },
+    data: { deployment: `spec: { replicas: ${replicas} }` },
+  });
+  const read = readParameters(
+    gateway(),
+    [defaults('b', '2026-01-02T00:00:00Z', 7), defaults('a', '2026-01-01T00:00:00Z', 5)],
+    () => undefined,
+  );
+  assert.ok('overlays' in read);
+  const [deployment] = renderWaypoint(gateway(), options, read.overlays).filter(({ kind }) => kind === 'Deployment');
+  assert.match(JSON.stringify(deployment?.spec), /^{"replicas":5,/);
 });
