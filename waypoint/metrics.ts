@@ -64,6 +64,8 @@ export const metrics = {
   duration: histogram('istio_request_duration_milliseconds', REQUEST_LABELS, 'Time from a request to the end of its response', traffic),
   requestBytes: histogram('istio_request_bytes', REQUEST_LABELS, "Bytes of requests' bodies", traffic),
   responseBytes: histogram('istio_response_bytes', REQUEST_LABELS, "Bytes of responses' bodies", traffic),
+  requestMessages: counter('istio_request_messages_total', REQUEST_LABELS, 'gRPC messages from clients', traffic),
+  responseMessages: counter('istio_response_messages_total', REQUEST_LABELS, 'gRPC messages from servers', traffic),
   tcpOpened: counter('istio_tcp_connections_opened_total', TCP_LABELS, 'TCP connections opened', traffic),
   tcpClosed: counter('istio_tcp_connections_closed_total', TCP_LABELS, 'TCP connections closed', traffic),
   tcpReceived: counter('istio_tcp_received_bytes_total', TCP_LABELS, 'Bytes that went from client to server', traffic),

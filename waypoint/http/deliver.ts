@@ -2,6 +2,7 @@
 import { ProxyError } from '../../common/base/errors.ts';
 import type { BodySink, BodySource, Fields } from '../../common/http/types.ts';
 import type { Answer, RequestContext } from './context.ts';
+import { GrpcMessages } from './grpc-messages.ts';
 
 export interface Delivered {
   readonly status: number;
@@ -9,6 +10,8 @@ export interface Delivered {
   readonly bytes: number;
   /** `grpc-status` of the trailers or of the head. */
   readonly grpcStatus: string | undefined;
+  /** gRPC messages of the body; 0 where the request is none. */
+  readonly messages: number;
 }
 
 /** @param done called once, when the last byte is handed on or none will be; `request.error` says what went wrong */
@@ -22,6 +25,7 @@ class Delivery implements BodySink, BodySource {
   readonly #done: (delivered: Delivered) => void;
   #sink: BodySink | undefined;
   #bytes = 0;
+  readonly #messages: GrpcMessages | undefined;
   #grpcStatus: string | undefined;
   #over = false;
 
@@ -29,6 +33,7 @@ class Delivery implements BodySink, BodySource {
     this.#request = request;
     this.#answer = answer;
     this.#done = done;
+    if (request.body.messages) this.#messages = new GrpcMessages();
     this.#grpcStatus = grpcStatus(answer.head.fields);
   }
 
@@ -61,6 +66,7 @@ class Delivery implements BodySink, BodySource {
 
   data(chunk: Buffer): boolean {
     this.#bytes += chunk.length;
+    this.#messages?.data(chunk);
     return this.#sink?.data(chunk) ?? true;
   }
 
@@ -107,7 +113,8 @@ class Delivery implements BodySink, BodySource {
     this.#over = true;
     this.#request.error ??= error;
     this.#request.over();
-    this.#done({ status: this.#answer.head.status, bytes: this.#bytes, grpcStatus: this.#grpcStatus });
+    const { status } = this.#answer.head;
+    this.#done({ status, bytes: this.#bytes, grpcStatus: this.#grpcStatus, messages: this.#messages?.count ?? 0 });
   }
 }
 

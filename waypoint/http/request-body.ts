@@ -4,6 +4,8 @@
  */
 import type { ProxyError } from '../../common/base/errors.ts';
 import type { BodySink, BodySource, Fields, ServerExchange } from '../../common/http/types.ts';
+import { GrpcMessages } from './grpc-messages.ts';
+import { isGrpc } from './local-answer.ts';
 
 /** Bytes of one request that are kept for another attempt. */
 export const KEEP_BYTES = 64 << 10;
@@ -15,6 +17,8 @@ export class RequestBody implements BodySource, BodySink {
   readonly #exchange: ServerExchange;
   /** Bytes received. */
   bytes = 0;
+  /** Where it is gRPC. */
+  readonly messages: GrpcMessages | undefined;
   #sink: BodySink | undefined;
   #started = false;
   #settled = false;
@@ -27,6 +31,7 @@ export class RequestBody implements BodySource, BodySink {
 
   constructor(exchange: ServerExchange) {
     this.#exchange = exchange;
+    if (isGrpc(exchange.head.fields)) this.messages = new GrpcMessages();
   }
 
   get isEmpty(): boolean {
@@ -83,6 +88,7 @@ export class RequestBody implements BodySource, BodySink {
 
   data(chunk: Buffer): boolean {
     this.bytes += chunk.length;
+    this.messages?.data(chunk);
     this.#keep(chunk);
     // Between attempts it waits; the next attempt resumes it after it has had what is kept.
     return this.#sink ? this.#sink.data(chunk) : false;

@@ -82,6 +82,10 @@ export class Telemetry {
     observe(series, slots.duration, durationMs);
     observe(series, slots.requestBytes, request.body.bytes);
     observe(series, slots.responseBytes, delivered.bytes);
+    if (slots.messages) {
+      series.add(slots.messages.request, request.body.messages?.count ?? 0);
+      series.add(slots.messages.response, delivered.messages);
+    }
     if (error) this.#countRefusal(error, ...endsOf(request.connection));
     const level = error ? outcomes[error.code].level : 'info';
     access.write(level, 'request complete', () => requestLine(request, delivered, durationMs));
@@ -153,6 +157,9 @@ export class Telemetry {
       duration: histogramSlots(series, metrics.duration, labels),
       requestBytes: histogramSlots(series, metrics.requestBytes, labels),
       responseBytes: histogramSlots(series, metrics.responseBytes, labels),
+      messages: grpc
+        ? { request: series.slot(metrics.requestMessages, labels), response: series.slot(metrics.responseMessages, labels) }
+        : undefined,
     };
     // Overflow series stand for any labels; remembering each of those is what the limit is there to prevent.
     if (series.overflowed === overflowed && this.#requests.size < MAX_CACHED) this.#requests.set(key, { slots, period: series.period });
@@ -197,6 +204,8 @@ interface RequestSlots {
   readonly duration: HistogramSlots;
   readonly requestBytes: HistogramSlots;
   readonly responseBytes: HistogramSlots;
+  /** Of gRPC requests only. */
+  readonly messages: { readonly request: number; readonly response: number } | undefined;
 }
 
 function histogramSlots(series: SeriesWriter, family: MetricFamily, labels: readonly string[]): HistogramSlots {

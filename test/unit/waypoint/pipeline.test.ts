@@ -171,11 +171,15 @@ test('a body longer than what is kept is not mirrored, and passes as it is', asy
 test('1xx and trailers pass, and grpc-status is told to telemetry', async () => {
   const world = pipelineWorld((request) => {
     request.listener.informational({ status: 103, fields: [], bodyBytes: 0 });
-    request.answer(200, 'x', ['content-type', 'application/grpc'], ['grpc-status', '5']);
+    request.answer(200, '\0\0\0\0\x01a\0\0\0\0\0', ['content-type', 'application/grpc'], ['grpc-status', '5']);
   });
-  const exchange = await world.ask(new FakeExchange());
+  const call = new FakeExchange({ method: 'POST', fields: ['content-type', 'application/grpc'], bodyBytes: undefined });
+  call.send('\0\0\0\0\x02ab');
+  call.finish();
+  const exchange = await world.ask(call);
   assert.deepEqual([exchange.informed, exchange.trailers], [[103], ['grpc-status', '5']]);
-  assert.deepEqual(world.over[0]?.delivered, { status: 200, bytes: 1, grpcStatus: '5' });
+  assert.deepEqual(world.over[0]?.delivered, { status: 200, bytes: 11, grpcStatus: '5', messages: 2 });
+  assert.equal(world.over[0]?.request.body.messages?.count, 1);
 });
 
 test('a client that leaves ends its request at the endpoint, and it counts as gone', async () => {
