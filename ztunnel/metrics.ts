@@ -122,6 +122,18 @@ export const metrics = {
     hideZero: true,
   }),
   logLinesDropped: counter('warren_log_lines_dropped_total', [], 'Log lines lost because the reader was too slow', { hideZero: true }),
+  keptState: gauge(
+    'warren_kept_state',
+    [],
+    '1 while decisions are made from state that an earlier process kept, until the control plane answers',
+  ),
+  controlPlaneHeard: gauge(
+    'warren_control_plane_heard_timestamp_seconds',
+    [],
+    'When the control plane was last heard of, in seconds since 1970',
+    { hideZero: true },
+  ),
+  keptCertificates: gauge('warren_kept_certificates', [], 'Identities whose certificate outlives a restart'),
   certificates: gauge('warren_certificates', ['state'], 'Identities by the state of their certificate'),
   certificateExpiry: gauge(
     'warren_certificate_soonest_expiry_timestamp_seconds',

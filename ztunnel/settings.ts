@@ -3,6 +3,7 @@
  * of Istio's ztunnel that are not built here are refused by name: a setting that silently does nothing would be worse than none.
  */
 
+import { dirname, isAbsolute, join } from 'node:path';
 import { load } from 'js-yaml';
 import { parsePort } from '../common/base/address.ts';
 import { errorMessage } from '../common/base/errors.ts';
@@ -56,6 +57,15 @@ const dnsAddress: Form<number> = {
     const port = parsePort(/^(?:localhost|127\.0\.0\.1|\[::1\]|0\.0\.0\.0|\[::\]):(\d+)$/.exec(value)?.[1] ?? '');
     if (port === undefined || port === 0) throw new Error('expected localhost:PORT');
     return port;
+  },
+};
+
+/** Empty is an answer too. */
+const folder: Form<string | undefined> = {
+  name: 'folder',
+  parse(value) {
+    if (value !== '' && !isAbsolute(value)) throw new Error('expected an absolute path');
+    return value;
   },
 };
 
@@ -126,6 +136,27 @@ export const settingsTable = {
     undefined,
     'folder with cert-chain.pem, key.pem and root-cert.pem instead of a CA; NAMESPACE/SERVICEACCOUNT below it for each identity in shared mode',
     'none',
+  ),
+  stateDir: setting(
+    'WARREN_STATE_DIR',
+    folder,
+    undefined,
+    'folder where the state of the mesh outlives a restart; empty for none',
+    "state beside the node agent's socket in shared mode, none in dedicated",
+  ),
+  stateMaxAgeMs: setting(
+    'WARREN_STATE_MAX_AGE',
+    duration,
+    86_400_000,
+    'kept state that no control plane has confirmed for longer is not used',
+    '24h',
+  ),
+  keysDir: setting(
+    'WARREN_KEYS_DIR',
+    folder,
+    undefined,
+    'folder of a tmpfs where certificates and keys outlive a restart; empty for none',
+    "keys beside the node agent's socket in shared mode, none in dedicated",
   ),
   secretTtlMs: setting('SECRET_TTL', duration, 86_400_000, 'life asked for certificates', '24h'),
   zdsPath: setting('INPOD_UDS', text, '/var/run/ztunnel/ztunnel.sock', "the node agent's socket"),
@@ -275,6 +306,8 @@ export function readZtunnelSettings(env: Environment): ZtunnelSettings {
   return {
     ...rest,
     clusterId: read.clusterId ?? clusterIdPlain,
+    stateDir: keptFolder(read, read.stateDir, 'state'),
+    keysDir: read.certDir === undefined ? keptFolder(read, read.keysDir, 'keys') : undefined,
     packetMark: read.packetMark ?? (read.mode === 'shared' ? 1337 : undefined),
     drainDeadlineMs: read.drainDeadlineMs ?? graceDeadlineMs(graceSeconds),
     logFormat: read.logFormat === 'json' ? 'json' : 'text',
@@ -303,6 +336,16 @@ function contradictions(read: Settings<typeof settingsTable>): string[] {
   if (read.streamWindow < 1 || read.connectionWindow > 0x7fffffff) found.push('HTTP2 window sizes: expected 1 to 2147483647');
   if (read.mode === 'shared' && !read.portReuse && read.workers > 1) found.push('INPOD_PORT_REUSE="false": needs ZTUNNEL_WORKER_THREADS=1');
   return found;
+}
+
+/** Beside the node agent's socket is a folder of the node's that outlives our pod under any chart. */
+function keptFolder(
+  { mode, zdsPath }: Pick<Settings<typeof settingsTable>, 'mode' | 'zdsPath'>,
+  wanted: string | undefined,
+  name: string,
+): string | undefined {
+  if (wanted !== undefined) return wanted === '' ? undefined : wanted;
+  return mode === 'shared' ? join(dirname(zdsPath), name) : undefined;
 }
 
 /** What the pod's grace period leaves us: five seconds less, one second less where it is short, never less than one. */

@@ -21,6 +21,7 @@ import { meshSource } from './supervisor/control-plane.ts';
 import { supervisorCounters } from './supervisor/counters.ts';
 import { diagnostics } from './supervisor/diagnostics.ts';
 import { serveEndpoints } from './supervisor/endpoints.ts';
+import { firstState, measureKept, openKept, pruneCertificates } from './supervisor/kept.ts';
 import { nameserversOf } from './supervisor/nameservers.ts';
 import { ownPods } from './supervisor/own-pods.ts';
 import { PodTable } from './supervisor/pods.ts';
@@ -48,6 +49,7 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
   const { reader, series } = supervisorCounters(settings);
   const token = tokenSource(settings.authToken, TOKEN_FILE);
   const writer = new MeshStateWriter({ node: settings.nodeName || undefined });
+  const kept = openKept({ settings, writer, clock, log: log.child({ part: 'kept' }) });
 
   const fleet = new WorkerFleet({
     spawn: spawnWorker,
@@ -68,6 +70,7 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
     clock,
     random: Math.random,
     log: log.child({ part: 'certificates' }),
+    kept: kept.certificates,
     listener: {
       arrived: (certificate) => fleet.certificateArrived(certificate),
       failed: (identity, reason) => fleet.certificateFailed(identity, reason),
@@ -78,6 +81,7 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
     prefetch?.changed(change);
     fleet.stateChanged(change.policies.length > 0);
   });
+  const restored = kept.state?.restore();
 
   const pods = new PodTable({
     start: (pod) => fleet.addPod(pod),
@@ -95,11 +99,11 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
     clock,
     log: log.child({ part: 'zds' }),
   });
-  const source = await meshSource({ settings, token, writer, series, clock, log: log.child({ part: 'xds' }) });
+  const source = await meshSource({ settings, token, writer, series, clock, log: log.child({ part: 'xds' }), kept: kept.state });
 
   let serving = false;
   const readiness = new Readiness();
-  readiness.task('state manager', () => source.isSynced);
+  readiness.task('state manager', () => source.isSynced || (serving && restored !== undefined));
   readiness.task('proxy', () => serving && fleet.readyCount > 0);
   if (settings.mode === 'shared') readiness.task('workload proxy manager', () => pods.ready);
 
@@ -130,18 +134,22 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
         settings,
       }),
     quit: () => quit(),
-    beforeScrape: () => measureCertificates(keeper, series),
+    beforeScrape() {
+      measureCertificates(keeper, series);
+      measureKept(source, restored, kept, series);
+    },
   });
 
   log.info({ mode: settings.mode, workers: settings.workers, openFiles, controlPlane: source.name }, 'ztunnel starts');
   source.start();
   const serve = async (): Promise<void> => {
     // Before the mesh's state is there nothing could be decided, and no pod may be told that it is served.
-    await Promise.all([fleet.start(), source.synced]);
+    await Promise.all([fleet.start(), firstState(source, restored, { clock, log })]);
     for (const pod of ownPods(settings)) await fleet.addPod(pod);
     serving = true;
     if (settings.mode === 'shared') zds.start();
     log.info('ztunnel serves');
+    void pruneCertificates(source, kept, () => keeper.states().map(({ identity }) => identity), clock);
   };
   serve().catch((error: unknown) => {
     // A port of ours that is taken in our own namespace will not come free by waiting.

@@ -48,6 +48,8 @@ export interface KeeperOptions {
   readonly random: () => number;
   readonly log: Log;
   readonly listener: CertificateListener;
+  /** What an earlier process left of this identity, still valid; it serves until the source has sent a newer one. */
+  kept?(identity: string): FetchedCertificate | undefined;
 }
 
 interface Entry {
@@ -92,6 +94,8 @@ export class CertificateKeeper {
       return;
     }
     const entry = known ?? this.#create(identity);
+    // One that was kept may have been issued under roots that are gone: a new one is fetched as if there were none.
+    if (!known && entry.certificate) this.#enqueue(entry, 'warmup');
     const valid = this.#valid(entry);
     if (valid) {
       if (priority === 'realtime') listener.arrived(valid);
@@ -130,10 +134,10 @@ export class CertificateKeeper {
   }
 
   #create(identity: string): Entry {
-    const { random } = this.#options;
+    const { random, kept } = this.#options;
     const entry: Entry = {
       identity,
-      certificate: undefined,
+      certificate: kept?.(identity),
       error: undefined,
       queued: undefined,
       queuedAt: 0,

@@ -9,6 +9,7 @@ import type { SigningRequest } from '../client/ca-client.ts';
 import { createCsr } from '../codec/x509/csr.ts';
 import { splitCertificates } from '../codec/x509/pem.ts';
 import { readCertificate } from '../codec/x509/read-certificate.ts';
+import type { IdentityCertificate } from '../tls/mesh-tls.ts';
 import type { CertificateSource, FetchedCertificate } from './keeper.ts';
 
 const newKeyPair = promisify(generateKeyPair);
@@ -44,6 +45,12 @@ export function assemble(key: string, chain: readonly string[], identity: string
   const leafAndIntermediates = chain.slice(0, -1).flatMap((pem) => certificatesOf(pem));
   certificatesOf(roots);
   return fetched(key, leafAndIntermediates, roots, identity);
+}
+
+/** What was issued earlier, looked at again. @throws {Error} saying what is wrong with it */
+export function checkedCertificate({ key, chain, roots, identity }: IdentityCertificate): FetchedCertificate {
+  certificatesOf(roots);
+  return fetched(key, certificatesOf(chain), roots, identity);
 }
 
 const FILE_LOOK_AGAIN_MS = 60_000;

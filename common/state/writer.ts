@@ -156,13 +156,20 @@ export class MeshStateWriter {
   /** Name to version of everything held of a type: what a reconnecting client tells the control plane. */
   versions(typeUrl: string): Map<string, string> {
     const versions = new Map<string, string>();
-    const wanted: readonly BlockKind[] =
-      typeUrl === ADDRESS_TYPE ? [kinds.workload, kinds.service] : typeUrl === AUTHORIZATION_TYPE ? [kinds.policy] : [];
-    for (const ref of this.#resources(wanted)) {
+    for (const ref of this.#resources(kindsOf(typeUrl))) {
       const name = resourceName(this.#arena, ref);
       if (!this.#unretained.has(`${typeUrl} ${name}`)) versions.set(name, resourceVersion(this.#arena, ref));
     }
     return versions;
+  }
+
+  /** Everything held of a type, as it came; one whose newest version was rejected has no version. Bytes are copies. */
+  *held(typeUrl: string): Iterable<StatePush['resources'][number]> {
+    for (const ref of this.#resources(kindsOf(typeUrl))) {
+      const name = resourceName(this.#arena, ref);
+      const version = this.#unretained.has(`${typeUrl} ${name}`) ? '' : resourceVersion(this.#arena, ref);
+      yield { name, version, bytes: Uint8Array.from(resourceBytes(this.#arena, ref)) };
+    }
   }
 
   /** Always the newest picture; to be used in the writer's thread only. */
@@ -408,6 +415,11 @@ class WriterView extends PackedView {
   entries(): Iterable<{ hash: number; ref: BlockRef }> {
     return indexEntries(this.arena, this.root);
   }
+}
+
+function kindsOf(typeUrl: string): readonly BlockKind[] {
+  if (typeUrl === ADDRESS_TYPE) return [kinds.workload, kinds.service];
+  return typeUrl === AUTHORIZATION_TYPE ? [kinds.policy] : [];
 }
 
 const noChanges = (): ChangeNames => ({ workloads: new Set(), services: new Set(), policies: new Set(), local: new Map() });

@@ -14,6 +14,7 @@ import type { SeriesWriter } from '../../common/server/shared-series.ts';
 import type { StateChange } from '../../common/state/writer.ts';
 import { metrics } from '../metrics.ts';
 import type { ZtunnelSettings } from '../settings.ts';
+import type { KeptCertificates } from './kept-certificates.ts';
 
 export interface CertificatesOptions {
   readonly settings: ZtunnelSettings;
@@ -22,10 +23,28 @@ export interface CertificatesOptions {
   readonly random: () => number;
   readonly log: Log;
   readonly listener: CertificateListener;
+  /** Where certificates outlive this process. */
+  readonly kept: KeptCertificates | undefined;
 }
 
-export function certificateKeeper({ settings, token, clock, random, log, listener }: CertificatesOptions): CertificateKeeper {
-  return new CertificateKeeper({ source: sourceOf(settings, token), clock, random, log, listener });
+export function certificateKeeper({ settings, token, clock, random, log, listener, kept }: CertificatesOptions): CertificateKeeper {
+  return new CertificateKeeper({
+    source: sourceOf(settings, token),
+    clock,
+    random,
+    log,
+    listener: {
+      arrived(certificate) {
+        kept?.save(certificate);
+        listener.arrived(certificate);
+      },
+      failed(identity, reason) {
+        kept?.remove(identity);
+        listener.failed(identity, reason);
+      },
+    },
+    ...(kept ? { kept: (identity: string) => kept.get(identity) } : {}),
+  });
 }
 
 /** Brings the gauges about certificates up to date. */

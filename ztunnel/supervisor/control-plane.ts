@@ -1,6 +1,6 @@
 /** Where the mesh's state comes from: a control plane over delta xDS, or a static file; either way it ends up in the shared state. */
 import { readFile } from 'node:fs/promises';
-import type { Clock } from '../../common/base/clock.ts';
+import type { Clock, Timer } from '../../common/base/clock.ts';
 import type { Log } from '../../common/base/log.ts';
 import type { GrpcEndpoint, TokenSource } from '../../common/client/grpc-endpoint.ts';
 import { XdsClient } from '../../common/client/xds-client.ts';
@@ -10,6 +10,7 @@ import { staticResources } from '../../common/state/static-config.ts';
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type MeshStateWriter } from '../../common/state/writer.ts';
 import { metrics } from '../metrics.ts';
 import type { ZtunnelSettings } from '../settings.ts';
+import type { KeptState } from './kept-state.ts';
 
 /** Where the mesh's state comes from, whatever that is. */
 export interface MeshSource {
@@ -18,6 +19,8 @@ export interface MeshSource {
   /** Resolves when everything that there is has come once. */
   readonly synced: Promise<void>;
   readonly isSynced: boolean;
+  /** When the control plane was last heard of, milliseconds since 1970; undefined where it never was, or where there is none. */
+  readonly heardAt: number | undefined;
   start(): void;
   stop(): Promise<void>;
 }
@@ -29,7 +32,11 @@ export interface MeshSourceOptions {
   readonly series: SeriesWriter;
   readonly clock: Clock;
   readonly log: Log;
+  /** Remembers what comes. */
+  readonly kept?: KeptState | undefined;
 }
+
+const CONFIRM_MS = 10_000;
 
 /** How this node's proxy introduces itself (Istio's ztunnel, src/xds/client.rs). */
 export function xdsNode(settings: ZtunnelSettings): Node {
@@ -58,11 +65,28 @@ export async function meshSource(options: MeshSourceOptions): Promise<MeshSource
   const isStatic = settings.localXdsPath !== undefined || settings.localXds !== undefined;
   if (!isStatic && settings.xds) return controlPlane(options, settings.xds);
   await applyStaticConfig(settings, writer);
-  return { name: 'static', synced: Promise.resolve(), isSynced: true, start: () => undefined, stop: () => Promise.resolve() };
+  return {
+    name: 'static',
+    synced: Promise.resolve(),
+    isSynced: true,
+    heardAt: undefined,
+    start: () => undefined,
+    stop: () => Promise.resolve(),
+  };
 }
 
-function controlPlane({ settings, token, writer, series, clock, log }: MeshSourceOptions, endpoint: GrpcEndpoint): MeshSource {
+function controlPlane({ settings, token, writer, series, clock, log, kept }: MeshSourceOptions, endpoint: GrpcEndpoint): MeshSource {
   const { promise: synced, resolve: onSynced } = Promise.withResolvers<void>();
+  let heardAt: number | undefined;
+  let timer: Timer | undefined;
+  // While a stream is open, silence means that nothing has changed.
+  const confirm = (): void => {
+    if (client.status.at === 'streaming') {
+      heardAt = clock.now();
+      kept?.confirm();
+    }
+    timer = clock.after(CONFIRM_MS, confirm);
+  };
   const client = new XdsClient({
     endpoint,
     token,
@@ -72,13 +96,21 @@ function controlPlane({ settings, token, writer, series, clock, log }: MeshSourc
     clock,
     log,
     versions: (typeUrl) => writer.versions(typeUrl),
-    apply: (push) => writer.apply(push),
+    apply(push) {
+      const result = writer.apply(push);
+      kept?.applied(push, new Set(result.rejected.map(({ name }) => name)));
+      return result;
+    },
     onMessage: (typeUrl, bytes) => {
+      heardAt = clock.now();
       series.add(series.slot(metrics.xdsMessages, [typeUrl]), 1);
       series.add(series.slot(metrics.xdsBytes, [typeUrl]), bytes);
     },
     onTermination: (reason) => series.add(series.slot(metrics.xdsTerminations, [reason]), 1),
-    onSynced,
+    onSynced() {
+      kept?.synced();
+      onSynced();
+    },
   });
   return {
     name: endpoint.target,
@@ -86,8 +118,18 @@ function controlPlane({ settings, token, writer, series, clock, log }: MeshSourc
     get isSynced() {
       return client.status.synced;
     },
-    start: () => client.start(),
-    stop: () => client.stop(),
+    get heardAt() {
+      return heardAt;
+    },
+    start() {
+      client.start();
+      confirm();
+    },
+    async stop() {
+      timer?.cancel();
+      await client.stop();
+      kept?.close();
+    },
   };
 }
 

@@ -19,7 +19,7 @@ import { FakeClock } from '../../support/fake-clock.ts';
 const identityOf = (name: string): string => `spiffe://cluster.local/ns/shop/sa/${name}`;
 
 /** A keeper over a source in the test's hand: each fetch waits until it is answered. */
-function keep({ lookAgainMs }: { lookAgainMs?: number } = {}) {
+function keep({ lookAgainMs, kept }: { lookAgainMs?: number; kept?: (identity: string) => FetchedCertificate | undefined } = {}) {
   const clock = new FakeClock();
   const fetches: {
     identity: string;
@@ -50,6 +50,7 @@ function keep({ lookAgainMs }: { lookAgainMs?: number } = {}) {
     clock,
     random: () => 0.5,
     log: silentLog,
+    ...(kept ? { kept } : {}),
     listener: {
       arrived: ({ identity, chain }) => events.push(`${identity.split('/').at(-1)}: ${chain}`),
       failed: (identity, reason) => events.push(`${identity.split('/').at(-1)} failed: ${reason}`),
@@ -276,4 +277,43 @@ test('identities of HBONE workloads on the own node are fetched ahead, and forgo
   assert.deepEqual(calls.slice(2), [`forget ${identityOf('a')}`]);
   prefetch.changed({ local: [{ before: plain, after: { ...plain, protocol: 'HBONE' } }] });
   assert.deepEqual(calls.slice(3), [`want ${identityOf('p')} warmup`]);
+});
+
+const keptOf = (identity: string): FetchedCertificate => ({
+  identity,
+  key: 'key',
+  chain: 'kept',
+  roots: 'roots',
+  notBefore: Date.UTC(2025, 11, 31),
+  notAfter: Date.UTC(2026, 0, 1) + hours(2),
+});
+
+test('a certificate that an earlier process left serves at once, and a newer one is fetched all the same', async () => {
+  const { keeper, events, next } = keep({ kept: keptOf });
+  keeper.want(identityOf('a'), 'realtime');
+  assert.deepEqual(events, ['a: kept']);
+  await next().answer();
+  assert.deepEqual(events, ['a: kept', 'a: chain 0']);
+});
+
+test('with the CA away a kept certificate serves until it expires, and then its end is told with the reason', async () => {
+  const { keeper, clock, events, fetches } = keep({ kept: keptOf });
+  keeper.want(identityOf('a'), 'realtime');
+  const pass = async (ms: number): Promise<void> => {
+    for (let passed = 0; passed < ms; passed += seconds(10)) {
+      await clock.advance(seconds(10));
+      for (const fetch of fetches.splice(0)) await fetch.fail('the CA is away');
+    }
+  };
+  await pass(hours(2) - seconds(10));
+  assert.deepEqual(events, ['a: kept']);
+  assert.equal(keeper.states()[0]?.at, 'available');
+  await pass(minutes(3));
+  assert.equal(events.at(-1), 'a failed: the CA is away');
+  assert.equal(keeper.states()[0]?.at, 'unavailable');
+  keeper.want(identityOf('a'), 'realtime');
+  assert.ok(
+    events.every((event) => event === 'a: kept' || event === 'a failed: the CA is away'),
+    events.join(', '),
+  );
 });
