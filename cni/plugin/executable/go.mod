@@ -1,0 +1,3 @@
+module warren.dev/istio-cni
+
+go 1.19
