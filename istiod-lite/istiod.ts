@@ -2,18 +2,21 @@
  * istiod-lite, as a table of contents: the cluster is watched, the index translates, proxies are told over xDS, certificates are signed, and
  * one replica of several writes roots and statuses back to the cluster.
  */
-import type { Clock } from '../common/base/clock.ts';
+import { type Clock, seconds } from '../common/base/clock.ts';
 import { errorMessage } from '../common/base/errors.ts';
 import type { Log } from '../common/base/log.ts';
 import type { KubeApi, KubeObject } from '../common/client/kube-api.ts';
 import { watchObjects } from '../common/client/kube-watch.ts';
 import { serveHttp } from '../common/server/http-endpoint.ts';
+import { createGate } from './access/access.ts';
+import { NodeAuthorizer } from './access/node-authorizer.ts';
+import { TokenReviewer } from './access/token-review.ts';
+import { WaypointAccounts } from './access/waypoint-accounts.ts';
 import { CaKeeper } from './ca/ca-keeper.ts';
 import { certificateDefinition, createCertificateHandler } from './ca/certificate-service.ts';
-import { NodeAuthorizer } from './access/node-authorizer.ts';
+import { RequestLimits } from './ca/request-limits.ts';
 import { ROOT_CONFIG_MAP, RootDistribution } from './ca/root-distribution.ts';
 import { ServingCertificate } from './ca/serving-certificate.ts';
-import { TokenReviewer } from './ca/token-review.ts';
 import { ProxyReports } from './diagnostics/reports.ts';
 import { createDiagnosticsHandler, diagnosticsDefinition } from './diagnostics/service.ts';
 import { GatewayDeployer } from './gateway/deployer.ts';
@@ -24,6 +27,7 @@ import { StatusWriter } from './kube/status-writer.ts';
 import { countEvent, createMetrics } from './metrics.ts';
 import { MeshIndex } from './model/index.ts';
 import * as names from './model/names.ts';
+import { DEBUG_AUDIENCE } from './server/debug-pages.ts';
 import { serveGrpc } from './server/grpc-server.ts';
 import { answerMonitoring, answerReadiness } from './server/http-endpoints.ts';
 import { anyAddress } from './server/listen-address.ts';
@@ -53,6 +57,11 @@ export interface Istiod {
 
 const LEASE_NAME = 'istio-leader';
 const MAX_UNANSWERED = 10_000;
+// A node that starts asks for each of its pods at once, 250 in the largest; renewals come one by one.
+const CERTIFICATES_AT_ONCE = 1000;
+const CERTIFICATES_PER_SECOND = 50;
+// After the last stream has been asked to go: for its last words, and for certificates under way.
+const LAST_WORDS_MS = seconds(1);
 
 /** Resolves when all ports are open; ready comes later, when the cluster has been read. @throws Error naming a taken port or a bad CA */
 export async function startIstiod({ settings, api, clock, random, log }: IstiodOptions): Promise<Istiod> {
@@ -140,7 +149,8 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     intervalMs: settings.debounceMs,
     writeStatuses: (writes) => statuses.write(writes),
   });
-  const authorizer = new NodeAuthorizer(settings.trustedNodeAccounts);
+  const nodes = new NodeAuthorizer(settings.trustedNodeAccounts);
+  const waypoints = new WaypointAccounts();
 
   const configMaps = watchObjects<KubeObject>(api, {
     ...world,
@@ -155,27 +165,38 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
       countEvent(metrics, kind, type);
       if (kind === 'Namespace') roots.namespaceChanged(object.metadata.name ?? '', type !== 'deleted');
       if (kind === 'Gateway') gateways.gatewayChanged(object, type === 'deleted');
+      if (kind === 'Gateway') waypoints.gatewayChanged(object, type === 'deleted');
       if (kind === 'GatewayClass') gateways.classChanged(object, type === 'deleted');
-      if (kind === 'Pod' && type !== 'deleted') authorizer.podChanged(podFacts(object));
-      if (kind === 'Pod' && type === 'deleted') authorizer.podRemoved(podFacts(object));
+      if (kind === 'Pod' && type !== 'deleted') nodes.podChanged(podFacts(object));
+      if (kind === 'Pod' && type === 'deleted') nodes.podRemoved(podFacts(object));
       publisher.apply({ type, kind, object });
     },
     onSynced() {
       publisher.start();
-      gateways.everything();
       missing.delete('cluster');
+      // Not before: who writes must know what there is.
+      void lease.run();
       metrics.startup.set((clock.monotonic() - startedAt) / 1000);
       log.info({ ...index.counts, ms: Math.round(clock.monotonic() - startedAt) }, 'cluster read');
     },
   });
 
-  const reviewer = new TokenReviewer({
-    api,
-    clock,
-    audiences: settings.tokenAudiences,
-    reviewed: (outcome) => metrics.tokenReviews.inc({ outcome }),
+  const reviews = { api, clock, reviewed: (outcome: 'accepted' | 'refused' | 'failed') => metrics.tokenReviews.inc({ outcome }) };
+  const reviewer = new TokenReviewer({ ...reviews, audiences: settings.tokenAudiences });
+  const access = createGate({
+    reviewer,
+    trustDomain: settings.trustDomain,
+    world: {
+      trustedNodeAccounts: new Set(settings.trustedNodeAccounts),
+      systemNamespace: namespace,
+      notOfGateway: (gateway, account) => waypoints.notOf(gateway, account),
+      isWaypointAccount: (of, account) => waypoints.isAccount(of, account),
+      onNodeOf: (caller, identity) => nodes.authorize(caller, identity),
+    },
   });
-  const ready = (): boolean => cluster.synced && !signal.aborted;
+  const leaving = new AbortController();
+  const synced = (): boolean => cluster.synced;
+  const ready = (): boolean => cluster.synced && !leaving.signal.aborted;
   const reports = new ProxyReports();
   const grpc = await serveGrpc({
     port: settings.grpcPort,
@@ -187,15 +208,9 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
         definition: adsDefinition,
         implementation: {
           deltaAggregatedResources: createAdsHandler({
-            reviewer,
-            storesFor: (node, caller) => {
-              if (node.type === 'ztunnel') return { stores: publisher.stores };
-              const gateway = `${node.namespace}/${node.gateway}`;
-              const problem = gateways.notOf(gateway, caller.serviceAccount);
-              return problem === undefined
-                ? { stores: publisher.waypointStores(gateway) }
-                : { refuse: 'PERMISSION_DENIED', message: problem };
-            },
+            access,
+            storesFor: ({ type, namespace: of, gateway }) =>
+              type === 'ztunnel' ? publisher.stores : publisher.waypointStores(`${of}/${gateway}`, waypoints.hostOf(`${of}/${gateway}`)),
             proxies,
             throttle: new PushThrottle({ clock, slots: settings.pushThrottle }),
             metrics,
@@ -217,16 +232,19 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
       },
       {
         definition: diagnosticsDefinition,
-        implementation: { report: createDiagnosticsHandler({ reviewer, reports, log, maxProxies: settings.maxProxies }) },
+        implementation: {
+          report: createDiagnosticsHandler({ access, reports, log, maxProxies: settings.maxProxies, ready, draining: leaving.signal }),
+        },
       },
       {
         definition: certificateDefinition,
         implementation: {
           createCertificate: createCertificateHandler({
-            reviewer,
-            authorizer,
-            authority,
-            ready,
+            access,
+            limits: new RequestLimits({ clock, burst: CERTIFICATES_AT_ONCE, perSecond: CERTIFICATES_PER_SECOND }),
+            sign: (request) => authority().sign(request),
+            // While leaving too: whoever asks now has no other replica yet.
+            ready: synced,
             trustDomain: settings.trustDomain,
             defaultLifetimeMs: settings.defaultCertificateMs,
             maxLifetimeMs: settings.maxCertificateMs,
@@ -240,14 +258,10 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
 
   const endpoints = {
     metrics,
-    proxies,
-    reports,
-    index,
-    trusted: async (token: string) => {
-      const verdict = token === '' ? undefined : await reviewer.review(token);
-      return verdict !== undefined && 'caller' in verdict && verdict.caller.namespace === namespace;
-    },
-    missing: () => [...missing, ...(missing.has('cluster') ? cluster.missing : []), ...(signal.aborted ? ['shutting down'] : [])],
+    debug: { proxies, reports, index, ca: () => ca.describe(), mesh: () => settings },
+    access,
+    reviewer: new TokenReviewer({ ...reviews, audiences: [DEBUG_AUDIENCE, ...settings.tokenAudiences] }),
+    missing: () => [...missing, ...(missing.has('cluster') ? cluster.missing : []), ...(leaving.signal.aborted ? ['shutting down'] : [])],
     refreshMetrics() {
       const now = clock.now();
       const { rootNotAfter, signerNotAfter } = authority();
@@ -273,7 +287,6 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     answer: answerReadiness(endpoints),
   });
   missing.delete('ports');
-  void lease.run();
   log.info({ grpc: grpc.port, monitoring: monitoring.port, readiness: readiness.port }, 'istiod started');
 
   return {
@@ -284,13 +297,16 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
       return endpoints.missing().length === 0;
     },
     async close() {
+      leaving.abort(new Error('istiod is shutting down'));
       const released = lease.release();
-      stop.abort(new Error('istiod is shutting down'));
+      // No new connections from here on; those that are open are asked to go one by one, and are told of changes until they do.
+      const ended = grpc.close(settings.drainMs + LAST_WORDS_MS);
+      await Promise.all([released, proxies.drain('istiod is shutting down; connect to another replica', settings.drainMs), ended]);
+      stop.abort(leaving.signal.reason);
       publisher.stop();
       certificate.close();
       ca.close();
-      proxies.drain('istiod is shutting down; connect to another replica');
-      await Promise.all([released, grpc.close(settings.drainMs), monitoring.close(), readiness.close()]);
+      await Promise.all([monitoring.close(), readiness.close()]);
       api.close();
     },
   };

@@ -25,6 +25,15 @@ export interface SigningRequest {
 // Clocks of nodes differ a little.
 const BACKDATED_MS = minutes(2);
 
+export interface Signed {
+  /** PEM. */
+  readonly leaf: string;
+  /** Leaf, intermediates, and last the bundle of roots. */
+  readonly chain: readonly string[];
+  /** Milliseconds since 1970. */
+  readonly notAfter: number;
+}
+
 export class Authority {
   readonly material: CaMaterial;
   /** Milliseconds since 1970. */
@@ -46,12 +55,8 @@ export class Authority {
     this.rootNotAfter = Math.min(...roots.map((root) => readCertificate(root).notAfter));
   }
 
-  /** Leaf, intermediates, and last the bundle of roots. @throws Error where the CA itself has expired */
-  sign({ publicKeySpkiDer, uris = [], dnsNames = [], lifetimeMs }: SigningRequest): {
-    leaf: string;
-    chain: readonly string[];
-    notAfter: number;
-  } {
+  /** @throws Error where the CA itself has expired */
+  sign({ publicKeySpkiDer, uris = [], dnsNames = [], lifetimeMs }: SigningRequest): Signed {
     const now = this.#clock.now();
     if (now >= this.signerNotAfter) throw new Error(`the CA's certificate expired at ${new Date(this.signerNotAfter).toISOString()}`);
     const notAfter = Math.min(now + lifetimeMs, this.signerNotAfter);

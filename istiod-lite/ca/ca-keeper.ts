@@ -68,6 +68,12 @@ export class CaKeeper {
     return this.#current;
   }
 
+  /** For people. */
+  describe(): unknown {
+    const { signerNotAfter, rootNotAfter } = this.#current;
+    return { signerExpires: new Date(signerNotAfter).toISOString(), rootExpires: new Date(rootNotAfter).toISOString() };
+  }
+
   close(): void {
     this.#timer?.cancel();
   }

@@ -6,20 +6,22 @@
 import { type handleUnaryCall, type ServiceDefinition, type ServiceError, status as statusCodes } from '@grpc/grpc-js';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
-import { formatSpiffeId } from '../../common/base/spiffe.ts';
+import { formatSpiffeId, parseSpiffeId } from '../../common/base/spiffe.ts';
 import { IstioCertificateRequest, type IstioCertificateResponse, IstioCertificateServiceService } from '../../common/codec/gen/ca.ts';
 import { CsrError, parseCsr } from '../../common/codec/x509/csr.ts';
 import { readCertificate } from '../../common/codec/x509/read-certificate.ts';
+import type { Gate } from '../access/access.ts';
+import type { CallCredentials } from '../access/authenticate.ts';
+import type { Caller } from '../access/token-review.ts';
 import type { Metrics } from '../metrics.ts';
-import { authenticate } from './authenticate.ts';
-import type { Authority } from './authority.ts';
-import type { NodeAuthorizer } from './node-authorizer.ts';
-import type { Caller, TokenReviewer } from './token-review.ts';
+import type { Signed, SigningRequest } from './authority.ts';
+import type { RequestLimits } from './request-limits.ts';
 
 export interface CertificateServiceOptions {
-  readonly reviewer: Pick<TokenReviewer, 'review'>;
-  readonly authorizer: Pick<NodeAuthorizer, 'authorize'>;
-  authority(): Authority;
+  readonly access: Gate;
+  readonly limits: Pick<RequestLimits, 'take'>;
+  /** May take its time: an outside signer is asked over the network. */
+  sign(request: WorkloadRequest): Signed | Promise<Signed>;
   /** The pods are known; before that nobody can be authorised. */
   ready(): boolean;
   readonly trustDomain: string;
@@ -28,6 +30,9 @@ export interface CertificateServiceOptions {
   readonly metrics: Metrics;
   readonly log: Log;
 }
+
+/** The request as its sender made it goes along: an outside signer wants that. */
+export type WorkloadRequest = SigningRequest & { readonly csr: string };
 
 type Code = 'UNAUTHENTICATED' | 'INVALID_ARGUMENT' | 'UNAVAILABLE' | 'RESOURCE_EXHAUSTED' | 'INTERNAL';
 
@@ -65,7 +70,7 @@ export function createCertificateHandler(
     metrics.csrs.inc();
     const peer = call.getPeer();
     const context: Record<string, unknown> = { peer };
-    answer(options, call.metadata, call.request, context).then(
+    answer(options, call, call.request, context).then(
       (certChain) => callback(null, { certChain }),
       (error: unknown) => {
         const refusal =
@@ -79,32 +84,36 @@ export function createCertificateHandler(
 
 async function answer(
   options: CertificateServiceOptions,
-  metadata: Parameters<typeof authenticate>[0],
+  call: CallCredentials,
   request: IstioCertificateRequest | undefined,
   context: Record<string, unknown>,
 ): Promise<string[]> {
-  const { metrics, log, authority } = options;
+  const { metrics, log, access, limits } = options;
   if (!options.ready()) throw new Refusal('UNAVAILABLE', 'istiod has not read the cluster yet');
   if (!request) throw new Refusal('INVALID_ARGUMENT', 'the request is no IstioCertificateRequest');
-  const authentication = await authenticate(metadata, options.reviewer);
+  const authentication = await access.authenticate(call);
   if ('refuse' in authentication) {
     metrics.authenticationFailures.inc();
     throw new Refusal(authentication.refuse, authentication.message);
   }
   const { caller } = authentication;
   context.caller = `${caller.namespace}/${caller.serviceAccount}`;
+  if (caller.podName) context.pod = caller.podName;
+  if (!limits.take(`${context.caller}/${caller.podName}`)) throw new Refusal('RESOURCE_EXHAUSTED', 'too many certificates asked for');
   const identity = identityFor(options, caller, request);
   context.identity = identity;
   const lifetimeMs = lifetimeOf(options, request.validityDuration);
   const publicKeySpkiDer = readKey(options, request.csr);
-  const { leaf, chain, notAfter } = sign(metrics, () => authority().sign({ publicKeySpkiDer, uris: [identity], lifetimeMs }));
+  const { leaf, chain } = await signed(metrics, () => options.sign({ publicKeySpkiDer, uris: [identity], lifetimeMs, csr: request.csr }));
   metrics.issued.inc();
-  log.info({ ...context, serial: readCertificate(leaf).serial, expires: new Date(notAfter).toISOString() }, 'certificate issued');
+  // The audit line: who asked from where, for whom, and which certificate it was.
+  const { serial, notAfter } = readCertificate(leaf);
+  log.info({ ...context, serial, expires: new Date(notAfter).toISOString() }, 'certificate issued');
   return [...chain];
 }
 
 function identityFor(
-  { authorizer, trustDomain, metrics }: CertificateServiceOptions,
+  { access, trustDomain, metrics }: CertificateServiceOptions,
   caller: Caller,
   request: IstioCertificateRequest,
 ): string {
@@ -114,11 +123,16 @@ function identityFor(
     return formatSpiffeId({ trustDomain, namespace, serviceAccount });
   }
   const identity = typeof impersonated === 'string' ? impersonated.slice(0, 2048) : '';
-  const verdict = authorizer.authorize(caller, identity);
-  if (verdict.allowed) return identity;
+  // Istio signs for any trust domain here; one that is not ours is another mesh's to prove.
+  const foreign = parseSpiffeId(identity)?.trustDomain;
+  const reason =
+    foreign !== undefined && foreign !== trustDomain
+      ? `trust domain ${foreign} is not ${trustDomain}`
+      : access.mayNot('ca/impersonate', caller, { identity });
+  if (reason === undefined) return identity;
   metrics.authenticationFailures.inc();
   // Details stay here: a stolen token should not be able to ask what runs where.
-  throw new Refusal('UNAUTHENTICATED', 'request impersonation authentication failure', `${identity}: ${verdict.reason}`);
+  throw new Refusal('UNAUTHENTICATED', 'request impersonation authentication failure', `${identity}: ${reason}`);
 }
 
 function lifetimeOf({ defaultLifetimeMs, maxLifetimeMs }: CertificateServiceOptions, seconds: bigint): number {
@@ -138,9 +152,9 @@ function readKey({ metrics }: CertificateServiceOptions, csr: string): Uint8Arra
   }
 }
 
-function sign<T>(metrics: Metrics, run: () => T): T {
+async function signed(metrics: Metrics, run: () => Signed | Promise<Signed>): Promise<Signed> {
   try {
-    return run();
+    return await run();
   } catch (error) {
     metrics.csrSignErrors.inc();
     throw error;

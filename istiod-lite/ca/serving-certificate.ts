@@ -8,6 +8,7 @@ import type { Authority } from './authority.ts';
 
 type Provider = Parameters<typeof experimental.createCertificateProviderServerCredentials>[0];
 type Listener = Parameters<Provider['addIdentityCertificateListener']>[0];
+type RootsListener = Parameters<Provider['addCaCertificateListener']>[0];
 
 export interface ServingCertificateOptions {
   authority(): Authority;
@@ -23,10 +24,11 @@ const CHECK_EVERY_MS = minutes(1);
 export class ServingCertificate {
   readonly #options: ServingCertificateOptions;
   readonly #listeners = new Set<Listener>();
+  readonly #rootsListeners = new Set<RootsListener>();
   #current: { certificate: Buffer; privateKey: Buffer };
   #renewAt = 0;
   #timer: Timer | undefined;
-  /** What grpc-js asks for the certificate. */
+  /** What grpc-js asks for the certificate, and for the roots against which it verifies those of clients. */
   readonly provider: Provider = {
     addIdentityCertificateListener: (listener) => {
       this.#listeners.add(listener);
@@ -34,8 +36,11 @@ export class ServingCertificate {
       queueMicrotask(() => this.#listeners.has(listener) && listener(this.#current));
     },
     removeIdentityCertificateListener: (listener) => void this.#listeners.delete(listener),
-    addCaCertificateListener: () => undefined,
-    removeCaCertificateListener: () => undefined,
+    addCaCertificateListener: (listener) => {
+      this.#rootsListeners.add(listener);
+      queueMicrotask(() => this.#rootsListeners.has(listener) && listener(this.#roots()));
+    },
+    removeCaCertificateListener: (listener) => void this.#rootsListeners.delete(listener),
   };
 
   /** @throws Error where the CA cannot sign */
@@ -48,11 +53,16 @@ export class ServingCertificate {
   /** At once: the root has changed. */
   renew(): void {
     this.#current = this.#issue();
+    for (const listener of this.#rootsListeners) listener(this.#roots());
     for (const listener of this.#listeners) listener(this.#current);
   }
 
   close(): void {
     this.#timer?.cancel();
+  }
+
+  #roots(): { caCertificate: Buffer } {
+    return { caCertificate: Buffer.from(this.#options.authority().material.rootBundlePem) };
   }
 
   #arm(): void {

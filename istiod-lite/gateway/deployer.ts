@@ -12,7 +12,7 @@ import type { GatewayProblem } from '../model/gateway-status.ts';
 import * as names from '../model/names.ts';
 import { GATEWAY_CLASSES, MESH_CONTROLLER } from './classes.ts';
 import { GatewayParameters } from './parameters.ts';
-import { accountOf, isDeployed, MANAGED, type RenderOptions, renderWaypoint } from './render.ts';
+import { isDeployed, MANAGED, type RenderOptions, renderWaypoint } from './render.ts';
 
 export interface DeployerOptions extends RenderOptions {
   readonly api: KubeApi;
@@ -87,14 +87,6 @@ export class GatewayDeployer {
     if (deleted) this.#classesSeen.delete(name);
     else this.#classesSeen.add(name);
     if (deleted) void this.#createClasses();
-  }
-
-  /** Why this account is none of the Gateway's waypoints; undefined where it is one. The namespace has been compared with the token's. */
-  notOf(key: string, serviceAccount: string): string | undefined {
-    const gateway = this.#gateways.get(key);
-    if (!gateway) return `there is no Gateway ${key}`;
-    const account = accountOf(gateway);
-    return account === serviceAccount ? undefined : `waypoints of Gateway ${key} run as ${account}, not as ${serviceAccount}`;
   }
 
   /** This replica became the writer, or the cluster has been read: everything is looked at. */

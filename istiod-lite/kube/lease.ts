@@ -41,6 +41,8 @@ export class WriterLease {
   readonly #path: string;
   #heldUntil = Number.NEGATIVE_INFINITY;
   #wasHeld = false;
+  #released = false;
+  #attempting: Promise<void> = Promise.resolve();
   /** The last renewal by somebody else that we saw, and when. */
   #seen = { record: '', at: 0 };
 
@@ -53,14 +55,15 @@ export class WriterLease {
     return this.#options.clock.monotonic() < this.#heldUntil;
   }
 
-  /** Until the signal ends it. */
+  /** Until the signal or a release ends it. Once: whoever calls it can write, so a replica calls it when it knows the cluster. */
   async run(): Promise<void> {
     const { clock, random, log, signal } = this.#options;
-    while (!signal.aborted) {
-      await this.#attempt().catch((error: unknown) => {
+    while (!signal.aborted && !this.#released) {
+      this.#attempting = this.#attempt().catch((error: unknown) => {
         const lost = error instanceof KubeApiError && error.status === 409;
         if (!lost) log.warn({ error: errorMessage(error) }, 'the writer lease could not be read or written, trying again');
       });
+      await this.#attempting;
       this.#report();
       await sleep(clock, RETRY_MS * (0.9 + 0.2 * random()), signal).catch(() => {
         // Shutting down: the loop's condition ends it.
@@ -68,10 +71,14 @@ export class WriterLease {
     }
   }
 
-  /** Lets another replica take over at once. Never throws. */
+  /** Lets another replica take over at once, and takes it no more. Never throws. */
   async release(): Promise<void> {
+    this.#released = true;
+    // One under way may still win, and would then hold the lease for a process that is gone.
+    await this.#attempting;
     if (!this.held) return;
     this.#heldUntil = Number.NEGATIVE_INFINITY;
+    this.#report();
     try {
       const lease = await this.#read();
       if (lease?.spec?.holderIdentity !== this.#options.identity) return;

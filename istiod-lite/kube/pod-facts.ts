@@ -1,6 +1,6 @@
 /** What node authorisation looks at, out of a pod as the API server sent it. */
 import type { KubeObject } from '../../common/client/kube-api.ts';
-import type { PodFacts } from '../ca/node-authorizer.ts';
+import type { PodFacts } from '../access/node-authorizer.ts';
 import { at, text } from '../model/objects.ts';
 
 export const podFacts = (pod: KubeObject): PodFacts => ({

@@ -1,9 +1,9 @@
 /** /debug/ambientz: what is served, as JSON for people: addresses as text, enums by name, fields with their default left out. */
 import { ipFromBytes } from '../../common/base/address.ts';
-import type { Authorization } from '../../common/codec/gen/authorization.ts';
-import { Action, Scope } from '../../common/codec/gen/authorization.ts';
+import { Action, Authorization, Scope } from '../../common/codec/gen/authorization.ts';
+import { HttpAuthorization, ServiceRoutes } from '../../common/codec/gen/waypoint.ts';
 import {
-  type Address,
+  Address,
   IPFamilies,
   LoadBalancing_HealthPolicy,
   LoadBalancing_Mode,
@@ -14,6 +14,10 @@ import {
   WorkloadStatus,
   WorkloadType,
 } from '../../common/codec/gen/workload.ts';
+
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE, HTTP_AUTHORIZATION_TYPE, ROUTES_TYPE } from '../model/resources.ts';
+import type { StoredResource } from '../xds/resource-store.ts';
+import { contents } from '../xds/response.ts';
 
 export interface AmbientDump {
   readonly workloads: readonly unknown[];
@@ -29,6 +33,19 @@ export function ambientDump(addresses: Iterable<Address>, authorizations: Iterab
     else if (type?.$case === 'service') services.push(readable(type.value, SERVICE_ENUMS));
   }
   return { workloads, services, policies: [...authorizations].map((policy) => readable(policy, POLICY_ENUMS)) };
+}
+
+/** What one proxy is served of one type. */
+export function configDump({ typeUrl, values }: { readonly typeUrl: string; values(): Iterable<StoredResource> }): unknown {
+  const codec = CODECS.get(typeUrl);
+  return {
+    typeUrl,
+    resources: [...values()].map((stored) => ({
+      name: stored.name,
+      version: stored.version,
+      ...(codec && { resource: readable(codec.decode(contents(stored)), ALL_ENUMS) }),
+    })),
+  };
 }
 
 type Enums = Readonly<Record<string, Readonly<Record<string, number>>>>;
@@ -48,6 +65,14 @@ const SERVICE_ENUMS: Enums = {
   visibility: Service_Visibility,
 };
 const POLICY_ENUMS: Enums = { scope: Scope, action: Action };
+const ALL_ENUMS: Enums = { ...WORKLOAD_ENUMS, ...SERVICE_ENUMS };
+
+const CODECS: ReadonlyMap<string, { decode(bytes: Uint8Array): unknown }> = new Map<string, { decode(bytes: Uint8Array): unknown }>([
+  [ADDRESS_TYPE, Address],
+  [AUTHORIZATION_TYPE, Authorization],
+  [ROUTES_TYPE, ServiceRoutes],
+  [HTTP_AUTHORIZATION_TYPE, HttpAuthorization],
+]);
 
 function readable(value: unknown, enums: Enums, field = ''): unknown {
   if (value instanceof Uint8Array)

@@ -35,7 +35,8 @@ export async function serveGrpc({ port, certificate, services, maxConnectionAgeM
     'grpc.max_connection_age_grace_ms': minutes(1),
   });
   for (const { definition, implementation } of services) server.addService(definition, implementation);
-  const credentials = experimental.createCertificateProviderServerCredentials(certificate.provider, null, false);
+  // Client certificates are asked for, verified where there is one, and not needed: most proxies show a token.
+  const credentials = experimental.createCertificateProviderServerCredentials(certificate.provider, certificate.provider, false);
   const bound = await new Promise<number>((resolve, reject) => {
     const host = anyAddress();
     server.bindAsync(`${host === '::' ? '[::]' : host}:${port}`, credentials, (error, got) =>

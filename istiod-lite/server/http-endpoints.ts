@@ -1,22 +1,18 @@
-/** What istiod-lite answers over plain HTTP: readiness on one port, metrics, version and diagnostics on the other. */
-
+/** What istiod-lite answers over plain HTTP: readiness on one port, metrics, version and debug pages on the other. */
 import { VERSION } from '../../common/base/version.ts';
-import { Authorization } from '../../common/codec/gen/authorization.ts';
-import { Address } from '../../common/codec/gen/workload.ts';
 import { type HttpAnswer, type HttpRequest, notFound } from '../../common/server/http-endpoint.ts';
-import type { ProxyReports } from '../diagnostics/reports.ts';
+import type { Gate } from '../access/access.ts';
+import { bearerToken } from '../access/authenticate.ts';
+import type { TokenReviewer } from '../access/token-review.ts';
 import type { Metrics } from '../metrics.ts';
-import type { MeshIndex } from '../model/index.ts';
-import type { Proxies } from '../xds/proxies.ts';
-import { ambientDump } from './ambient-dump.ts';
+import { type DebugSources, debugPages, sightOf, TOKEN_HEADER } from './debug-pages.ts';
 
 export interface EndpointOptions {
   readonly metrics: Metrics;
-  readonly proxies: Proxies;
-  readonly reports: ProxyReports;
-  readonly index: Pick<MeshIndex, 'problems' | 'addresses' | 'authorizations'>;
-  /** Whether this bearer token may see what runs where. */
-  trusted(token: string): Promise<boolean>;
+  readonly debug: DebugSources;
+  readonly access: Gate;
+  /** Of tokens for debug pages. */
+  readonly reviewer: Pick<TokenReviewer, 'review'>;
   /** Why istiod is not ready; empty where it is. */
   missing(): readonly string[];
   /** Brings gauges that depend on the time up to date. */
@@ -38,38 +34,39 @@ const monitoring: Readonly<Record<string, Route>> = {
     return { status: 200, body: await metrics.registry.metrics(), contentType: metrics.registry.contentType };
   },
   '/version': () => json({ version: VERSION, name: 'warren' }),
-  '/debug': () => ({ status: 200, body: `${Object.keys(monitoring).join('\n')}\n` }),
-  '/debug/syncz': ({ proxies }) => json(proxies.rows()),
-  '/debug/proxies': ({ reports }) => json(reports.rows()),
-  '/debug/problems': ({ index }) => json([...index.problems()]),
-  // Every pod can reach this port, and not every pod's business is where everything runs.
-  '/debug/ambientz': async ({ index, trusted }, request) => {
-    if (!isLoopback(request.remoteAddress) && !(await trusted(bearerOf(request))))
-      return { status: 401, body: "Unauthorized: ask from inside istiod's pod, or with a token of its namespace\n" };
-    return json(ambientDump(decoded(index.addresses(), Address), decoded(index.authorizations(), Authorization)));
-  },
+  '/debug': () => ({
+    status: 200,
+    body: Object.entries(debugPages)
+      .map(([path, { doc }]) => `${path}: ${doc}\n`)
+      .join(''),
+  }),
 };
 
 /** For port 8080. */
-export const answerReadiness = (options: EndpointOptions) => route({ ...readiness }, options);
+export const answerReadiness = (options: EndpointOptions) => answering({ ...readiness }, options);
 /** For port 15014; readiness too, for those who look there. */
-export const answerMonitoring = (options: EndpointOptions) => route({ ...monitoring, ...readiness }, options);
+export const answerMonitoring = (options: EndpointOptions) => answering({ ...monitoring, ...readiness }, options, debugPage);
 
-function route(routes: Readonly<Record<string, Route>>, options: EndpointOptions) {
+function answering(routes: Readonly<Record<string, Route>>, options: EndpointOptions, otherwise: Route = notFound) {
   return (request: HttpRequest): HttpAnswer | Promise<HttpAnswer> => {
     const { method, path } = request;
-    const found = Object.hasOwn(routes, path) ? routes[path] : undefined;
+    const found = Object.hasOwn(routes, path) ? routes[path] : otherwise;
     if (!found) return notFound();
     return method === 'GET' || method === 'HEAD' ? found(options, request) : { status: 405, body: 'Method Not Allowed\n' };
   };
 }
 
-const isLoopback = (address: string): boolean => address.startsWith('127.') || address === '::1';
-const bearerOf = ({ headers }: HttpRequest): string => /^Bearer +(\S+)$/i.exec(String(headers.authorization ?? ''))?.[1] ?? '';
-
-function* decoded<T>(resources: Iterable<{ readonly bytes: Uint8Array }>, codec: { decode(bytes: Uint8Array): T }): Generator<T> {
-  for (const { bytes } of resources) yield codec.decode(bytes);
+async function debugPage(options: EndpointOptions, { path, query, headers, remoteAddress }: HttpRequest): Promise<HttpAnswer> {
+  const page = Object.hasOwn(debugPages, path) ? debugPages[path] : undefined;
+  if (!page) return notFound();
+  const token = String(headers[TOKEN_HEADER] ?? '') || bearerToken(headers.authorization) || '';
+  const sight = await sightOf({ remoteAddress, token }, page, options);
+  if (typeof sight === 'object' && 'reason' in sight) return { status: sight.status, body: `${WORDS[sight.status]}: ${sight.reason}\n` };
+  const shown = page.show(options.debug, sight, query);
+  return shown === undefined ? notFound() : json(shown);
 }
+
+const WORDS = { 401: 'Unauthorized', 403: 'Forbidden', 503: 'Service Unavailable' } as const;
 
 const json = (value: unknown): HttpAnswer => ({
   status: 200,

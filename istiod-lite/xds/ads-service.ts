@@ -7,8 +7,8 @@ import { type Clock, seconds, type Timer } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
 import { AggregatedDiscoveryServiceService, DeltaDiscoveryRequest, DeltaDiscoveryResponse } from '../../common/codec/gen/discovery.ts';
-import { authenticate } from '../ca/authenticate.ts';
-import type { Caller, TokenReviewer } from '../ca/token-review.ts';
+import type { Gate } from '../access/access.ts';
+import type { Caller } from '../access/token-review.ts';
 import { type Metrics, typeLabel } from '../metrics.ts';
 import { DeltaStream, type StreamFailure, type StreamLimits, type StreamObserver } from './delta-stream.ts';
 import type { Proxies } from './proxies.ts';
@@ -17,9 +17,9 @@ import type { PushThrottle } from './push-throttle.ts';
 import type { ResourceStore } from './resource-store.ts';
 
 export interface AdsOptions {
-  readonly reviewer: Pick<TokenReviewer, 'review'>;
-  /** What this proxy may have, by type URL in the order of sending; or why it gets nothing. */
-  storesFor(node: ProxyNode, caller: Caller): ProxyStores;
+  readonly access: Gate;
+  /** What this proxy may have, by type URL in the order of sending. */
+  storesFor(node: ProxyNode): ReadonlyMap<string, ResourceStore>;
   readonly proxies: Proxies;
   readonly throttle: PushThrottle;
   readonly metrics: Metrics;
@@ -33,10 +33,6 @@ export interface AdsOptions {
   ready(): boolean;
   systemVersion(): string;
 }
-
-export type ProxyStores =
-  | { readonly stores: ReadonlyMap<string, ResourceStore> }
-  | { readonly refuse: 'PERMISSION_DENIED'; readonly message: string };
 
 /** A request, or undefined where the bytes were none: that is answered, and logged, as what it is. */
 type Call = ServerDuplexStream<DeltaDiscoveryRequest | undefined, Buffer>;
@@ -75,7 +71,8 @@ export function createAdsHandler(options: AdsOptions): UntypedHandleCall {
       return;
     }
     opening++;
-    authenticate(call.metadata, options.reviewer)
+    options.access
+      .authenticate(call)
       .then((authentication) => {
         if (call.cancelled) return;
         if ('refuse' in authentication) refuse(authentication.refuse, authentication.message);
@@ -156,20 +153,27 @@ class Session {
   }
 
   #identify({ node }: DeltaDiscoveryRequest): boolean {
-    const { proxies, limits, clock, random, identityCheck, log } = this.#options;
+    const { proxies, limits, clock, random, identityCheck, log, access } = this.#options;
     const verdict = readProxyNode(node, identityCheck ? this.#caller : undefined);
     if ('refuse' in verdict) {
       this.#refuse(verdict.refuse, verdict.message);
       return false;
     }
-    const served = this.#options.storesFor(verdict.proxy, this.#caller);
-    if ('refuse' in served) {
-      this.#refuse(served.refuse, served.message);
+    const { type, namespace, gateway } = verdict.proxy;
+    const reason = access.mayNot(`xds/${type}`, this.#caller, { namespace, gateway: `${namespace}/${gateway}` });
+    if (reason !== undefined) {
+      this.#refuse('PERMISSION_DENIED', reason);
       return false;
     }
-    this.#stores = served.stores;
+    this.#stores = this.#options.storesFor(verdict.proxy);
     this.#node = verdict.proxy;
-    this.#leave = proxies.add({ node: verdict.proxy, stream: this.#stream, peer: this.#peer, failed: (error) => this.#failed(error) });
+    this.#leave = proxies.add({
+      node: verdict.proxy,
+      stream: this.#stream,
+      stores: this.#stores,
+      peer: this.#peer,
+      failed: (error) => this.#failed(error),
+    });
     this.#timer.cancel();
     const age = limits.maxConnectionAgeMs * (0.9 + 0.2 * random());
     this.#timer = clock.after(age, () => this.#stream.drain('the connection is old; connect again'));

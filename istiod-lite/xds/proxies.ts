@@ -1,12 +1,14 @@
 /** All proxies that are connected: whom a change is told to, and what syncz shows. */
-import type { Clock } from '../../common/base/clock.ts';
+import { type Clock, sleep } from '../../common/base/clock.ts';
 import type { DeltaStream, SubscriptionStatus } from './delta-stream.ts';
 import type { ProxyNode } from './proxy-node.ts';
-import type { ResourceChange } from './resource-store.ts';
+import type { ResourceChange, ResourceStore } from './resource-store.ts';
 
 export interface ConnectedProxy {
   readonly node: ProxyNode;
-  readonly stream: DeltaStream;
+  readonly stream: Pick<DeltaStream, 'changed' | 'drain' | 'status'>;
+  /** What it is served, by type URL. */
+  readonly stores: ReadonlyMap<string, ResourceStore>;
   /** Milliseconds since 1970. */
   readonly since: number;
   readonly peer: string;
@@ -62,8 +64,24 @@ export class Proxies {
     }
   }
 
-  drain(reason: string): void {
-    for (const { stream } of [...this.#connected]) stream.drain(reason);
+  /**
+   * Asks all to go elsewhere, one after the other over this time, or whoever takes them would have all of them to serve at once.
+   * @returns resolves when the last one has been asked; what each is still owed goes out first
+   */
+  async drain(reason: string, overMs: number): Promise<void> {
+    const started = this.#clock.monotonic();
+    const leaving = [...this.#connected];
+    for (const [i, { stream }] of leaving.entries()) {
+      const due = started + (overMs * (i + 1)) / leaving.length;
+      const wait = due - this.#clock.monotonic();
+      if (wait > 0) await sleep(this.#clock, wait);
+      stream.drain(reason);
+    }
+  }
+
+  /** What a proxy (`POD.NAMESPACE`) is served; undefined where none of that name is connected. */
+  stores(name: string): ReadonlyMap<string, ResourceStore> | undefined {
+    return [...this.#connected].find(({ node }) => node.name === name)?.stores;
   }
 
   rows(): SyncRow[] {

@@ -19,6 +19,7 @@ import {
   waypointTypes,
 } from '../model/resources.ts';
 import { eachTable, type WaypointChanges } from '../model/waypoint-tables.ts';
+import { AddressScopes, type GatewayName, servicesNamedBy } from './address-scopes.ts';
 import type { Proxies } from './proxies.ts';
 import { PushQueue } from './push-queue.ts';
 import { ResourceStore } from './resource-store.ts';
@@ -51,6 +52,9 @@ export class Publisher {
   ]);
   /** By Gateway, `namespace/name`. Kept when it is empty: a waypoint may be connected to it. */
   readonly #waypoints = new Map<string, WaypointStores>();
+  readonly #scopes = new AddressScopes(this.#addresses);
+  /** Of those Gateways that have had a waypoint connected. */
+  readonly #waypointHosts = new Map<string, GatewayName>();
   readonly #startedAt: string;
   #pushes = 0;
   #started = false;
@@ -66,10 +70,16 @@ export class Publisher {
     });
   }
 
-  /** What a waypoint of this Gateway (`namespace/name`) gets: the addresses that everybody has, and its own routes and policies. */
-  waypointStores(gateway: string): ReadonlyMap<string, ResourceStore> {
-    const stores = this.#waypoint(gateway);
-    return new Map([...waypointTableNames.map((name) => [waypointTypes[name], stores[name]] as const), [ADDRESS_TYPE, this.#addresses]]);
+  /**
+   * What a waypoint of this Gateway gets: its own routes and policies, and those workloads and services that it serves or sends to.
+   * @param key `namespace/name` @param host first label of the hostname of its service
+   */
+  waypointStores(key: string, host: string): ReadonlyMap<string, ResourceStore> {
+    const stores = this.#waypoint(key);
+    const [namespace = ''] = key.split('/');
+    this.#waypointHosts.set(key, { namespace, host });
+    const addresses = this.#scopes.storeOf({ namespace, host }, servicesNamedBy(stores.routes));
+    return new Map([...waypointTableNames.map((name) => [waypointTypes[name], stores[name]] as const), [ADDRESS_TYPE, addresses]]);
   }
 
   /** For `system_version_info`. */
@@ -105,7 +115,7 @@ export class Publisher {
       const changes = [
         this.#store(this.#authorizations, authorization, since),
         ...waypoints.flatMap((change) => this.#storeWaypoint(change, since)),
-        this.#store(this.#addresses, address, since),
+        ...this.#storeAddresses(address, since),
       ];
       if (this.#compareAll) changes.push(...this.#compare(since));
       this.#compareAll = false;
@@ -121,6 +131,12 @@ export class Publisher {
     }
   }
 
+  /** For everybody, and for each waypoint its part. */
+  #storeAddresses(changes: ResourceChanges, since: number) {
+    const change = this.#store(this.#addresses, changes, since);
+    return change ? [change, ...this.#scopes.addressesChanged(change)] : [];
+  }
+
   #waypoint(gateway: string): WaypointStores {
     const known = this.#waypoints.get(gateway);
     if (known) return known;
@@ -132,19 +148,24 @@ export class Publisher {
   /** Policies first, as for ztunnels: a route must not be open before whoever guards it is there. */
   #storeWaypoint(changes: WaypointChanges, since: number) {
     const stores = this.#waypoint(changes.waypoint);
-    return waypointTableNames.map((name) => stores[name].apply(changes[name].changed, changes[name].removed, since));
+    const made = waypointTableNames.map((name) => stores[name].apply(changes[name].changed, changes[name].removed, since));
+    const host = this.#waypointHosts.get(changes.waypoint);
+    if (!host || !made.some((change) => change?.store === stores.routes)) return made;
+    return [...made, ...this.#scopes.routesChanged(host, servicesNamedBy(stores.routes), since)];
   }
 
   #compare(since: number) {
     const { index } = this.#options;
-    const everything = (store: ResourceStore, resources: Iterable<Resource>, holds: (name: string) => boolean) => {
-      const removed = [...store.values()].flatMap(({ name }) => (holds(name) ? [] : [name]));
-      return this.#store(store, { changed: [...resources], removed }, since);
-    };
+    const everything = (store: ResourceStore, resources: Iterable<Resource>, holds: (name: string) => boolean): ResourceChanges => ({
+      changed: [...resources],
+      removed: [...store.values()].flatMap(({ name }) => (holds(name) ? [] : [name])),
+    });
+    const authorizations = everything(this.#authorizations, index.authorizations(), (name) => index.authorization(name) !== undefined);
+    const addresses = everything(this.#addresses, index.addresses(), (name) => index.address(name) !== undefined);
     return [
-      everything(this.#authorizations, index.authorizations(), (name) => index.authorization(name) !== undefined),
+      this.#store(this.#authorizations, authorizations, since),
       ...[...new Set([...index.waypoints(), ...this.#waypoints.keys()])].flatMap((key) => this.#compareWaypoint(key, since)),
-      everything(this.#addresses, index.addresses(), (name) => index.address(name) !== undefined),
+      ...this.#storeAddresses(addresses, since),
     ];
   }
 

@@ -75,6 +75,20 @@ export class ResourceStore {
 
   /** @returns undefined where nothing is different from before: same content, or removal of what was not there */
   apply(updated: Iterable<ResourceUpdate>, removed: Iterable<string>, since: number): ResourceChange | undefined {
+    return this.#change(updated, (update) => this.#encode(update), removed, since);
+  }
+
+  /** Like apply, with what another store has encoded already: the bytes are shared. */
+  share(updated: Iterable<StoredResource>, removed: Iterable<string>, since: number): ResourceChange | undefined {
+    return this.#change(updated, (stored) => stored, removed, since);
+  }
+
+  #change<T extends { readonly name: string }>(
+    updated: Iterable<T>,
+    encode: (update: T) => StoredResource | undefined,
+    removed: Iterable<string>,
+    since: number,
+  ): ResourceChange | undefined {
     const names = new Set<string>();
     const pieces: Buffer[] = [];
     for (const name of removed) {
@@ -83,8 +97,8 @@ export class ResourceStore {
       pieces.push(encodeRemoved(name));
     }
     for (const update of updated) {
-      const stored = this.#store(update);
-      if (!stored) continue;
+      const stored = encode(update);
+      if (!stored || !this.#store(stored)) continue;
       names.add(stored.name);
       pieces.push(stored.encoded);
     }
@@ -93,13 +107,18 @@ export class ResourceStore {
     return { typeUrl: this.typeUrl, store: this, names, body: Buffer.concat(pieces), since };
   }
 
-  #store(update: ResourceUpdate): StoredResource | undefined {
+  #encode(update: ResourceUpdate): StoredResource | undefined {
     const version = update.version || contentHash(update.bytes);
-    const before = this.#resources.get(update.name);
-    if (before?.version === version) return undefined;
-    if (before) this.#remove(update.name);
+    // Most of what is compared is the same as before, and encoding is the dear part.
+    if (this.#resources.get(update.name)?.version === version) return undefined;
     const { name, aliases = [] } = update;
-    const stored = { name, version, aliases, encoded: encodeResource(this.typeUrl, { ...update, version }) };
+    return { name, version, aliases, encoded: encodeResource(this.typeUrl, { ...update, version }) };
+  }
+
+  #store(stored: StoredResource): boolean {
+    const { name, version, aliases } = stored;
+    if (this.#resources.get(name)?.version === version) return false;
+    this.#remove(name);
     this.#resources.set(name, stored);
     this.#encodedBytes += stored.encoded.length;
     for (const alias of aliases) {
@@ -107,7 +126,7 @@ export class ResourceStore {
       if (known) known.add(name);
       else this.#byAlias.set(alias, new Set([name]));
     }
-    return stored;
+    return true;
   }
 
   #remove(name: string): boolean {

@@ -33,3 +33,7 @@ export function encodeResponse(head: { typeUrl: string; systemVersion: string; n
 
 /** For tests and diagnostics. */
 export const decodeResponse = (bytes: Uint8Array): DeltaDiscoveryResponse => Response.decode(new BinaryReader(bytes));
+
+/** The message inside an encoded entry of `resources`. */
+export const contents = ({ encoded }: { readonly encoded: Uint8Array }): Uint8Array =>
+  decodeResponse(encoded).resources[0]?.resource?.value ?? new Uint8Array();

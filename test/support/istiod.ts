@@ -21,9 +21,15 @@ export interface TestIstiod {
   readonly target: string;
   /** A stream with this token; `''` for none. */
   stream(token: string): TestStream;
-  sign(token: string, request: Partial<IstioCertificateRequest>): Promise<IstioCertificateResponse>;
+  /** With a client certificate too, where one is given. */
+  sign(token: string, request: Partial<IstioCertificateRequest>, client?: ClientCertificate): Promise<IstioCertificateResponse>;
   /** Body of an answer of the monitoring port. */
   http(path: string): Promise<string>;
+}
+
+export interface ClientCertificate {
+  readonly chainPem: string;
+  readonly keyPem: string;
 }
 
 type After = { after(run: () => Promise<void>): void };
@@ -62,8 +68,8 @@ export async function startTestIstiod(
   const secret = kube.get('/api/v1/secrets', 'istio-system/istio-ca-secret') as { data?: Record<string, string> } | undefined;
   const roots = Buffer.from(secret?.data?.['ca-cert.pem'] ?? '', 'base64').toString('utf8');
   const target = `localhost:${istiod.grpcPort}`;
-  const connect = (): Client => {
-    const client = grpcClient(target, roots);
+  const connect = (certificate?: ClientCertificate): Client => {
+    const client = grpcClient(target, roots, certificate);
     closers.push(() => client.close());
     return client;
   };
@@ -74,7 +80,7 @@ export async function startTestIstiod(
     roots,
     target,
     stream: (token) => new TestStream(connect(), token),
-    sign: (token, request) => sign(connect(), token, request),
+    sign: (token, request, certificate) => sign(connect(certificate), token, request),
     http: async (path) => (await fetch(`http://localhost:${istiod.monitoringPort}${path}`)).text(),
   };
 }
@@ -203,8 +209,9 @@ export const ztunnelNode = (name: string, namespace = 'istio-system') => ({
 });
 
 /** A connection of its own; the server's name is not checked, since tests reach it as localhost. */
-export function grpcClient(target: string, roots: string): Client {
-  const credentials = ChannelCredentials.createSsl(Buffer.from(roots), null, null, { checkServerIdentity: () => undefined });
+export function grpcClient(target: string, roots: string, certificate?: ClientCertificate): Client {
+  const [key, chain] = certificate ? [Buffer.from(certificate.keyPem), Buffer.from(certificate.chainPem)] : [null, null];
+  const credentials = ChannelCredentials.createSsl(Buffer.from(roots), key, chain, { checkServerIdentity: () => undefined });
   return new Client(target, credentials, { 'grpc.max_receive_message_length': -1, 'grpc.use_local_subchannel_pool': 1 });
 }
 

@@ -1,39 +1,98 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { ProxyStatus } from '../../../common/codec/gen/diagnostics.ts';
+import { createGate } from '../../../istiod-lite/access/access.ts';
+import type { TokenVerdict } from '../../../istiod-lite/access/token-review.ts';
 import { ProxyReports } from '../../../istiod-lite/diagnostics/reports.ts';
 import { createMetrics } from '../../../istiod-lite/metrics.ts';
 import { MeshIndex } from '../../../istiod-lite/model/index.ts';
+import { debugPages } from '../../../istiod-lite/server/debug-pages.ts';
 import { answerMonitoring, answerReadiness } from '../../../istiod-lite/server/http-endpoints.ts';
 import { Proxies } from '../../../istiod-lite/xds/proxies.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
+const CONFIG = {
+  clusterId: 'Kubernetes',
+  domain: 'cluster.local',
+  rootNamespace: 'istio-system',
+  trustDomain: 'cluster.local',
+  network: '',
+};
+
+interface Asked {
+  method?: string;
+  remoteAddress?: string;
+  authorization?: string;
+  forwarded?: string;
+  query?: string;
+}
+
+/** Tokens are `NAMESPACE/ACCOUNT`; what has no slash is none. */
+const reviewer = {
+  review: async (token: string): Promise<TokenVerdict> => {
+    const [namespace = '', serviceAccount] = token.split('/');
+    return serviceAccount === undefined ? { refuse: 'no token' } : { caller: { namespace, serviceAccount, podName: '', podUid: '' } };
+  },
+};
+
 function endpoints(missing: string[] = []) {
-  const config = {
-    clusterId: 'Kubernetes',
-    domain: 'cluster.local',
-    rootNamespace: 'istio-system',
-    trustDomain: 'cluster.local',
-    network: '',
-  };
+  const reports = new ProxyReports();
+  for (const namespace of ['shop', 'istio-system'])
+    reports.connect().take({ status: { name: 'p', namespace, problems: [], soonestExpiry: 0n } as unknown as ProxyStatus, refusals: [] });
+  const index = new MeshIndex(CONFIG);
+  for (const namespace of ['shop', 'other'])
+    index.apply({
+      type: 'added',
+      kind: 'AuthorizationPolicy',
+      object: { metadata: { name: 'odd', namespace }, spec: { action: 'DENY', rules: [{ to: [{ operation: { ports: ['eighty'] } }] }] } },
+    });
+  const proxies = new Proxies(new FakeClock(), () => undefined);
+  for (const namespace of ['shop', 'other'])
+    proxies.add({
+      node: {
+        type: 'waypoint',
+        name: `wp.${namespace}`,
+        id: '',
+        namespace,
+        serviceAccount: '',
+        node: '',
+        version: '',
+        gateway: '',
+        clusterId: '',
+      },
+      stream: { changed: () => undefined, drain: () => undefined, status: () => ({}) },
+      stores: new Map(),
+      peer: '',
+      failed: () => undefined,
+    });
   const options = {
     metrics: createMetrics({ processMetrics: false }),
-    proxies: new Proxies(new FakeClock(), () => undefined),
-    reports: new ProxyReports(),
-    index: new MeshIndex(config),
-    trusted: async (token: string) => token === 'good',
+    debug: { proxies, reports, index, ca: () => 'the roots', mesh: () => 'the settings' },
+    access: createGate({
+      reviewer,
+      trustDomain: 'cluster.local',
+      world: {
+        trustedNodeAccounts: new Set(),
+        systemNamespace: 'istio-system',
+        notOfGateway: () => 'none',
+        isWaypointAccount: () => false,
+        onNodeOf: () => ({ allowed: false, reason: 'no' }),
+      },
+    }),
+    reviewer,
     missing: () => missing,
     refreshMetrics: () => undefined,
   };
-  const request = (path: string, more: { method?: string; remoteAddress?: string; authorization?: string } = {}) => ({
-    method: more.method ?? 'GET',
+  const request = (path: string, { method = 'GET', remoteAddress = '10.0.0.9', authorization, forwarded, query }: Asked) => ({
+    method,
     path,
-    query: new URLSearchParams(),
-    headers: { authorization: more.authorization },
-    remoteAddress: more.remoteAddress ?? '10.0.0.9',
+    query: new URLSearchParams(query),
+    headers: { authorization, 'x-warren-token': forwarded },
+    remoteAddress,
   });
   return {
-    monitoring: async (path: string, more?: Parameters<typeof request>[1]) => answerMonitoring(options)(request(path, more)),
-    readiness: async (path: string) => answerReadiness(options)(request(path)),
+    monitoring: async (path: string, asked: Asked = {}) => answerMonitoring(options)(request(path, asked)),
+    readiness: async (path: string) => answerReadiness(options)(request(path, {})),
   };
 }
 
@@ -41,22 +100,51 @@ test('readiness says what is missing', async () => {
   assert.deepEqual(await endpoints().readiness('/ready'), { status: 200, body: 'ready\n' });
   assert.deepEqual(await endpoints(['cluster', 'Pod']).readiness('/ready'), { status: 503, body: 'not ready: cluster, Pod\n' });
   assert.equal((await endpoints().readiness('/metrics')).status, 404);
+  assert.equal((await endpoints().readiness('/debug/syncz')).status, 404);
 });
 
-test('what runs where is told inside the pod and to the system, not to every pod', async () => {
+test('every debug page is shown inside the pod and to the system, and to nobody without a token', async () => {
   const { monitoring } = endpoints();
-  assert.equal((await monitoring('/debug/ambientz')).status, 401);
-  assert.equal((await monitoring('/debug/ambientz', { authorization: 'Bearer bad' })).status, 401);
-  assert.equal((await monitoring('/debug/ambientz', { authorization: 'Bearer good' })).status, 200);
-  assert.equal((await monitoring('/debug/ambientz', { remoteAddress: '127.0.0.1' })).status, 200);
-  assert.equal((await monitoring('/debug/ambientz', { remoteAddress: '::1' })).status, 200);
+  for (const path of Object.keys(debugPages)) {
+    const asked = { query: 'proxyID=wp.shop' };
+    assert.equal((await monitoring(path, asked)).status, 401, path);
+    assert.equal((await monitoring(path, { ...asked, authorization: 'Bearer bad' })).status, 401, path);
+    assert.equal((await monitoring(path, { ...asked, authorization: 'Bearer istio-system/ops' })).status, 200, path);
+    assert.equal((await monitoring(path, { ...asked, forwarded: 'istio-system/ops' })).status, 200, `${path}, through the API server`);
+    assert.equal((await monitoring(path, { ...asked, remoteAddress: '127.0.0.1' })).status, 200, path);
+    assert.equal((await monitoring(path, { ...asked, remoteAddress: '::1' })).status, 200, path);
+  }
+});
+
+test('other namespaces see the rows of their own, and no page that is of the whole mesh', async () => {
+  const { monitoring } = endpoints();
+  const asked = { authorization: 'Bearer shop/default' };
+  const rows = async (path: string) => JSON.parse((await monitoring(path, asked)).body);
+  assert.deepEqual(
+    (await rows('/debug/proxies')).map((row: { namespace: string }) => row.namespace),
+    ['shop'],
+  );
+  assert.deepEqual(
+    (await rows('/debug/syncz')).map((row: { proxy: string }) => row.proxy),
+    ['wp.shop'],
+  );
+  assert.equal((await rows('/debug/connections')).totalClients, 1);
+  assert.deepEqual(
+    (await rows('/debug/problems')).map(({ object }: { object: string }) => object),
+    ['AuthorizationPolicy shop/odd'],
+  );
+  assert.equal((await monitoring('/debug/config_dump', { ...asked, query: 'proxyID=wp.shop' })).status, 200);
+  assert.equal((await monitoring('/debug/config_dump', { ...asked, query: 'proxyID=wp.other' })).status, 404);
+  for (const [path, { byNamespace }] of Object.entries(debugPages))
+    if (!byNamespace) assert.equal((await monitoring(path, asked)).status, 403, path);
 });
 
 test('unknown paths, other methods and names of object properties are no endpoints', async () => {
   const { monitoring } = endpoints();
-  assert.equal((await monitoring('/debug/nothing')).status, 404);
+  assert.equal((await monitoring('/debug/nothing', { remoteAddress: '127.0.0.1' })).status, 404);
   assert.equal((await monitoring('constructor')).status, 404);
   assert.equal((await monitoring('/metrics', { method: 'POST' })).status, 405);
-  assert.equal((await monitoring('/debug/syncz')).body, '[]\n');
+  assert.equal((await monitoring('/debug/syncz', { method: 'POST', remoteAddress: '127.0.0.1' })).status, 405);
+  assert.match((await monitoring('/debug')).body, /^\/debug\/syncz: /);
   assert.match((await monitoring('/metrics')).body, /istio_build\{component="pilot",tag="[^"]+"\} 1/);
 });

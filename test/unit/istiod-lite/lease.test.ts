@@ -94,6 +94,18 @@ test('a released lease is taken at the next attempt', async () => {
   b.abort.abort();
 });
 
+test('a replica that let its lease go does not take it again, even where an attempt was under way', async () => {
+  const [server, clock] = [new LeaseServer(), new FakeClock()];
+  const a = replica(server, clock, 'a');
+  // The first attempt has not come back yet.
+  await a.lease.release();
+  assert.equal(server.lease?.spec?.holderIdentity, '');
+  await clock.advance(seconds(60));
+  assert.equal(a.lease.held, false);
+  assert.equal(server.lease?.spec?.holderIdentity, '');
+  a.abort.abort();
+});
+
 test('a holder that cannot renew stops before another may start', async () => {
   const [server, clock] = [new LeaseServer(), new FakeClock()];
   const a = replica(server, clock, 'a');

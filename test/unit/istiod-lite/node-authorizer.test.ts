@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { NodeAuthorizer, type PodFacts } from '../../../istiod-lite/ca/node-authorizer.ts';
-import type { Caller } from '../../../istiod-lite/ca/token-review.ts';
+import { NodeAuthorizer, type PodFacts } from '../../../istiod-lite/access/node-authorizer.ts';
+import type { Caller } from '../../../istiod-lite/access/token-review.ts';
 
 const ORDERS = 'spiffe://cluster.local/ns/shop/sa/orders';
 const pod = (more: Partial<PodFacts> = {}): PodFacts => ({

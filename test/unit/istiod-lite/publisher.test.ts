@@ -62,6 +62,7 @@ function start() {
     proxies.add({
       node: { type: 'ztunnel', name: 'z', id: 'z', namespace: 'n', serviceAccount: '', node: '', version: '', gateway: '', clusterId: '' },
       stream,
+      stores: publisher.stores,
       peer: '',
       failed: (error) => void failures.push(error),
     });
@@ -125,7 +126,7 @@ test('routes and policies of waypoints that a failed flush lost are made good to
   const apply = (type: 'added' | 'deleted', kind: 'Service' | 'HTTPRoute', object: unknown) => publisher.apply({ type, kind, object });
   const bound = (name: string) => make.service({ name, labels: { 'istio.io/use-waypoint': 'wp' } });
   const route = (service: string) => make.httpRoute({ name: `to-${service}`, service, rules: [{}] });
-  const told = () => [...(publisher.waypointStores('shop/wp').get(ROUTES_TYPE)?.values() ?? [])].map(({ name }) => name);
+  const told = () => [...(publisher.waypointStores('shop/wp', 'wp').get(ROUTES_TYPE)?.values() ?? [])].map(({ name }) => name);
   apply('added', 'Service', bound('first'));
   apply('added', 'HTTPRoute', route('first'));
   await clock.advance(200);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { seconds } from '../../../common/base/clock.ts';
-import { TokenReviewer } from '../../../istiod-lite/ca/token-review.ts';
+import { TokenReviewer } from '../../../istiod-lite/access/token-review.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
 type Status = Record<string, unknown>;

@@ -1,0 +1,127 @@
+/**
+ * What istiod-lite shows of itself, under Istio's page names where it has one. Every pod can reach this port, and not every pod's business is
+ * where everything runs: who sees a page as a whole, who sees the rows of its own namespace, and who sees nothing, is access/access.ts' to say.
+ */
+import { Authorization } from '../../common/codec/gen/authorization.ts';
+import { Address } from '../../common/codec/gen/workload.ts';
+import type { Gate } from '../access/access.ts';
+import { fromToken } from '../access/authenticate.ts';
+import type { Caller, TokenReviewer } from '../access/token-review.ts';
+import type { ProxyReports } from '../diagnostics/reports.ts';
+import type { MeshIndex } from '../model/index.ts';
+import type { Proxies } from '../xds/proxies.ts';
+import { ambientDump, configDump } from './ambient-dump.ts';
+
+export interface DebugSources {
+  readonly proxies: Proxies;
+  readonly reports: ProxyReports;
+  readonly index: Pick<MeshIndex, 'problems' | 'addresses' | 'authorizations'>;
+  /** State of the certificate authority. */
+  ca(): unknown;
+  /** Settings that are no secret. */
+  mesh(): unknown;
+}
+
+/** Sees everything, or the rows of one namespace. */
+export type Sight = 'everything' | { readonly namespace: string };
+
+interface Page {
+  readonly doc: string;
+  /** Whether there is something on it for those who see one namespace only. */
+  readonly byNamespace: boolean;
+  show(sources: DebugSources, sight: Sight, query: URLSearchParams): unknown;
+}
+
+/** By path. `undefined` as the answer means that there is no such thing. */
+export const debugPages: Readonly<Record<string, Page>> = {
+  '/debug/syncz': {
+    doc: 'what each proxy was sent and acknowledged',
+    byNamespace: true,
+    show: ({ proxies }, sight) => proxies.rows().filter(({ proxy }) => sees(sight, proxy.slice(proxy.lastIndexOf('.') + 1))),
+  },
+  '/debug/connections': {
+    doc: 'which proxies are connected',
+    byNamespace: true,
+    show({ proxies }, sight) {
+      const clients = proxies.rows().filter(({ proxy }) => sees(sight, proxy.slice(proxy.lastIndexOf('.') + 1)));
+      return {
+        totalClients: clients.length,
+        clients: clients.map(({ proxy, address, connectedSince }) => ({ connectionId: proxy, connectedAt: connectedSince, address })),
+      };
+    },
+  },
+  '/debug/config_dump': {
+    doc: 'what one proxy (?proxyID=POD.NAMESPACE) is served',
+    byNamespace: true,
+    show({ proxies }, sight, query) {
+      const id = query.get('proxyID') ?? '';
+      const stores = sees(sight, id.slice(id.lastIndexOf('.') + 1)) ? proxies.stores(id) : undefined;
+      return stores && { proxy: id, configs: [...stores.values()].map((store) => configDump(store)) };
+    },
+  },
+  '/debug/proxies': {
+    doc: 'what each proxy last reported of itself, and its latest refusals',
+    byNamespace: true,
+    show: ({ reports }, sight) => reports.rows().filter(({ namespace }) => sees(sight, namespace)),
+  },
+  '/debug/problems': {
+    doc: 'what is wrong with objects of the cluster',
+    byNamespace: true,
+    // `Kind namespace/name`, with words before it in some.
+    show: ({ index }, sight) => [...index.problems()].filter(({ object }) => sees(sight, /(\S+)\/\S+$/.exec(object)?.[1] ?? '')),
+  },
+  '/debug/ambientz': {
+    doc: 'all workloads, services and policies that are served',
+    byNamespace: false,
+    show: (sources) => ambient(sources),
+  },
+  '/debug/registryz': { doc: 'all services', byNamespace: false, show: (sources) => ambient(sources).services },
+  '/debug/instancesz': { doc: 'all workloads', byNamespace: false, show: (sources) => ambient(sources).workloads },
+  '/debug/authorizationz': { doc: 'all L4 policies', byNamespace: false, show: (sources) => ambient(sources).policies },
+  '/debug/ca': { doc: 'the roots, how long they live, and where a rotation stands', byNamespace: false, show: ({ ca }) => ca() },
+  '/debug/mesh': { doc: 'settings', byNamespace: false, show: ({ mesh }) => mesh() },
+};
+
+/** The API server takes `authorization` off what it forwards to a pod, so a token may come in this header as well. */
+export const TOKEN_HEADER = 'x-warren-token';
+/** Tokens for this audience open debug pages, and nothing else. */
+export const DEBUG_AUDIENCE = 'warren.dev/debug';
+
+export interface Visitor {
+  readonly remoteAddress: string;
+  /** '' where there is none. */
+  readonly token: string;
+}
+
+/** @returns a reason where nothing may be seen, in the words of the answer */
+export async function sightOf(
+  { remoteAddress, token }: Visitor,
+  page: Page,
+  { access, reviewer }: { access: Gate; reviewer: Pick<TokenReviewer, 'review'> },
+): Promise<Sight | { readonly status: 401 | 403 | 503; readonly reason: string }> {
+  if (isLoopback(remoteAddress)) return 'everything';
+  if (token === '') return { status: 401, reason: `ask from inside istiod's pod, or with a token in the header ${TOKEN_HEADER}` };
+  const authentication = await fromToken(token, reviewer);
+  if ('refuse' in authentication)
+    return { status: authentication.refuse === 'UNAUTHENTICATED' ? 401 : 503, reason: authentication.message };
+  return sightOfCaller(authentication.caller, page, access);
+}
+
+function sightOfCaller(caller: Caller, { byNamespace }: Page, access: Gate): Sight | { readonly status: 403; readonly reason: string } {
+  const { namespace } = caller;
+  const reason = access.mayNot('debug/all', caller);
+  if (reason === undefined) return 'everything';
+  if (byNamespace && access.mayNot('debug/own', caller, { namespace }) === undefined) return { namespace };
+  return { status: 403, reason };
+}
+
+const sees = (sight: Sight, namespace: string): boolean => sight === 'everything' || sight.namespace === namespace;
+
+const isLoopback = (address: string): boolean => address.startsWith('127.') || address === '::1';
+
+const ambient = ({ index }: DebugSources) =>
+  ambientDump(decoded(index.addresses(), Address), decoded(index.authorizations(), Authorization));
+
+function* decoded<T>(resources: Iterable<{ readonly bytes: Uint8Array }>, codec: { decode(bytes: Uint8Array): T }): Generator<T> {
+  for (const { bytes } of resources) yield codec.decode(bytes);
+}
