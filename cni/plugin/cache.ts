@@ -8,8 +8,8 @@ import { dirname } from 'node:path';
 import type { Clock, Timer } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
+import type { Labels } from '../../common/decision/label-selector.ts';
 import { isFinished, type Pod } from '../enrol/decision.ts';
-import type { Labels } from '../enrol/label-selector.ts';
 import { HostFileError, writeHostFile } from '../host/host-file.ts';
 
 export const CACHE_VERSION = 1;

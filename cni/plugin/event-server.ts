@@ -5,10 +5,13 @@
  */
 import { chmodSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { Clock } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
+import { fdOf } from '../../common/linux/node.ts';
+import { type PeerCredentials, peerCredentials } from '../../common/linux/peer-credentials.ts';
 import { type CmdAdd, parseCmdAdd } from './cmdadd.ts';
 
 export interface EventServerOptions {
@@ -23,6 +26,13 @@ export interface EventServerOptions {
 
 const MAX_BODY_BYTES = 64 * 1024;
 const CLOSE_GRACE_MS = 1000;
+// A node starts a few dozen pods at a time; the runtime waits for what is not accepted.
+const MAX_CONNECTIONS = 512;
+/** Root, as the runtime is; in a test whoever runs it. */
+const OWNER = process.geteuid?.() ?? 0;
+
+/** Whether the pod belongs to the mesh cannot be found out now; the plugin goes by what the agent left on the node (status 503). */
+export class Undecided extends Error {}
 
 export interface EventServer {
   close(): Promise<void>;
@@ -31,7 +41,7 @@ export interface EventServer {
 /** @throws the Error of node:net where the socket cannot be made, naming the path */
 export async function serveEvents(options: EventServerOptions): Promise<EventServer> {
   const { path, log } = options;
-  mkdirSync(dirname(path), { recursive: true });
+  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
   const server = createServer((request, response) => {
     handle(options, request, response).catch((error: unknown) => {
       log.error({ error: errorMessage(error) }, 'answering the CNI plugin failed');
@@ -39,6 +49,14 @@ export async function serveEvents(options: EventServerOptions): Promise<EventSer
     });
   });
   server.headersTimeout = 5000;
+  server.maxConnections = MAX_CONNECTIONS;
+  // The file's mode keeps others out already; this holds too where somebody has changed it, or passes a descriptor on.
+  server.on('connection', (socket) => {
+    const { uid, pid } = peerOf(socket);
+    if (uid === OWNER) return;
+    log.warn({ uid, pid }, 'somebody who may not connected to the socket of the CNI plugin');
+    socket.destroy();
+  });
   // Listening under another name and renaming: a predecessor's file is replaced, and nobody connects before the mode is set.
   const temporary = `${path}.${process.pid}`;
   rmSync(temporary, { force: true });
@@ -79,7 +97,7 @@ async function answer({ onAdd, log }: EventServerOptions, request: IncomingMessa
   } catch (error) {
     const reason = errorMessage(error);
     log.warn({ pod: event.podName, namespace: event.podNamespace, error: reason }, 'a new pod could not be enrolled');
-    return [500, `pod ${event.podNamespace}/${event.podName}: ${reason}`];
+    return [error instanceof Undecided ? 503 : 500, `pod ${event.podNamespace}/${event.podName}: ${reason}`];
   }
 }
 
@@ -92,6 +110,15 @@ async function readBody(request: IncomingMessage): Promise<string> {
     chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString('utf8');
+}
+
+/** Of a connection that has ended already nothing is known, and nothing is answered. */
+function peerOf(socket: Socket): Partial<PeerCredentials> {
+  try {
+    return peerCredentials(fdOf(socket));
+  } catch {
+    return {};
+  }
 }
 
 function listen(server: Server, path: string): Promise<void> {

@@ -8,8 +8,9 @@ import { chmodSync, renameSync, statSync, unlinkSync } from 'node:fs';
 import koffi from 'koffi';
 import { systemClock } from '../base/clock.ts';
 import { closeFd } from './descriptor.ts';
-import { AF_UNIX, call, isLinuxError, libc, SO_PEERCRED, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_SEQPACKET, SOL_SOCKET } from './libc.ts';
+import { AF_UNIX, call, isLinuxError, libc, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_SEQPACKET } from './libc.ts';
 import { type Message, MessageChannel, MessageError } from './message.ts';
+import { type PeerCredentials, peerCredentials } from './peer-credentials.ts';
 import { encodeUnixAddress } from './sockaddr.ts';
 
 /** The longest message in either direction. */
@@ -18,13 +19,6 @@ const BACKLOG = 16;
 // Messages, or connections, taken in one turn of the event loop; the rest waits for the next, after everybody else's.
 const PER_TURN = 16;
 const ACCEPT_RETRY_MS = 100;
-
-/** Process at the other end, as the kernel noted it when the connection was made. */
-export interface PeerCredentials {
-  readonly pid: number;
-  readonly uid: number;
-  readonly gid: number;
-}
 
 export class SeqpacketSocket {
   readonly #fd: number;
@@ -80,11 +74,7 @@ export class SeqpacketSocket {
 
   /** @throws {LinuxError} */
   peer(): PeerCredentials {
-    const credentials = Buffer.alloc(12);
-    const length = Buffer.alloc(4);
-    length.writeUInt32LE(credentials.length);
-    call('getsockopt', 'SO_PEERCRED', () => libc.getsockopt(this.#fd, SOL_SOCKET, SO_PEERCRED, credentials, length));
-    return { pid: credentials.readInt32LE(0), uid: credentials.readUInt32LE(4), gid: credentials.readUInt32LE(8) };
+    return peerCredentials(this.#fd);
   }
 
   #receive(): void {

@@ -65,9 +65,20 @@ const MINIKUBE = {
   clean: 'expected/minikube_cni.conflist.clean',
 };
 
+interface Sequence {
+  readonly files: readonly string[];
+  /** Index of the file that is chained to. */
+  readonly chosen: number;
+  /** The setting that names a file. */
+  readonly file?: string;
+  readonly result: string;
+  readonly expected: string;
+  readonly clean: string;
+}
+
 /** The order of the files is that of their names: they get numbers. */
 function* manyFiles(read: (name: string) => string): Iterable<CaseResult> {
-  for (const { files, chosen, file = '', ...outcome } of [
+  const sequences: readonly Sequence[] = [
     { files: ['calico.conflist'], ...CALICO, chosen: 0 },
     { files: ['calico.conflist'], ...CALICO, chosen: 0, file: '00-calico.conflist' },
     { files: ['calico.conflist'], ...CALICO, chosen: 0, file: '00-calico.conf' },
@@ -80,7 +91,8 @@ function* manyFiles(read: (name: string) => string): Iterable<CaseResult> {
     { files: ['bad_minikube_cni.conf', 'calico.conflist', 'minikube_cni.conf'], ...CALICO, chosen: 1 },
     { files: ['noname_calico.conflist', 'noplugins_calico.conflist', 'minikube_cni.conf', 'calico.conflist'], ...MINIKUBE, chosen: 2 },
     { files: ['noname_calico.conflist', 'noplugins_calico.conflist', 'calico.conflist', 'minikube_cni.conf'], ...CALICO, chosen: 2 },
-  ]) {
+  ];
+  for (const { files, chosen, file = '', ...outcome } of sequences) {
     const name = `${FILES}/${file === '' ? '' : `${file}: `}${files.join(', ')}`;
     yield attempt(name, () =>
       installInto(name, files, { ...outcome, result: `0${chosen}-${outcome.result}` }, { form: 'chained', file }, read),
