@@ -5,7 +5,7 @@ import { parseArgs } from 'node:util';
 import { errorMessage } from '../common/base/errors.ts';
 import { claim, forget, isRunning, listInstances, nodeProcess, pidOf, UsageError } from './instance.ts';
 import { TOOL_PATH } from './node/command.ts';
-import { missingRequirement, startInside } from './outside.ts';
+import { missingRequirement, playgroundInside, startInside } from './outside.ts';
 
 const USAGE = `usage: playground up [--name NAME] [--nodes N] [--mesh] [--kubeconfig FILE] [--ready-file FILE] [--ready-fd FD] [--log-level LEVEL]
        playground down [--name NAME]
@@ -57,9 +57,7 @@ async function up(values: Values, nodes: number): Promise<number> {
   const instance = await claim(values.name ?? DEFAULT_NAME);
   let stopping = false;
   const outer = startInside(instance, {
-    nodes,
-    mesh: values.mesh ?? false,
-    logLevel: values['log-level'] ?? 'error',
+    inner: playgroundInside(instance.name, { nodes, mesh: values.mesh ?? false, logLevel: values['log-level'] ?? 'error' }),
     kubeconfig: values.kubeconfig,
     onProgress: (text) => process.stderr.write(`playground ${instance.name}: ${text}\n`),
     onReady(kubeconfig) {

@@ -11,9 +11,8 @@ import type { Instance } from './instance.ts';
 import { tool } from './node/command.ts';
 
 export interface UpOptions {
-  readonly nodes: number;
-  readonly mesh: boolean;
-  readonly logLevel: string;
+  /** Program and arguments of the inner process. */
+  readonly inner: readonly string[];
   /** A copy of the kubeconfig for the user, besides the instance's own. */
   readonly kubeconfig?: string | undefined;
   readonly onProgress: (text: string) => void;
@@ -25,7 +24,7 @@ export interface Outcome {
 }
 
 export interface Outer {
-  /** Ends the playground; safe to call twice. */
+  /** Ends it; safe to call twice. */
   stop(): void;
   readonly ended: Promise<Outcome>;
 }
@@ -49,6 +48,12 @@ const MAIN = fileURLToPath(new URL('./main.ts', import.meta.url));
 const FIRST_PORT = 0;
 const STOP_PATIENCE_MS = 5000;
 
+/** The inner process of a playground. */
+export function playgroundInside(name: string, { nodes, mesh, logLevel }: { nodes: number; mesh: boolean; logLevel: string }): string[] {
+  const options = ['--name', name, '--nodes', String(nodes), '--log-level', logLevel];
+  return [process.execPath, MAIN, 'inside', ...options, ...(mesh ? ['--mesh'] : [])];
+}
+
 export function startInside(instance: Instance, options: UpOptions): Outer {
   // Made out here: the inner process has no way to the machine's own network.
   const listener = listenTcp({ address: '127.0.0.1', port: FIRST_PORT });
@@ -58,9 +63,7 @@ export function startInside(instance: Instance, options: UpOptions): Outer {
       // Whatever kills this process, the one inside goes as well.
       ...['--pdeathsig', 'KILL', 'unshare', '--mount', '--net', '--ipc', '--uts', '--pid', '--fork', '--kill-child', '--mount-proc'],
       // Process 1 collects the orphans of a namespace, which Node does not; a shell that waits does.
-      ...['sh', '-c', '"$@"; exit $?', 'playground', process.execPath],
-      ...[MAIN, 'inside', '--name', instance.name, '--nodes', String(options.nodes), '--log-level', options.logLevel],
-      ...(options.mesh ? ['--mesh'] : []),
+      ...['sh', '-c', '"$@"; exit $?', instance.kind, ...options.inner],
     ],
     // A session of its own: Ctrl-C comes to this process, and it ends the inner one in order.
     { stdio: ['pipe', 'inherit', 'inherit', listener, 'pipe'], detached: true },
@@ -86,7 +89,7 @@ export function startInside(instance: Instance, options: UpOptions): Outer {
     });
     child.once('close', () => {
       if (failure !== undefined) options.onProgress(`failed: ${failure}`);
-      else if (!stopping) options.onProgress('the playground ended unexpectedly');
+      else if (!stopping) options.onProgress(`the ${instance.kind} ended unexpectedly`);
       resolve({ status: failure === undefined && stopping ? 0 : 1 });
     });
   });

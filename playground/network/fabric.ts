@@ -30,7 +30,7 @@ export async function startFabric(ipv6: boolean): Promise<void> {
   );
 }
 
-export async function connectNodes(nodes: readonly ClusterNode[]): Promise<void> {
+export async function connectNodes(nodes: readonly Pick<ClusterNode, 'plan' | 'pid' | 'enter'>[]): Promise<void> {
   const plans = nodes.map(({ plan }) => plan);
   await ipBatch(
     [],

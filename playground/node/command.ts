@@ -23,15 +23,18 @@ export function tool(name: string): string {
 
 export class CommandError extends Error {
   readonly status: number | undefined;
-  constructor(command: string, status: number | undefined, output: string) {
+  /** What it wrote to standard output before it failed. */
+  readonly stdout: string;
+  constructor(command: string, status: number | undefined, output: string, stdout = '') {
     super(`${command}: ${output.trim() || `exit status ${status ?? 'unknown'}`}`);
     this.name = 'CommandError';
     this.status = status;
+    this.stdout = stdout;
   }
 }
 
 export interface CommandOptions {
-  readonly input?: string;
+  readonly input?: string | Buffer;
   readonly timeoutMs?: number;
 }
 
@@ -71,7 +74,12 @@ function start([file = '', ...args]: readonly string[], { input, timeoutMs = DEF
     child.on('close', (status, signal) => {
       if (status === 0) return resolve(stdout);
       reject(
-        new CommandError([file, ...args].join(' ').slice(0, 200), status ?? undefined, stderr || (signal ? `killed by ${signal}` : '')),
+        new CommandError(
+          [file, ...args].join(' ').slice(0, 200),
+          status ?? undefined,
+          stderr || (signal ? `killed by ${signal}` : ''),
+          stdout,
+        ),
       );
     });
   });

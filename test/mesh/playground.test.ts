@@ -5,8 +5,9 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { runProgram } from '../support/kube-commands.ts';
 import { command } from '../support/netns.ts';
-import { playgroundArguments, root, runProgram, startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
+import { playgroundArguments, root, startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
 
 const skip = withoutPlayground ?? false;
 
@@ -390,15 +391,16 @@ spec:
   });
 
   await t.test('starts no pod on a node whose CNI configuration names an agent that does not answer, and says so', async () => {
-    const marker = '/etc/cni/net.d/10-absent.conf';
-    cluster.node('node1').run('sh', '-c', `echo '{"type": "istio-cni", "socket": "/run/nobody.sock"}' > ${marker}`);
+    const conflist = '/etc/cni/net.d/00-absent.conflist';
+    const plugins = '[{"type": "playground"}, {"type": "istio-cni", "cni_agent_run_dir": "/run/nobody"}]';
+    cluster.node('node1').run('sh', '-c', `echo '{"name": "n", "cniVersion": "1.0.0", "plugins": ${plugins}}' > ${conflist}`);
     await cluster.apply(`${clientPod('held', 'node1')}${clientPod('free', 'node2')}`);
     await cluster.kubectl('wait', '--for=condition=Ready', 'pod/free', '--timeout=45s');
     await cluster.eventually('the event names the socket', async () =>
-      /FailedCreatePodSandBox.*node agent at \/run\/nobody\.sock/.test(await cluster.kubectl('describe', 'pod', 'held')),
+      /FailedCreatePodSandBox.*node agent at \/run\/nobody\/pluginevent\.sock/.test(await cluster.kubectl('describe', 'pod', 'held')),
     );
     assert.match(await cluster.kubectl('get', 'pod', 'held'), /0\/1 +ContainerCreating/);
-    cluster.node('node1').run('rm', marker);
+    cluster.node('node1').run('rm', conflist);
     await cluster.kubectl('wait', '--for=condition=Ready', 'pod/held', '--timeout=45s');
     await cluster.kubectl('delete', 'pod', 'held', 'free');
   });

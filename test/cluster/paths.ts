@@ -1,0 +1,2 @@
+/** Where things lie in every node. */
+export const CONTAINERD_SOCKET = '/run/containerd/containerd.sock';

@@ -1,0 +1,106 @@
+/** The real kubectl against a playground or a cluster of Kubernetes, so that a test sees what a user sees. */
+import { execFile } from 'node:child_process';
+import yaml from 'js-yaml';
+import { command } from './netns.ts';
+
+export interface Ran {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface KubeCommands {
+  readonly kubeconfig: string;
+  /** kubectl to its end, whatever its exit status. */
+  tryKubectl(...args: readonly string[]): Promise<Ran>;
+  /** kubectl that must succeed. @returns its standard output. @throws with what it said */
+  kubectl(...args: readonly string[]): Promise<string>;
+  /** `kubectl apply -f -` with YAML documents. */
+  apply(text: string): Promise<string>;
+  /** A command in a pod (`name`, `deploy/name`), whatever its exit status. */
+  exec(namespace: string, pod: string, ...command: readonly string[]): Promise<Ran>;
+  /** The echo client in a pod; `client(…)` must succeed. @returns what it printed */
+  client(namespace: string, pod: string, ...request: readonly string[]): Promise<string>;
+  /** Waits until all pods of the namespace are ready, and none is on its way out. */
+  podsReady(namespace: string, timeoutMs?: number): Promise<void>;
+  /** Polls until `holds` returns true. @throws with the complaint, and what `holds` threw last */
+  eventually(complaint: string, holds: () => Promise<boolean> | boolean, timeoutMs?: number): Promise<void>;
+}
+
+const POLL_MS = 50;
+const KUBECTL_TIMEOUT_MS = 60_000;
+
+export function kubeCommands(kubeconfig: string): KubeCommands {
+  const tryKubectl = (...args: readonly string[]): Promise<Ran> => runProgram('kubectl', ['--kubeconfig', kubeconfig, ...args]);
+  const kubectl = async (...args: readonly string[]): Promise<string> => succeeded(`kubectl ${args.join(' ')}`, await tryKubectl(...args));
+  const exec = (namespace: string, pod: string, ...argv: readonly string[]): Promise<Ran> =>
+    tryKubectl('exec', '-n', namespace, pod, '--', ...argv);
+  return {
+    kubeconfig,
+    tryKubectl,
+    kubectl,
+    apply: async (text) => {
+      // As one list: kubectl takes a document that begins with a brace for JSON.
+      const list = JSON.stringify({ apiVersion: 'v1', kind: 'List', items: yaml.loadAll(text).filter((document) => document !== null) });
+      return succeeded('kubectl apply', await runProgram('kubectl', ['--kubeconfig', kubeconfig, 'apply', '-f', '-'], list));
+    },
+    exec,
+    client: async (namespace, pod, ...request) =>
+      succeeded(`client ${request.join(' ')} in ${pod}`, await exec(namespace, pod, 'client', ...request)),
+    async podsReady(namespace, timeoutMs = KUBECTL_TIMEOUT_MS) {
+      let seen = '';
+      await poll(`pods of ${namespace} are not ready`, timeoutMs, async () => {
+        const list = JSON.parse(await kubectl('get', 'pods', '-n', namespace, '-o', 'json')) as { items: RawPod[] };
+        seen = list.items.map(({ metadata, status }) => `${metadata.name} ${status.phase}`).join(', ');
+        return list.items.length > 0 && list.items.every(isSettled);
+      }).catch((error: unknown) => {
+        throw new Error(`${String(error)}: ${seen}`);
+      });
+    },
+    eventually: (complaint, holds, timeoutMs = 30_000) => poll(complaint, timeoutMs, holds),
+  };
+}
+
+/** A program to its end. */
+export function runProgram(program: string, args: readonly string[], input?: string, timeoutMs = KUBECTL_TIMEOUT_MS): Promise<Ran> {
+  return new Promise((resolve) => {
+    const child = execFile(program, [...args], { maxBuffer: 64 << 20, timeout: timeoutMs }, (error, stdout, stderr) => {
+      resolve({ code: error === null ? 0 : typeof error.code === 'number' ? error.code : 1, stdout, stderr });
+    });
+    child.stdin?.on('error', () => undefined);
+    child.stdin?.end(input);
+  });
+}
+
+export function succeeded(what: string, { code, stdout, stderr }: Ran): string {
+  if (code !== 0) throw new Error(`${what} exited with ${code}: ${stderr.trim() || stdout.trim()}`);
+  return stdout;
+}
+
+export async function poll(complaint: string, timeoutMs: number, holds: () => Promise<boolean> | boolean): Promise<void> {
+  const deadline = performance.now() + timeoutMs;
+  for (;;) {
+    if (await holds()) return;
+    if (performance.now() > deadline) throw new Error(`${complaint} (after ${timeoutMs / 1000} s)`);
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+}
+
+export function whyNoKubectl(): string | undefined {
+  try {
+    command('kubectl', 'version', '--client');
+    return undefined;
+  } catch {
+    return 'needs kubectl';
+  }
+}
+
+interface RawPod {
+  readonly metadata: { readonly name: string; readonly deletionTimestamp?: string };
+  readonly status: { readonly phase: string; readonly conditions?: readonly { readonly type: string; readonly status: string }[] };
+}
+
+const isSettled = ({ metadata, status }: RawPod): boolean =>
+  metadata.deletionTimestamp === undefined &&
+  (status.phase === 'Succeeded' ||
+    (status.conditions ?? []).some((condition) => condition.type === 'Ready' && condition.status === 'True'));
