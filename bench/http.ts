@@ -1,10 +1,9 @@
 /** common/http alone, as a plaintext reverse proxy for HTTP/1.1, against nginx as the same in the same run. */
-import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Bench, median, type Row, ratioRow } from './rows.ts';
 import { HTTP_PORT, Lab } from './support/lab.ts';
 import { type HttpResult, loadHttp, type Subject } from './support/load.ts';
+import { startNginx } from './support/reverse-proxies.ts';
 
 const OURS_PORT = 9001;
 const NGINX_PORT = 9002;
@@ -33,7 +32,7 @@ export const bench: Bench = {
     await lab.startServers();
     const program = fileURLToPath(new URL('programs/http-proxy.ts', import.meta.url));
     const ours = lab.start(lab.near, 'http-proxy', [process.execPath, program, String(OURS_PORT), lab.far.ip, String(HTTP_PORT)]);
-    const nginx = lab.start(lab.near, 'nginx-proxy', ['nginx', '-c', nginxConfig(lab)]);
+    const nginx = startNginx(lab, NGINX_PORT);
     for (const port of [OURS_PORT, NGINX_PORT]) await lab.waitForPort(lab.near, port);
     const subject = (name: string, proxy: typeof ours, port: number): Subject => {
       const http = { ip: '127.0.0.1', port };
@@ -42,22 +41,6 @@ export const bench: Bench = {
     return await measure(subject('ours', ours, OURS_PORT), subject('nginx', nginx, NGINX_PORT));
   },
 };
-
-/** A single process, so that its processor time is that of the program that was started. */
-function nginxConfig(lab: Lab): string {
-  const file = join(lab.folder, 'proxy.conf');
-  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => `${kind}_temp_path ${lab.folder};`).join(' ');
-  writeFileSync(
-    file,
-    `master_process off; daemon off; pid ${lab.folder}/proxy.pid; error_log ${lab.folder}/proxy.log;
-events { worker_connections 4096; }
-http { access_log off; keepalive_requests 1000000000; ${temporary}
-upstream app { server ${lab.far.ip}:${HTTP_PORT}; keepalive 512; keepalive_requests 1000000000; }
-server { listen ${NGINX_PORT} backlog=4096;
-location / { proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header X-Forwarded-Proto http; } } }\n`,
-  );
-  return file;
-}
 
 async function measure(ours: Subject, nginx: Subject): Promise<Row[]> {
   const rows: Row[] = [];

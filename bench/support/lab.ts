@@ -58,13 +58,15 @@ export class Lab implements AsyncDisposable {
   /** Starts what every measurement needs in the far namespace. */
   async startServers(): Promise<void> {
     const config = join(this.folder, 'nginx.conf');
+    writeFileSync(join(this.folder, '1k'), 'x'.repeat(1024));
+    writeFileSync(join(this.folder, '1m'), 'x'.repeat(1 << 20));
     writeFileSync(
       config,
-      `worker_processes 1; daemon off; pid ${this.folder}/nginx.pid; error_log ${this.folder}/nginx.log;
+      `user root; worker_processes 1; daemon off; pid ${this.folder}/nginx.pid; error_log ${this.folder}/nginx.log;
 events { worker_connections 4096; }
 http { access_log off; keepalive_requests 1000000000; client_body_temp_path ${this.folder}; proxy_temp_path ${this.folder};
 fastcgi_temp_path ${this.folder}; uwsgi_temp_path ${this.folder}; scgi_temp_path ${this.folder};
-server { listen ${HTTP_PORT} backlog=4096; location / { return 200 "ok"; } } }\n`,
+server { listen ${HTTP_PORT} backlog=4096; location = / { return 200 "ok"; } location / { root ${this.folder}; } } }\n`,
     );
     this.start(this.far, 'nginx', ['nginx', '-c', config]);
     this.start(this.far, 'iperf3', ['iperf3', '-s', '-p', String(BULK_PORT)]);

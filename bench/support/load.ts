@@ -1,4 +1,6 @@
 /** The load of a bench: wrk and iperf3 through whatever stands between the namespaces, and what that cost in processor time. */
+import { readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Lab, Program } from './lab.ts';
 
 /** One way through a lab. */
@@ -30,6 +32,7 @@ export async function loadHttp(
   connections: number,
   seconds: number,
   keepAlive: boolean,
+  path = '/',
 ): Promise<HttpResult> {
   await digested(lab, proxies);
   const before = lab.usage(proxies);
@@ -41,7 +44,7 @@ export async function loadHttp(
     `-d${seconds}s`,
     '--latency',
     ...(keepAlive ? [] : ['-H', 'Connection: close']),
-    `http://${http.ip}:${http.port}/`,
+    `http://${http.ip}:${http.port}${path}`,
   );
   const after = lab.usage(proxies);
   const requests = Number(/(\d+) requests in/.exec(output)?.[1]);
@@ -55,6 +58,39 @@ export async function loadHttp(
     cpuMicros: ((after.cpuSeconds - before.cpuSeconds) * 1e6) / requests,
     p50Micros: micros(/^\s+50%\s+(\S+)/m.exec(output)?.[1]),
     p99Micros: micros(/^\s+99%\s+(\S+)/m.exec(output)?.[1]),
+  };
+}
+
+const HTTP2_STREAMS = 32;
+
+/** HTTP/2 with prior knowledge, 32 requests at once on each connection. */
+export async function loadHttp2({ lab, proxies, http }: Subject, connections: number, seconds: number, path = '/'): Promise<HttpResult> {
+  await digested(lab, proxies);
+  const log = join(lab.folder, 'h2load.log');
+  const url = `http://${http.ip}:${http.port}${path}`;
+  const before = lab.usage(proxies);
+  const output = await lab.run(
+    lab.near,
+    'h2load',
+    `-c${connections}`,
+    `-m${HTTP2_STREAMS}`,
+    '-t1',
+    `-D${seconds}`,
+    `--log-file=${log}`,
+    url,
+  );
+  const after = lab.usage(proxies);
+  const requests = Number(/requests: (\d+) total/.exec(output)?.[1]);
+  const failed = Number(/(\d+) failed/.exec(output)?.[1]);
+  if (!(requests > 0) || failed > 0) throw new Error(`requests failed:\n${output}`);
+  // A line for each request: when it began, its status, its duration in microseconds.
+  const durations = Float64Array.from(readFileSync(log, 'utf8').trimEnd().split('\n'), (line) => Number(line.split('\t')[2])).sort();
+  rmSync(log);
+  return {
+    perSecond: Number(/finished in [^,]+, ([\d.]+) req/.exec(output)?.[1]),
+    cpuMicros: ((after.cpuSeconds - before.cpuSeconds) * 1e6) / requests,
+    p50Micros: durations[Math.floor(durations.length * 0.5)] ?? Number.NaN,
+    p99Micros: durations[Math.floor(durations.length * 0.99)] ?? Number.NaN,
   };
 }
 
