@@ -85,6 +85,8 @@ export const metrics = {
   ),
   attempts: counter('warren_request_retries_total', [], 'Attempts at requests beside the first one'),
   mirrored: counter('warren_mirrored_requests_total', ['outcome'], 'Copies of requests, sent or left out because a limit was reached'),
+  ejections: counter('warren_outlier_ejections_total', ['cluster'], 'Endpoints put aside for failing, by service and port'),
+  ejected: gauge('warren_outlier_ejected_endpoints', ['cluster'], 'Endpoints that are put aside just now, added up over the workers'),
   requestsActive: gauge('warren_requests_active', [], 'Requests under way'),
   connectionsActive: gauge('warren_connections_active', [], 'Connections from callers that are open'),
   upstreamConnections: gauge('warren_upstream_connections', [], 'HTTP connections to endpoints that are open'),

@@ -88,6 +88,12 @@ export const outcomes = {
   CERT_REVOKED: outcome('CERT_REVOKED', undefined, 'error', 'A certificate in the chain is on the revocation list.'),
   DRAINED: outcome('-', 503, 'info', 'ztunnel is shutting down and the time for open connections was over.'),
   POD_REMOVED: outcome('-', 503, 'info', 'The pod left the mesh or was deleted.'),
+  PREDATES_MESH: outcome(
+    'DENY',
+    undefined,
+    'warn',
+    "The connection was open before its pod joined the mesh, so no policy reached it; the node agent cut it once STRICT or a policy applied, or because the pod's annotation warren.dev/open-connections says so. Its client connects again, through the mesh.",
+  ),
   WAYPOINT_NOT_BOUND: outcome(
     'DENY',
     404,
@@ -102,6 +108,7 @@ export const outcomes = {
     'The route chose a backend that does not exist or that a waypoint cannot serve: 500. The status of the route says which.',
   ),
   REQUEST_TIMEOUT: outcome('-', 504, 'warn', "The route's time for the request, or for one attempt at it, was over: 504."),
+  FAULT_INJECTED: outcome('-', undefined, 'info', "The route's fault injection answered: the VirtualService asks for it."),
   CLIENT_GONE: outcome('-', undefined, 'info', 'The client went away before its response was whole.'),
   CONNECTION_LOST: outcome('-', undefined, 'error', 'The other side reset the connection, or the tunnel under it broke.'),
   OVERLOADED: outcome('CONNECT', 503, 'error', 'A limit of this proxy was reached; the log line names it.'),

@@ -12,13 +12,37 @@ import {
   type HttpRule,
   type ServiceRoutes,
   type TextMatch,
+  type ValueMatch,
 } from '../codec/gen/waypoint.ts';
+import { type CompiledConnectionRule, compileConnectionRule } from './connection-route.ts';
+import { compilePlan, type RulePlan } from './http-rule.ts';
+import { compileSource, type SourceTest } from './route-source.ts';
 
-export type PathTest = { readonly exact: string } | { readonly prefix: string } | { readonly regex: RegExp };
+export type PathTest =
+  | { readonly exact: string }
+  | { readonly prefix: string }
+  /** By letters; with a pattern, that one is tried instead. */
+  | { readonly textPrefix: string; readonly pattern: RegExp | undefined }
+  | { readonly regex: RegExp };
+
+export type TextPattern =
+  | { readonly exact: string }
+  | { readonly regex: RegExp }
+  | { readonly prefix: string }
+  | { readonly present: true };
 
 export interface ValueTest {
   readonly name: string;
-  readonly test: { readonly exact: string } | { readonly regex: RegExp };
+  readonly test: TextPattern;
+}
+
+/** What only few routes ask for. */
+export interface MoreMatch {
+  readonly withoutHeaders: readonly ValueTest[];
+  readonly authority: TextPattern | undefined;
+  readonly scheme: TextPattern | undefined;
+  readonly method: TextPattern | undefined;
+  readonly source: SourceTest | undefined;
 }
 
 export interface CompiledMatch {
@@ -27,57 +51,96 @@ export interface CompiledMatch {
   readonly method: string;
   readonly headers: readonly ValueTest[];
   readonly queryParams: readonly ValueTest[];
+  readonly more: MoreMatch | undefined;
 }
 
 export interface CompiledEntry {
   readonly match: CompiledMatch;
   readonly rule: HttpRule;
+  readonly plan: RulePlan;
 }
 
 /** Routes of one service by port; port 0 stands for every port without an entry. */
 export interface CompiledRoutes {
   readonly service: string;
   readonly ports: ReadonlyMap<number, readonly CompiledEntry[]>;
+  /** For connections that carry no HTTP, likewise; ports without such rules are not in it. */
+  readonly connections: ReadonlyMap<number, readonly CompiledConnectionRule[]>;
 }
 
 /** @throws {Error} that says which entry cannot be compiled and why; the resource is then rejected as a whole */
 export function compileRoutes(routes: ServiceRoutes): CompiledRoutes {
-  const ports = routes.ports.map(({ port, table, rules }) => {
+  const ports = routes.ports.flatMap(({ port, table, rules, connections }) => {
+    const plans = rules.map((rule) => compilePlan(rule, compileRegex));
     const entries = table.map(({ match, rule: index }, at): CompiledEntry => {
-      const rule = rules[index];
-      if (!rule) throw new Error(`port ${port}, entry ${at}: there is no rule ${index}`);
-      return { match: compileMatch(match, `port ${port}, rule ${rule.name}`), rule };
+      const [rule, plan] = [rules[index], plans[index]];
+      if (!rule || !plan) throw new Error(`port ${port}, entry ${at}: there is no rule ${index}`);
+      return { match: compileMatch(match, `port ${port}, rule ${rule.name}`), rule, plan };
     });
-    return [port, entries] as const;
+    // Rules for bytes alone leave HTTP as it is.
+    return table.length === 0 && connections.length > 0 ? [] : [[port, entries] as const];
   });
-  return { service: `${routes.namespace}/${routes.hostname}`, ports: new Map(ports) };
+  const connections = routes.ports.flatMap(({ port, connections: rules }) =>
+    rules.length === 0 ? [] : [[port, rules.map(compileConnectionRule)] as const],
+  );
+  return { service: `${routes.namespace}/${routes.hostname}`, ports: new Map(ports), connections: new Map(connections) };
 }
 
 function compileMatch(match: HttpMatch | undefined, where: string): CompiledMatch {
   const value =
     (kind: string) =>
-    (entry: HttpMatch['headers'][number]): ValueTest => {
-      const { name, type } = entry;
-      if (type?.$case === 'exact') return { name, test: { exact: type.value } };
-      if (type?.$case === 'regex') return { name, test: { regex: compileRegex(type.value, `${where}, ${kind} ${name}`) } };
-      throw new Error(`${where}, ${kind} ${name}: no value to match`);
-    };
+    (entry: ValueMatch): ValueTest => ({ name: entry.name, test: compileText(entry, `${where}, ${kind} ${entry.name}`) });
   return {
     path: compilePath(match, where),
     method: match?.method ?? '',
     headers: (match?.headers ?? []).map(value('header')),
     queryParams: (match?.queryParams ?? []).map(value('query parameter')),
+    more: match && compileMore(match, where, value('header')),
   };
+}
+
+function compileMore(match: HttpMatch, where: string, header: (entry: ValueMatch) => ValueTest): MoreMatch | undefined {
+  const { withoutHeaders, authority, scheme, methodPattern, source } = match;
+  if (withoutHeaders.length === 0 && !authority && !scheme && !methodPattern && !source) return undefined;
+  return {
+    withoutHeaders: withoutHeaders.map(header),
+    authority: authority && compileText(authority, `${where}, authority`),
+    scheme: scheme && compileText(scheme, `${where}, scheme`),
+    method: methodPattern && compileText(methodPattern, `${where}, method`),
+    source: source && compileSource(source),
+  };
+}
+
+function compileText({ type }: ValueMatch, where: string): TextPattern {
+  switch (type?.$case) {
+    case 'exact':
+      return { exact: type.value };
+    case 'prefix':
+      return { prefix: type.value };
+    case 'presence':
+      return { present: true };
+    case 'regex':
+      return { regex: compileRegex(type.value, where) };
+    default:
+      throw new Error(`${where}: no value to match`);
+  }
 }
 
 function compilePath(match: HttpMatch | undefined, where: string): PathTest | undefined {
   const type = match?.path?.type;
   if (type === undefined) return undefined;
+  const ignoreCase = match?.path?.ignoreCase === true;
+  if (type.$case === 'textPrefix') {
+    return { textPrefix: type.value, pattern: ignoreCase ? new RegExp(`^${escapeRegex(type.value)}`, 'i') : undefined };
+  }
+  if (type.$case === 'exact' && ignoreCase) return { regex: new RegExp(`^${escapeRegex(type.value)}$`, 'i') };
   if (type.$case === 'exact') return { exact: type.value };
   // A prefix is a list of segments: a slash at its end says nothing (Gateway API, PathPrefix).
   if (type.$case === 'prefix') return type.value === '/' || type.value === '' ? undefined : { prefix: type.value.replace(/\/+$/, '') };
   return { regex: compileRegex(type.value, `${where}, path`) };
 }
+
+const escapeRegex = (text: string): string => text.replace(/[.*+?^${}()|[\]\\/]/g, '\\$&');
 
 const MAX_REGEX = 1024;
 const NOT_RE2 = /\(\?(?:[=!]|<[=!])|\\[1-9]|\\k</;

@@ -49,15 +49,29 @@ export interface Eligible {
 
 /** All endpoints that `loadBalance` would choose from, for those who choose for each request. Empty where there is none, or no such port. */
 export function eligibleEndpoints(view: MeshView, service: Service, source: Workload, port: number): Eligible[] {
+  return eligibleTiers(view, service, source, port)[0] ?? [];
+}
+
+/** The same by how near they are: the first tier is chosen from as long as enough of it can be used. No tier is empty. */
+export function eligibleTiers(view: MeshView, service: Service, source: Workload, port: number): Eligible[][] {
   if (!service.ports.has(port)) return [];
   const table = view.endpointTable?.(service, source) ?? tableOf(view.endpoints(service), source);
   const isCandidate = candidates(table, service, { source, port, purpose: 'standard', random: () => 0 });
   const { mode, preferences } = service.loadBalancing;
-  return bestTier(table, isCandidate, mode, preferences).flatMap((i) => {
+  const byScore = new Map<number, Eligible[]>();
+  for (let i = 0; i < table.size; i++) {
+    if (!isCandidate(i)) continue;
+    const score = mode === 'STRICT' || mode === 'FAILOVER' ? scoreOf(preferences, (scope) => table.isNear(i, scope)) : 0;
+    if (mode === 'STRICT' && score < fullScore(preferences)) continue;
     const endpoint = table.endpoint(i);
     const target = targetPort(service, endpoint, port);
-    return target === undefined ? [] : [{ workload: endpoint.workload, port: target, weight: table.weight(i) }];
-  });
+    if (target === undefined) continue;
+    const tier = byScore.get(score);
+    const one = { workload: endpoint.workload, port: target, weight: table.weight(i) };
+    if (tier) tier.push(one);
+    else byScore.set(score, [one]);
+  }
+  return [...byScore].sort(([a], [b]) => b - a).map(([, tier]) => tier);
 }
 
 /** The endpoint's own port, else the service's number, else (an application tunnel needs no mapping) the service port itself. */

@@ -2,7 +2,7 @@
  * HTTPRoute and GRPCRoute (gateway.networking.k8s.io/v1) → the mesh's reading of a route. They differ in what a match looks like: a gRPC call
  * is a POST to /SERVICE/METHOD. Hostnames mean nothing where the parent is a Service.
  */
-import type { PathChange, Redirect, Retry, Rewrite } from '../../common/codec/gen/waypoint.ts';
+import { type PathChange, type Redirect, RedirectPort, type Retry, type Rewrite } from '../../common/codec/gen/waypoint.ts';
 import { at, isRecord, objectKey, portOf, quote, type Report, readMeta, records, text, texts, whole } from './objects.ts';
 import { filterType, type HeaderChanges, readBackends, readDuration, readHeaderFilter, readMirror, readParents } from './read-route.ts';
 import { EVERY_REQUEST, readGrpcMatch, readHttpMatch } from './route-match.ts';
@@ -97,6 +97,7 @@ function readRedirect(redirect: unknown, unsupported: Set<string>): Redirect {
     port: portOf(at(redirect, 'port')) ?? 0,
     status: whole(at(redirect, 'statusCode')) ?? 302,
     path: readPathChange(at(redirect, 'path'), unsupported),
+    portFrom: RedirectPort.LISTENER,
   };
 }
 
@@ -124,6 +125,9 @@ function readRetry(retry: unknown, report: Report): Retry | undefined {
       return [];
     }),
     backoffMs: readDuration(retry.backoff, 'retry.backoff', report) || DEFAULT_BACKOFF_MS,
+    conditions: [],
+    otherLocalities: false,
+    sameEndpoint: false,
   };
 }
 

@@ -2,18 +2,32 @@
 import { hash } from 'node:crypto';
 import { ipFromBytes } from '../../common/base/address.ts';
 import { Authorization } from '../../common/codec/gen/authorization.ts';
-import { HttpAuthorization, ServiceRoutes } from '../../common/codec/gen/waypoint.ts';
+import { HttpAuthorization, ServiceRoutes, ServiceTraffic, WorkloadLabels } from '../../common/codec/gen/waypoint.ts';
 import { Address, type NetworkAddress, type Service, type Workload } from '../../common/codec/gen/workload.ts';
 
 export const ADDRESS_TYPE = 'type.googleapis.com/istio.workload.Address';
 export const AUTHORIZATION_TYPE = 'type.googleapis.com/istio.security.Authorization';
 export const ROUTES_TYPE = 'type.googleapis.com/warren.waypoint.v1.ServiceRoutes';
 export const HTTP_AUTHORIZATION_TYPE = 'type.googleapis.com/warren.waypoint.v1.HttpAuthorization';
+export const TRAFFIC_TYPE = 'type.googleapis.com/warren.waypoint.v1.ServiceTraffic';
+export const LABELS_TYPE = 'type.googleapis.com/warren.waypoint.v1.WorkloadLabels';
+
+/** What each waypoint has tables of, in the order of pushing: a route comes after whoever guards it and after what it sends to. */
+export const waypointTypes = {
+  httpAuthorizations: HTTP_AUTHORIZATION_TYPE,
+  labels: LABELS_TYPE,
+  traffic: TRAFFIC_TYPE,
+  routes: ROUTES_TYPE,
+} as const;
+
+export type WaypointTableName = keyof typeof waypointTypes;
+
+export const waypointTableNames = Object.keys(waypointTypes) as readonly WaypointTableName[];
 
 export interface Resource {
   /** Unique within its type: a workload's uid, `namespace/hostname` of a service, `namespace/name` of a policy. */
   readonly name: string;
-  readonly typeUrl: typeof ADDRESS_TYPE | typeof AUTHORIZATION_TYPE | typeof ROUTES_TYPE | typeof HTTP_AUTHORIZATION_TYPE;
+  readonly typeUrl: typeof ADDRESS_TYPE | typeof AUTHORIZATION_TYPE | (typeof waypointTypes)[WaypointTableName];
   /** The encoded message; shared, never written to. */
   readonly bytes: Uint8Array;
   /** Hash of the bytes: equal contents have equal versions, over restarts and replicas. */
@@ -96,6 +110,12 @@ export const routesResource = (routes: ServiceRoutes): Resource =>
 
 export const httpAuthorizationResource = (policy: HttpAuthorization): Resource =>
   encoded(`${policy.namespace}/${policy.name}`, HTTP_AUTHORIZATION_TYPE, HttpAuthorization.encode(policy).finish(), []);
+
+export const trafficResource = (traffic: ServiceTraffic): Resource =>
+  encoded(`${traffic.namespace}/${traffic.hostname}`, TRAFFIC_TYPE, ServiceTraffic.encode(traffic).finish(), []);
+
+export const labelsResource = (labels: WorkloadLabels): Resource =>
+  encoded(labels.uid, LABELS_TYPE, WorkloadLabels.encode(labels).finish(), []);
 
 const serviceAlias = ({ network, address, length }: NetworkAddress): string =>
   length === undefined ? `${network}/${ipFromBytes(address)}` : `${network}/${ipFromBytes(address)}/${length}`;

@@ -34,7 +34,7 @@ export class Backends {
     if (!service) return no('BackendNotFound', `there is no ${place}`);
     if (port === undefined || !service.ports.some((known) => known.port === port))
       return no('BackendNotFound', port === undefined ? `no port of ${place} is named` : `${place} has no port ${port}`);
-    return { to: { namespace: service.namespace, hostname: service.hostname, port }, problem: undefined };
+    return { to: { namespace: service.namespace, hostname: service.hostname, port, subset: '' }, problem: undefined };
   }
 
   #owner(hostname: string, namespace: string): MeshService | undefined {

@@ -5,7 +5,7 @@ import { compileRegex } from '../../common/decision/http-model.ts';
 import { at, quote, records, text } from './objects.ts';
 
 /** What a rule without matches stands for. */
-export const EVERY_REQUEST: HttpMatch = { path: prefixPath('/'), method: '', headers: [], queryParams: [] };
+export const EVERY_REQUEST: HttpMatch = { path: prefixPath('/'), method: '', headers: [], queryParams: [], withoutHeaders: [] };
 
 /** @param problems takes why the match cannot be read; with any, it must not be used */
 export function readHttpMatch(match: Record<string, unknown>, problems: string[]): HttpMatch {
@@ -14,6 +14,7 @@ export function readHttpMatch(match: Record<string, unknown>, problems: string[]
     method: text(match.method),
     headers: records(match.headers).map((item) => readValue(item, 'headers', problems)),
     queryParams: records(match.queryParams).map((item) => readValue(item, 'queryParams', problems)),
+    withoutHeaders: [],
   };
 }
 
@@ -24,18 +25,19 @@ export function readGrpcMatch(match: Record<string, unknown>, problems: string[]
     method: '',
     headers: records(match.headers).map((item) => readValue(item, 'headers', problems)),
     queryParams: [],
+    withoutHeaders: [],
   };
 }
 
 function prefixPath(value: string): PathMatch {
-  return { type: { $case: 'prefix', value } };
+  return { type: { $case: 'prefix', value }, ignoreCase: false };
 }
 
 function readPath(path: unknown, problems: string[]): PathMatch {
   const value = text(at(path, 'value')) || '/';
   switch (at(path, 'type') ?? 'PathPrefix') {
     case 'Exact':
-      return { type: { $case: 'exact', value } };
+      return { type: { $case: 'exact', value }, ignoreCase: false };
     case 'RegularExpression':
       return regexPath(value, problems);
     case 'PathPrefix':
@@ -56,14 +58,14 @@ function grpcPath(method: unknown, problems: string[]): PathMatch {
   if (type !== 'Exact') problems.push(`matches.method.type ${quote(type)}`);
   if (name === '') return prefixPath(`/${service}`);
   if (service === '') return regexPath(`/${ANY_SEGMENT}/${escaped(name)}`, problems);
-  return { type: { $case: 'exact', value: `/${service}/${name}` } };
+  return { type: { $case: 'exact', value: `/${service}/${name}` }, ignoreCase: false };
 }
 
 const escaped = (name: string): string => name.replace(/[.*+?^${}()|[\]\\/]/g, '\\$&');
 
 function regexPath(value: string, problems: string[]): PathMatch {
   checkRegex(value, 'matches.path', problems);
-  return { type: { $case: 'regex', value } };
+  return { type: { $case: 'regex', value }, ignoreCase: false };
 }
 
 function readValue(item: Record<string, unknown>, field: 'headers' | 'queryParams', problems: string[]): ValueMatch {

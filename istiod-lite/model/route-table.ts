@@ -20,7 +20,7 @@ export function portRoutes(attachments: readonly Attachment[], resolve: ResolveB
     .sort((a, b) => a - b)
     .map((port) => {
       const routes = new Set(attachments.flatMap((attached) => ([port, undefined].includes(attached.port) ? [attached.route] : [])));
-      return { port, ...table([...routes], resolve) };
+      return { port, ...table([...routes], resolve), connections: [] };
     });
 }
 

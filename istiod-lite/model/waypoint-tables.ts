@@ -3,34 +3,24 @@
  * its own, as one policy may mean a service at the one and everything at another. A waypoint is told as soon as it is named, long before it
  * is ready: its first connection must already find its policies.
  */
-import { type Resource, type ResourceChanges, ResourceTable } from './resources.ts';
+import { type Resource, type ResourceChanges, ResourceTable, type WaypointTableName, waypointTableNames } from './resources.ts';
 
-export interface WaypointChanges {
+export type WaypointChanges = Readonly<Record<WaypointTableName, ResourceChanges>> & {
   /** `namespace/name` of the Gateway. */
   readonly waypoint: string;
-  readonly routes: ResourceChanges;
-  readonly httpAuthorizations: ResourceChanges;
-}
+};
 
-export interface WaypointResources {
-  readonly routes: readonly Resource[];
-  readonly httpAuthorizations: readonly Resource[];
-}
-
-export type WaypointTableName = 'routes' | 'httpAuthorizations';
+export type WaypointResources = Readonly<Record<WaypointTableName, readonly Resource[]>>;
 
 /** What one source made for each waypoint. */
 export type MadeForWaypoints = ReadonlyMap<string, readonly Resource[]>;
 
-interface Tables {
-  readonly routes: ResourceTable;
-  readonly httpAuthorizations: ResourceTable;
-}
+type Tables = Readonly<Record<WaypointTableName, ResourceTable>>;
 
 export class WaypointTables {
   readonly #tables = new Map<string, Tables>();
   /** Waypoint and resource names of each source, by table. */
-  readonly #made = { routes: new Map<string, MadeNames>(), httpAuthorizations: new Map<string, MadeNames>() };
+  readonly #made = eachTable(() => new Map<string, MadeNames>());
   readonly #touched = new Set<string>();
 
   /** Replaces what sources made before. All at once, as one may give up a name that another one takes over. */
@@ -51,7 +41,7 @@ export class WaypointTables {
 
   get(waypoint: string): WaypointResources {
     const tables = this.#tables.get(waypoint);
-    return { routes: [...(tables?.routes.values() ?? [])], httpAuthorizations: [...(tables?.httpAuthorizations.values() ?? [])] };
+    return eachTable((name) => [...(tables?.[name].values() ?? [])]);
   }
 
   /** Waypoints that are told something. */
@@ -64,9 +54,9 @@ export class WaypointTables {
     const changes: WaypointChanges[] = [];
     for (const waypoint of this.#touched) {
       const tables = this.#of(waypoint);
-      const [routes, httpAuthorizations] = [tables.routes.take(), tables.httpAuthorizations.take()];
-      if (!isEmpty(routes) || !isEmpty(httpAuthorizations)) changes.push({ waypoint, routes, httpAuthorizations });
-      if (tables.routes.size === 0 && tables.httpAuthorizations.size === 0) this.#tables.delete(waypoint);
+      const taken = eachTable((name) => tables[name].take());
+      if (waypointTableNames.some((name) => !isEmpty(taken[name]))) changes.push({ waypoint, ...taken });
+      if (waypointTableNames.every((name) => tables[name].size === 0)) this.#tables.delete(waypoint);
     }
     this.#touched.clear();
     return changes;
@@ -74,11 +64,14 @@ export class WaypointTables {
 
   #of(waypoint: string): Tables {
     this.#touched.add(waypoint);
-    const tables = this.#tables.get(waypoint) ?? { routes: new ResourceTable(), httpAuthorizations: new ResourceTable() };
+    const tables = this.#tables.get(waypoint) ?? eachTable(() => new ResourceTable());
     this.#tables.set(waypoint, tables);
     return tables;
   }
 }
+
+export const eachTable = <T>(make: (name: WaypointTableName) => T): Record<WaypointTableName, T> =>
+  Object.fromEntries(waypointTableNames.map((name) => [name, make(name)])) as Record<WaypointTableName, T>;
 
 type MadeNames = ReadonlyMap<string, readonly string[]>;
 

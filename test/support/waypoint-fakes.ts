@@ -19,6 +19,7 @@ import type { Delivered } from '../../waypoint/http/deliver.ts';
 import { Mirrors } from '../../waypoint/http/mirror.ts';
 import { pipeline, serveRequest } from '../../waypoint/http/pipeline.ts';
 import { targetOf } from '../../waypoint/inbound/hbone.ts';
+import { kindOf } from '../../waypoint/supervisor/resources.ts';
 import { staticRoutes } from '../../waypoint/supervisor/static-routes.ts';
 import { Configuration } from '../../waypoint/worker/configuration.ts';
 import { memberOf, service, workload } from './builders.ts';
@@ -174,6 +175,8 @@ export interface PipelineWorld {
   reuse: boolean;
   retries: number;
   readonly mirrored: string[];
+  /** Cluster and endpoint. */
+  readonly ejected: string[];
   ask(exchange: FakeExchange): Promise<FakeExchange>;
 }
 
@@ -201,9 +204,18 @@ export function pipelineWorld(script: EndpointScript, config = '{}', options: { 
   const log = recordingLog();
   const configuration = new Configuration(log);
   for (const { typeUrl, resources } of staticRoutes(config)) {
-    configuration.apply({ kind: typeUrl.endsWith('ServiceRoutes') ? 'routes' : 'policies', resources, removed: [] });
+    configuration.apply({ kind: kindOf(typeUrl), resources, removed: [] });
   }
-  const picker = new EndpointPicker({ view, self: () => workload({ name: 'waypoint' }), balancing: 'round_robin', random: () => 0 });
+  const picker = new EndpointPicker({
+    view,
+    self: () => workload({ name: 'waypoint' }),
+    balancing: 'round_robin',
+    configuration,
+    random: () => 0,
+    clock,
+    workers: 1,
+    events: { ejected: (cluster, endpoint) => void world.ejected.push(`${cluster} ${endpoint}`) },
+  });
   const world: PipelineWorld = {
     clock,
     requests: [],
@@ -212,6 +224,7 @@ export function pipelineWorld(script: EndpointScript, config = '{}', options: { 
     reuse: false,
     retries: 0,
     mirrored: [],
+    ejected: [],
     async ask(exchange) {
       serveRequest({ handler, clock, telemetry, log }, connection, exchange);
       await turns();
@@ -270,7 +283,8 @@ export function pipelineWorld(script: EndpointScript, config = '{}', options: { 
     randomBytes: (length) => new Uint8Array(length).fill(0xab),
     log,
     mirror: (request, entry) => mirrors.mirror(request, entry),
-    hasOthers: ({ backend, refusedBy }) => backend?.service !== undefined && picker.size(backend.service, backend.port) > refusedBy.size,
+    hasOthers: ({ backend, refusedBy }) =>
+      backend?.service !== undefined && picker.size(backend.service, backend.port, backend.subset) > refusedBy.size,
     retried: () => {
       world.retries++;
     },

@@ -16,7 +16,7 @@ import { HbonePool, type PoolKey } from '../../common/hbone/pool.ts';
 import type { HboneLimits, Pipe } from '../../common/hbone/types.ts';
 import { secureTunnel } from '../../common/tls/tunnel-handshake.ts';
 import type { WorkerCertificates } from '../../common/tls/worker-certificates.ts';
-import type { PickedEndpoint } from './picker.ts';
+import type { PickedEndpoint } from './endpoint.ts';
 
 export interface DialerOptions {
   /** `spiffe://…` of the waypoint. */

@@ -1,152 +1,164 @@
 /**
- * Which endpoint gets a request: in turn, or the less busy of two. The endpoints of a service are looked up once for each picture of the
- * mesh, not for each request; what is known about each of them (requests under way) outlives a picture.
+ * Which endpoint gets a request. The endpoints of a service are looked up once for each picture of the mesh and each change of its traffic
+ * settings, not for each request; what is known about each of them (requests under way, failures) outlives a picture.
  */
-import { isIpv6, type SocketAddress } from '../../common/base/address.ts';
+import { isIpv6 } from '../../common/base/address.ts';
+import type { Clock } from '../../common/base/clock.ts';
 import { formatSpiffeId } from '../../common/base/spiffe.ts';
-import { eligibleEndpoints } from '../../common/decision/load-balance.ts';
+import { eligibleEndpoints, eligibleTiers } from '../../common/decision/load-balance.ts';
+import { sharesOf } from '../../common/decision/localities.ts';
 import { type MeshView, type Service, serviceKey, type Workload } from '../../common/decision/mesh-view.ts';
+import { type CompiledPolicy, policyOf } from '../../common/decision/traffic-model.ts';
+import type { Configuration } from '../worker/configuration.ts';
+import { Cluster, type ClusterMember, type ClusterOptions } from './cluster.ts';
+import { type ClusterEvents, ClusterState } from './cluster-state.ts';
+import { EndpointState, type PickedEndpoint } from './endpoint.ts';
 
 export type Balancing = 'round_robin' | 'least_request';
-
-/** Where one attempt at a request goes. */
-export interface PickedEndpoint {
-  /** One endpoint of one service: connections to it are shared under this name. */
-  readonly key: string;
-  readonly workload: Workload;
-  readonly service: Service | undefined;
-  /** Of the application; undefined where the workload is known by hostname only. */
-  readonly address: SocketAddress | undefined;
-  readonly port: number;
-  /** SPIFFE URIs, any of which the tunnel's other end may prove; undefined where there is no tunnel and the pod is reached in the clear. */
-  readonly peers: readonly string[] | undefined;
-  /** Requests under way; counted by whoever sends them. */
-  readonly load: { active: number };
-}
 
 export interface PickerOptions {
   readonly view: MeshView;
   /** The waypoint's own workload: whose neighbours are near. */
   readonly self: () => Workload;
+  /** Where a service's own settings say nothing. */
   readonly balancing: Balancing;
+  readonly configuration: Pick<Configuration, 'trafficOf' | 'labelOf'>;
   readonly random: () => number;
+  readonly clock: Pick<Clock, 'monotonic'>;
+  /** Workers that share a limit. */
+  readonly workers: number;
+  readonly events: ClusterEvents;
 }
 
-interface Cluster {
-  readonly endpoints: readonly PickedEndpoint[];
-  readonly weights: readonly number[];
-  readonly even: boolean;
-  /** Of weights, for turns that are not even: what each endpoint is owed. */
-  readonly owed: number[];
-  next: number;
-}
-
+/** Services and ports that are in use at the same time. */
 const MAX_CLUSTERS = 10_000;
-/** Beyond so many endpoints of different weight a turn would cost too much; chance comes to the same. */
-const MAX_TURNS = 256;
 
 export class EndpointPicker {
   readonly #options: PickerOptions;
   readonly #clusters = new Map<string, Cluster>();
-  readonly #loads = new Map<string, { active: number }>();
+  readonly #states = new Map<string, ClusterState>();
+  readonly #loads = new Map<string, EndpointState>();
+  readonly #alone: ClusterState;
 
   constructor(options: PickerOptions) {
     this.#options = options;
+    this.#alone = new ClusterState('', 1, options.events);
   }
 
-  /** The mesh's state is another one. */
+  /** The mesh's state is another one, or traffic settings or labels are. */
   stateChanged(): void {
     this.#clusters.clear();
-    for (const [key, { active }] of this.#loads) if (active === 0) this.#loads.delete(key);
+    const now = this.#now();
+    for (const [key, { active, health, since }] of this.#loads)
+      if (active === 0 && !health.isEjected(now) && now - since > FORGET_MS) this.#loads.delete(key);
+    for (const [key, { requests, connections }] of this.#states)
+      if (requests === 0 && connections === 0 && this.#states.size > MAX_CLUSTERS) this.#states.delete(key);
   }
 
-  /** @param refused keys of endpoints that are not to be chosen, unless there is no other @returns undefined where there is none at all */
-  pick(service: Service, port: number, refused: ReadonlySet<string>): PickedEndpoint | undefined {
-    const cluster = this.#cluster(service, port);
-    const { endpoints } = cluster;
-    if (endpoints.length <= 1) return endpoints[0];
-    const left = refused.size === 0 ? undefined : endpoints.filter(({ key }) => !refused.has(key));
-    if (left && left.length > 0) return left[Math.floor(this.#options.random() * left.length)];
-    return this.#options.balancing === 'least_request' ? this.#lessBusy(cluster) : this.#inTurn(cluster);
+  /**
+   * @param refused keys of endpoints that are not to be chosen, unless there is no other
+   * @param hash of the request, where the cluster's policy chooses by it
+   * @returns undefined where there is none at all
+   */
+  pick(service: Service, port: number, refused: ReadonlySet<string>, subset = '', hash?: number): PickedEndpoint | undefined {
+    return this.#cluster(service, port, subset).pick(refused, hash);
+  }
+
+  /** The endpoint that a session names, where it is there and well. */
+  at(service: Service, port: number, subset: string, address: string): PickedEndpoint | undefined {
+    return this.#cluster(service, port, subset).at(address);
+  }
+
+  /** What was asked for of a service's port, or of a subset of it. */
+  policy(service: Service, port: number, subset = ''): CompiledPolicy | undefined {
+    const traffic = this.#options.configuration.trafficOf(serviceKey(service));
+    return traffic && policyOf(traffic, port, subset);
   }
 
   /** A pod that was addressed itself. */
   alone(workload: Workload, port: number): PickedEndpoint {
-    return this.#endpoint(workload, port, undefined);
+    return this.#endpoint(workload, port, undefined, this.#alone);
   }
 
   /** Endpoints that are known of a service's port. */
-  size(service: Service, port: number): number {
-    return this.#cluster(service, port).endpoints.length;
+  size(service: Service, port: number, subset = ''): number {
+    return this.#cluster(service, port, subset).size;
   }
 
-  #inTurn(cluster: Cluster): PickedEndpoint | undefined {
-    const { endpoints, even, weights, owed } = cluster;
-    if (even) {
-      cluster.next = (cluster.next + 1) % endpoints.length;
-      return endpoints[cluster.next];
-    }
-    if (endpoints.length > MAX_TURNS) return endpoints[this.#byWeight(weights)];
-    // Smooth weighted turns: each is owed its weight, the one that is owed most goes and pays the sum.
-    let best = 0;
-    let sum = 0;
-    for (let i = 0; i < weights.length; i++) {
-      const weight = weights[i] ?? 0;
-      sum += weight;
-      owed[i] = (owed[i] ?? 0) + weight;
-      if ((owed[i] ?? 0) > (owed[best] ?? 0)) best = i;
-    }
-    owed[best] = (owed[best] ?? 0) - sum;
-    return endpoints[best];
+  /** Of each service and port where endpoints can be put aside: how many are. */
+  circuits(): { readonly name: string; readonly ejected: number }[] {
+    const now = this.#now();
+    return [...this.#states.values()].flatMap((state) =>
+      state.policy?.outliers ? [{ name: state.name, ejected: state.ejectedCount(now) }] : [],
+    );
   }
 
-  #lessBusy({ endpoints, weights, even }: Cluster): PickedEndpoint | undefined {
-    const any = (): number => (even ? Math.floor(this.#options.random() * endpoints.length) : this.#byWeight(weights));
-    const first = any();
-    let second = any();
-    if (second === first) second = (first + 1) % endpoints.length;
-    const [a, b] = [endpoints[first], endpoints[second]];
-    return a && b && b.load.active < a.load.active ? b : a;
-  }
-
-  #byWeight(weights: readonly number[]): number {
-    let point = this.#options.random() * weights.reduce((sum, weight) => sum + weight, 0);
-    const found = weights.findIndex((weight) => {
-      point -= weight;
-      return point < 0;
-    });
-    return Math.max(0, found);
-  }
-
-  #cluster(service: Service, port: number): Cluster {
-    const key = `${serviceKey(service)}:${port}`;
+  #cluster(service: Service, port: number, subset: string): Cluster {
+    const key = subset === '' ? `${serviceKey(service)}:${port}` : `${serviceKey(service)}:${port}/${subset}`;
     const known = this.#clusters.get(key);
     if (known) return known;
-    const { view, self, random } = this.#options;
-    const source = self();
-    // Another network's pods cannot be reached from here; the gateway in between is not ours to choose.
-    const found = eligibleEndpoints(view, service, source, port).filter(({ workload }) => workload.network === source.network);
-    const weights = found.map(({ weight }) => weight);
-    const cluster: Cluster = {
-      endpoints: found.map((one) => this.#endpoint(one.workload, one.port, service)),
-      weights,
-      even: weights.every((weight) => weight === weights[0]),
-      owed: weights.map(() => 0),
-      // Workers begin at different places, lest the first endpoint get everybody's first request.
-      next: Math.floor(random() * Math.max(1, found.length)),
-    };
+    const { balancing, random } = this.#options;
+    const state = this.#state(key);
+    state.policy = this.policy(service, port, subset);
+    const cluster = new Cluster({
+      state,
+      balancing: state.policy?.balancing ?? balancing,
+      shares: this.#shares(service, port, subset, state),
+      random,
+      now: () => this.#now(),
+    });
     const oldest = this.#clusters.keys().next();
     if (this.#clusters.size >= MAX_CLUSTERS && !oldest.done) this.#clusters.delete(oldest.value);
     this.#clusters.set(key, cluster);
     return cluster;
   }
 
-  #endpoint(workload: Workload, port: number, service: Service | undefined): PickedEndpoint {
+  #state(key: string): ClusterState {
+    const known = this.#states.get(key);
+    if (known) return known;
+    const { workers, events } = this.#options;
+    const state = new ClusterState(key, 1 / Math.max(1, workers), events);
+    this.#states.set(key, state);
+    return state;
+  }
+
+  #shares(service: Service, port: number, subset: string, state: ClusterState): ClusterOptions['shares'] {
+    const { view, self, configuration } = this.#options;
+    const source = self();
+    const { policy } = state;
+    const wanted = subset === '' ? undefined : configuration.trafficOf(serviceKey(service))?.subsets.get(subset);
+    if (subset !== '' && !wanted) return [];
+    const isMember = ({ workload }: { readonly workload: Workload }): boolean =>
+      // Another network's pods cannot be reached from here; the gateway in between is not ours to choose.
+      workload.network === source.network &&
+      (!wanted || wanted.labels.every(([name, value]) => configuration.labelOf(workload.uid, name) === value));
+    const member = (one: { workload: Workload; port: number; weight: number }): ClusterMember => ({
+      endpoint: this.#endpoint(one.workload, one.port, service, state),
+      weight: one.weight,
+    });
+    if (policy?.locality) {
+      const everywhere = { ...service, loadBalancing: { ...service.loadBalancing, mode: 'STANDARD' as const } };
+      const found = eligibleEndpoints(view, everywhere, source, port).filter(isMember);
+      return sharesOf(policy.locality, source, found, (workload, name) => configuration.labelOf(workload.uid, name)).map((share) => ({
+        weight: share.weight,
+        tiers: share.tiers.map((tier) => tier.map(member)),
+      }));
+    }
+    const tiers = eligibleTiers(view, service, source, port)
+      .map((tier) => tier.filter(isMember))
+      .filter((tier) => tier.length > 0);
+    // Further tiers matter only where something can become of the first one.
+    const used = policy?.outliers ? tiers : tiers.slice(0, 1);
+    return used.length > 0 ? [{ weight: 1, tiers: used.map((tier) => tier.map(member)) }] : [];
+  }
+
+  #endpoint(workload: Workload, port: number, service: Service | undefined, cluster: ClusterState): PickedEndpoint {
     const ip = addressOf(workload, service);
-    const key = `${service ? serviceKey(service) : ''} ${workload.uid} ${ip ?? workload.hostname} ${port} ${workload.protocol}`;
+    const about = `${service ? serviceKey(service) : ''} ${workload.uid} ${ip ?? workload.hostname} ${port} ${workload.protocol}`;
+    const key = `${about}${wireKey(cluster.policy)}`;
     let load = this.#loads.get(key);
     if (!load) {
-      load = { active: 0 };
+      load = new EndpointState(this.#now());
       this.#loads.set(key, load);
     }
     const own = formatSpiffeId(workload);
@@ -159,8 +171,22 @@ export class EndpointPicker {
       port,
       peers: workload.protocol === 'HBONE' ? [...others, own] : undefined,
       load,
+      cluster,
     };
   }
+
+  #now(): number {
+    return this.#options.clock.monotonic();
+  }
+}
+
+/** Time that an endpoint is remembered for at least, lest one that is away for a moment count as a new one. */
+const FORGET_MS = 600_000;
+
+/** Connections of different settings are not shared. */
+function wireKey(policy: CompiledPolicy | undefined): string {
+  if (!policy || (!policy.tls && policy.proxyProtocol === 0 && !policy.pool)) return '';
+  return ` ${JSON.stringify([policy.tls, policy.proxyProtocol, policy.pool?.http])}`;
 }
 
 /** Of the addresses that the service allows the first one. */

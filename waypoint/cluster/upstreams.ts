@@ -1,13 +1,14 @@
 /**
  * HTTP connections to endpoints, kept alive for the next request: HTTP/1.1 connections carry one request at a time, the one that was used
- * last first; HTTP/2 connections carry as many as they may, and one more is opened when all are full.
+ * last first; HTTP/2 connections carry as many as they may, and one more is opened when all are full. Where the service's settings say how
+ * many connections there may be, further requests wait for one, and how many of them may wait is limited too.
  */
 import type { Clock } from '../../common/base/clock.ts';
 import { ProxyError } from '../../common/base/errors.ts';
 import type { Pipe } from '../../common/hbone/types.ts';
 import type { HttpClientConnection, HttpClientOptions } from '../../common/http/connections.ts';
 import type { HttpLimits } from '../../common/http/types.ts';
-import type { PickedEndpoint } from './picker.ts';
+import type { PickedEndpoint } from './endpoint.ts';
 
 export type HttpVersion = 'http1' | 'http2';
 
@@ -20,6 +21,14 @@ export interface UpstreamsOptions {
 
 /** Connections to one endpoint; requests beyond that are refused. */
 const MAX_CONNECTIONS = 1024;
+/** Requests that wait for a connection where the settings do not say: Envoy's. */
+const MAX_WAITING = 1024;
+
+interface Waiter {
+  readonly endpoint: PickedEndpoint;
+  readonly give: (connection: HttpClientConnection) => void;
+  readonly fail: (error: unknown) => void;
+}
 
 interface Entry {
   readonly key: string;
@@ -29,6 +38,10 @@ interface Entry {
   opening: number;
   /** The HTTP/2 connection that is being opened, for all who wait for one. */
   shared: Promise<HttpClientConnection> | undefined;
+  /** Requests for which there may be no further connection. */
+  readonly waiting: Set<Waiter>;
+  /** Requests that each connection has had, where that is limited. */
+  readonly served: Map<HttpClientConnection, number> | undefined;
 }
 
 export class Upstreams {
@@ -51,21 +64,20 @@ export class Upstreams {
   ready(endpoint: PickedEndpoint, version: HttpVersion): HttpClientConnection | undefined {
     const entry = this.#entries.get(keyOf(endpoint, version));
     if (!entry) return undefined;
-    if (version === 'http2') {
-      for (const connection of entry.open) if (connection.usable) return connection;
-      return undefined;
-    }
-    for (let connection = entry.idle.pop(); connection; connection = entry.idle.pop()) if (connection.usable) return connection;
-    return undefined;
+    const found = version === 'http2' ? shareable(entry, endpoint) : lastIdle(entry);
+    return found && taken(entry, endpoint, found);
   }
 
   /** @throws {ProxyError} what the dial threw; OVERLOADED where there are too many; the signal's reason */
   open(endpoint: PickedEndpoint, version: HttpVersion, signal: () => AbortSignal): Promise<HttpClientConnection> {
-    const key = keyOf(endpoint, version);
-    const entry = this.#entries.get(key) ?? { key, open: new Set(), idle: [], opening: 0, shared: undefined };
-    this.#entries.set(key, entry);
+    const entry = this.#entry(endpoint, version);
+    const { cluster } = endpoint;
     if (entry.open.size + entry.opening >= MAX_CONNECTIONS) {
       return Promise.reject(new ProxyError('OVERLOADED', `${MAX_CONNECTIONS} connections to ${endpoint.key} are open already`));
+    }
+    // An endpoint without a connection gets one in any case, or it could never be asked.
+    if (entry.open.size + entry.opening > 0 && !entry.shared && cluster.connections >= cluster.limit('maxConnections')) {
+      return this.#wait(entry, endpoint, signal());
     }
     if (version === 'http1') return this.#open(entry, endpoint, version, AbortSignal.any([signal(), this.#ended.signal]));
     // The one who asked first may go; the others still want it.
@@ -77,40 +89,147 @@ export class Upstreams {
 
   destroy(error: ProxyError): void {
     this.#ended.abort(error);
+    for (const { waiting } of this.#entries.values()) for (const { fail } of [...waiting]) fail(error);
     for (const { open } of [...this.#entries.values()]) for (const connection of [...open]) connection.destroy(error);
+  }
+
+  #entry(endpoint: PickedEndpoint, version: HttpVersion): Entry {
+    const key = keyOf(endpoint, version);
+    const known = this.#entries.get(key);
+    if (known) return known;
+    const counted = (endpoint.cluster.policy?.pool?.maxRequestsPerConnection ?? 0) > 0;
+    const entry: Entry = {
+      key,
+      open: new Set(),
+      idle: [],
+      opening: 0,
+      shared: undefined,
+      waiting: new Set(),
+      served: counted ? new Map() : undefined,
+    };
+    this.#entries.set(key, entry);
+    return entry;
   }
 
   async #open(entry: Entry, endpoint: PickedEndpoint, version: HttpVersion, signal: AbortSignal): Promise<HttpClientConnection> {
     const { dial, connect, limits, clock } = this.#options;
+    const { cluster } = endpoint;
+    const pool = cluster.policy?.pool;
     entry.opening++;
+    cluster.connections++;
+    let open = false;
     try {
       const pipe = await dial(endpoint, signal);
       const connection: HttpClientConnection = connect[version](pipe, {
-        limits,
+        limits: pool && pool.idleTimeoutMs > 0 ? { ...limits, idleTimeoutMs: pool.idleTimeoutMs } : limits,
         clock,
         onClose: () => {
           entry.open.delete(connection);
+          entry.served?.delete(connection);
+          cluster.connections--;
           const at = entry.idle.indexOf(connection);
           if (at >= 0) entry.idle.splice(at, 1);
+          this.#serveNext(entry, version);
           this.#forgetIfEmpty(entry);
         },
-        ...(version === 'http1' ? { onRoom: () => void entry.idle.push(connection) } : {}),
+        onRoom: () => {
+          const [waiter] = entry.waiting;
+          if (waiter && connection.usable) waiter.give(taken(entry, endpoint, connection));
+          else if (version === 'http1') entry.idle.push(connection);
+        },
       });
+      open = true;
       entry.open.add(connection);
       this.#entries.set(entry.key, entry);
-      return connection;
+      if (pool && pool.maxConnectionDurationMs > 0) clock.after(pool.maxConnectionDurationMs, () => connection.drain());
+      return taken(entry, endpoint, connection);
     } finally {
       entry.opening--;
+      if (!open) {
+        cluster.connections--;
+        this.#serveNext(entry, version);
+      }
       this.#forgetIfEmpty(entry);
     }
   }
 
+  #wait(entry: Entry, endpoint: PickedEndpoint, signal: AbortSignal): Promise<HttpClientConnection> {
+    const { cluster } = endpoint;
+    if (cluster.pending >= Math.min(cluster.limit('maxPendingRequests'), MAX_WAITING)) {
+      const message = `${cluster.name} has ${cluster.connections} connections, which is its limit, and ${cluster.pending} requests wait`;
+      return Promise.reject(new ProxyError('OVERLOADED', message));
+    }
+    cluster.pending++;
+    return new Promise((resolve, reject) => {
+      const settled = (): void => {
+        entry.waiting.delete(waiter);
+        cluster.pending--;
+        signal.removeEventListener('abort', abort);
+      };
+      const waiter: Waiter = {
+        endpoint,
+        give: (connection) => {
+          settled();
+          resolve(connection);
+        },
+        fail: (error) => {
+          settled();
+          reject(error);
+        },
+      };
+      const abort = (): void => waiter.fail(signal.reason);
+      entry.waiting.add(waiter);
+      signal.addEventListener('abort', abort, { once: true });
+      if (signal.aborted) abort();
+    });
+  }
+
+  /** A connection has gone: whoever waits longest gets a new one. */
+  #serveNext(entry: Entry, version: HttpVersion): void {
+    const [waiter] = entry.waiting;
+    if (!waiter || this.#ended.signal.aborted || entry.opening > 0) return;
+    this.#open(entry, waiter.endpoint, version, this.#ended.signal).then(
+      (connection) => {
+        // The one it was opened for may have left.
+        const [next] = entry.waiting;
+        if (next) next.give(connection);
+        else if (version === 'http1') entry.idle.push(connection);
+      },
+      (error: unknown) => {
+        if (entry.waiting.has(waiter)) waiter.fail(error);
+      },
+    );
+  }
+
   #forgetIfEmpty(entry: Entry): void {
-    if (entry.open.size === 0 && entry.opening === 0 && this.#entries.get(entry.key) === entry) this.#entries.delete(entry.key);
+    if (entry.open.size > 0 || entry.opening > 0 || entry.waiting.size > 0) return;
+    if (this.#entries.get(entry.key) === entry) this.#entries.delete(entry.key);
   }
 }
 
 const keyOf = (endpoint: PickedEndpoint, version: HttpVersion): string => `${version} ${endpoint.key}`;
+
+function shareable({ open }: Entry, { cluster }: PickedEndpoint): HttpClientConnection | undefined {
+  const streams = cluster.policy?.pool?.maxConcurrentStreams || Number.POSITIVE_INFINITY;
+  for (const connection of open) if (connection.usable && connection.openExchanges < streams) return connection;
+  return undefined;
+}
+
+function lastIdle({ idle }: Entry): HttpClientConnection | undefined {
+  for (let connection = idle.pop(); connection; connection = idle.pop()) if (connection.usable) return connection;
+  return undefined;
+}
+
+/** Counts the request that the connection is about to have; after the last one that it may have, it closes. */
+function taken({ served }: Entry, { cluster }: PickedEndpoint, connection: HttpClientConnection): HttpClientConnection {
+  if (!served) return connection;
+  const count = (served.get(connection) ?? 0) + 1;
+  served.set(connection, count);
+  const most = cluster.policy?.pool?.maxRequestsPerConnection ?? 0;
+  // Drained when the request is on it: until then it has to take one.
+  if (most > 0 && count >= most) setImmediate(() => connection.drain());
+  return connection;
+}
 
 function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {

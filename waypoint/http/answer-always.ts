@@ -12,7 +12,8 @@ export function answerAlways({ log }: { readonly log: Pick<Log, 'error'> }): Sta
     try {
       const answer = await next(request);
       const { fields } = answer.head;
-      const clean = withoutOurs(fields);
+      const own = withoutOurs(fields);
+      const clean = request.answerFields ? [...own, ...request.answerFields] : own;
       return clean === fields ? answer : { ...answer, head: { ...answer.head, fields: clean } };
     } catch (reason) {
       const error = request.cancelled ?? AttemptFailed.errorOf(reason);

@@ -9,7 +9,7 @@ import type { Baggage } from '../../common/decision/headers.ts';
 import type { CompiledEntry } from '../../common/decision/http-model.ts';
 import type { AppProtocol, Service, Workload } from '../../common/decision/mesh-view.ts';
 import type { BodySource, RequestHead, ResponseHead, ServerExchange } from '../../common/http/types.ts';
-import type { PickedEndpoint } from '../cluster/picker.ts';
+import type { PickedEndpoint } from '../cluster/endpoint.ts';
 import { RequestBody } from './request-body.ts';
 
 /** Who is at the other end, as the tunnel proved it. */
@@ -52,6 +52,8 @@ export interface Backend {
   readonly service: Service | undefined;
   readonly workload: Workload | undefined;
   readonly port: number;
+  /** Of the service; empty for all of it. */
+  readonly subset: string;
 }
 
 export interface Answer {
@@ -88,6 +90,8 @@ export class RequestContext {
   /** Endpoints that refused this request. */
   readonly refusedBy = new Set<string>();
   attempts = 0;
+  /** Fields that the answer is given besides, whoever gives it: a session's cookie. */
+  answerFields: string[] | undefined;
   /** The next attempt takes no connection that was used before. */
   freshConnection = false;
   /** Why we answered ourselves, or why the response is not whole. */

@@ -1,16 +1,20 @@
-/** What a rule makes of a request and of its response: redirect, header changes, rewrite, the choice of a backend. */
+/** What a rule makes of a request and of its response: CORS, faults, redirect, direct answer, header changes, rewrite, the choice of a backend. */
+import { type Clock, sleep } from '../../common/base/clock.ts';
 import { ProxyError } from '../../common/base/errors.ts';
-import type { Backend as BackendRule, HeaderChange } from '../../common/codec/gen/waypoint.ts';
+import type { Backend as BackendRule, Fault, HeaderChange } from '../../common/codec/gen/waypoint.ts';
 import type { CompiledEntry } from '../../common/decision/http-model.ts';
-import { changeFields, changePath, chooseBackend, redirectAnswer } from '../../common/decision/http-route.ts';
+import { changeFields, changePath, chooseBackend, fieldValue, redirectAnswer } from '../../common/decision/http-route.ts';
+import { type CorsPlan, decideCors, isChosen } from '../../common/decision/http-rule.ts';
 import type { MeshView } from '../../common/decision/mesh-view.ts';
 import type { RequestHead } from '../../common/http/types.ts';
 import type { Answer, RequestContext, Stage } from './context.ts';
 import { localAnswer } from './local-answer.ts';
+import { bufferSource } from './request-body.ts';
 
 export interface FilterParts {
   readonly view: Pick<MeshView, 'serviceByKey'>;
   readonly random: () => number;
+  readonly clock: Clock;
   /** Sends copies of a request to where its rule wants them. */
   mirror(request: RequestContext, entry: CompiledEntry): void;
 }
@@ -19,18 +23,63 @@ export function applyFilters(parts: FilterParts): Stage {
   return (next) => async (request) => {
     const { entry } = request;
     if (!entry) return next(request);
-    const { rule } = entry;
-    const redirect = redirectAnswer(entry, request.head, request.connection.target.port);
-    if (redirect) {
-      const answer = localAnswer(request, redirect.status, '', ['location', redirect.location]);
-      return changedAnswer(answer, [rule.responseHeaders]);
+    const { plan } = entry;
+    const cors = plan.cors === undefined ? undefined : applyCors(plan.cors, request);
+    if (cors && 'head' in cors) return cors;
+    if (plan.fault) {
+      const answer = await disturb(parts, plan.fault, request);
+      if (answer) return answer;
     }
-    const backend = chooseBackend(rule, parts.random);
-    request.backend = backendOf(parts, rule.name, backend);
-    request.head = changedHead(request.head, entry, backend);
-    if (rule.mirrors.length > 0) parts.mirror(request, entry);
-    return changedAnswer(await next(request), [backend?.responseHeaders, rule.responseHeaders]);
+    const own = ownAnswer(request, entry);
+    const answer = own ?? (await passOn(parts, entry, request, next));
+    return cors ? changedAnswer(answer, [{ set: cors.fields, add: [], remove: [] }]) : answer;
   };
+}
+
+async function passOn(parts: FilterParts, entry: CompiledEntry, request: RequestContext, next: Parameters<Stage>[0]): Promise<Answer> {
+  const { rule } = entry;
+  const backend = chooseBackend(rule, parts.random);
+  request.backend = backendOf(parts, rule.name, backend);
+  request.head = changedHead(request.head, entry, backend);
+  if (rule.mirrors.length > 0) parts.mirror(request, entry);
+  return changedAnswer(await next(request), [backend?.responseHeaders, rule.responseHeaders]);
+}
+
+/** What the rule answers itself. */
+function ownAnswer(request: RequestContext, entry: CompiledEntry): Answer | undefined {
+  const { rule } = entry;
+  const redirect = redirectAnswer(entry, request.head, request.connection.target.port);
+  if (redirect) {
+    const answer = localAnswer(request, redirect.status, '', ['location', redirect.location]);
+    return changedAnswer(answer, [rule.responseHeaders]);
+  }
+  if (!rule.directAnswer) return undefined;
+  const { status, body } = rule.directAnswer;
+  const bytes = Buffer.from(body);
+  const isHead = request.received.method === 'HEAD';
+  const fields = bytes.length > 0 ? ['content-type', 'text/plain'] : [];
+  const head = { status, fields, bodyBytes: bytes.length };
+  return changedAnswer({ head, body: isHead || bytes.length === 0 ? undefined : bufferSource(bytes) }, [rule.responseHeaders]);
+}
+
+/** @returns the answer to a preflight, or fields that the response gets */
+function applyCors(cors: CorsPlan, request: RequestContext): Answer | { readonly fields: HeaderChange['set'] } | undefined {
+  const verdict = decideCors(cors, request.received.method, (name) => fieldValue(request.head.fields, name));
+  if (verdict === 'none') return undefined;
+  if ('preflight' in verdict) return { head: { status: 200, fields: [...verdict.preflight], bodyBytes: 0 }, body: undefined };
+  const { fields } = verdict;
+  const pairs = fields.flatMap((name, i) => (i % 2 === 0 ? [{ name, value: fields[i + 1] ?? '' }] : []));
+  return { fields: pairs };
+}
+
+/** @returns an answer where the request goes no further */
+async function disturb({ clock, random }: FilterParts, fault: Fault, request: RequestContext): Promise<Answer | undefined> {
+  if (isChosen(fault.delayPerMillion, random)) await sleep(clock, fault.delayMs, request.signal);
+  if (!isChosen(fault.abortPerMillion, random)) return undefined;
+  request.error = new ProxyError('FAULT_INJECTED', `${request.entry?.rule.name} answers with an error on purpose`);
+  if (fault.abortGrpcStatus === undefined) return localAnswer(request, fault.abortStatus, 'fault filter abort', []);
+  const fields = ['content-type', 'application/grpc', 'grpc-status', String(fault.abortGrpcStatus), 'grpc-message', 'fault filter abort'];
+  return { head: { status: 200, fields, bodyBytes: 0 }, body: undefined };
 }
 
 /** @throws {ProxyError} BACKEND_INVALID */
@@ -41,7 +90,7 @@ function backendOf({ view }: FilterParts, rule: string, backend: BackendRule | u
   const service = view.serviceByKey(to.namespace, to.hostname);
   if (!service) throw new ProxyError('BACKEND_INVALID', `${rule} chose ${to.namespace}/${to.hostname}, which is not known`);
   if (!service.ports.has(to.port)) throw new ProxyError('BACKEND_INVALID', `${to.namespace}/${to.hostname} has no port ${to.port}`);
-  return { service, workload: undefined, port: to.port };
+  return { service, workload: undefined, port: to.port, subset: to.subset };
 }
 
 function changedHead(head: RequestHead, entry: CompiledEntry, backend: BackendRule | undefined): RequestHead {
@@ -54,16 +103,18 @@ function changedHead(head: RequestHead, entry: CompiledEntry, backend: BackendRu
   for (const change of [rule.requestHeaders, backend?.requestHeaders]) {
     if (!change) continue;
     // Host is no field here: whoever sets it means the authority.
-    const host = change.set.find(({ name }) => name.toLowerCase() === 'host')?.value;
+    const host = change.set.find(isHost)?.value;
     if (host !== undefined) changed.authority = host;
     changed.fields = changeFields(changed.fields, withoutHost(change));
   }
   return changed;
 }
 
+const isHost = ({ name }: { readonly name: string }): boolean => name.toLowerCase() === 'host' || name === ':authority';
+
 const withoutHost = ({ set, add, remove }: HeaderChange): HeaderChange => ({
-  set: set.filter(({ name }) => name.toLowerCase() !== 'host'),
-  add: add.filter(({ name }) => name.toLowerCase() !== 'host'),
+  set: set.filter((header) => !isHost(header)),
+  add: add.filter((header) => !isHost(header)),
   remove,
 });
 

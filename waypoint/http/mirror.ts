@@ -68,9 +68,9 @@ export class Mirrors {
   async #exchange(request: RequestContext, to: Mirror['to'], head: RequestHead, body: Buffer): Promise<void> {
     const { view, picker, upstreams, clock } = this.#parts;
     const service = to && view.serviceByKey(to.namespace, to.hostname);
-    const endpoint = service && picker.pick(service, to.port, new Set());
+    const endpoint = service && picker.pick(service, to.port, new Set(), to.subset);
     if (!endpoint) throw new ProxyError('NO_HEALTHY_UPSTREAM', 'the mirror has no endpoint');
-    const version = upstreamVersion(request, service.appProtocols.get(to.port));
+    const version = upstreamVersion(request, service.appProtocols.get(to.port), endpoint.cluster.policy);
     const late = new AbortController();
     const timer = clock.after(TIMEOUT_MS, () => late.abort(new ProxyError('REQUEST_TIMEOUT', `no response within ${TIMEOUT_MS} ms`)));
     try {

@@ -5,7 +5,9 @@
 import type { Clock } from '../../common/base/clock.ts';
 import { sleep } from '../../common/base/clock.ts';
 import type { Log } from '../../common/base/log.ts';
-import type { HttpRule } from '../../common/codec/gen/waypoint.ts';
+import { fieldValue } from '../../common/decision/http-route.ts';
+import type { RetryPlan } from '../../common/decision/http-rule.ts';
+import type { ClusterState } from '../cluster/cluster-state.ts';
 import { AttemptFailed } from './attempt.ts';
 import type { Answer, RequestContext, Stage } from './context.ts';
 
@@ -36,43 +38,63 @@ class Attempts {
   readonly #parts: RetryParts;
   readonly #request: RequestContext;
   readonly #next: (request: RequestContext) => Promise<Answer>;
-  readonly #policy: HttpRule['retry'];
+  readonly #plan: RetryPlan | undefined;
   /** That the route's policy has asked for. */
   #retries = 0;
   #refusals = 0;
   #freshTried = false;
+  /** Where the attempt under way counts as a retry. */
+  #countedAt: ClusterState | undefined;
 
   constructor(parts: RetryParts, request: RequestContext, next: (request: RequestContext) => Promise<Answer>) {
     this.#parts = parts;
     this.#request = request;
     this.#next = next;
-    this.#policy = request.entry?.rule.retry;
+    this.#plan = request.entry?.plan.retry;
   }
 
   async run(): Promise<Answer> {
     for (;;) {
       this.#request.attempts++;
+      let waitMs: number;
       try {
         const answer = await this.#next(this.#request);
+        this.#uncount();
         if (!this.#mayAskAgain(answer)) return answer;
+        const askedMs = retryAfterMs(answer);
+        if (askedMs > LONGEST_BACKOFF_MS || !this.#count()) return answer;
+        waitMs = Math.max(this.#backoffMs(), askedMs);
         answer.body?.cancel();
+        this.#avoidEndpoint();
       } catch (reason) {
+        this.#uncount();
         const waitFirst = this.#afterFailure(reason);
-        if (waitFirst === undefined) throw reason;
+        if (waitFirst === undefined || (waitFirst && !this.#count())) throw reason;
         if (!waitFirst) {
           this.#parts.retried?.();
           continue;
         }
+        waitMs = this.#backoffMs();
       }
       this.#retries++;
       this.#parts.retried?.();
-      await sleep(this.#parts.clock, this.#backoffMs(), this.#request.signal);
+      try {
+        await sleep(this.#parts.clock, waitMs, this.#request.signal);
+      } catch (reason) {
+        this.#uncount();
+        throw reason;
+      }
     }
   }
 
   /** An answer whose status the policy wants to be retried. */
   #mayAskAgain({ head }: Answer): boolean {
-    return this.#hasRetry() && (this.#policy?.statusCodes.includes(head.status) ?? false);
+    const plan = this.#plan;
+    if (!plan || !this.#hasRetry()) return false;
+    if (plan.statuses.has(head.status)) return true;
+    if (plan.grpcStatuses.size === 0) return false;
+    const grpc = fieldValue(head.fields, 'grpc-status');
+    return grpc !== undefined && plan.grpcStatuses.has(grpc);
   }
 
   /** @returns whether to wait before the next attempt; undefined where there is none */
@@ -88,25 +110,53 @@ class Attempts {
       request.freshConnection = true;
       return false;
     }
-    if (unsent && key !== undefined && this.#refusals < MAX_REFUSALS) {
+    // Whoever asks for no attempts at all means these too.
+    if (unsent && key !== undefined && this.#refusals < MAX_REFUSALS && this.#plan?.attempts !== 0) {
       request.refusedBy.add(key);
       if (this.#parts.hasOthers(request)) {
         this.#refusals++;
         return false;
       }
     }
-    if (!this.#hasRetry()) return undefined;
-    if (key !== undefined) request.refusedBy.add(key);
+    if (!this.#hasRetry() || !(unsent ? this.#plan?.onConnectFailure : this.#plan?.onReset)) return undefined;
+    this.#avoidEndpoint();
     return true;
   }
 
+  #avoidEndpoint(): void {
+    const key = this.#request.endpoint?.key;
+    if (key !== undefined && this.#plan?.sameEndpoint !== true) this.#request.refusedBy.add(key);
+  }
+
   #hasRetry(): boolean {
-    return this.#policy !== undefined && this.#retries < this.#policy.attempts && this.#request.body.replayable && !this.#request.cancelled;
+    return this.#plan !== undefined && this.#retries < this.#plan.attempts && this.#request.body.replayable && !this.#request.cancelled;
+  }
+
+  /** @returns whether the cluster's budget has room for one more */
+  #count(): boolean {
+    const cluster = this.#request.endpoint?.cluster;
+    if (!cluster) return true;
+    if (!cluster.mayRetry()) return false;
+    cluster.retries++;
+    this.#countedAt = cluster;
+    return true;
+  }
+
+  #uncount(): void {
+    if (this.#countedAt) this.#countedAt.retries--;
+    this.#countedAt = undefined;
   }
 
   /** At least what the route says; doubled each time, and spread so that many clients do not come back at once. */
   #backoffMs(): number {
-    const first = this.#policy?.backoffMs || DEFAULT_BACKOFF_MS;
-    return Math.min(first * 2 ** (this.#retries - 1), Math.max(first, LONGEST_BACKOFF_MS)) * (1 + this.#parts.random() / 2);
+    const first = this.#plan?.backoffMs || DEFAULT_BACKOFF_MS;
+    return Math.min(first * 2 ** this.#retries, Math.max(first, LONGEST_BACKOFF_MS)) * (1 + this.#parts.random() / 2);
   }
+}
+
+/** What a backend that is asked too often says of the next time (RFC 9110 §10.2.3), in seconds; a date is passed over. */
+function retryAfterMs({ head }: Answer): number {
+  if (head.status !== 429 && head.status !== 503) return 0;
+  const seconds = fieldValue(head.fields, 'retry-after') ?? '';
+  return /^\d{1,6}$/.test(seconds) ? Number(seconds) * 1000 : 0;
 }

@@ -2,11 +2,12 @@
 import { ProxyError } from '../../common/base/errors.ts';
 import { matchRoute } from '../../common/decision/http-route.ts';
 import type { MeshView } from '../../common/decision/mesh-view.ts';
+import type { RouteSource } from '../../common/decision/route-source.ts';
 import type { Configuration } from '../worker/configuration.ts';
-import type { Stage } from './context.ts';
+import type { Caller, Stage } from './context.ts';
 
 export interface RouteParts {
-  readonly configuration: Pick<Configuration, 'routesOf'>;
+  readonly configuration: Pick<Configuration, 'routesOf' | 'labelOf'>;
   readonly view: Pick<MeshView, 'serviceByKey'>;
 }
 
@@ -14,7 +15,9 @@ export function route({ configuration, view }: RouteParts): Stage {
   return (next) => (request) => {
     const { target } = request.connection;
     const routes = target.serviceKey === undefined ? undefined : configuration.routesOf(target.serviceKey);
-    const found = matchRoute(routes, target.port, request.head);
+    const found = routes
+      ? matchRoute(routes, target.port, request.head, routeSource(configuration, request.connection.caller))
+      : 'no-routes';
     if (found === 'no-match') {
       const where = `${request.received.method} ${request.received.authority}${pathOnly(request.received.path)}`;
       return Promise.reject(new ProxyError('ROUTE_UNMATCHED', `no route of ${target.serviceKey} port ${target.port} matches ${where}`));
@@ -22,10 +25,26 @@ export function route({ configuration, view }: RouteParts): Stage {
     if (found === 'no-routes') {
       // As it is now: the connection may be older than the service's latest ports and protocols.
       const service = target.service && (view.serviceByKey(target.service.namespace, target.service.hostname) ?? target.service);
-      request.backend = { service, workload: target.workload, port: target.port };
+      request.backend = { service, workload: target.workload, port: target.port, subset: '' };
     } else request.entry = found.entry;
     return next(request);
   };
+}
+
+/** One for each caller: connections live longer than requests. */
+const sources = new WeakMap<Caller, RouteSource>();
+
+/** @param configuration the worker's own, which there is one of */
+export function routeSource(configuration: Pick<Configuration, 'labelOf'>, caller: Caller): RouteSource {
+  const known = sources.get(caller);
+  if (known) return known;
+  const { identity, workload } = caller;
+  const source: RouteSource = {
+    namespace: identity?.namespace ?? '',
+    label: (name) => (workload ? configuration.labelOf(workload.uid, name) : undefined),
+  };
+  sources.set(caller, source);
+  return source;
 }
 
 const pathOnly = (path: string): string => path.replace(/\?.*$/s, '').slice(0, 200);

@@ -10,7 +10,7 @@ import { staticResources } from '../../common/state/static-config.ts';
 import { ADDRESS_TYPE, type MeshStateWriter, type StatePush } from '../../common/state/writer.ts';
 import { metrics } from '../metrics.ts';
 import type { WaypointSettings } from '../settings.ts';
-import { HTTP_AUTHORIZATION_TYPE, ROUTES_TYPE, WaypointResources } from './resources.ts';
+import { WaypointResources, waypointTypeUrls } from './resources.ts';
 import { staticRoutes } from './static-routes.ts';
 
 export interface ControlPlaneOptions {
@@ -62,7 +62,7 @@ export function controlPlane({
     token,
     clusterId: settings.clusterId,
     node: xdsNode(settings),
-    typeUrls: [ADDRESS_TYPE, ROUTES_TYPE, HTTP_AUTHORIZATION_TYPE],
+    typeUrls: [ADDRESS_TYPE, ...waypointTypeUrls],
     clock,
     log,
     versions: (typeUrl) => (WaypointResources.isKnown(typeUrl) ? resources : writer).versions(typeUrl),

@@ -3,13 +3,29 @@
  * cannot be used is one rejection; what was in force under its name stays in force.
  */
 import { errorMessage } from '../../common/base/errors.ts';
-import { HttpAuthorization, ServiceRoutes } from '../../common/codec/gen/waypoint.ts';
+import { HttpAuthorization, ServiceRoutes, ServiceTraffic, WorkloadLabels } from '../../common/codec/gen/waypoint.ts';
 import { compileAuthorization, compileRoutes } from '../../common/decision/http-model.ts';
+import { compileTraffic } from '../../common/decision/traffic-model.ts';
 import type { Rejection, StatePush } from '../../common/state/writer.ts';
-import type { ConfigurationPush } from '../worker/configuration.ts';
+import { type ConfigurationPush, configurationKinds } from '../worker/configuration.ts';
 
 export const ROUTES_TYPE = 'type.googleapis.com/warren.waypoint.v1.ServiceRoutes';
 export const HTTP_AUTHORIZATION_TYPE = 'type.googleapis.com/warren.waypoint.v1.HttpAuthorization';
+
+export const TRAFFIC_TYPE = 'type.googleapis.com/warren.waypoint.v1.ServiceTraffic';
+export const LABELS_TYPE = 'type.googleapis.com/warren.waypoint.v1.WorkloadLabels';
+
+type Kind = ConfigurationPush['kind'];
+
+const KINDS: Readonly<Record<string, Kind>> = {
+  [LABELS_TYPE]: 'labels',
+  [TRAFFIC_TYPE]: 'traffic',
+  [ROUTES_TYPE]: 'routes',
+  [HTTP_AUTHORIZATION_TYPE]: 'policies',
+};
+
+/** In the order in which they are asked for. */
+export const waypointTypeUrls: readonly string[] = Object.keys(KINDS);
 
 interface Held {
   readonly bytes: Uint8Array;
@@ -21,7 +37,12 @@ const MAX_RESOURCE_BYTES = 4 << 20;
 const MAX_RESOURCES = 100_000;
 
 export class WaypointResources {
-  readonly #held: Readonly<Record<ConfigurationPush['kind'], Map<string, Held>>> = { routes: new Map(), policies: new Map() };
+  readonly #held: Readonly<Record<Kind, Map<string, Held>>> = {
+    labels: new Map(),
+    traffic: new Map(),
+    routes: new Map(),
+    policies: new Map(),
+  };
   readonly #onChange: (push: ConfigurationPush) => void;
 
   constructor(onChange: (push: ConfigurationPush) => void) {
@@ -29,7 +50,7 @@ export class WaypointResources {
   }
 
   static isKnown(typeUrl: string): boolean {
-    return typeUrl === ROUTES_TYPE || typeUrl === HTTP_AUTHORIZATION_TYPE;
+    return Object.hasOwn(KINDS, typeUrl);
   }
 
   apply({ typeUrl, resources, removed }: StatePush): { rejected: Rejection[] } {
@@ -64,7 +85,7 @@ export class WaypointResources {
 
   /** What a worker that starts has to be told. */
   snapshot(): ConfigurationPush[] {
-    return (['routes', 'policies'] as const).map((kind) => ({
+    return configurationKinds.map((kind) => ({
       kind,
       resources: [...this.#held[kind]].map(([name, { bytes }]) => ({ name, bytes })),
       removed: [],
@@ -76,21 +97,33 @@ export class WaypointResources {
   }
 
   /** For config_dump. */
-  dump(): { routes: ServiceRoutes[]; httpAuthorizations: HttpAuthorization[] } {
+  dump(): { routes: ServiceRoutes[]; traffic: ServiceTraffic[]; httpAuthorizations: HttpAuthorization[] } {
     return {
       routes: [...this.#held.routes.values()].map(({ bytes }) => ServiceRoutes.decode(bytes)),
+      traffic: [...this.#held.traffic.values()].map(({ bytes }) => ServiceTraffic.decode(bytes)),
       httpAuthorizations: [...this.#held.policies.values()].map(({ bytes }) => HttpAuthorization.decode(bytes)),
     };
   }
 }
 
-const kindOf = (typeUrl: string): ConfigurationPush['kind'] => (typeUrl === ROUTES_TYPE ? 'routes' : 'policies');
+export function kindOf(typeUrl: string): Kind {
+  const kind = KINDS[typeUrl];
+  if (!kind) throw new Error(`${typeUrl} is no type of a waypoint`);
+  return kind;
+}
+
+/** Compiles it as a worker will, and says what it is about. */
+const KEYS: Readonly<Record<Kind, (bytes: Uint8Array) => string>> = {
+  labels: (bytes) => WorkloadLabels.decode(bytes).uid,
+  traffic: (bytes) => compileTraffic(ServiceTraffic.decode(bytes)).service,
+  routes: (bytes) => compileRoutes(ServiceRoutes.decode(bytes)).service,
+  policies: (bytes) => compileAuthorization(HttpAuthorization.decode(bytes)).key,
+};
 
 /** @throws {Error} saying why it cannot be used */
-function tryResource(kind: ConfigurationPush['kind'], name: string, bytes: Uint8Array): void {
+function tryResource(kind: Kind, name: string, bytes: Uint8Array): void {
   if (bytes.length > MAX_RESOURCE_BYTES) throw new Error(`${bytes.length} bytes are more than ${MAX_RESOURCE_BYTES}`);
-  const key =
-    kind === 'routes' ? compileRoutes(ServiceRoutes.decode(bytes)).service : compileAuthorization(HttpAuthorization.decode(bytes)).key;
+  const key = KEYS[kind](bytes);
   // Workers look it up by the name.
   if (key !== name) throw new Error(`it is named ${name} and says that it is ${key}`);
 }

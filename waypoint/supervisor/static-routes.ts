@@ -1,74 +1,64 @@
 /**
- * Routes and L7 policies from a file (LOCAL_ROUTES_PATH): `routes` and `policies`, each a list of the messages of proto/waypoint.proto in
- * protobuf's JSON names, as YAML or JSON. Somebody wrote it by hand, so an unknown key is an error that names its place.
+ * Routes, traffic settings and L7 policies from a file (LOCAL_ROUTES_PATH): `routes`, `traffic`, `labels` and `policies`, each a list of the
+ * messages of proto/waypoint.proto in protobuf's JSON names, as YAML or JSON.
  */
 import { load } from 'js-yaml';
 import {
-  Action,
   type Backend,
   type BackendRef,
-  type Condition,
+  type ConnectionRule,
+  type Cors,
+  type Fault,
   type Header,
   type HeaderChange,
   HttpAuthorization,
   type HttpMatch,
   type HttpRule,
-  type Operation,
   type PathChange,
+  type PathMatch,
   type PortRoutes,
+  type Redirect,
+  RedirectPort,
+  type Retry,
   ServiceRoutes,
-  type Source,
-  type Target,
-  type TextMatch,
+  ServiceTraffic,
+  type SourceMatch,
   type ValueMatch,
+  WorkloadLabels,
 } from '../../common/codec/gen/waypoint.ts';
 import type { StatePush } from '../../common/state/writer.ts';
 import { YamlNode } from '../../common/state/yaml-node.ts';
-import { HTTP_AUTHORIZATION_TYPE, ROUTES_TYPE } from './resources.ts';
+import { HTTP_AUTHORIZATION_TYPE, LABELS_TYPE, ROUTES_TYPE, TRAFFIC_TYPE } from './resources.ts';
+import { policyFrom } from './static-policies.ts';
+import { labelsFrom, trafficFrom } from './static-traffic.ts';
+import { enumWords, flag, list, maybe, number, one, text, textMap, texts, UINT32 } from './static-yaml.ts';
 
 /** @throws {ConfigError} naming the place in the file */
 export function staticRoutes(yaml: string): StatePush[] {
   const root = new YamlNode(load(yaml) ?? {}, '', new WeakMap(), 1);
-  root.allowKeys(['routes', 'policies']);
-  const routes = list(root, 'routes', routesFrom);
-  const policies = list(root, 'policies', policyFrom);
-  return [
-    {
-      typeUrl: ROUTES_TYPE,
-      resources: routes.map((one) => ({
-        name: `${one.namespace}/${one.hostname}`,
-        version: '',
-        bytes: ServiceRoutes.encode(one).finish(),
-      })),
-      removed: [],
-    },
-    {
-      typeUrl: HTTP_AUTHORIZATION_TYPE,
-      resources: policies.map((one) => ({
-        name: `${one.namespace}/${one.name}`,
-        version: '',
-        bytes: HttpAuthorization.encode(one).finish(),
-      })),
-      removed: [],
-    },
-  ];
-}
-
-const UINT32 = 2 ** 32 - 1;
-const list = <T>(node: YamlNode, key: string, read: (entry: YamlNode) => T): T[] => node.optional(key)?.list(read) ?? [];
-const text = (node: YamlNode, key: string): string => node.optional(key)?.text() ?? '';
-const number = (node: YamlNode, key: string, max = UINT32): number => node.optional(key)?.integer(max) ?? 0;
-const texts = (node: YamlNode, key: string): string[] => list(node, key, (entry) => entry.text());
-
-/** The one of these keys that is there. */
-function one<K extends string>(node: YamlNode, keys: readonly K[]): { readonly key: K; readonly value: YamlNode } | undefined {
-  node.allowKeys(keys);
-  const found = keys.flatMap((key) => {
-    const value = node.optional(key);
-    return value ? [{ key, value }] : [];
+  root.allowKeys(['routes', 'traffic', 'labels', 'policies']);
+  const push = <T>(typeUrl: string, items: readonly T[], name: (item: T) => string, encode: (item: T) => Uint8Array): StatePush => ({
+    typeUrl,
+    resources: items.map((item) => ({ name: name(item), version: '', bytes: encode(item) })),
+    removed: [],
   });
-  if (found.length > 1) throw node.error(`expected one of ${keys.join(', ')}`);
-  return found[0];
+  const host = ({ namespace, hostname }: { namespace: string; hostname: string }): string => `${namespace}/${hostname}`;
+  return [
+    push(
+      LABELS_TYPE,
+      list(root, 'labels', labelsFrom),
+      ({ uid }) => uid,
+      (one) => WorkloadLabels.encode(one).finish(),
+    ),
+    push(TRAFFIC_TYPE, list(root, 'traffic', trafficFrom), host, (one) => ServiceTraffic.encode(one).finish()),
+    push(ROUTES_TYPE, list(root, 'routes', routesFrom), host, (one) => ServiceRoutes.encode(one).finish()),
+    push(
+      HTTP_AUTHORIZATION_TYPE,
+      list(root, 'policies', policyFrom),
+      ({ namespace, name }) => `${namespace}/${name}`,
+      (one) => HttpAuthorization.encode(one).finish(),
+    ),
+  ];
 }
 
 function routesFrom(node: YamlNode): ServiceRoutes {
@@ -77,38 +67,72 @@ function routesFrom(node: YamlNode): ServiceRoutes {
 }
 
 function portFrom(node: YamlNode): PortRoutes {
-  node.allowKeys(['port', 'table', 'rules']);
+  node.allowKeys(['port', 'table', 'rules', 'connections']);
   return {
     port: number(node, 'port', 65535),
     table: list(node, 'table', (entry) => {
       entry.allowKeys(['match', 'rule']);
-      return { match: entry.optional('match')?.map(matchFrom), rule: number(entry, 'rule') };
+      return { match: maybe(entry, 'match', matchFrom), rule: number(entry, 'rule') };
     }),
     rules: list(node, 'rules', ruleFrom),
+    connections: list(node, 'connections', connectionFrom),
   };
 }
 
-function matchFrom(node: YamlNode): HttpMatch {
-  node.allowKeys(['path', 'method', 'headers', 'queryParams']);
-  const path = node.optional('path');
-  const found = path && one(path, ['exact', 'prefix', 'regex']);
+function connectionFrom(node: YamlNode): ConnectionRule {
+  node.allowKeys(['name', 'serverNames', 'source', 'destinationRanges', 'backends']);
   return {
-    path: found && { type: { $case: found.key, value: found.value.text() } },
+    name: text(node, 'name'),
+    serverNames: texts(node, 'serverNames'),
+    source: maybe(node, 'source', sourceMatchFrom),
+    destinationRanges: texts(node, 'destinationRanges'),
+    backends: list(node, 'backends', backendFrom),
+  };
+}
+
+const MATCH_KEYS = [
+  'path',
+  'method',
+  'headers',
+  'queryParams',
+  'withoutHeaders',
+  'authority',
+  'scheme',
+  'methodPattern',
+  'source',
+] as const;
+
+function matchFrom(node: YamlNode): HttpMatch {
+  node.allowKeys(MATCH_KEYS);
+  return {
+    path: maybe(node, 'path', pathFrom),
     method: text(node, 'method'),
     headers: list(node, 'headers', valueMatchFrom),
     queryParams: list(node, 'queryParams', valueMatchFrom),
+    withoutHeaders: list(node, 'withoutHeaders', valueMatchFrom),
+    authority: maybe(node, 'authority', valueMatchFrom),
+    scheme: maybe(node, 'scheme', valueMatchFrom),
+    methodPattern: maybe(node, 'methodPattern', valueMatchFrom),
+    source: maybe(node, 'source', sourceMatchFrom),
   };
 }
 
+function pathFrom(node: YamlNode): PathMatch {
+  const found = one(node, ['exact', 'prefix', 'regex', 'textPrefix'], ['ignoreCase']);
+  return { type: found && { $case: found.key, value: found.value.text() }, ignoreCase: flag(node, 'ignoreCase') };
+}
+
+function sourceMatchFrom(node: YamlNode): SourceMatch {
+  node.allowKeys(['namespace', 'labels']);
+  return { namespace: text(node, 'namespace'), labels: textMap(node, 'labels') };
+}
+
 function valueMatchFrom(node: YamlNode): ValueMatch {
-  node.allowKeys(['name', 'exact', 'regex']);
-  const exact = node.optional('exact')?.text();
-  const regex = node.optional('regex')?.text();
-  if ((exact === undefined) === (regex === undefined)) throw node.error('expected one of exact, regex');
-  return {
-    name: node.required('name').text(),
-    type: exact === undefined ? { $case: 'regex', value: regex ?? '' } : { $case: 'exact', value: exact },
-  };
+  const found = one(node, ['exact', 'regex', 'prefix', 'presence'], ['name']);
+  if (!found) throw node.error('expected one of exact, regex, prefix, presence');
+  const type: ValueMatch['type'] =
+    found.key === 'presence' ? { $case: 'presence', value: {} } : { $case: found.key, value: found.value.text() };
+  return { name: text(node, 'name'), type };
 }
 
 const RULE_KEYS = [
@@ -122,27 +146,21 @@ const RULE_KEYS = [
   'backendTimeoutMs',
   'retry',
   'backends',
+  'directAnswer',
+  'fault',
+  'cors',
 ] as const;
 
 function ruleFrom(node: YamlNode): HttpRule {
   node.allowKeys(RULE_KEYS);
   return {
     name: text(node, 'name'),
-    requestHeaders: node.optional('requestHeaders')?.map(changeFrom),
-    responseHeaders: node.optional('responseHeaders')?.map(changeFrom),
-    redirect: node.optional('redirect')?.map((redirect) => {
-      redirect.allowKeys(['scheme', 'hostname', 'port', 'status', 'path']);
-      return {
-        scheme: text(redirect, 'scheme'),
-        hostname: text(redirect, 'hostname'),
-        port: number(redirect, 'port', 65535),
-        status: number(redirect, 'status', 599),
-        path: redirect.optional('path')?.map(pathChangeFrom),
-      };
-    }),
-    rewrite: node.optional('rewrite')?.map((rewrite) => {
+    requestHeaders: maybe(node, 'requestHeaders', changeFrom),
+    responseHeaders: maybe(node, 'responseHeaders', changeFrom),
+    redirect: maybe(node, 'redirect', redirectFrom),
+    rewrite: maybe(node, 'rewrite', (rewrite) => {
       rewrite.allowKeys(['hostname', 'path']);
-      return { hostname: text(rewrite, 'hostname'), path: rewrite.optional('path')?.map(pathChangeFrom) };
+      return { hostname: text(rewrite, 'hostname'), path: maybe(rewrite, 'path', pathChangeFrom) };
     }),
     mirrors: list(node, 'mirrors', (mirror) => {
       mirror.allowKeys(['to', 'numerator', 'denominator']);
@@ -154,34 +172,92 @@ function ruleFrom(node: YamlNode): HttpRule {
     }),
     requestTimeoutMs: number(node, 'requestTimeoutMs'),
     backendTimeoutMs: number(node, 'backendTimeoutMs'),
-    retry: node.optional('retry')?.map((retry) => {
-      retry.allowKeys(['attempts', 'statusCodes', 'backoffMs']);
-      return {
-        attempts: number(retry, 'attempts', 100),
-        statusCodes: list(retry, 'statusCodes', (code) => code.integer(599)),
-        backoffMs: number(retry, 'backoffMs'),
-      };
-    }),
+    retry: maybe(node, 'retry', retryFrom),
     backends: list(node, 'backends', backendFrom),
+    directAnswer: maybe(node, 'directAnswer', (answer) => {
+      answer.allowKeys(['status', 'body']);
+      return { status: answer.required('status').integer(599), body: Buffer.from(text(answer, 'body')) };
+    }),
+    fault: maybe(node, 'fault', faultFrom),
+    cors: maybe(node, 'cors', corsFrom),
+  };
+}
+
+function redirectFrom(node: YamlNode): Redirect {
+  node.allowKeys(['scheme', 'hostname', 'port', 'status', 'path', 'portFrom']);
+  return {
+    scheme: text(node, 'scheme'),
+    hostname: text(node, 'hostname'),
+    port: number(node, 'port', 65535),
+    status: number(node, 'status', 599),
+    path: maybe(node, 'path', pathChangeFrom),
+    portFrom: node.optional('portFrom')?.choice(enumWords(RedirectPort)) ?? RedirectPort.LISTENER,
+  };
+}
+
+function retryFrom(node: YamlNode): Retry {
+  node.allowKeys(['attempts', 'statusCodes', 'backoffMs', 'conditions', 'otherLocalities', 'sameEndpoint']);
+  return {
+    attempts: number(node, 'attempts', 100),
+    statusCodes: list(node, 'statusCodes', (code) => code.integer(599)),
+    backoffMs: number(node, 'backoffMs'),
+    conditions: texts(node, 'conditions'),
+    otherLocalities: flag(node, 'otherLocalities'),
+    sameEndpoint: flag(node, 'sameEndpoint'),
+  };
+}
+
+function faultFrom(node: YamlNode): Fault {
+  node.allowKeys(['delayMs', 'delayPerMillion', 'abortStatus', 'abortGrpcStatus', 'abortPerMillion']);
+  return {
+    delayMs: number(node, 'delayMs'),
+    delayPerMillion: number(node, 'delayPerMillion', 1_000_000),
+    abortStatus: number(node, 'abortStatus', 599),
+    abortGrpcStatus: node.optional('abortGrpcStatus')?.integer(16),
+    abortPerMillion: number(node, 'abortPerMillion', 1_000_000),
+  };
+}
+
+const CORS_KEYS = [
+  'allowOrigins',
+  'allowMethods',
+  'allowHeaders',
+  'exposeHeaders',
+  'maxAgeS',
+  'allowCredentials',
+  'answerAllPreflights',
+] as const;
+
+function corsFrom(node: YamlNode): Cors {
+  node.allowKeys(CORS_KEYS);
+  return {
+    allowOrigins: list(node, 'allowOrigins', valueMatchFrom),
+    allowMethods: texts(node, 'allowMethods'),
+    allowHeaders: texts(node, 'allowHeaders'),
+    exposeHeaders: texts(node, 'exposeHeaders'),
+    maxAgeS: number(node, 'maxAgeS'),
+    allowCredentials: flag(node, 'allowCredentials'),
+    answerAllPreflights: flag(node, 'answerAllPreflights'),
   };
 }
 
 function backendFrom(node: YamlNode): Backend {
   node.allowKeys(['to', 'weight', 'requestHeaders', 'responseHeaders']);
   return {
-    to: node.optional('to')?.map(refFrom),
+    to: maybe(node, 'to', refFrom),
     weight: node.optional('weight')?.integer(UINT32) ?? 1,
-    requestHeaders: node.optional('requestHeaders')?.map(changeFrom),
-    responseHeaders: node.optional('responseHeaders')?.map(changeFrom),
+    requestHeaders: maybe(node, 'requestHeaders', changeFrom),
+    responseHeaders: maybe(node, 'responseHeaders', changeFrom),
   };
 }
 
 function refFrom(node: YamlNode): BackendRef {
-  node.allowKeys(['namespace', 'hostname', 'port']);
+  node.allowKeys(['namespace', 'hostname', 'port', 'subset']);
   return {
     namespace: node.required('namespace').text(),
     hostname: node.required('hostname').text(),
     port: node.required('port').integer(65535),
+    subset: text(node, 'subset'),
   };
 }
 
@@ -195,83 +271,10 @@ function changeFrom(node: YamlNode): HeaderChange {
 }
 
 function pathChangeFrom(node: YamlNode): PathChange {
-  const found = one(node, ['full', 'prefix']);
-  return { type: found && { $case: found.key, value: found.value.text() } };
-}
-
-function policyFrom(node: YamlNode): HttpAuthorization {
-  node.allowKeys(['namespace', 'name', 'action', 'dryRun', 'targets', 'rules']);
-  return {
-    namespace: node.required('namespace').text(),
-    name: node.required('name').text(),
-    action: node.optional('action')?.choice({ ALLOW: Action.ALLOW, DENY: Action.DENY }) ?? Action.ALLOW,
-    dryRun: node.optional('dryRun')?.flag() ?? false,
-    targets: list(node, 'targets', targetFrom),
-    rules: list(node, 'rules', (rule) => {
-      rule.allowKeys(['from', 'to', 'when']);
-      return { from: list(rule, 'from', sourceFrom), to: list(rule, 'to', operationFrom), when: list(rule, 'when', conditionFrom) };
-    }),
-  };
-}
-
-function targetFrom(node: YamlNode): Target {
-  const found = one(node, ['service', 'everything']);
-  if (!found) throw node.error('expected service or everything');
-  return { type: found.key === 'service' ? { $case: 'service', value: found.value.text() } : { $case: 'everything', value: {} } };
-}
-
-function textMatchFrom(node: YamlNode): TextMatch {
-  const found = one(node, ['exact', 'prefix', 'suffix', 'presence']);
-  if (!found) throw node.error('expected exact, prefix, suffix or presence');
-  if (found.key === 'presence') return { type: { $case: 'presence', value: {} } };
-  return { type: { $case: found.key, value: found.value.text() } };
-}
-
-function sourceFrom(node: YamlNode): Source {
-  const matches = (key: string): TextMatch[] => list(node, key, textMatchFrom);
-  node.allowKeys([
-    'principals',
-    'notPrincipals',
-    'namespaces',
-    'notNamespaces',
-    'serviceAccounts',
-    'notServiceAccounts',
-    'ipBlocks',
-    'notIpBlocks',
-  ]);
-  return {
-    principals: matches('principals'),
-    notPrincipals: matches('notPrincipals'),
-    namespaces: matches('namespaces'),
-    notNamespaces: matches('notNamespaces'),
-    serviceAccounts: matches('serviceAccounts'),
-    notServiceAccounts: matches('notServiceAccounts'),
-    ipBlocks: texts(node, 'ipBlocks'),
-    notIpBlocks: texts(node, 'notIpBlocks'),
-  };
-}
-
-function operationFrom(node: YamlNode): Operation {
-  const matches = (key: string): TextMatch[] => list(node, key, textMatchFrom);
-  const ports = (key: string): number[] => list(node, key, (port) => port.integer(65535));
-  node.allowKeys(['hosts', 'notHosts', 'ports', 'notPorts', 'methods', 'notMethods', 'paths', 'notPaths']);
-  return {
-    hosts: matches('hosts'),
-    notHosts: matches('notHosts'),
-    ports: ports('ports'),
-    notPorts: ports('notPorts'),
-    methods: matches('methods'),
-    notMethods: matches('notMethods'),
-    paths: matches('paths'),
-    notPaths: matches('notPaths'),
-  };
-}
-
-function conditionFrom(node: YamlNode): Condition {
-  node.allowKeys(['key', 'values', 'notValues']);
-  return {
-    key: node.required('key').text(),
-    values: list(node, 'values', textMatchFrom),
-    notValues: list(node, 'notValues', textMatchFrom),
-  };
+  const found = one(node, ['full', 'prefix', 'textPrefix', 'regex']);
+  if (!found) return {};
+  if (found.key !== 'regex') return { type: { $case: found.key, value: found.value.text() } };
+  found.value.allowKeys(['pattern', 'substitution']);
+  const value = { pattern: found.value.required('pattern').text(), substitution: text(found.value, 'substitution') };
+  return { type: { $case: 'regex', value } };
 }

@@ -1,16 +1,20 @@
 /**
- * Routes and L7 policies as this worker uses them: compiled when they come, looked up for each request. The supervisor has tried every
- * resource before, so what fails to compile here is a fault and is told, and the old one stays in force.
+ * Routes, traffic settings and L7 policies as this worker uses them: compiled when they come, looked up for each request. The supervisor has
+ * tried every resource before, so what fails to compile here is a fault and is told, and the old one stays in force.
  */
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
-import { HttpAuthorization, ServiceRoutes } from '../../common/codec/gen/waypoint.ts';
+import { HttpAuthorization, ServiceRoutes, ServiceTraffic, WorkloadLabels } from '../../common/codec/gen/waypoint.ts';
 import { type CompiledAuthorization, type CompiledRoutes, compileAuthorization, compileRoutes } from '../../common/decision/http-model.ts';
+import { type CompiledTraffic, compileTraffic } from '../../common/decision/traffic-model.ts';
 import { transportPart } from '../tcp/transport-policy.ts';
+
+/** In the order in which a worker is told. */
+export const configurationKinds = ['labels', 'traffic', 'policies', 'routes'] as const;
 
 /** One push of the control plane, as the supervisor passes it on. */
 export interface ConfigurationPush {
-  readonly kind: 'routes' | 'policies';
+  readonly kind: (typeof configurationKinds)[number];
   readonly resources: readonly { readonly name: string; readonly bytes: Uint8Array }[];
   readonly removed: readonly string[];
 }
@@ -25,23 +29,35 @@ const NO_POLICIES: Policies = { http: [], transport: [] };
 /** For pods that are addressed themselves. */
 const NO_SERVICE = '';
 
+interface Table {
+  set(name: string, bytes: Uint8Array): void;
+  delete(name: string): void;
+}
+
 export class Configuration {
   readonly #log: Log;
   readonly #routes = new Map<string, CompiledRoutes>();
+  readonly #traffic = new Map<string, CompiledTraffic>();
+  readonly #labels = new Map<string, Readonly<Record<string, string>>>();
   readonly #policies = new Map<string, CompiledAuthorization>();
   /** By service: most have none, and looking at all policies for each request would cost the more the more there are. */
   readonly #byService = new Map<string, Policies>();
+  readonly #tables: Readonly<Record<ConfigurationPush['kind'], Table>> = {
+    labels: table(this.#labels, (bytes) => WorkloadLabels.decode(bytes).labels),
+    traffic: table(this.#traffic, (bytes) => compileTraffic(ServiceTraffic.decode(bytes))),
+    policies: table(this.#policies, (bytes) => compileAuthorization(HttpAuthorization.decode(bytes))),
+    routes: table(this.#routes, (bytes) => compileRoutes(ServiceRoutes.decode(bytes))),
+  };
 
   constructor(log: Log) {
     this.#log = log;
   }
 
   apply({ kind, resources, removed }: ConfigurationPush): void {
-    for (const name of removed) (kind === 'routes' ? this.#routes : this.#policies).delete(name);
+    for (const name of removed) this.#tables[kind].delete(name);
     for (const { name, bytes } of resources) {
       try {
-        if (kind === 'routes') this.#routes.set(name, compileRoutes(ServiceRoutes.decode(bytes)));
-        else this.#policies.set(name, compileAuthorization(HttpAuthorization.decode(bytes)));
+        this.#tables[kind].set(name, bytes);
       } catch (error) {
         this.#log.error({ kind, name, error: errorMessage(error) }, 'resource cannot be used');
       }
@@ -52,6 +68,17 @@ export class Configuration {
   /** @param service `namespace/hostname` */
   routesOf(service: string): CompiledRoutes | undefined {
     return this.#routes.get(service);
+  }
+
+  /** @param service `namespace/hostname` */
+  trafficOf(service: string): CompiledTraffic | undefined {
+    return this.#traffic.get(service);
+  }
+
+  /** One of the labels of a workload that something here asks for. */
+  labelOf(uid: string, name: string): string | undefined {
+    const labels = this.#labels.get(uid);
+    return labels !== undefined && Object.hasOwn(labels, name) ? labels[name] : undefined;
   }
 
   /** Those that hold for a service, or for a pod that was addressed itself. */
@@ -76,3 +103,8 @@ export class Configuration {
     return found;
   }
 }
+
+const table = <T>(into: Map<string, T>, compile: (bytes: Uint8Array) => T): Table => ({
+  set: (name, bytes) => void into.set(name, compile(bytes)),
+  delete: (name) => void into.delete(name),
+});

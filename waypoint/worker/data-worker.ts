@@ -88,7 +88,16 @@ export class DataWorker {
     const certificates = this.#certificates;
 
     // Towards endpoints.
-    const picker = new EndpointPicker({ view, self, balancing: settings.balancing, random });
+    const picker = new EndpointPicker({
+      view,
+      self,
+      balancing: settings.balancing,
+      configuration,
+      random,
+      clock,
+      workers: settings.workers,
+      events: { ejected: (cluster, endpoint) => telemetry.ejected(cluster, endpoint) },
+    });
     this.#picker = picker;
     const windows = { streamWindow: settings.streamWindow, connectionWindow: settings.connectionWindow, maxFrameSize: settings.frameSize };
     const dialer = new Dialer({
@@ -125,7 +134,8 @@ export class DataWorker {
       randomBytes,
       log,
       mirror: (request, entry) => mirrors.mirror(request, entry),
-      hasOthers: ({ backend, refusedBy }) => backend?.service !== undefined && picker.size(backend.service, backend.port) > refusedBy.size,
+      hasOthers: ({ backend, refusedBy }) =>
+        backend?.service !== undefined && picker.size(backend.service, backend.port, backend.subset) > refusedBy.size,
       retried: () => telemetry.retried(),
     });
     const connections = new Connections({
@@ -167,6 +177,7 @@ export class DataWorker {
       Atomics.add(heartbeat, 0, 1);
       series.set(dropped, logs.writer.dropped);
       series.set(upstreamConnections, upstreams.size);
+      telemetry.circuits(picker.circuits());
       if (refusals.size > 0) send({ type: 'refused', refusals: refusals.take() });
     }, HEARTBEAT_MS);
   }
@@ -182,6 +193,7 @@ export class DataWorker {
       case 'configuration':
         this.#configuration.apply(message.push);
         if (message.push.kind === 'policies') this.#connections.policiesChanged();
+        if (message.push.kind === 'traffic' || message.push.kind === 'labels') this.#picker.stateChanged();
         break;
       case 'certificate':
         this.#certificates.arrived(message.certificate);

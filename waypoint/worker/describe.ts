@@ -4,7 +4,7 @@ import { formatSpiffeId } from '../../common/base/spiffe.ts';
 import { fieldValue } from '../../common/decision/http-route.ts';
 import type { Service, Workload } from '../../common/decision/mesh-view.ts';
 import type { AccessField } from '../../common/server/access-log.ts';
-import type { PickedEndpoint } from '../cluster/picker.ts';
+import type { PickedEndpoint } from '../cluster/endpoint.ts';
 import type { Caller, Connection, RequestContext } from '../http/context.ts';
 import type { Delivered } from '../http/deliver.ts';
 import { httpOutcome } from '../http/outcomes.ts';

@@ -5,7 +5,7 @@ import { outcomes, type ProxyError } from '../../common/base/errors.ts';
 import type { Relay } from '../../common/hbone/types.ts';
 import type { AccessLog } from '../../common/server/access-log.ts';
 import type { SeriesWriter } from '../../common/server/shared-series.ts';
-import type { PickedEndpoint } from '../cluster/picker.ts';
+import type { PickedEndpoint } from '../cluster/endpoint.ts';
 import type { Connection } from '../http/context.ts';
 import { httpOutcome } from '../http/outcomes.ts';
 import { metrics } from '../metrics.ts';

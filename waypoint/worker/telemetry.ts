@@ -8,7 +8,7 @@ import type { RefusalTally } from '../../common/base/refusal-tally.ts';
 import type { AccessLog } from '../../common/server/access-log.ts';
 import { histogramParts, type MetricFamily } from '../../common/server/metric-family.ts';
 import type { SeriesWriter } from '../../common/server/shared-series.ts';
-import type { PickedEndpoint } from '../cluster/picker.ts';
+import type { PickedEndpoint } from '../cluster/endpoint.ts';
 import type { Connection, RequestContext } from '../http/context.ts';
 import type { Delivered } from '../http/deliver.ts';
 import { isGrpc } from '../http/local-answer.ts';
@@ -61,6 +61,22 @@ export class Telemetry {
 
   mirrored(outcome: string): void {
     this.#options.series.add(this.#options.series.slot(metrics.mirrored, [outcome]), 1);
+  }
+
+  /** An endpoint has failed too often. @param cluster service and port, and subset */
+  ejected(cluster: string, endpoint: string): void {
+    const { series, access } = this.#options;
+    series.add(series.slot(metrics.ejections, [cluster]), 1);
+    access.write('warn', 'endpoint ejected', () => [
+      ['cluster', cluster],
+      ['endpoint', endpoint],
+    ]);
+  }
+
+  /** Endpoints that are put aside just now. */
+  circuits(circuits: readonly { readonly name: string; readonly ejected: number }[]): void {
+    const { series } = this.#options;
+    for (const { name, ejected } of circuits) series.set(series.slot(metrics.ejected, [name]), ejected);
   }
 
   connectionOpened(): void {

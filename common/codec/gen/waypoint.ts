@@ -13,8 +13,62 @@ export const protobufFileName = "waypoint.proto";
 
 /**
  * What a waypoint is told beside workloads and services: routes of the services bound to it, and L7 authorization. This set is ours (Istio has
- * Envoy's configuration here). Routes of every origin (HTTPRoute today, VirtualService later) compile to this one model, in istiod-lite.
+ * Envoy's configuration here). Routes of every origin (the Gateway API's, VirtualService's) and DestinationRules compile to this one model, in
+ * istiod-lite. It grows by new fields only: a waypoint that is older than its control plane passes over what it does not know.
  */
+
+export const RedirectPort = { LISTENER: 0, AUTHORITY: 1, SCHEME_DEFAULT: 2, UNRECOGNIZED: -1 } as const;
+
+export type RedirectPort = typeof RedirectPort[keyof typeof RedirectPort];
+
+export namespace RedirectPort {
+  export type LISTENER = typeof RedirectPort.LISTENER;
+  export type AUTHORITY = typeof RedirectPort.AUTHORITY;
+  export type SCHEME_DEFAULT = typeof RedirectPort.SCHEME_DEFAULT;
+  export type UNRECOGNIZED = typeof RedirectPort.UNRECOGNIZED;
+}
+
+export const Balancing = {
+  UNSPECIFIED: 0,
+  ROUND_ROBIN: 1,
+  LEAST_REQUEST: 2,
+  RANDOM: 3,
+  /** PASSTHROUGH - To where the client was going. */
+  PASSTHROUGH: 4,
+  PEAK_EWMA: 5,
+  UNRECOGNIZED: -1,
+} as const;
+
+export type Balancing = typeof Balancing[keyof typeof Balancing];
+
+export namespace Balancing {
+  export type UNSPECIFIED = typeof Balancing.UNSPECIFIED;
+  export type ROUND_ROBIN = typeof Balancing.ROUND_ROBIN;
+  export type LEAST_REQUEST = typeof Balancing.LEAST_REQUEST;
+  export type RANDOM = typeof Balancing.RANDOM;
+  export type PASSTHROUGH = typeof Balancing.PASSTHROUGH;
+  export type PEAK_EWMA = typeof Balancing.PEAK_EWMA;
+  export type UNRECOGNIZED = typeof Balancing.UNRECOGNIZED;
+}
+
+export const UpstreamHttp = {
+  /** AS_DECLARED - As the port is declared, else as the client speaks. */
+  AS_DECLARED: 0,
+  HTTP1: 1,
+  HTTP2: 2,
+  AS_CLIENT: 3,
+  UNRECOGNIZED: -1,
+} as const;
+
+export type UpstreamHttp = typeof UpstreamHttp[keyof typeof UpstreamHttp];
+
+export namespace UpstreamHttp {
+  export type AS_DECLARED = typeof UpstreamHttp.AS_DECLARED;
+  export type HTTP1 = typeof UpstreamHttp.HTTP1;
+  export type HTTP2 = typeof UpstreamHttp.HTTP2;
+  export type AS_CLIENT = typeof UpstreamHttp.AS_CLIENT;
+  export type UNRECOGNIZED = typeof UpstreamHttp.UNRECOGNIZED;
+}
 
 export const Action = { ALLOW: 0, DENY: 1, UNRECOGNIZED: -1 } as const;
 
@@ -42,6 +96,22 @@ export interface PortRoutes {
   /** In order of precedence: the first entry that matches decides. No match is 404. */
   table: RouteEntry[];
   rules: HttpRule[];
+  /** For connections that carry no HTTP, in order of precedence. None at all: the service is its own backend. None that matches: refused. */
+  connections: ConnectionRule[];
+}
+
+/** Of TCPRoute, TLSRoute and the tcp and tls parts of VirtualService. All that is set must hold. */
+export interface ConnectionRule {
+  name: string;
+  /** Server names of a TLS client hello; `*.example.com` stands for what lies below it. With any of them, only TLS matches. */
+  serverNames: string[];
+  source?:
+    | SourceMatch
+    | undefined;
+  /** Alternatives, CIDR text; of the address that was asked for. */
+  destinationRanges: string[];
+  /** Chosen by weight. None at all, or one that is not valid: the connection is refused. */
+  backends: Backend[];
 }
 
 export interface RouteEntry {
@@ -58,19 +128,51 @@ export interface HttpMatch {
   method: string;
   headers: ValueMatch[];
   queryParams: ValueMatch[];
+  /** Of these headers none may hold. */
+  withoutHeaders: ValueMatch[];
+  authority?: ValueMatch | undefined;
+  scheme?:
+    | ValueMatch
+    | undefined;
+  /** Beside `method`, which is exact. */
+  methodPattern?: ValueMatch | undefined;
+  source?: SourceMatch | undefined;
+}
+
+/** Who asks. All that is set must hold. */
+export interface SourceMatch {
+  namespace: string;
+  /** Labels of the caller's workload, as WorkloadLabels tells them. */
+  labels: { [key: string]: string };
+}
+
+export interface SourceMatch_LabelsEntry {
+  key: string;
+  value: string;
 }
 
 export interface PathMatch {
-  type?: { $case: "exact"; value: string } | //
-  /** By whole path segments: /a matches /a and /a/b, not /ab. */
-  { $case: "prefix"; value: string } | //
-  /** RE2, against the whole path. */
-  { $case: "regex"; value: string } | undefined;
+  type?:
+    | { $case: "exact"; value: string }
+    | //
+    /** By whole path segments: /a matches /a and /a/b, not /ab. */
+    { $case: "prefix"; value: string }
+    | //
+    /** RE2, against the whole path. */
+    { $case: "regex"; value: string }
+    | //
+    /** By letters, as VirtualService means it: /a matches /ab. */
+    { $case: "textPrefix"; value: string }
+    | undefined;
+  /** For exact, prefix and text_prefix. */
+  ignoreCase: boolean;
 }
 
 export interface ValueMatch {
   name: string;
-  type?: { $case: "exact"; value: string } | { $case: "regex"; value: string } | undefined;
+  type?: { $case: "exact"; value: string } | { $case: "regex"; value: string } | { $case: "prefix"; value: string } | //
+  /** Whatever its value. */
+  { $case: "presence"; value: Everything } | undefined;
 }
 
 export interface HttpRule {
@@ -89,6 +191,42 @@ export interface HttpRule {
     | undefined;
   /** Chosen by weight. None at all, or a backend that is not valid, is 500. */
   backends: Backend[];
+  /** Instead of a backend. */
+  directAnswer?: DirectAnswer | undefined;
+  fault?: Fault | undefined;
+  cors?:
+    | Cors
+    | undefined;
+  /** Before that of the backend's traffic policy. */
+  persistence?: Persistence | undefined;
+}
+
+export interface DirectAnswer {
+  status: number;
+  body: Uint8Array;
+}
+
+/** Of a million requests, so many are delayed, and so many answered with an error. */
+export interface Fault {
+  delayMs: number;
+  delayPerMillion: number;
+  abortStatus: number;
+  /** Where it is there, the answer is this gRPC status instead. */
+  abortGrpcStatus?: number | undefined;
+  abortPerMillion: number;
+}
+
+/** What browsers ask for (Fetch, section 3.2). `*` in a list stands for anything. */
+export interface Cors {
+  /** exact `*`, exact and prefix and regex of the whole origin; a Gateway API wildcard comes as regex. */
+  allowOrigins: ValueMatch[];
+  allowMethods: string[];
+  allowHeaders: string[];
+  exposeHeaders: string[];
+  maxAgeS: number;
+  allowCredentials: boolean;
+  /** A preflight of a foreign origin is answered here, and not sent on. */
+  answerAllPreflights: boolean;
 }
 
 export interface HeaderChange {
@@ -103,9 +241,23 @@ export interface Header {
 }
 
 export interface PathChange {
-  type?: { $case: "full"; value: string } | //
-  /** In place of the prefix that matched. */
-  { $case: "prefix"; value: string } | undefined;
+  type?:
+    | { $case: "full"; value: string }
+    | //
+    /** In place of the prefix that matched, by segments. */
+    { $case: "prefix"; value: string }
+    | //
+    /** In place of the letters that matched. */
+    { $case: "textPrefix"; value: string }
+    | { $case: "regex"; value: RegexChange }
+    | undefined;
+}
+
+export interface RegexChange {
+  /** RE2; every place that it matches is replaced. */
+  pattern: string;
+  /** With \1 and so on for groups. */
+  substitution: string;
 }
 
 export interface Redirect {
@@ -113,7 +265,11 @@ export interface Redirect {
   hostname: string;
   port: number;
   status: number;
-  path?: PathChange | undefined;
+  path?:
+    | PathChange
+    | undefined;
+  /** What of the port where none is given: the one that the request came to (the Gateway API), what the authority says, or none. */
+  portFrom: RedirectPort;
 }
 
 export interface Rewrite {
@@ -134,6 +290,8 @@ export interface BackendRef {
   namespace: string;
   hostname: string;
   port: number;
+  /** Of the service's traffic settings; all endpoints where it is empty. */
+  subset: string;
 }
 
 export interface Backend {
@@ -149,6 +307,196 @@ export interface Retry {
   attempts: number;
   statusCodes: number[];
   backoffMs: number;
+  /**
+   * Envoy's words beside the codes: 5xx, gateway-error, reset, connect-failure, refused-stream, retriable-4xx, cancelled, unavailable, …
+   * None at all: what Gateway API's retries mean, which is the codes and failed connections.
+   */
+  conditions: string[];
+  /** Endpoints of every locality take further attempts. */
+  otherLocalities: boolean;
+  /** An endpoint that has failed may be asked again. */
+  sameEndpoint: boolean;
+}
+
+/**
+ * One resource of type type.googleapis.com/warren.waypoint.v1.ServiceTraffic, named namespace/hostname: how a service's endpoints are chosen
+ * and spoken to. For services bound to the waypoint and those that its routes send to.
+ */
+export interface ServiceTraffic {
+  namespace: string;
+  hostname: string;
+  /** What is said here is complete: nothing is inherited. */
+  policy?: TrafficPolicy | undefined;
+  ports: PortTraffic[];
+  subsets: Subset[];
+}
+
+export interface PortTraffic {
+  port: number;
+  policy?: TrafficPolicy | undefined;
+}
+
+export interface Subset {
+  name: string;
+  /** Of the endpoints' WorkloadLabels. */
+  labels: { [key: string]: string };
+  policy?: TrafficPolicy | undefined;
+  ports: PortTraffic[];
+}
+
+export interface Subset_LabelsEntry {
+  key: string;
+  value: string;
+}
+
+export interface TrafficPolicy {
+  /** The object that says so, for logs: DestinationRule namespace/name. */
+  origin: string;
+  loadBalancer?: LoadBalancer | undefined;
+  connectionPool?: ConnectionPool | undefined;
+  outlierDetection?: OutlierDetection | undefined;
+  tls?:
+    | UpstreamTls
+    | undefined;
+  /** 0 is none, else the version of the header that goes ahead of each connection. */
+  proxyProtocol: number;
+  retryBudget?:
+    | RetryBudget
+    | undefined;
+  /** Why nothing may be sent: something was asked for that is not carried out, and doing without would be less than what was written. */
+  refuse: string;
+  persistence?: Persistence | undefined;
+}
+
+/** Requests of one session go to the endpoint that had the first of them, as long as it is there. */
+export interface Persistence {
+  carrier?: { $case: "cookie"; value: HashCookie } | //
+  /** The response tells it, the client sends it back. */
+  { $case: "header"; value: string } | undefined;
+}
+
+export interface LoadBalancer {
+  /** The waypoint's own setting where it is UNSPECIFIED. */
+  balancing: Balancing;
+  consistentHash?: ConsistentHash | undefined;
+  locality?:
+    | Locality
+    | undefined;
+  /** New endpoints get their share little by little. */
+  warmup?: Warmup | undefined;
+}
+
+export interface ConsistentHash {
+  key?:
+    | { $case: "header"; value: string }
+    | { $case: "cookie"; value: HashCookie }
+    | { $case: "sourceIp"; value: Everything }
+    | { $case: "queryParameter"; value: string }
+    | undefined;
+  table?:
+    | //
+    /** Smallest number of points on the ring. */
+    { $case: "ringSize"; value: number }
+    | //
+    /** A prime. */
+    { $case: "maglevSize"; value: number }
+    | undefined;
+}
+
+export interface HashCookie {
+  name: string;
+  path: string;
+  /** Absent: a cookie that the client brings counts, and none is made. 0 is a cookie of the browser's session. */
+  ttlS?: number | undefined;
+}
+
+export interface Locality {
+  /** From here (the waypoint's own locality, most specific first; `*` at the end) to there, with weights of a hundred. */
+  distribute: Distribute[];
+  failover: Failover[];
+  /** Labels, by which endpoints are nearer the more of the first of them agree with the waypoint's. */
+  failoverPriority: string[];
+}
+
+export interface Distribute {
+  from: string;
+  to: { [key: string]: number };
+}
+
+export interface Distribute_ToEntry {
+  key: string;
+  value: number;
+}
+
+export interface Failover {
+  from: string;
+  to: string;
+}
+
+export interface Warmup {
+  durationMs: number;
+  /** Per cent of its share that an endpoint begins with. */
+  minimumPercent: number;
+  /** Thousandths; 1000 is linear. */
+  aggressionMilli: number;
+}
+
+/** 0 is the waypoint's own limit. */
+export interface ConnectionPool {
+  maxConnections: number;
+  connectTimeoutMs: number;
+  maxPendingRequests: number;
+  maxRequests: number;
+  maxRequestsPerConnection: number;
+  maxRetries: number;
+  idleTimeoutMs: number;
+  http: UpstreamHttp;
+  maxConcurrentStreams: number;
+  maxConnectionDurationMs: number;
+}
+
+export interface OutlierDetection {
+  consecutive5xx?: number | undefined;
+  consecutiveGatewayErrors?: number | undefined;
+  consecutiveLocalFailures?: number | undefined;
+  splitLocalErrors: boolean;
+  intervalMs: number;
+  baseEjectionMs: number;
+  maxEjectionPercent: number;
+  /** Below so many per cent of healthy endpoints, unhealthy ones are chosen too. */
+  minHealthPercent: number;
+}
+
+export interface UpstreamTls {
+  /** What the certificate must be for, and what is asked for by SNI. */
+  serverName: string;
+  /** Any of them must be in the certificate; none: server_name must. */
+  subjectAltNames: string[];
+  /** PEM; empty for the system's. */
+  roots: string;
+  unverified: boolean;
+}
+
+export interface RetryBudget {
+  /** Retries under way, in per cent of the requests under way. */
+  percent: number;
+  minConcurrency: number;
+  intervalMs: number;
+  minPerInterval: number;
+}
+
+/**
+ * One resource of type type.googleapis.com/warren.waypoint.v1.WorkloadLabels, named by the workload's uid: those of its labels that something of
+ * this waypoint asks for.
+ */
+export interface WorkloadLabels {
+  uid: string;
+  labels: { [key: string]: string };
+}
+
+export interface WorkloadLabels_LabelsEntry {
+  key: string;
+  value: string;
 }
 
 /** One resource of type type.googleapis.com/warren.waypoint.v1.HttpAuthorization, named namespace/name. */
@@ -291,7 +639,7 @@ export const ServiceRoutes: MessageFns<ServiceRoutes> = {
 };
 
 function createBasePortRoutes(): PortRoutes {
-  return { port: 0, table: [], rules: [] };
+  return { port: 0, table: [], rules: [], connections: [] };
 }
 
 export const PortRoutes: MessageFns<PortRoutes> = {
@@ -304,6 +652,9 @@ export const PortRoutes: MessageFns<PortRoutes> = {
     }
     for (const v of message.rules) {
       HttpRule.encode(v!, writer.uint32(26).fork()).join();
+    }
+    for (const v of message.connections) {
+      ConnectionRule.encode(v!, writer.uint32(34).fork()).join();
     }
     return writer;
   },
@@ -343,6 +694,104 @@ export const PortRoutes: MessageFns<PortRoutes> = {
             }
 
             message.rules.push(HttpRule.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.connections.push(ConnectionRule.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseConnectionRule(): ConnectionRule {
+  return { name: "", serverNames: [], source: undefined, destinationRanges: [], backends: [] };
+}
+
+export const ConnectionRule: MessageFns<ConnectionRule> = {
+  encode(message: ConnectionRule, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    for (const v of message.serverNames) {
+      writer.uint32(18).string(v!);
+    }
+    if (message.source !== undefined) {
+      SourceMatch.encode(message.source, writer.uint32(26).fork()).join();
+    }
+    for (const v of message.destinationRanges) {
+      writer.uint32(34).string(v!);
+    }
+    for (const v of message.backends) {
+      Backend.encode(v!, writer.uint32(42).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConnectionRule {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConnectionRule();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.serverNames.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.source = SourceMatch.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.destinationRanges.push(reader.string());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.backends.push(Backend.decode(reader, reader.uint32()));
             continue;
           }
         }
@@ -416,7 +865,17 @@ export const RouteEntry: MessageFns<RouteEntry> = {
 };
 
 function createBaseHttpMatch(): HttpMatch {
-  return { path: undefined, method: "", headers: [], queryParams: [] };
+  return {
+    path: undefined,
+    method: "",
+    headers: [],
+    queryParams: [],
+    withoutHeaders: [],
+    authority: undefined,
+    scheme: undefined,
+    methodPattern: undefined,
+    source: undefined,
+  };
 }
 
 export const HttpMatch: MessageFns<HttpMatch> = {
@@ -432,6 +891,21 @@ export const HttpMatch: MessageFns<HttpMatch> = {
     }
     for (const v of message.queryParams) {
       ValueMatch.encode(v!, writer.uint32(34).fork()).join();
+    }
+    for (const v of message.withoutHeaders) {
+      ValueMatch.encode(v!, writer.uint32(42).fork()).join();
+    }
+    if (message.authority !== undefined) {
+      ValueMatch.encode(message.authority, writer.uint32(50).fork()).join();
+    }
+    if (message.scheme !== undefined) {
+      ValueMatch.encode(message.scheme, writer.uint32(58).fork()).join();
+    }
+    if (message.methodPattern !== undefined) {
+      ValueMatch.encode(message.methodPattern, writer.uint32(66).fork()).join();
+    }
+    if (message.source !== undefined) {
+      SourceMatch.encode(message.source, writer.uint32(74).fork()).join();
     }
     return writer;
   },
@@ -481,6 +955,163 @@ export const HttpMatch: MessageFns<HttpMatch> = {
             message.queryParams.push(ValueMatch.decode(reader, reader.uint32()));
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.withoutHeaders.push(ValueMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.authority = ValueMatch.decode(reader, reader.uint32());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.scheme = ValueMatch.decode(reader, reader.uint32());
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.methodPattern = ValueMatch.decode(reader, reader.uint32());
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.source = SourceMatch.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseSourceMatch(): SourceMatch {
+  return { namespace: "", labels: {} };
+}
+
+export const SourceMatch: MessageFns<SourceMatch> = {
+  encode(message: SourceMatch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
+      SourceMatch_LabelsEntry.encode({ key: key as any, value }, writer.uint32(18).fork()).join();
+    });
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SourceMatch {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSourceMatch();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            const entry2 = SourceMatch_LabelsEntry.decode(reader, reader.uint32());
+            if (entry2.value !== undefined) {
+              message.labels[entry2.key] = entry2.value;
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseSourceMatch_LabelsEntry(): SourceMatch_LabelsEntry {
+  return { key: "", value: "" };
+}
+
+export const SourceMatch_LabelsEntry: MessageFns<SourceMatch_LabelsEntry> = {
+  encode(message: SourceMatch_LabelsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SourceMatch_LabelsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSourceMatch_LabelsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -495,7 +1126,7 @@ export const HttpMatch: MessageFns<HttpMatch> = {
 };
 
 function createBasePathMatch(): PathMatch {
-  return { type: undefined };
+  return { type: undefined, ignoreCase: false };
 }
 
 export const PathMatch: MessageFns<PathMatch> = {
@@ -510,6 +1141,12 @@ export const PathMatch: MessageFns<PathMatch> = {
       case "regex":
         writer.uint32(26).string(message.type.value);
         break;
+      case "textPrefix":
+        writer.uint32(34).string(message.type.value);
+        break;
+    }
+    if (message.ignoreCase !== false) {
+      writer.uint32(40).bool(message.ignoreCase);
     }
     return writer;
   },
@@ -551,6 +1188,22 @@ export const PathMatch: MessageFns<PathMatch> = {
             message.type = { $case: "regex", value: reader.string() };
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.type = { $case: "textPrefix", value: reader.string() };
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.ignoreCase = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -579,6 +1232,12 @@ export const ValueMatch: MessageFns<ValueMatch> = {
         break;
       case "regex":
         writer.uint32(26).string(message.type.value);
+        break;
+      case "prefix":
+        writer.uint32(34).string(message.type.value);
+        break;
+      case "presence":
+        Everything.encode(message.type.value, writer.uint32(42).fork()).join();
         break;
     }
     return writer;
@@ -621,6 +1280,22 @@ export const ValueMatch: MessageFns<ValueMatch> = {
             message.type = { $case: "regex", value: reader.string() };
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.type = { $case: "prefix", value: reader.string() };
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.type = { $case: "presence", value: Everything.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -646,6 +1321,10 @@ function createBaseHttpRule(): HttpRule {
     backendTimeoutMs: 0,
     retry: undefined,
     backends: [],
+    directAnswer: undefined,
+    fault: undefined,
+    cors: undefined,
+    persistence: undefined,
   };
 }
 
@@ -680,6 +1359,18 @@ export const HttpRule: MessageFns<HttpRule> = {
     }
     for (const v of message.backends) {
       Backend.encode(v!, writer.uint32(82).fork()).join();
+    }
+    if (message.directAnswer !== undefined) {
+      DirectAnswer.encode(message.directAnswer, writer.uint32(90).fork()).join();
+    }
+    if (message.fault !== undefined) {
+      Fault.encode(message.fault, writer.uint32(98).fork()).join();
+    }
+    if (message.cors !== undefined) {
+      Cors.encode(message.cors, writer.uint32(106).fork()).join();
+    }
+    if (message.persistence !== undefined) {
+      Persistence.encode(message.persistence, writer.uint32(114).fork()).join();
     }
     return writer;
   },
@@ -775,6 +1466,305 @@ export const HttpRule: MessageFns<HttpRule> = {
             }
 
             message.backends.push(Backend.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.directAnswer = DirectAnswer.decode(reader, reader.uint32());
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.fault = Fault.decode(reader, reader.uint32());
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.cors = Cors.decode(reader, reader.uint32());
+            continue;
+          }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.persistence = Persistence.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseDirectAnswer(): DirectAnswer {
+  return { status: 0, body: new Uint8Array(0) };
+}
+
+export const DirectAnswer: MessageFns<DirectAnswer> = {
+  encode(message: DirectAnswer, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.status !== 0) {
+      writer.uint32(8).uint32(message.status);
+    }
+    if (message.body.length !== 0) {
+      writer.uint32(18).bytes(message.body);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DirectAnswer {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDirectAnswer();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.status = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.body = reader.bytes();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseFault(): Fault {
+  return { delayMs: 0, delayPerMillion: 0, abortStatus: 0, abortGrpcStatus: undefined, abortPerMillion: 0 };
+}
+
+export const Fault: MessageFns<Fault> = {
+  encode(message: Fault, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.delayMs !== 0) {
+      writer.uint32(8).uint32(message.delayMs);
+    }
+    if (message.delayPerMillion !== 0) {
+      writer.uint32(16).uint32(message.delayPerMillion);
+    }
+    if (message.abortStatus !== 0) {
+      writer.uint32(24).uint32(message.abortStatus);
+    }
+    if (message.abortGrpcStatus !== undefined) {
+      writer.uint32(32).uint32(message.abortGrpcStatus);
+    }
+    if (message.abortPerMillion !== 0) {
+      writer.uint32(40).uint32(message.abortPerMillion);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Fault {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFault();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.delayMs = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.delayPerMillion = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.abortStatus = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.abortGrpcStatus = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.abortPerMillion = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseCors(): Cors {
+  return {
+    allowOrigins: [],
+    allowMethods: [],
+    allowHeaders: [],
+    exposeHeaders: [],
+    maxAgeS: 0,
+    allowCredentials: false,
+    answerAllPreflights: false,
+  };
+}
+
+export const Cors: MessageFns<Cors> = {
+  encode(message: Cors, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.allowOrigins) {
+      ValueMatch.encode(v!, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.allowMethods) {
+      writer.uint32(18).string(v!);
+    }
+    for (const v of message.allowHeaders) {
+      writer.uint32(26).string(v!);
+    }
+    for (const v of message.exposeHeaders) {
+      writer.uint32(34).string(v!);
+    }
+    if (message.maxAgeS !== 0) {
+      writer.uint32(40).uint32(message.maxAgeS);
+    }
+    if (message.allowCredentials !== false) {
+      writer.uint32(48).bool(message.allowCredentials);
+    }
+    if (message.answerAllPreflights !== false) {
+      writer.uint32(56).bool(message.answerAllPreflights);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Cors {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCors();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.allowOrigins.push(ValueMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.allowMethods.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.allowHeaders.push(reader.string());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.exposeHeaders.push(reader.string());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.maxAgeS = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.allowCredentials = reader.bool();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.answerAllPreflights = reader.bool();
             continue;
           }
         }
@@ -928,6 +1918,12 @@ export const PathChange: MessageFns<PathChange> = {
       case "prefix":
         writer.uint32(18).string(message.type.value);
         break;
+      case "textPrefix":
+        writer.uint32(26).string(message.type.value);
+        break;
+      case "regex":
+        RegexChange.encode(message.type.value, writer.uint32(34).fork()).join();
+        break;
     }
     return writer;
   },
@@ -961,6 +1957,79 @@ export const PathChange: MessageFns<PathChange> = {
             message.type = { $case: "prefix", value: reader.string() };
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.type = { $case: "textPrefix", value: reader.string() };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.type = { $case: "regex", value: RegexChange.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseRegexChange(): RegexChange {
+  return { pattern: "", substitution: "" };
+}
+
+export const RegexChange: MessageFns<RegexChange> = {
+  encode(message: RegexChange, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.pattern !== "") {
+      writer.uint32(10).string(message.pattern);
+    }
+    if (message.substitution !== "") {
+      writer.uint32(18).string(message.substitution);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RegexChange {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRegexChange();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.pattern = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.substitution = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -975,7 +2044,7 @@ export const PathChange: MessageFns<PathChange> = {
 };
 
 function createBaseRedirect(): Redirect {
-  return { scheme: "", hostname: "", port: 0, status: 0, path: undefined };
+  return { scheme: "", hostname: "", port: 0, status: 0, path: undefined, portFrom: 0 };
 }
 
 export const Redirect: MessageFns<Redirect> = {
@@ -994,6 +2063,9 @@ export const Redirect: MessageFns<Redirect> = {
     }
     if (message.path !== undefined) {
       PathChange.encode(message.path, writer.uint32(42).fork()).join();
+    }
+    if (message.portFrom !== 0) {
+      writer.uint32(48).int32(message.portFrom);
     }
     return writer;
   },
@@ -1049,6 +2121,14 @@ export const Redirect: MessageFns<Redirect> = {
             }
 
             message.path = PathChange.decode(reader, reader.uint32());
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.portFrom = reader.int32() as any;
             continue;
           }
         }
@@ -1190,7 +2270,7 @@ export const Mirror: MessageFns<Mirror> = {
 };
 
 function createBaseBackendRef(): BackendRef {
-  return { namespace: "", hostname: "", port: 0 };
+  return { namespace: "", hostname: "", port: 0, subset: "" };
 }
 
 export const BackendRef: MessageFns<BackendRef> = {
@@ -1203,6 +2283,9 @@ export const BackendRef: MessageFns<BackendRef> = {
     }
     if (message.port !== 0) {
       writer.uint32(24).uint32(message.port);
+    }
+    if (message.subset !== "") {
+      writer.uint32(34).string(message.subset);
     }
     return writer;
   },
@@ -1242,6 +2325,14 @@ export const BackendRef: MessageFns<BackendRef> = {
             }
 
             message.port = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.subset = reader.string();
             continue;
           }
         }
@@ -1337,7 +2428,7 @@ export const Backend: MessageFns<Backend> = {
 };
 
 function createBaseRetry(): Retry {
-  return { attempts: 0, statusCodes: [], backoffMs: 0 };
+  return { attempts: 0, statusCodes: [], backoffMs: 0, conditions: [], otherLocalities: false, sameEndpoint: false };
 }
 
 export const Retry: MessageFns<Retry> = {
@@ -1354,6 +2445,15 @@ export const Retry: MessageFns<Retry> = {
     }
     if (message.backoffMs !== 0) {
       writer.uint32(24).uint32(message.backoffMs);
+    }
+    for (const v of message.conditions) {
+      writer.uint32(34).string(v!);
+    }
+    if (message.otherLocalities !== false) {
+      writer.uint32(40).bool(message.otherLocalities);
+    }
+    if (message.sameEndpoint !== false) {
+      writer.uint32(48).bool(message.sameEndpoint);
     }
     return writer;
   },
@@ -1403,6 +2503,1644 @@ export const Retry: MessageFns<Retry> = {
             }
 
             message.backoffMs = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.conditions.push(reader.string());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.otherLocalities = reader.bool();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.sameEndpoint = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseServiceTraffic(): ServiceTraffic {
+  return { namespace: "", hostname: "", policy: undefined, ports: [], subsets: [] };
+}
+
+export const ServiceTraffic: MessageFns<ServiceTraffic> = {
+  encode(message: ServiceTraffic, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.hostname !== "") {
+      writer.uint32(18).string(message.hostname);
+    }
+    if (message.policy !== undefined) {
+      TrafficPolicy.encode(message.policy, writer.uint32(26).fork()).join();
+    }
+    for (const v of message.ports) {
+      PortTraffic.encode(v!, writer.uint32(34).fork()).join();
+    }
+    for (const v of message.subsets) {
+      Subset.encode(v!, writer.uint32(42).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServiceTraffic {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServiceTraffic();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.hostname = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.policy = TrafficPolicy.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.ports.push(PortTraffic.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.subsets.push(Subset.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBasePortTraffic(): PortTraffic {
+  return { port: 0, policy: undefined };
+}
+
+export const PortTraffic: MessageFns<PortTraffic> = {
+  encode(message: PortTraffic, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.port !== 0) {
+      writer.uint32(8).uint32(message.port);
+    }
+    if (message.policy !== undefined) {
+      TrafficPolicy.encode(message.policy, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PortTraffic {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePortTraffic();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.port = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.policy = TrafficPolicy.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseSubset(): Subset {
+  return { name: "", labels: {}, policy: undefined, ports: [] };
+}
+
+export const Subset: MessageFns<Subset> = {
+  encode(message: Subset, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
+      Subset_LabelsEntry.encode({ key: key as any, value }, writer.uint32(18).fork()).join();
+    });
+    if (message.policy !== undefined) {
+      TrafficPolicy.encode(message.policy, writer.uint32(26).fork()).join();
+    }
+    for (const v of message.ports) {
+      PortTraffic.encode(v!, writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Subset {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSubset();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            const entry2 = Subset_LabelsEntry.decode(reader, reader.uint32());
+            if (entry2.value !== undefined) {
+              message.labels[entry2.key] = entry2.value;
+            }
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.policy = TrafficPolicy.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.ports.push(PortTraffic.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseSubset_LabelsEntry(): Subset_LabelsEntry {
+  return { key: "", value: "" };
+}
+
+export const Subset_LabelsEntry: MessageFns<Subset_LabelsEntry> = {
+  encode(message: Subset_LabelsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Subset_LabelsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSubset_LabelsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseTrafficPolicy(): TrafficPolicy {
+  return {
+    origin: "",
+    loadBalancer: undefined,
+    connectionPool: undefined,
+    outlierDetection: undefined,
+    tls: undefined,
+    proxyProtocol: 0,
+    retryBudget: undefined,
+    refuse: "",
+    persistence: undefined,
+  };
+}
+
+export const TrafficPolicy: MessageFns<TrafficPolicy> = {
+  encode(message: TrafficPolicy, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.origin !== "") {
+      writer.uint32(10).string(message.origin);
+    }
+    if (message.loadBalancer !== undefined) {
+      LoadBalancer.encode(message.loadBalancer, writer.uint32(18).fork()).join();
+    }
+    if (message.connectionPool !== undefined) {
+      ConnectionPool.encode(message.connectionPool, writer.uint32(26).fork()).join();
+    }
+    if (message.outlierDetection !== undefined) {
+      OutlierDetection.encode(message.outlierDetection, writer.uint32(34).fork()).join();
+    }
+    if (message.tls !== undefined) {
+      UpstreamTls.encode(message.tls, writer.uint32(42).fork()).join();
+    }
+    if (message.proxyProtocol !== 0) {
+      writer.uint32(48).uint32(message.proxyProtocol);
+    }
+    if (message.retryBudget !== undefined) {
+      RetryBudget.encode(message.retryBudget, writer.uint32(58).fork()).join();
+    }
+    if (message.refuse !== "") {
+      writer.uint32(66).string(message.refuse);
+    }
+    if (message.persistence !== undefined) {
+      Persistence.encode(message.persistence, writer.uint32(74).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TrafficPolicy {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTrafficPolicy();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.origin = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.loadBalancer = LoadBalancer.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.connectionPool = ConnectionPool.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.outlierDetection = OutlierDetection.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.tls = UpstreamTls.decode(reader, reader.uint32());
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.proxyProtocol = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.retryBudget = RetryBudget.decode(reader, reader.uint32());
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.refuse = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.persistence = Persistence.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBasePersistence(): Persistence {
+  return { carrier: undefined };
+}
+
+export const Persistence: MessageFns<Persistence> = {
+  encode(message: Persistence, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.carrier?.$case) {
+      case "cookie":
+        HashCookie.encode(message.carrier.value, writer.uint32(10).fork()).join();
+        break;
+      case "header":
+        writer.uint32(18).string(message.carrier.value);
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Persistence {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePersistence();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.carrier = { $case: "cookie", value: HashCookie.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.carrier = { $case: "header", value: reader.string() };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseLoadBalancer(): LoadBalancer {
+  return { balancing: 0, consistentHash: undefined, locality: undefined, warmup: undefined };
+}
+
+export const LoadBalancer: MessageFns<LoadBalancer> = {
+  encode(message: LoadBalancer, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.balancing !== 0) {
+      writer.uint32(8).int32(message.balancing);
+    }
+    if (message.consistentHash !== undefined) {
+      ConsistentHash.encode(message.consistentHash, writer.uint32(18).fork()).join();
+    }
+    if (message.locality !== undefined) {
+      Locality.encode(message.locality, writer.uint32(26).fork()).join();
+    }
+    if (message.warmup !== undefined) {
+      Warmup.encode(message.warmup, writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LoadBalancer {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLoadBalancer();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.balancing = reader.int32() as any;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.consistentHash = ConsistentHash.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.locality = Locality.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.warmup = Warmup.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseConsistentHash(): ConsistentHash {
+  return { key: undefined, table: undefined };
+}
+
+export const ConsistentHash: MessageFns<ConsistentHash> = {
+  encode(message: ConsistentHash, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.key?.$case) {
+      case "header":
+        writer.uint32(10).string(message.key.value);
+        break;
+      case "cookie":
+        HashCookie.encode(message.key.value, writer.uint32(18).fork()).join();
+        break;
+      case "sourceIp":
+        Everything.encode(message.key.value, writer.uint32(26).fork()).join();
+        break;
+      case "queryParameter":
+        writer.uint32(34).string(message.key.value);
+        break;
+    }
+    switch (message.table?.$case) {
+      case "ringSize":
+        writer.uint32(40).uint32(message.table.value);
+        break;
+      case "maglevSize":
+        writer.uint32(48).uint32(message.table.value);
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConsistentHash {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConsistentHash();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = { $case: "header", value: reader.string() };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.key = { $case: "cookie", value: HashCookie.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.key = { $case: "sourceIp", value: Everything.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.key = { $case: "queryParameter", value: reader.string() };
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.table = { $case: "ringSize", value: reader.uint32() };
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.table = { $case: "maglevSize", value: reader.uint32() };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseHashCookie(): HashCookie {
+  return { name: "", path: "", ttlS: undefined };
+}
+
+export const HashCookie: MessageFns<HashCookie> = {
+  encode(message: HashCookie, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.path !== "") {
+      writer.uint32(18).string(message.path);
+    }
+    if (message.ttlS !== undefined) {
+      writer.uint32(24).uint32(message.ttlS);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HashCookie {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHashCookie();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.path = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.ttlS = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseLocality(): Locality {
+  return { distribute: [], failover: [], failoverPriority: [] };
+}
+
+export const Locality: MessageFns<Locality> = {
+  encode(message: Locality, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.distribute) {
+      Distribute.encode(v!, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.failover) {
+      Failover.encode(v!, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.failoverPriority) {
+      writer.uint32(26).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Locality {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLocality();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.distribute.push(Distribute.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.failover.push(Failover.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.failoverPriority.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseDistribute(): Distribute {
+  return { from: "", to: {} };
+}
+
+export const Distribute: MessageFns<Distribute> = {
+  encode(message: Distribute, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.from !== "") {
+      writer.uint32(10).string(message.from);
+    }
+    globalThis.Object.entries(message.to).forEach(([key, value]: [string, number]) => {
+      Distribute_ToEntry.encode({ key: key as any, value }, writer.uint32(18).fork()).join();
+    });
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Distribute {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDistribute();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.from = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            const entry2 = Distribute_ToEntry.decode(reader, reader.uint32());
+            if (entry2.value !== undefined) {
+              message.to[entry2.key] = entry2.value;
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseDistribute_ToEntry(): Distribute_ToEntry {
+  return { key: "", value: 0 };
+}
+
+export const Distribute_ToEntry: MessageFns<Distribute_ToEntry> = {
+  encode(message: Distribute_ToEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== 0) {
+      writer.uint32(16).uint32(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Distribute_ToEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDistribute_ToEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.value = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseFailover(): Failover {
+  return { from: "", to: "" };
+}
+
+export const Failover: MessageFns<Failover> = {
+  encode(message: Failover, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.from !== "") {
+      writer.uint32(10).string(message.from);
+    }
+    if (message.to !== "") {
+      writer.uint32(18).string(message.to);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Failover {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFailover();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.from = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.to = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseWarmup(): Warmup {
+  return { durationMs: 0, minimumPercent: 0, aggressionMilli: 0 };
+}
+
+export const Warmup: MessageFns<Warmup> = {
+  encode(message: Warmup, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.durationMs !== 0) {
+      writer.uint32(8).uint32(message.durationMs);
+    }
+    if (message.minimumPercent !== 0) {
+      writer.uint32(16).uint32(message.minimumPercent);
+    }
+    if (message.aggressionMilli !== 0) {
+      writer.uint32(24).uint32(message.aggressionMilli);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Warmup {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWarmup();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.durationMs = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.minimumPercent = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.aggressionMilli = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseConnectionPool(): ConnectionPool {
+  return {
+    maxConnections: 0,
+    connectTimeoutMs: 0,
+    maxPendingRequests: 0,
+    maxRequests: 0,
+    maxRequestsPerConnection: 0,
+    maxRetries: 0,
+    idleTimeoutMs: 0,
+    http: 0,
+    maxConcurrentStreams: 0,
+    maxConnectionDurationMs: 0,
+  };
+}
+
+export const ConnectionPool: MessageFns<ConnectionPool> = {
+  encode(message: ConnectionPool, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.maxConnections !== 0) {
+      writer.uint32(8).uint32(message.maxConnections);
+    }
+    if (message.connectTimeoutMs !== 0) {
+      writer.uint32(16).uint32(message.connectTimeoutMs);
+    }
+    if (message.maxPendingRequests !== 0) {
+      writer.uint32(24).uint32(message.maxPendingRequests);
+    }
+    if (message.maxRequests !== 0) {
+      writer.uint32(32).uint32(message.maxRequests);
+    }
+    if (message.maxRequestsPerConnection !== 0) {
+      writer.uint32(40).uint32(message.maxRequestsPerConnection);
+    }
+    if (message.maxRetries !== 0) {
+      writer.uint32(48).uint32(message.maxRetries);
+    }
+    if (message.idleTimeoutMs !== 0) {
+      writer.uint32(56).uint32(message.idleTimeoutMs);
+    }
+    if (message.http !== 0) {
+      writer.uint32(64).int32(message.http);
+    }
+    if (message.maxConcurrentStreams !== 0) {
+      writer.uint32(72).uint32(message.maxConcurrentStreams);
+    }
+    if (message.maxConnectionDurationMs !== 0) {
+      writer.uint32(80).uint32(message.maxConnectionDurationMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConnectionPool {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConnectionPool();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.maxConnections = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.connectTimeoutMs = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.maxPendingRequests = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.maxRequests = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.maxRequestsPerConnection = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.maxRetries = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.idleTimeoutMs = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.http = reader.int32() as any;
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.maxConcurrentStreams = reader.uint32();
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.maxConnectionDurationMs = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseOutlierDetection(): OutlierDetection {
+  return {
+    consecutive5xx: undefined,
+    consecutiveGatewayErrors: undefined,
+    consecutiveLocalFailures: undefined,
+    splitLocalErrors: false,
+    intervalMs: 0,
+    baseEjectionMs: 0,
+    maxEjectionPercent: 0,
+    minHealthPercent: 0,
+  };
+}
+
+export const OutlierDetection: MessageFns<OutlierDetection> = {
+  encode(message: OutlierDetection, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.consecutive5xx !== undefined) {
+      writer.uint32(8).uint32(message.consecutive5xx);
+    }
+    if (message.consecutiveGatewayErrors !== undefined) {
+      writer.uint32(16).uint32(message.consecutiveGatewayErrors);
+    }
+    if (message.consecutiveLocalFailures !== undefined) {
+      writer.uint32(24).uint32(message.consecutiveLocalFailures);
+    }
+    if (message.splitLocalErrors !== false) {
+      writer.uint32(32).bool(message.splitLocalErrors);
+    }
+    if (message.intervalMs !== 0) {
+      writer.uint32(40).uint32(message.intervalMs);
+    }
+    if (message.baseEjectionMs !== 0) {
+      writer.uint32(48).uint32(message.baseEjectionMs);
+    }
+    if (message.maxEjectionPercent !== 0) {
+      writer.uint32(56).uint32(message.maxEjectionPercent);
+    }
+    if (message.minHealthPercent !== 0) {
+      writer.uint32(64).uint32(message.minHealthPercent);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): OutlierDetection {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseOutlierDetection();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.consecutive5xx = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.consecutiveGatewayErrors = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.consecutiveLocalFailures = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.splitLocalErrors = reader.bool();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.intervalMs = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.baseEjectionMs = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.maxEjectionPercent = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.minHealthPercent = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseUpstreamTls(): UpstreamTls {
+  return { serverName: "", subjectAltNames: [], roots: "", unverified: false };
+}
+
+export const UpstreamTls: MessageFns<UpstreamTls> = {
+  encode(message: UpstreamTls, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.serverName !== "") {
+      writer.uint32(10).string(message.serverName);
+    }
+    for (const v of message.subjectAltNames) {
+      writer.uint32(18).string(v!);
+    }
+    if (message.roots !== "") {
+      writer.uint32(26).string(message.roots);
+    }
+    if (message.unverified !== false) {
+      writer.uint32(32).bool(message.unverified);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpstreamTls {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpstreamTls();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.serverName = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.subjectAltNames.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.roots = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.unverified = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseRetryBudget(): RetryBudget {
+  return { percent: 0, minConcurrency: 0, intervalMs: 0, minPerInterval: 0 };
+}
+
+export const RetryBudget: MessageFns<RetryBudget> = {
+  encode(message: RetryBudget, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.percent !== 0) {
+      writer.uint32(8).uint32(message.percent);
+    }
+    if (message.minConcurrency !== 0) {
+      writer.uint32(16).uint32(message.minConcurrency);
+    }
+    if (message.intervalMs !== 0) {
+      writer.uint32(24).uint32(message.intervalMs);
+    }
+    if (message.minPerInterval !== 0) {
+      writer.uint32(32).uint32(message.minPerInterval);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RetryBudget {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRetryBudget();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.percent = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.minConcurrency = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.intervalMs = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.minPerInterval = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseWorkloadLabels(): WorkloadLabels {
+  return { uid: "", labels: {} };
+}
+
+export const WorkloadLabels: MessageFns<WorkloadLabels> = {
+  encode(message: WorkloadLabels, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.uid !== "") {
+      writer.uint32(10).string(message.uid);
+    }
+    globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
+      WorkloadLabels_LabelsEntry.encode({ key: key as any, value }, writer.uint32(18).fork()).join();
+    });
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WorkloadLabels {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWorkloadLabels();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.uid = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            const entry2 = WorkloadLabels_LabelsEntry.decode(reader, reader.uint32());
+            if (entry2.value !== undefined) {
+              message.labels[entry2.key] = entry2.value;
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseWorkloadLabels_LabelsEntry(): WorkloadLabels_LabelsEntry {
+  return { key: "", value: "" };
+}
+
+export const WorkloadLabels_LabelsEntry: MessageFns<WorkloadLabels_LabelsEntry> = {
+  encode(message: WorkloadLabels_LabelsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WorkloadLabels_LabelsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWorkloadLabels_LabelsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
             continue;
           }
         }

@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { boundBacktracking } from '../../../common/base/regex-engine.ts';
-import type { Backend, HttpMatch, HttpRule, PathChange, ServiceRoutes } from '../../../common/codec/gen/waypoint.ts';
+import {
+  type Backend,
+  type HttpMatch,
+  type HttpRule,
+  type PathChange,
+  RedirectPort,
+  type ServiceRoutes,
+} from '../../../common/codec/gen/waypoint.ts';
 import { compileRegex, compileRoutes } from '../../../common/decision/http-model.ts';
 import {
   changeFields,
@@ -21,16 +28,29 @@ const rule = (name: string, more: Partial<HttpRule> = {}): HttpRule => ({
   ...more,
 });
 
-const match = (more: Partial<HttpMatch> = {}): HttpMatch => ({ method: '', headers: [], queryParams: [], ...more });
-const exact = (value: string): HttpMatch['path'] => ({ type: { $case: 'exact', value } });
-const prefix = (value: string): HttpMatch['path'] => ({ type: { $case: 'prefix', value } });
-const regex = (value: string): HttpMatch['path'] => ({ type: { $case: 'regex', value } });
+const match = (more: Partial<HttpMatch> = {}): HttpMatch => ({
+  method: '',
+  headers: [],
+  queryParams: [],
+  withoutHeaders: [],
+  ...more,
+});
+const exact = (value: string): HttpMatch['path'] => ({ type: { $case: 'exact', value }, ignoreCase: false });
+const prefix = (value: string): HttpMatch['path'] => ({ type: { $case: 'prefix', value }, ignoreCase: false });
+const regex = (value: string): HttpMatch['path'] => ({ type: { $case: 'regex', value }, ignoreCase: false });
 
 const routes = (...table: [HttpMatch, HttpRule][]): ReturnType<typeof compileRoutes> => {
   const resource: ServiceRoutes = {
     namespace: 'shop',
     hostname: 'orders.shop.svc.cluster.local',
-    ports: [{ port: 80, table: table.map(([entry], index) => ({ match: entry, rule: index })), rules: table.map(([, one]) => one) }],
+    ports: [
+      {
+        port: 80,
+        table: table.map(([entry], index) => ({ match: entry, rule: index })),
+        rules: table.map(([, one]) => one),
+        connections: [],
+      },
+    ],
   };
   return compileRoutes(resource);
 };
@@ -134,7 +154,7 @@ test('a redirect leaves well-known ports out and keeps the port that the request
     const found = matchRoute(routes([match({ path: prefix('/old') }), rule('r', { redirect })]), 80, get('/old/x?q=1'));
     return typeof found === 'string' ? found : redirectAnswer(found.entry, get('/old/x?q=1'), port)?.location;
   };
-  const nothing = { scheme: '', hostname: '', port: 0, status: 0 };
+  const nothing = { scheme: '', hostname: '', port: 0, status: 0, portFrom: RedirectPort.LISTENER };
   assert.equal(location({ ...nothing, hostname: 'example.org' }), 'http://example.org/old/x?q=1');
   assert.equal(location({ ...nothing, hostname: 'example.org' }, 8080), 'http://example.org:8080/old/x?q=1');
   assert.equal(location({ ...nothing, scheme: 'https' }, 8080), 'https://orders/old/x?q=1');
@@ -145,7 +165,7 @@ test('a redirect leaves well-known ports out and keeps the port that the request
 });
 
 test('backends are chosen by weight, and weight 0 is never chosen', () => {
-  const backend = (name: string, weight: number): Backend => ({ to: { namespace: 'shop', hostname: name, port: 80 }, weight });
+  const backend = (name: string, weight: number): Backend => ({ to: { namespace: 'shop', hostname: name, port: 80, subset: '' }, weight });
   const split = rule('split', { backends: [backend('old', 90), backend('none', 0), backend('new', 10)] });
   const count = new Map<string, number>();
   for (let i = 0; i < 1000; i++) {

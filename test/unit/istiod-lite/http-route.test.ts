@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { HttpMatch, HttpRule, PortRoutes } from '../../../common/codec/gen/waypoint.ts';
+import { type HttpMatch, type HttpRule, type PortRoutes, RedirectPort } from '../../../common/codec/gen/waypoint.ts';
 import { readDuration } from '../../../istiod-lite/model/read-route.ts';
 import { byPrecedence } from '../../../istiod-lite/model/route-table.ts';
 import * as make from '../../support/kube-objects.ts';
@@ -85,12 +85,13 @@ test('precedence is an order: it never says of two matches that each goes before
           $case: fc.constantFrom('exact' as const, 'prefix' as const, 'regex' as const),
           value: fc.constantFrom('/', '/a', '/b/c', '/a/'),
         })
-        .map((type) => ({ type })),
+        .map((type) => ({ type, ignoreCase: false })),
       { nil: undefined },
     ),
     method: fc.constantFrom('', 'GET'),
     headers: fc.array(fc.constant({ name: 'h', type: undefined }), { maxLength: 2 }),
     queryParams: fc.array(fc.constant({ name: 'q', type: undefined }), { maxLength: 2 }),
+    withoutHeaders: fc.constant([]),
   });
   fc.assert(
     fc.property(match, match, match, (a, b, c) => {
@@ -137,7 +138,8 @@ test('a rule carries its filters, timeouts and retries', () => {
   assert.deepEqual(rule?.responseHeaders, { set: [], add: [], remove: ['server'] });
   assert.deepEqual(rule?.rewrite, { hostname: 'h', path: { type: { $case: 'prefix', value: '/v2' } } });
   assert.deepEqual([rule?.requestTimeoutMs, rule?.backendTimeoutMs], [10_000, 60_500]);
-  assert.deepEqual(rule?.retry, { attempts: 2, statusCodes: [500, 503], backoffMs: 10 });
+  const { attempts, statusCodes, backoffMs } = rule?.retry ?? {};
+  assert.deepEqual([attempts, statusCodes, backoffMs], [2, [500, 503], 10]);
 });
 
 test('retries are as many as are asked for, and none where none are', () => {
@@ -154,6 +156,7 @@ test('a redirect needs no backend and answers 302 unless it says otherwise', () 
     port: 8443,
     status: 302,
     path: { type: { $case: 'full', value: '/new' } },
+    portFrom: RedirectPort.LISTENER,
   });
   assert.equal(ruleOf({ filters: [{ type: 'RequestRedirect', requestRedirect: { statusCode: 308 } }] })?.redirect?.status, 308);
 });

@@ -6,7 +6,9 @@ import { type Service, serviceKey, type Workload } from '../../../common/decisio
 import type { Pipe } from '../../../common/hbone/types.ts';
 import type { HttpClientConnection, HttpClientOptions } from '../../../common/http/connections.ts';
 import { defaultHttpLimits } from '../../../common/http/types.ts';
-import { type Balancing, EndpointPicker, type PickedEndpoint } from '../../../waypoint/cluster/picker.ts';
+import { ClusterState } from '../../../waypoint/cluster/cluster-state.ts';
+import { EndpointState, type PickedEndpoint } from '../../../waypoint/cluster/endpoint.ts';
+import { type Balancing, EndpointPicker } from '../../../waypoint/cluster/picker.ts';
 import { type HttpVersion, Upstreams } from '../../../waypoint/cluster/upstreams.ts';
 import { memberOf, service, workload } from '../../support/builders.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
@@ -25,6 +27,10 @@ function pickerOf(
     self: () => options.self ?? workload({ name: 'waypoint', node: 'node-1' }),
     balancing: options.balancing ?? 'round_robin',
     random: options.random ?? (() => 0),
+    configuration: { trafficOf: () => undefined, labelOf: () => undefined },
+    clock: new FakeClock(),
+    workers: 1,
+    events: { ejected: () => undefined },
   });
   const names = (count: number, of = options.of ?? orders): (string | undefined)[] =>
     Array.from({ length: count }, () => picker.pick(of, 80, NONE)?.workload.name);
@@ -168,7 +174,8 @@ const endpoint = (name: string): PickedEndpoint => ({
   address: { ip: '10.0.0.1', port: 8080 },
   port: 8080,
   peers: undefined,
-  load: { active: 0 },
+  load: new EndpointState(0),
+  cluster: new ClusterState('shop/orders:80', 1, { ejected: () => undefined }),
 });
 const open = (upstreams: Upstreams, version: HttpVersion, name = 'a', signal = new AbortController().signal) =>
   upstreams.open(endpoint(name), version, () => signal);

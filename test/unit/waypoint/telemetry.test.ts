@@ -8,6 +8,8 @@ import { parseBaggage } from '../../../common/decision/headers.ts';
 import { AccessLog } from '../../../common/server/access-log.ts';
 import { metricsText } from '../../../common/server/metrics-text.ts';
 import { createSegment, SeriesReader, SeriesWriter } from '../../../common/server/shared-series.ts';
+import { ClusterState } from '../../../waypoint/cluster/cluster-state.ts';
+import { EndpointState } from '../../../waypoint/cluster/endpoint.ts';
 import { type Connection, RequestContext } from '../../../waypoint/http/context.ts';
 import { targetOf } from '../../../waypoint/inbound/hbone.ts';
 import { metricFamilies } from '../../../waypoint/metrics.ts';
@@ -70,7 +72,7 @@ function requestOf(
   const request = new RequestContext(exchange, connection, { wall: clock.now(), monotonic: clock.monotonic() });
   request.traceId = 'f'.repeat(32);
   request.requestId = 'id-1';
-  request.backend = { service: orders, workload: undefined, port: 80 };
+  request.backend = { service: orders, workload: undefined, port: 80, subset: '' };
   request.endpoint = {
     key: 'shop/orders orders-1',
     workload: pod,
@@ -78,7 +80,8 @@ function requestOf(
     address: { ip: '10.0.0.1', port: 8080 },
     port: 8080,
     peers: [],
-    load: { active: 0 },
+    load: new EndpointState(0),
+    cluster: new ClusterState('shop/orders:80', 1, { ejected: () => undefined }),
   };
   return request;
 }

@@ -1,0 +1,89 @@
+/** L7 policies from a file, as proto/waypoint.proto has them. */
+import {
+  Action,
+  type Condition,
+  type HttpAuthorization,
+  type Operation,
+  type Source,
+  type Target,
+  type TextMatch,
+} from '../../common/codec/gen/waypoint.ts';
+import type { YamlNode } from '../../common/state/yaml-node.ts';
+import { list, one, texts } from './static-yaml.ts';
+
+export function policyFrom(node: YamlNode): HttpAuthorization {
+  node.allowKeys(['namespace', 'name', 'action', 'dryRun', 'targets', 'rules']);
+  return {
+    namespace: node.required('namespace').text(),
+    name: node.required('name').text(),
+    action: node.optional('action')?.choice({ ALLOW: Action.ALLOW, DENY: Action.DENY }) ?? Action.ALLOW,
+    dryRun: node.optional('dryRun')?.flag() ?? false,
+    targets: list(node, 'targets', targetFrom),
+    rules: list(node, 'rules', (rule) => {
+      rule.allowKeys(['from', 'to', 'when']);
+      return { from: list(rule, 'from', sourceFrom), to: list(rule, 'to', operationFrom), when: list(rule, 'when', conditionFrom) };
+    }),
+  };
+}
+
+function targetFrom(node: YamlNode): Target {
+  const found = one(node, ['service', 'everything']);
+  if (!found) throw node.error('expected service or everything');
+  return { type: found.key === 'service' ? { $case: 'service', value: found.value.text() } : { $case: 'everything', value: {} } };
+}
+
+function textMatchFrom(node: YamlNode): TextMatch {
+  const found = one(node, ['exact', 'prefix', 'suffix', 'presence']);
+  if (!found) throw node.error('expected exact, prefix, suffix or presence');
+  if (found.key === 'presence') return { type: { $case: 'presence', value: {} } };
+  return { type: { $case: found.key, value: found.value.text() } };
+}
+
+function sourceFrom(node: YamlNode): Source {
+  const matches = (key: string): TextMatch[] => list(node, key, textMatchFrom);
+  node.allowKeys([
+    'principals',
+    'notPrincipals',
+    'namespaces',
+    'notNamespaces',
+    'serviceAccounts',
+    'notServiceAccounts',
+    'ipBlocks',
+    'notIpBlocks',
+  ]);
+  return {
+    principals: matches('principals'),
+    notPrincipals: matches('notPrincipals'),
+    namespaces: matches('namespaces'),
+    notNamespaces: matches('notNamespaces'),
+    serviceAccounts: matches('serviceAccounts'),
+    notServiceAccounts: matches('notServiceAccounts'),
+    ipBlocks: texts(node, 'ipBlocks'),
+    notIpBlocks: texts(node, 'notIpBlocks'),
+  };
+}
+
+function operationFrom(node: YamlNode): Operation {
+  const matches = (key: string): TextMatch[] => list(node, key, textMatchFrom);
+  const ports = (key: string): number[] => list(node, key, (port) => port.integer(65535));
+  node.allowKeys(['hosts', 'notHosts', 'ports', 'notPorts', 'methods', 'notMethods', 'paths', 'notPaths']);
+  return {
+    hosts: matches('hosts'),
+    notHosts: matches('notHosts'),
+    ports: ports('ports'),
+    notPorts: ports('notPorts'),
+    methods: matches('methods'),
+    notMethods: matches('notMethods'),
+    paths: matches('paths'),
+    notPaths: matches('notPaths'),
+  };
+}
+
+function conditionFrom(node: YamlNode): Condition {
+  node.allowKeys(['key', 'values', 'notValues']);
+  return {
+    key: node.required('key').text(),
+    values: list(node, 'values', textMatchFrom),
+    notValues: list(node, 'notValues', textMatchFrom),
+  };
+}
