@@ -1,5 +1,5 @@
 /** The image of pod sandboxes: one static program, as a user that is nobody. */
-import { imageArchive } from './archive.ts';
+import { imageArchive } from './image-archive.ts';
 
 export const PAUSE_IMAGE = 'warren/pause:1';
 
