@@ -1,32 +1,39 @@
 /**
  * The node agent, as a table of contents: the node's pods and all namespaces are watched; what an earlier agent enrolled is taken over; then
- * ztunnels are let in, the CNI plugin is answered, and every pod goes where its labels say. Last the marker that tells the node about us.
+ * ztunnels are let in, the CNI plugin is answered, and every pod goes where its labels say. Last the CNI plugin is installed.
  */
 import { existsSync, mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { type Clock, minutes, type Timer } from '../common/base/clock.ts';
+import { type Clock, minutes, seconds, type Timer } from '../common/base/clock.ts';
 import { errorMessage } from '../common/base/errors.ts';
 import type { Log } from '../common/base/log.ts';
 import { type KubeApi, KubeApiError, type KubeObject } from '../common/client/kube-api.ts';
 import { type ObjectChange, type ObjectStore, objectKey, watchObjects } from '../common/client/kube-watch.ts';
+import type { Labels } from '../common/decision/label-selector.ts';
 import type { Netns } from '../common/linux/netns.ts';
 import { SeqpacketServer } from '../common/linux/seqpacket.ts';
 import { type HttpEndpoint, notFound, serveHttp } from '../common/server/http-endpoint.ts';
+import { Bypass } from './bypass/bypass.ts';
+import type { Form } from './conflist/install.ts';
 import { decideEnrolment, type EnrolmentDecision, isFinished, type Pod, podIps } from './enrol/decision.ts';
 import { Enrolment } from './enrol/enrolment.ts';
-import type { Labels } from './enrol/label-selector.ts';
-import { REDIRECTION } from './enrol/pod-enrolment.ts';
+import { CUT_CODE } from './enrol/leftovers.ts';
+import { REDIRECTION } from './enrol/pod-voice.ts';
 import { findKubeletUid } from './host/kubelet-user.ts';
 import { ProbeSets } from './host/probe-sets.ts';
 import { NamespaceLabels } from './kube/namespace-labels.ts';
-import { annotateRedirection, warnPod } from './kube/pod-status.ts';
+import { annotatePod, writePodEvent } from './kube/pod-status.ts';
+import { PolicyWatches } from './kube/policy-watches.ts';
 import { type CniMetrics, cniMetrics } from './metrics.ts';
+import { chooseBackend, type Redirection } from './namespace/choose-backend.ts';
 import { NetnsFinder, ownIdentity } from './namespace/find-netns.ts';
-import { applyPodRules, drainPodRules, hasPodRules, nft, removePodRules } from './namespace/pod-network.ts';
+import { cutConnections, findOutside } from './namespace/open-connections.ts';
 import { countRelayed } from './namespace/relayed.ts';
+import { describeNode } from './plugin/cache.ts';
 import type { CmdAdd } from './plugin/cmdadd.ts';
-import { type EventServer, serveEvents } from './plugin/event-server.ts';
-import { installMarker, removeMarker } from './plugin/install.ts';
+import { type EventServer, serveEvents, Undecided } from './plugin/event-server.ts';
+import { bypassFile, Installation } from './plugin/installation.ts';
+import type { PodRulesConfig } from './rules/pod-rules.ts';
 import type { CniSettings } from './settings.ts';
 import { ZdsServer } from './zds/server.ts';
 
@@ -44,6 +51,8 @@ export interface AgentParts {
 }
 
 const SWEEP_MS = minutes(1);
+// The plugin waits longer for us than we for ztunnel, or our reason would never be read.
+const ANSWER_MARGIN_MS = seconds(5);
 
 export class NodeAgent {
   readonly #parts: AgentParts;
@@ -52,55 +61,81 @@ export class NodeAgent {
   readonly #pods: ObjectStore<Pod>;
   readonly #namespaces: NamespaceLabels;
   readonly #finder: NetnsFinder;
-  readonly #probes: ProbeSets;
+  readonly #policies: PolicyWatches;
   readonly #enrolment: Enrolment;
+  readonly #bypass: Bypass;
+  readonly #installation: Installation;
   readonly #synced: Promise<unknown>;
+  #redirection: Redirection | undefined;
+  #probes: ProbeSets | undefined;
   #zds: ZdsServer | undefined;
   #events: EventServer | undefined;
   #endpoints: HttpEndpoint[] = [];
   #sweeping: Timer | undefined;
+  #verifying: Timer | undefined;
   #working = false;
   #ready = false;
 
   constructor(parts: AgentParts) {
     const { settings, api, clock, random, log, nodeNetns } = parts;
     this.#parts = parts;
-    this.#metrics = cniMetrics(() => this.#enrolment.enrolled);
+    this.#bypass = new Bypass({
+      clock,
+      systemNamespace: settings.podNamespace,
+      file: bypassFile(settings.cniBinDir),
+      onChange: (namespace) => this.#onBypass(namespace),
+    });
+    this.#installation = this.#makeInstallation();
+    this.#metrics = cniMetrics({ enrolled: () => this.#enrolment.enrolled, outside: () => this.#enrolment.outside });
     const procRoot = existsSync(settings.hostProc) ? settings.hostProc : '/proc';
     this.#finder = new NetnsFinder({ folder: settings.podNetnsDir, procRoot, nodeIdentity: nodeNetns?.identity() ?? ownIdentity() });
-    const probeSource = { v4: settings.probeSourceV4, v6: settings.probeSourceV6 };
-    const node = { about: 'the node', ...(nodeNetns && { netns: nodeNetns }) };
-    this.#probes = new ProbeSets({ ipv6: settings.ipv6, probeSource, kubeletUid: findKubeletUid(procRoot) }, (commands) =>
-      nft(node, commands),
-    );
     this.#enrolment = new Enrolment({
       clock,
       random,
       log,
       drainDeadlineMs: settings.drainDeadlineMs,
-      nodeRules: {
-        redirectDns: settings.dnsCapture,
-        ingressMode: false,
-        virtualInterfaces: [],
-        ipv6: settings.ipv6,
-        probeSource,
-        captureOpenConnections: settings.captureOpenConnections,
-      },
+      nodeRules: nodeRules(settings),
       decide: (pod) => this.#decide(pod, this.#namespaces.get(pod.metadata.namespace ?? '')),
       findNetns: (uid) => this.#finder.find(uid),
       openNetns: (path) => this.#finder.open(path),
-      network: { apply: applyPodRules, drain: drainPodRules, remove: removePodRules, countRelayed },
+      network: {
+        apply: (pod, config) => this.#started().network.apply(pod, config),
+        mend: (pod, config) => this.#started().network.mend(pod, config),
+        drain: (pod) => this.#started().network.drain(pod),
+        remove: (pod) => this.#started().network.remove(pod),
+        countRelayed,
+      },
       ztunnel: {
         add: (pod, netnsFd) => this.#zdsServer().add(pod, netnsFd),
         remove: (uid) => this.#zdsServer().remove(uid),
       },
-      setProbed: (uid, ips) => this.#probes.set(uid, ips),
-      annotate: (pod, value) => annotateRedirection(api, pod, value),
-      warn: (pod, message) => warnPod({ api, log, nodeName: settings.nodeName, now: () => clock.now() }, pod, message),
+      setProbed: async (uid, ips) => this.#probes?.set(uid, ips),
+      annotate: (pod, changes) => annotatePod(api, pod, changes),
+      event: (pod, type, message) => writePodEvent({ api, log, nodeName: settings.nodeName, now: () => clock.now() }, pod, type, message),
+      namespaceAnnotations: (pod) => this.#namespaces.annotations(pod.metadata.namespace ?? ''),
+      networkFindings: (pod) => this.#policies.networkFindings(pod),
+      onMended: () => this.#metrics.mended(),
+      leftovers: {
+        clock,
+        log,
+        deadlineMs: settings.openConnectionsDeadlineMs,
+        outside: findOutside,
+        cut: cutConnections,
+        policyFor: (pod) => this.#policies.appliedTo(pod),
+        onCut: (count, reason) => this.#metrics.cut(count, CUT_CODE, reason),
+      },
     });
 
     const watch = { clock, random, log, signal: this.#ending.signal };
-    const synced = [Promise.withResolvers<void>(), Promise.withResolvers<void>()] as const;
+    this.#policies = new PolicyWatches(api, {
+      ...watch,
+      rootNamespace: settings.rootNamespace,
+      probeSources: [settings.probeSourceV4, ...(settings.ipv6 ? [settings.probeSourceV6] : [])],
+      onNetworkPolicy: (namespace) => {
+        if (this.#working) this.#enrolment.pokeNamespace(namespace);
+      },
+    });
+    const synced = [Promise.withResolvers<void>(), Promise.withResolvers<void>(), Promise.withResolvers<void>()] as const;
     this.#synced = Promise.all(synced.map(({ promise }) => promise));
     const namespaces = watchObjects<KubeObject>(api, {
       ...watch,
@@ -109,6 +144,13 @@ export class NodeAgent {
       onChange: (change) => this.#onNamespace(change),
     });
     this.#namespaces = new NamespaceLabels(namespaces);
+    watchObjects<KubeObject>(api, {
+      ...watch,
+      path: '/api/v1/nodes',
+      fieldSelector: `metadata.name=${settings.nodeName}`,
+      onSynced: synced[2].resolve,
+      onChange: ({ type, object }) => this.#bypass.seeNode(type === 'deleted' ? undefined : object),
+    });
     this.#pods = watchObjects<Pod>(api, {
       ...watch,
       path: '/api/v1/pods',
@@ -124,9 +166,10 @@ export class NodeAgent {
     await this.#serveHealthAndMetrics();
     await this.#synced;
     if (this.#ending.signal.aborted) return;
+    await this.#chooseBackend();
     const restored = this.#restore();
     await this.#takeOverLeavers();
-    await this.#probes.start(new Map(restored.map((pod) => [pod.metadata.uid ?? '', podIps(pod)])));
+    await this.#probes?.start(new Map(restored.map((pod) => [pod.metadata.uid ?? '', podIps(pod)])));
     this.#zds = this.#listenForZtunnel();
     this.#events = await serveEvents({
       path: join(settings.runDir, 'pluginevent.sock'),
@@ -136,27 +179,31 @@ export class NodeAgent {
       onAnswer: (status) => this.#metrics.pluginRequest(status),
     });
     this.#working = true;
+    this.#bypass.start();
     for (const pod of this.#pods.values()) this.#enrolment.upsert(pod);
     this.#sweep();
-    this.#install();
+    this.#verify();
+    this.#installation.start();
     this.#ready = true;
     log.info({ node: settings.nodeName, restored: restored.length }, 'the node agent is ready');
   }
 
   /** Leaves everything as it is where another agent will follow; takes every pod out of the mesh where the agent was uninstalled. */
   async stop(): Promise<void> {
-    const { settings, log } = this.#parts;
+    const { log } = this.#parts;
     const uninstalled = this.#working && (await this.#isUninstalled());
     this.#ready = false;
     this.#working = false;
     this.#ending.abort();
     this.#sweeping?.cancel();
-    if (uninstalled) removeMarker(settings.cniNetDir);
+    this.#verifying?.cancel();
+    this.#bypass.stop();
+    this.#installation.stop(uninstalled);
     const problems = await this.#enrolment.stop(uninstalled);
     for (const error of problems) log.error({ error }, 'a pod could not be taken out of the mesh');
     if (uninstalled) {
       await this.#probes
-        .remove()
+        ?.remove()
         .catch((error: unknown) => log.error({ error: errorMessage(error) }, "the node's rules could not be removed"));
     }
     this.#zds?.close();
@@ -167,7 +214,9 @@ export class NodeAgent {
   #decide(pod: Pod, labels: Labels | undefined): EnrolmentDecision {
     const { ambient, selectors, excludeNamespaces } = this.#parts.settings;
     if (!ambient) return { enrol: false, selected: false, reason: 'AMBIENT_ENABLED is false' };
-    return decideEnrolment({ selectors, excludedNamespaces: excludeNamespaces }, pod, labels);
+    const decision = decideEnrolment({ selectors, excludedNamespaces: excludeNamespaces }, pod, labels);
+    const bypass = decision.enrol ? this.#bypass.scope(pod.metadata.namespace ?? '') : undefined;
+    return bypass ? { enrol: false, selected: true, bypass, reason: `the mesh is bypassed (${bypass}; meshctl bypass --help)` } : decision;
   }
 
   /** Pods that an earlier agent enrolled stay enrolled, whatever happens in between: ztunnel serves them still. */
@@ -193,14 +242,37 @@ export class NodeAgent {
         const netns = found.get(pod.metadata.uid ?? '');
         if (!netns) return;
         const about = `pod ${objectKey(pod)}`;
-        const left = await hasPodRules({ netns, about }).catch((error: unknown) => {
-          this.#parts.log.warn({ error: errorMessage(error) }, 'whether an earlier agent left rules in a pod is not known');
-          return false;
-        });
+        const left = await this.#started()
+          .network.present({ netns, about })
+          .catch((error: unknown) => {
+            this.#parts.log.warn({ error: errorMessage(error) }, 'whether an earlier agent left rules in a pod is not known');
+            return false;
+          });
         if (left) this.#enrolment.restore(pod, netns, false);
         else netns.close();
       }),
     );
+  }
+
+  async #chooseBackend(): Promise<void> {
+    const { settings, log, nodeNetns } = this.#parts;
+    const procRoot = existsSync(settings.hostProc) ? settings.hostProc : '/proc';
+    const { probeSource } = nodeRules(settings);
+    this.#redirection = await chooseBackend({
+      nativeNftables: settings.nativeNftables,
+      iptables: settings.iptablesVariant,
+      node: { about: 'the node', ...(nodeNetns && { netns: nodeNetns }) },
+      podRules: nodeRules(settings),
+      hostRules: { ipv6: settings.ipv6, probeSource, kubeletUid: findKubeletUid(procRoot) },
+      log,
+    });
+    this.#probes = new ProbeSets(this.#redirection.probes);
+    log.info({ backend: this.#redirection.backend }, 'how redirection rules are written is decided');
+  }
+
+  #started(): Redirection {
+    if (!this.#redirection) throw new Error('the agent has not decided how to write rules yet');
+    return this.#redirection;
   }
 
   #listenForZtunnel(): ZdsServer {
@@ -227,8 +299,15 @@ export class NodeAgent {
     if (settings.excludeNamespaces.includes(podNamespace)) return;
     if (podName === settings.podName && podNamespace === settings.podNamespace) return;
     const path = `/api/v1/namespaces/${encodeURIComponent(podNamespace)}`;
-    const [namespace, pod] = await Promise.all([api.get<KubeObject>(path), api.get<Pod>(`${path}/pods/${encodeURIComponent(podName)}`)]);
+    const [namespace, pod] = await Promise.all([
+      api.get<KubeObject>(path),
+      api.get<Pod>(`${path}/pods/${encodeURIComponent(podName)}`),
+    ]).catch((error: unknown) => {
+      if (error instanceof KubeApiError && error.status === 404) throw error;
+      throw new Undecided(`the API server could not be asked: ${errorMessage(error)}`);
+    });
     this.#namespaces.learn(namespace);
+    this.#bypass.seeNamespace(namespace);
     if (!this.#decide(pod, namespace.metadata.labels ?? {}).enrol) return;
     await this.#enrolment.join(pod, event.netns, event.ips, settings.cmdAddTimeoutMs);
   }
@@ -238,11 +317,14 @@ export class NodeAgent {
     this.#metrics.reconcileEvent(type === 'added' ? 'add' : type === 'modified' ? 'update' : 'delete');
     if (type === 'deleted') this.#enrolment.delete(object);
     else this.#enrolment.upsert(object);
+    this.#installation.enrolmentChanged();
   }
 
-  #onNamespace({ object, previous }: ObjectChange<KubeObject>): void {
+  #onNamespace({ type, object, previous }: ObjectChange<KubeObject>): void {
     const { name = '', labels } = object.metadata;
     this.#namespaces.watched(object);
+    this.#bypass.seeNamespace(object, type === 'deleted');
+    this.#installation.enrolmentChanged();
     if (this.#working && JSON.stringify(labels) !== JSON.stringify(previous?.metadata.labels)) this.#enrolment.pokeNamespace(name);
   }
 
@@ -253,10 +335,54 @@ export class NodeAgent {
     });
   }
 
-  #install(): void {
-    const { cniNetDir, runDir, excludeNamespaces } = this.#parts.settings;
-    installMarker(cniNetDir, { socket: join(runDir, 'pluginevent.sock'), excludeNamespaces });
-    this.#metrics.installed();
+  /** Rules that another program changed are put right, at the latest after this long. */
+  #verify(): void {
+    const { clock, settings } = this.#parts;
+    if (settings.rulesCheckMs === 0) return;
+    this.#verifying = clock.after(settings.rulesCheckMs, () => {
+      this.#enrolment.verify();
+      this.#verify();
+    });
+  }
+
+  #onBypass(namespace: string | undefined): void {
+    if (!this.#working) return;
+    this.#installation.enrolmentChanged();
+    if (namespace === undefined) this.#enrolment.pokeAll();
+    else this.#enrolment.pokeNamespace(namespace);
+  }
+
+  #makeInstallation(): Installation {
+    const { settings, clock, log } = this.#parts;
+    const { excludeNamespaces } = settings;
+    const askTimeoutMs = settings.cmdAddTimeoutMs + ANSWER_MARGIN_MS;
+    return new Installation({
+      clock,
+      log,
+      executable: settings.pluginExecutable,
+      binFolder: settings.cniBinDir,
+      configFolder: settings.cniNetDir,
+      form: pluginForm(settings),
+      options: {
+        logLevel: settings.logLevel,
+        agentRunDir: settings.runDir,
+        ambientEnabled: settings.ambient,
+        selectors: settings.selectors,
+        excludeNamespaces,
+        podNamespace: settings.podNamespace,
+        nativeNftables: settings.nativeNftables !== 'false',
+        detectionRetry: false,
+      },
+      describe: () =>
+        describeNode({
+          askTimeoutMs,
+          excludeNamespaces,
+          namespaces: this.#namespaces.entries(),
+          pods: this.#pods.values(),
+          enrols: (pod) => this.#decide(pod, this.#namespaces.get(pod.metadata.namespace ?? '')).enrol,
+        }),
+      onResult: (result) => this.#metrics.installed(result),
+    });
   }
 
   async #isUninstalled(): Promise<boolean> {
@@ -273,6 +399,14 @@ export class NodeAgent {
     }
   }
 
+  #readiness(): { status: number; body: string } {
+    if (!this.#ready) return { status: 503, body: 'not ready: pods and namespaces are not known yet\n' };
+    const { problem } = this.#installation;
+    return problem === undefined
+      ? { status: 200, body: 'ok\n' }
+      : { status: 503, body: `not ready: the CNI plugin is not installed: ${problem}\n` };
+  }
+
   async #serveHealthAndMetrics(): Promise<void> {
     const { settings, log } = this.#parts;
     const shared = { addresses: ['::'], log };
@@ -283,7 +417,7 @@ export class NodeAgent {
         port: settings.healthPort,
         answer: ({ path }) => {
           if (path === '/healthz') return { status: 200, body: 'ok\n' };
-          if (path === '/readyz') return this.#ready ? { status: 200, body: 'ok\n' } : { status: 503, body: 'not ready\n' };
+          if (path === '/readyz') return this.#readiness();
           return notFound();
         },
       }),
@@ -299,4 +433,20 @@ export class NodeAgent {
       }),
     ]);
   }
+}
+
+function nodeRules(settings: CniSettings): PodRulesConfig {
+  return {
+    redirectDns: settings.dnsCapture,
+    ingressMode: false,
+    virtualInterfaces: [],
+    ipv6: settings.ipv6,
+    probeSource: { v4: settings.probeSourceV4, v6: settings.probeSourceV6 },
+    captureOpenConnections: settings.captureOpenConnections,
+  };
+}
+
+function pluginForm({ chained, cniConfName, ownedConfig, ownedConfigName }: CniSettings): Form {
+  if (!chained) return { form: 'standalone', file: cniConfName ?? 'YYY-istio-cni.conf' };
+  return ownedConfig ? { form: 'owned', file: ownedConfigName } : { form: 'chained', file: cniConfName ?? '' };
 }

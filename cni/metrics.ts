@@ -1,5 +1,7 @@
 /** The node agent's metrics, under Istio's names. */
+
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import type { InstallResult } from './plugin/installation.ts';
 
 export interface CniMetrics {
   readonly registry: Registry;
@@ -7,11 +9,20 @@ export interface CniMetrics {
   pluginRequest(status: number): void;
   ztunnelConnected(count: number): void;
   reconcileEvent(type: 'add' | 'update' | 'delete'): void;
-  installed(): void;
+  installed(result: InstallResult): void;
+  /** Connections that were open before their pod joined were cut. */
+  cut(count: number, code: string, reason: string): void;
+  /** A pod's rules, which somebody had changed, were put right. */
+  mended(): void;
 }
 
-/** @param enrolled asked for at each scrape */
-export function cniMetrics(enrolled: () => number): CniMetrics {
+/** Asked for at each scrape. */
+export interface CniCounts {
+  readonly enrolled: () => number;
+  readonly outside: () => number;
+}
+
+export function cniMetrics({ enrolled, outside }: CniCounts): CniMetrics {
   const registry = new Registry();
   const registers = [registry];
   collectDefaultMetrics({ register: registry });
@@ -30,11 +41,11 @@ export function cniMetrics(enrolled: () => number): CniMetrics {
   });
   const installs = new Counter({
     name: 'istio_cni_installs_total',
-    help: 'Times that the CNI configuration was installed.',
+    help: 'Outcomes of installing the CNI plugin on the node, one for each change.',
     labelNames: ['result'] as const,
     registers,
   });
-  const ready = new Gauge({ name: 'istio_cni_install_ready', help: 'Whether the CNI configuration is installed.', registers });
+  const ready = new Gauge({ name: 'istio_cni_install_ready', help: 'Whether the CNI plugin is installed.', registers });
   new Gauge({
     name: 'warren_cni_enrolled_pods',
     help: 'Pods of this node that are in the mesh.',
@@ -43,14 +54,35 @@ export function cniMetrics(enrolled: () => number): CniMetrics {
       this.set(enrolled());
     },
   });
+  new Gauge({
+    name: 'warren_cni_connections_outside',
+    help: 'Connections that were open before their pod joined the mesh and are not in it yet.',
+    registers,
+    collect() {
+      this.set(outside());
+    },
+  });
+  const cut = new Counter({
+    name: 'warren_cni_connections_cut_total',
+    help: 'Connections that were open before their pod joined the mesh and were cut; reason is strict, policy or annotation.',
+    labelNames: ['code', 'reason'] as const,
+    registers,
+  });
+  const mended = new Counter({
+    name: 'warren_cni_rules_mended_total',
+    help: 'Times that redirection rules which somebody else had changed or removed were put right.',
+    registers,
+  });
   return {
     registry,
+    cut: (count, code, reason) => cut.inc({ code, reason }, count),
+    mended: () => mended.inc(),
     pluginRequest: (status) => requests.inc({ code: String(status) }),
     ztunnelConnected: (count) => connected.set(count),
     reconcileEvent: (type) => events.inc({ type }),
-    installed() {
-      installs.inc({ result: 'SUCCESS' });
-      ready.set(1);
+    installed(result) {
+      installs.inc({ result });
+      ready.set(result === 'SUCCESS' ? 1 : 0);
     },
   };
 }

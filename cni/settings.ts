@@ -1,7 +1,7 @@
 /** The node agent's settings, under the names of Istio's ConfigMap istio-cni-config; docs/config.md is made from this table. */
 import { load } from 'js-yaml';
 import { parseIp } from '../common/base/address.ts';
-import { hours, seconds } from '../common/base/clock.ts';
+import { hours, minutes, seconds } from '../common/base/clock.ts';
 import { LOG_LEVELS } from '../common/base/log.ts';
 import { duration, type Form, flag, list, oneOf, optionalText, portNumber, type Settings, setting, text } from '../common/base/settings.ts';
 import { DEFAULT_SELECTORS, type EnablementSelector } from './enrol/decision.ts';
@@ -68,6 +68,33 @@ export const cniSettings = {
     false,
     "whether enrolment also takes connections that were open before, which resets them (Istio's rules to the letter)",
   ),
+  nativeNftables: setting(
+    'NATIVE_NFTABLES',
+    oneOf('true', 'false', 'auto'),
+    'auto',
+    'true: redirection rules are written with nftables, false: with iptables, auto: with nftables where this node can, unless an agent has left rules of iptables',
+  ),
+  iptablesVariant: setting(
+    'FORCE_IPTABLES_BINARY',
+    oneOf('nft', 'legacy', 'auto'),
+    'auto',
+    "which iptables programs are used where iptables is; auto: those whose rules the node has, else the system's own",
+  ),
+  openConnectionsDeadlineMs: setting(
+    'WARREN_OPEN_CONNECTIONS_DEADLINE',
+    duration,
+    seconds(60),
+    'how long connections that were open before a pod joined may stay once STRICT or a policy applies to it; the annotation warren.dev/open-connections wins',
+    '60s',
+  ),
+  rulesCheckMs: setting(
+    'WARREN_RULES_CHECK_INTERVAL',
+    duration,
+    minutes(1),
+    "how often the rules of the node's pods are compared with what they should be",
+    '1m',
+  ),
+  rootNamespace: setting('ROOT_NAMESPACE', text, 'istio-system', 'namespace whose policies hold for the whole mesh'),
   drainDeadlineMs: setting(
     'AMBIENT_UNENROL_DRAIN_DEADLINE',
     duration,
@@ -85,6 +112,38 @@ export const cniSettings = {
     '/host/etc/cni/net.d',
     "the node's folder of CNI configurations, as this container sees it",
   ),
+  cniBinDir: setting(
+    'MOUNTED_CNI_BIN_DIR',
+    text,
+    '/host/opt/cni/bin',
+    "the node's folder of CNI plugins, as this container sees it; beside the plugin lies what it goes by while the agent is away",
+  ),
+  pluginExecutable: setting(
+    'WARREN_CNI_EXECUTABLE',
+    optionalText,
+    '/opt/cni/bin/istio-cni',
+    'the CNI plugin in this image; empty where whoever makes pods asks the agent by other means',
+  ),
+  chained: setting(
+    'CHAINED_CNI_PLUGIN',
+    flag,
+    true,
+    "whether the plugin is put into the node's CNI configuration; false writes a configuration of its own, for Multus",
+  ),
+  cniConfName: setting(
+    'CNI_CONF_NAME',
+    optionalText,
+    undefined,
+    'file to chain to, or to write where not chained',
+    'the first file that a container runtime would take, or YYY-istio-cni.conf where not chained',
+  ),
+  ownedConfig: setting(
+    'ISTIO_OWNED_CNI_CONFIG',
+    flag,
+    false,
+    "whether the node's CNI configuration is copied to a file of our own that comes first, instead of being changed",
+  ),
+  ownedConfigName: setting('ISTIO_OWNED_CNI_CONFIG_FILE_NAME', text, '02-istio-cni.conflist', 'name of that file'),
   podNetnsDir: setting(
     'POD_NETNS_DIR',
     optionalText,

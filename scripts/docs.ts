@@ -104,7 +104,7 @@ function agentRows(): { name: string; type: string; labels: readonly string[]; h
     readonly labelNames?: readonly string[];
     readonly constructor: { readonly name: string };
   }
-  const registered = cniMetrics(() => 0).registry.getMetricsAsArray() as unknown as readonly Registered[];
+  const registered = cniMetrics({ enrolled: () => 0, outside: () => 0 }).registry.getMetricsAsArray() as unknown as readonly Registered[];
   return registered
     .filter(({ name }) => !/^(process|nodejs)_/.test(name))
     .map((metric) => ({

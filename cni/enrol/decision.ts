@@ -4,14 +4,21 @@
  */
 import { type IpAddress, parseIp } from '../../common/base/address.ts';
 import type { KubeObject } from '../../common/client/kube-api.ts';
-import { type LabelSelector, type Labels, selectorMatches } from './label-selector.ts';
+import { type LabelSelector, type Labels, selectorMatches } from '../../common/decision/label-selector.ts';
+import type { ProbedContainer } from '../../common/decision/network-policy.ts';
+import type { BypassScope } from '../bypass/bypass.ts';
 
 export const DATAPLANE_MODE = 'istio.io/dataplane-mode';
 export const SIDECAR_STATUS = 'sidecar.istio.io/status';
 
 /** The fields of a Pod that the node agent reads. */
 export interface Pod extends KubeObject {
-  readonly spec?: { readonly nodeName?: string; readonly hostNetwork?: boolean; readonly serviceAccountName?: string };
+  readonly spec?: {
+    readonly nodeName?: string;
+    readonly hostNetwork?: boolean;
+    readonly serviceAccountName?: string;
+    readonly containers?: readonly ProbedContainer[];
+  };
   readonly status?: {
     readonly phase?: string;
     readonly podIP?: string;
@@ -41,7 +48,13 @@ export interface EnrolmentRules {
 export type EnrolmentDecision =
   | { readonly enrol: true }
   /** `selected`: its labels ask for the mesh, and something else forbids it, which deserves a warning. */
-  | { readonly enrol: false; readonly selected: boolean; readonly reason: string };
+  | {
+      readonly enrol: false;
+      readonly selected: boolean;
+      readonly reason: string;
+      /** It would belong to the mesh and is taken out of its path for now, at once. */
+      readonly bypass?: BypassScope;
+    };
 
 /** @param namespaceLabels of the pod's namespace; none where the namespace is not known (then only the pod's own label can select it) */
 export function decideEnrolment(rules: EnrolmentRules, pod: Pod, namespaceLabels: Labels | undefined): EnrolmentDecision {

@@ -25,6 +25,13 @@ export class Enrolment {
     return count;
   }
 
+  /** Connections of pods of the mesh that were open before, and are not in it. */
+  get outside(): number {
+    let count = 0;
+    for (const entry of this.#pods.values()) count += entry.outside;
+    return count;
+  }
+
   /** A pod that an earlier agent had enrolled. Before ztunnels are let in, as it belongs to their snapshot. */
   restore(pod: Pod, netns: PodNetns | undefined, rulesAreKept: boolean): void {
     this.#entry(pod)?.restore(netns, rulesAreKept);
@@ -44,6 +51,11 @@ export class Enrolment {
     for (const entry of this.#pods.values()) if (entry.pod.metadata.namespace === namespace) entry.poke();
   }
 
+  /** Something that concerns all pods has changed. */
+  pokeAll(): void {
+    for (const entry of this.#pods.values()) entry.poke();
+  }
+
   /** A CNI call for a new pod. @throws the last problem, where ztunnel did not take the pod within `timeoutMs` */
   async join(pod: Pod, netnsPath: string, ips: readonly IpAddress[], timeoutMs: number): Promise<void> {
     const entry = this.#entry(pod);
@@ -54,6 +66,11 @@ export class Enrolment {
   /** The ztunnel that is left may not know all pods: each is given to it again, which means nothing to those that it has. */
   serveAgain(): void {
     for (const entry of this.#pods.values()) entry.serveAgain();
+  }
+
+  /** Looks at every pod's rules: somebody else may have changed them. */
+  verify(): void {
+    for (const entry of this.#pods.values()) entry.verify();
   }
 
   snapshot(): SnapshotPod[] {

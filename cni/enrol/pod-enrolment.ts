@@ -10,18 +10,18 @@ import { Backoff } from '../../common/base/backoff.ts';
 import { type Clock, seconds, type Timer } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
+import { BYPASSED, type BypassScope } from '../bypass/bypass.ts';
 import { isOlder } from '../kube/resource-version.ts';
-import type { PodNamespace } from '../namespace/pod-network.ts';
+import type { PodNamespace, RuleState } from '../namespace/rule-backend.ts';
 import type { PodNetns } from '../namespace/run-inside.ts';
 import { podOptions, rulesFor } from '../rules/pod-options.ts';
 import type { PodRulesConfig } from '../rules/pod-rules.ts';
 import type { ZdsPod } from '../zds/messages.ts';
 import type { SnapshotPod } from '../zds/server.ts';
 import { type EnrolmentDecision, isFinished, type Pod, podIps } from './decision.ts';
-
-export const REDIRECTION = 'ambient.istio.io/redirection';
-/** What the annotation says: captured and served, captured only, not in the mesh. */
-export type Redirection = 'enabled' | 'pending' | undefined;
+import { Leftovers, type LeftoversParts } from './leftovers.ts';
+import { openConnectionsWish } from './open-connections-wish.ts';
+import { type AnnotationChanges, type EventType, OUTSIDE, PodVoice, PROBLEM, REDIRECTION } from './pod-voice.ts';
 
 export interface EnrolmentParts {
   readonly clock: Clock;
@@ -36,6 +36,8 @@ export interface EnrolmentParts {
   openNetns(path: string): PodNetns;
   readonly network: {
     apply(pod: PodNamespace, config: PodRulesConfig): Promise<void>;
+    /** As `apply`, for rules that somebody else may have written or changed. @returns what was there */
+    mend(pod: PodNamespace, config: PodRulesConfig): Promise<RuleState>;
     drain(pod: PodNamespace): Promise<void>;
     remove(pod: PodNamespace): Promise<void>;
     countRelayed(netns: PodNetns): number;
@@ -43,9 +45,17 @@ export interface EnrolmentParts {
   readonly ztunnel: { add(pod: ZdsPod, netnsFd: () => number | undefined): Promise<void>; remove(uid: string): Promise<void> };
   /** Addresses whose probes pass; an empty list takes the pod out. */
   setProbed(uid: string, ips: readonly IpAddress[]): Promise<void>;
-  annotate(pod: Pod, value: Redirection): Promise<void>;
+  /** @throws what the API server answered, except where the pod is gone */
+  annotate(pod: Pod, changes: AnnotationChanges): Promise<void>;
   /** A Kubernetes event on the pod. Never throws. */
-  warn(pod: Pod, message: string): void;
+  event(pod: Pod, type: EventType, message: string): void;
+  /** Of the pod's namespace. */
+  namespaceAnnotations(pod: Pod): Readonly<Record<string, string>> | undefined;
+  /** Sentences about NetworkPolicies that the mesh changes for this pod. */
+  networkFindings(pod: Pod): readonly string[];
+  readonly leftovers: LeftoversParts;
+  /** Rules that somebody had changed were put right. */
+  onMended(): void;
   /** At most so many pods are worked on at a time. */
   gate<T>(run: () => Promise<T>): Promise<T>;
   /** Nothing of the pod is left with us. */
@@ -56,11 +66,13 @@ const RETRY = { firstMs: 5, maxMs: seconds(5), jitter: 0.2 };
 // istiod tells the other nodes that the pod's tunnel port is about to close; until they know, it stays open.
 const LEAVE_GRACE_MS = seconds(2);
 const DRAIN_POLL_MS = seconds(5);
+// A bypass takes the mesh out of the path within ten seconds, relayed connections included.
+const BYPASS_DRAIN_MS = seconds(4);
 
 type Step = { readonly done: true } | { readonly againMs: number };
 const DONE: Step = { done: true };
 const FOREIGN_RULES = 'written by an earlier agent';
-const MAX_NOTES = 32;
+const UNVERIFIED_RULES = 'somebody may have changed them';
 
 interface Waiter {
   resolve(): void;
@@ -84,21 +96,21 @@ export class PodEnrolment {
   #rules: string | undefined;
   #draining: { readonly since: number } | undefined;
   #served = false;
-  #annotation: Redirection;
   #probed = '';
   #running: Promise<void> | undefined;
   #dirty = false;
   #timer: Timer | undefined;
-  #lastProblem: string | undefined;
-  readonly #noted = new Set<string>();
+  readonly #voice: PodVoice;
+  readonly #leftovers: Leftovers;
 
   constructor(uid: string, pod: Pod, parts: EnrolmentParts) {
     this.uid = uid;
     this.#pod = pod;
     this.#parts = parts;
-    this.#annotation = annotationOf(pod);
     this.#backoff = new Backoff({ ...RETRY, random: parts.random });
     this.#fields = { pod: pod.metadata.name, namespace: pod.metadata.namespace };
+    this.#voice = new PodVoice(parts, pod, this.#fields);
+    this.#leftovers = new Leftovers(parts.leftovers, this.#fields);
   }
 
   get pod(): Pod {
@@ -108,6 +120,11 @@ export class PodEnrolment {
   /** In the mesh as far as this node is concerned: captured, and ztunnel serves it. */
   get enrolled(): boolean {
     return this.#served && this.#rules !== undefined && !this.#draining;
+  }
+
+  /** Connections that were open before the pod joined, and are not in the mesh. */
+  get outside(): number {
+    return this.#leftovers.report?.count ?? 0;
   }
 
   /** A pod that an earlier agent enrolled: ztunnel serves it still. Call before the first `poke`. */
@@ -121,7 +138,7 @@ export class PodEnrolment {
   update(pod: Pod): void {
     if (isOlder(pod, this.#pod)) return;
     this.#pod = pod;
-    this.#annotation = annotationOf(pod);
+    this.#voice.update(pod);
     this.poke();
   }
 
@@ -134,11 +151,11 @@ export class PodEnrolment {
   /** A CNI call named the pod's namespace. Resolves when ztunnel serves the pod there; rejects with the last problem after `timeoutMs`. */
   join(pod: Pod, path: string, ips: readonly IpAddress[], timeoutMs: number): Promise<void> {
     this.#pod = pod;
-    this.#annotation = annotationOf(pod);
+    this.#voice.update(pod);
     this.#given = { path, ips };
     return new Promise((resolve, reject) => {
       const timer = this.#parts.clock.after(timeoutMs, () =>
-        settle(() => reject(new Error(this.#lastProblem ?? `not ready after ${timeoutMs} ms`))),
+        settle(() => reject(new Error(this.#voice.problem ?? `not ready after ${timeoutMs} ms`))),
       );
       const settle = (end: () => void): void => {
         timer.cancel();
@@ -149,6 +166,13 @@ export class PodEnrolment {
       this.#waiters.add(waiter);
       this.poke();
     });
+  }
+
+  /** Looks whether the pod's rules are still ours. */
+  verify(): void {
+    if (this.#rules === undefined || this.#draining) return;
+    if (this.#rules !== FOREIGN_RULES) this.#rules = UNVERIFIED_RULES;
+    this.poke();
   }
 
   /** ztunnel may not have the pod any more. */
@@ -188,7 +212,7 @@ export class PodEnrolment {
     await this.#running;
     if (remove && !this.#deleted && this.#netns) {
       await this.#parts.gate(async () => {
-        await this.#annotate(undefined);
+        await this.#voice.silence();
         if (this.#netns) await this.#parts.network.remove({ netns: this.#netns, about: this.#about() });
         await this.#giveUp();
       });
@@ -213,10 +237,10 @@ export class PodEnrolment {
     try {
       const step = await this.#step();
       this.#backoff.reset();
-      this.#lastProblem = undefined;
+      this.#voice.solved();
       return 'againMs' in step ? step.againMs : undefined;
     } catch (error) {
-      this.#report(errorMessage(error));
+      this.#voice.report(errorMessage(error));
       return this.#backoff.next();
     }
   }
@@ -226,8 +250,8 @@ export class PodEnrolment {
     const decision = this.#parts.decide(this.#pod);
     if (decision.enrol) return this.#enter();
     for (const waiter of this.#waiters) waiter.resolve();
-    if (decision.selected) this.#note(`not enrolled: ${decision.reason}`);
-    return this.#leave();
+    if (decision.selected) this.#voice.note(`not enrolled: ${decision.reason}`);
+    return this.#leave(decision.bypass);
   }
 
   async #enter(): Promise<Step> {
@@ -243,19 +267,56 @@ export class PodEnrolment {
     this.#draining = undefined;
     const refusal = this.#served ? undefined : await this.#serve();
     const config = this.#config();
-    const text = rulesText(config);
-    if (this.#rules !== text) {
-      await this.#parts.network.apply(pod, config);
-      this.#rules = text;
-    }
+    await this.#redirect(pod, config);
     await this.#probe(this.#ips());
     // Not those who named another namespace while this run was under way.
     if (this.#served && !this.#given) for (const waiter of this.#waiters) waiter.resolve();
-    if (await this.#annotate(this.#served ? 'enabled' : 'pending')) {
-      this.#parts.log.info({ ...this.#fields, served: this.#served }, 'the pod is in the mesh');
-    }
+    const redirection = this.#served ? 'enabled' : 'pending';
+    const joined = this.#voice.redirection !== redirection;
+    await this.#voice.annotate({ [REDIRECTION]: redirection, [BYPASSED]: undefined });
+    if (joined) this.#parts.log.info({ ...this.#fields, served: this.#served }, 'the pod is in the mesh');
     if (refusal !== undefined) throw refusal;
-    return DONE;
+    return this.#lookAround(this.#netns, config);
+  }
+
+  /** Writes the rules where they are not known to be there. */
+  async #redirect(pod: PodNamespace, config: PodRulesConfig): Promise<void> {
+    const { network, log, onMended } = this.#parts;
+    const text = rulesText(config);
+    if (this.#rules === text) return;
+    if (this.#rules === FOREIGN_RULES || this.#rules === UNVERIFIED_RULES) {
+      const found = await network.mend(pod, config);
+      if (found !== 'wanted' && this.#rules === UNVERIFIED_RULES) {
+        onMended();
+        log.warn({ ...this.#fields, found }, 'the redirection rules of a pod were not as the agent had written them, and were put right');
+        const what = found === 'absent' ? 'had been removed' : 'had been changed';
+        this.#voice.note(
+          `its redirection rules ${what} by somebody else, and were written again; until then it was not wholly in the mesh`,
+        );
+      }
+    } else await network.apply(pod, config);
+    this.#rules = text;
+  }
+
+  /** What else is to be said, and done, about a pod that is in the mesh. */
+  async #lookAround(netns: PodNetns, captured: PodRulesConfig): Promise<Step> {
+    const { wish, problems } = openConnectionsWish(this.#pod.metadata.annotations, this.#parts.namespaceAnnotations(this.#pod));
+    for (const problem of problems) this.#voice.note(problem);
+    // What the rules themselves have reset is not outside.
+    const againMs = captured.captureOpenConnections ? undefined : this.#leftovers.look(netns, this.#pod, captured, wish);
+    const findings = [...this.#parts.networkFindings(this.#pod)];
+    for (const finding of findings) this.#voice.note(finding);
+    const outside = this.#leftovers.report;
+    if (outside) {
+      this.#voice.note('connections that were open before the pod joined the mesh are not in it until they end', 'Normal');
+      const { past } = outside;
+      if (past) findings.push(`${past.kind} ${past.policy} does not reach connections that were open before, which its annotation keeps`);
+    }
+    await this.#voice.annotate({
+      [OUTSIDE]: outside && String(outside.count),
+      [PROBLEM]: findings.length > 0 ? findings.join('; ') : undefined,
+    });
+    return againMs === undefined ? DONE : { againMs };
   }
 
   /** @returns why ztunnel does not serve the pod: the rules are written all the same, as a pod of the mesh may not talk past it */
@@ -271,13 +332,16 @@ export class PodEnrolment {
     }
   }
 
-  async #leave(): Promise<Step> {
+  async #leave(bypassed: BypassScope | undefined): Promise<Step> {
     this.#given = undefined;
-    if (this.#annotation !== undefined && !this.#netns) {
+    this.#leftovers.reset();
+    if (this.#voice.redirection !== undefined && !this.#netns) {
       this.#netns = this.#parts.findNetns(this.uid);
       this.#rules = FOREIGN_RULES;
     }
-    await this.#annotate(undefined);
+    // Whoever bypasses the mesh does not wait for the API server.
+    if (bypassed && this.#netns && this.#rules !== undefined) await this.#drain(this.#netns);
+    await this.#voice.annotate({ [REDIRECTION]: undefined, [BYPASSED]: bypassed, [OUTSIDE]: undefined, [PROBLEM]: undefined });
     await this.#probe([]);
     const netns = this.#netns;
     if (!netns || this.#rules === undefined) {
@@ -285,13 +349,9 @@ export class PodEnrolment {
       return this.#release();
     }
     const pod = { netns, about: this.#about() };
-    const { clock, network, drainDeadlineMs } = this.#parts;
-    if (!this.#draining) {
-      await network.drain(pod);
-      this.#draining = { since: clock.monotonic() };
-      this.#parts.log.info(this.#fields, 'the pod leaves the mesh');
-    }
-    const passed = clock.monotonic() - this.#draining.since;
+    const { clock, network } = this.#parts;
+    const drainDeadlineMs = bypassed ? BYPASS_DRAIN_MS : this.#parts.drainDeadlineMs;
+    const passed = clock.monotonic() - (await this.#drain(netns));
     if (passed < LEAVE_GRACE_MS) return { againMs: LEAVE_GRACE_MS - passed };
     const relayed = network.countRelayed(netns);
     if (relayed > 0 && passed < drainDeadlineMs) {
@@ -304,6 +364,16 @@ export class PodEnrolment {
     return this.#release();
   }
 
+  /** Captures nothing new. @returns since when */
+  async #drain(netns: PodNetns): Promise<number> {
+    if (!this.#draining) {
+      await this.#parts.network.drain({ netns, about: this.#about() });
+      this.#draining = { since: this.#parts.clock.monotonic() };
+      this.#parts.log.info(this.#fields, 'the pod leaves the mesh');
+    }
+    return this.#draining.since;
+  }
+
   /** Finished or deleted: its processes have ended, so there is nothing to be careful about; the rules went with the namespace. */
   async #forget(): Promise<Step> {
     const reason = this.#deleted ? 'the pod was deleted' : 'the pod has finished';
@@ -312,7 +382,7 @@ export class PodEnrolment {
     await this.#probe([]);
     await this.#giveUp();
     this.#closeNetns();
-    if (!this.#deleted) await this.#annotate(undefined);
+    if (!this.#deleted) await this.#voice.silence();
     return this.#release();
   }
 
@@ -345,6 +415,7 @@ export class PodEnrolment {
     this.#netns = netns;
     this.#served = false;
     this.#rules = undefined;
+    this.#leftovers.reset();
   }
 
   /** A pod without an address has no network yet; its creator will call. */
@@ -357,7 +428,7 @@ export class PodEnrolment {
 
   #config(): PodRulesConfig {
     const options = podOptions(this.#pod.metadata);
-    for (const problem of options.problems) this.#note(problem);
+    for (const problem of options.problems) this.#voice.note(problem);
     return rulesFor(this.#parts.nodeRules, options);
   }
 
@@ -373,45 +444,16 @@ export class PodEnrolment {
     this.#probed = text;
   }
 
-  /** @returns whether it said something else before */
-  async #annotate(value: Redirection): Promise<boolean> {
-    if (this.#annotation === value) return false;
-    await this.#parts.annotate(this.#pod, value);
-    this.#annotation = value;
-    return true;
-  }
-
   #closeNetns(): void {
     this.#netns?.close();
     this.#netns = undefined;
   }
 
   #about = (): string => `pod ${this.#pod.metadata.namespace}/${this.#pod.metadata.name}`;
-
-  /** What nobody can retry away: said once. */
-  #note(problem: string): void {
-    if (this.#noted.has(problem) || this.#noted.size >= MAX_NOTES) return;
-    this.#noted.add(problem);
-    this.#parts.log.warn({ ...this.#fields, error: problem }, 'a pod asks for what it cannot have');
-    this.#parts.warn(this.#pod, problem);
-  }
-
-  /** Once for each problem, until it changes or is over: a retry each five seconds need not be read each time. */
-  #report(problem: string): void {
-    if (problem === this.#lastProblem) return;
-    this.#lastProblem = problem;
-    this.#parts.log.warn({ ...this.#fields, error: problem }, 'enrolment has a problem');
-    this.#parts.warn(this.#pod, problem);
-  }
 }
 
 /** To see whether rules must be written again. */
 const rulesText = (config: PodRulesConfig): string => JSON.stringify(config);
-
-function annotationOf({ metadata }: Pod): Redirection {
-  const value = metadata.annotations?.[REDIRECTION];
-  return value === 'enabled' || value === undefined ? value : 'pending';
-}
 
 function zdsPod(uid: string, { metadata, spec }: Pod): ZdsPod {
   const { name = '', namespace = '' } = metadata;

@@ -3,25 +3,22 @@
  * few hundred pods at most, and nothing that was missed once stays wrong. Changes that come while one is written are written together.
  */
 import type { IpAddress } from '../../common/base/address.ts';
-import { type HostRulesConfig, hostRules, noHostRules, probeSets } from '../rules/host-rules.ts';
+import type { ProbedAddresses, ProbeRules } from './probe-rules.ts';
 
 export class ProbeSets {
-  readonly #config: HostRulesConfig;
-  readonly #apply: (commands: readonly string[]) => Promise<void>;
+  readonly #rules: ProbeRules;
   readonly #pods = new Map<string, readonly IpAddress[]>();
   #writing: Promise<void> | undefined;
   #waiting: Promise<void> | undefined;
 
-  /** @param apply runs nft commands in the node's namespace, in one transaction */
-  constructor(config: HostRulesConfig, apply: (commands: readonly string[]) => Promise<void>) {
-    this.#config = config;
-    this.#apply = apply;
+  constructor(rules: ProbeRules) {
+    this.#rules = rules;
   }
 
-  /** Writes rules and sets, in one transaction: probes of pods that were enrolled before pass all the time. @throws {CommandError} */
+  /** Writes rules and sets: probes of pods that were enrolled before pass all the time. @throws {CommandError} */
   start(enrolled: ReadonlyMap<string, readonly IpAddress[]>): Promise<void> {
     for (const [uid, ips] of enrolled) this.#pods.set(uid, ips);
-    return this.#apply([...this.#sets(), ...hostRules(this.#config)]);
+    return this.#rules.install(this.#addresses());
   }
 
   /** Resolves when the node's sets say so. @param ips canonical; none takes the pod out. @throws {CommandError} */
@@ -34,12 +31,12 @@ export class ProbeSets {
   /** Takes everything away. @throws {CommandError} */
   remove(): Promise<void> {
     this.#pods.clear();
-    return this.#apply(noHostRules());
+    return this.#rules.remove();
   }
 
   #write(): Promise<void> {
     if (!this.#writing) {
-      this.#writing = this.#apply(this.#sets()).finally(() => {
+      this.#writing = this.#rules.write(this.#addresses()).finally(() => {
         this.#writing = undefined;
       });
       return this.#writing;
@@ -56,7 +53,7 @@ export class ProbeSets {
     return this.#waiting;
   }
 
-  #sets(): string[] {
-    return probeSets(new Map([...this.#pods].flatMap(([uid, ips]) => ips.map((ip) => [ip, uid] as const))));
+  #addresses(): ProbedAddresses {
+    return new Map([...this.#pods].flatMap(([uid, ips]) => ips.map((ip) => [ip, uid] as const)));
   }
 }

@@ -4,7 +4,7 @@
  */
 import type { KubeObject } from '../../common/client/kube-api.ts';
 import type { ObjectStore } from '../../common/client/kube-watch.ts';
-import type { Labels } from '../enrol/label-selector.ts';
+import type { Labels } from '../../common/decision/label-selector.ts';
 import { isOlder } from './resource-version.ts';
 
 export class NamespaceLabels {
@@ -19,6 +19,20 @@ export class NamespaceLabels {
   get(name: string): Labels | undefined {
     const namespace = this.#ahead.get(name) ?? this.#store.get(name);
     return namespace && (namespace.metadata.labels ?? {});
+  }
+
+  /** All that are known. */
+  *entries(): Iterable<readonly [name: string, labels: Labels]> {
+    for (const { metadata } of this.#store.values()) {
+      const { name = '' } = metadata;
+      yield [name, this.get(name) ?? {}];
+    }
+    for (const [name, { metadata }] of this.#ahead) if (!this.#store.get(name)) yield [name, metadata.labels ?? {}];
+  }
+
+  /** undefined where the namespace is not known. */
+  annotations(name: string): Readonly<Record<string, string>> | undefined {
+    return (this.#ahead.get(name) ?? this.#store.get(name))?.metadata.annotations;
   }
 
   /** A namespace as the API server has it now; holds until the watch has come as far. */

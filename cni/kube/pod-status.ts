@@ -3,7 +3,7 @@ import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
 import { type KubeApi, KubeApiError } from '../../common/client/kube-api.ts';
 import type { Pod } from '../enrol/decision.ts';
-import { REDIRECTION, type Redirection } from '../enrol/pod-enrolment.ts';
+import type { AnnotationChanges, EventType } from '../enrol/pod-voice.ts';
 
 const MAX_MESSAGE = 1024;
 
@@ -11,9 +11,9 @@ const MAX_MESSAGE = 1024;
  * Through pods/status, which needs no right to change pods. The UID makes it fail for another pod of the same name.
  * @throws {KubeApiError} except where the pod is gone
  */
-export async function annotateRedirection(api: Pick<KubeApi, 'patch'>, { metadata }: Pod, value: Redirection): Promise<void> {
+export async function annotatePod(api: Pick<KubeApi, 'patch'>, { metadata }: Pod, annotations: AnnotationChanges): Promise<void> {
   const { name = '', namespace = '', uid } = metadata;
-  const body = { metadata: { ...(uid !== undefined && { uid }), annotations: { [REDIRECTION]: value ?? null } } };
+  const body = { metadata: { ...(uid !== undefined && { uid }), annotations } };
   try {
     await api.patch(`/api/v1/namespaces/${namespace}/pods/${name}/status`, body, { type: 'merge' });
   } catch (error) {
@@ -30,8 +30,8 @@ export interface EventParts {
   now(): number;
 }
 
-/** A warning event on the pod; that it cannot be written is logged and no more. */
-export function warnPod({ api, log, nodeName, now }: EventParts, { metadata }: Pod, message: string): void {
+/** An event on the pod; that it cannot be written is logged and no more. */
+export function writePodEvent({ api, log, nodeName, now }: EventParts, { metadata }: Pod, type: EventType, message: string): void {
   const { name = '', namespace = '', uid, resourceVersion } = metadata;
   const time = new Date(now()).toISOString().replace(/\.\d+Z$/, 'Z');
   const event = {
@@ -41,7 +41,7 @@ export function warnPod({ api, log, nodeName, now }: EventParts, { metadata }: P
     involvedObject: { apiVersion: 'v1', kind: 'Pod', name, namespace, uid, resourceVersion },
     reason: 'AmbientEnrolment',
     message: message.slice(0, MAX_MESSAGE),
-    type: 'Warning',
+    type,
     source: { component: 'istio-cni', host: nodeName },
     firstTimestamp: time,
     lastTimestamp: time,

@@ -35,6 +35,19 @@ export const libc = {
   ) => number,
   sendmsg: library.func('long sendmsg(int fd, const void *message, int flags)') as (fd: number, header: Buffer, flags: number) => number,
   recvmsg: library.func('long recvmsg(int fd, void *message, int flags)') as (fd: number, header: Buffer, flags: number) => number,
+  send: library.func('long send(int fd, const void *data, size_t length, int flags)') as (
+    fd: number,
+    data: Buffer,
+    length: number,
+    flags: number,
+  ) => number,
+  recv: library.func('long recv(int fd, void *data, size_t length, int flags)') as (
+    fd: number,
+    data: Buffer,
+    length: number,
+    flags: number,
+  ) => number,
+  unshare: library.func('int unshare(int flags)') as (flags: number) => number,
   setns: library.func('int setns(int fd, int type)') as (fd: number, type: number) => number,
   ioctl: library.func('int ioctl(int fd, unsigned long request, uint64_t argument)') as (
     fd: number,
@@ -55,6 +68,8 @@ export const AF_INET6 = 10;
 export const SOCK_STREAM = 1;
 export const SOCK_DGRAM = 2;
 export const SOCK_SEQPACKET = 5;
+export const AF_NETLINK = 16;
+export const SOCK_RAW = 3;
 export const SOCK_NONBLOCK = 0o4000;
 export const SOCK_CLOEXEC = 0o2000000;
 export const O_CLOEXEC = 0o2000000;

@@ -39,6 +39,19 @@ export class Netns {
     return new Netns(fd);
   }
 
+  /** A new one, empty, that lasts until it is closed and nothing else needs it. The thread stays where it is. @throws {LinuxError} EPERM */
+  static create(): Netns {
+    const home = Netns.current();
+    try {
+      return home.run(() => {
+        call('unshare', 'a network namespace', () => libc.unshare(CLONE_NEWNET));
+        return Netns.current();
+      });
+    } finally {
+      home.close();
+    }
+  }
+
   /** The namespace that this thread is in. */
   static current(): Netns {
     return Netns.open(CURRENT_PATH);

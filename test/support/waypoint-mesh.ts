@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { applyPodRules } from '../../cni/namespace/pod-network.ts';
+import { applyPodRules } from './pod-rules.ts';
 import { DEFAULT_PROBE_SOURCE } from '../../cni/rules/constants.ts';
 import { testAuthority, writeCertificate } from './certificates.ts';
 import { joinNetns, makeNetns, type TestNetns } from './netns.ts';

@@ -4,6 +4,8 @@
  * kubelet's user 1000, which is in no row: both are read from the golden file.
  */
 import { hostRules } from '../../../cni/rules/host-rules.ts';
+import { restoreInput } from '../../../cni/rules/iptables-restore.ts';
+import { type Family, iptablesHostRules, iptablesPodRules } from '../../../cni/rules/iptables-rules.ts';
 import { podRules } from '../../../cni/rules/pod-rules.ts';
 import { attempt, type CaseResult, type Cases, compare, type Suite, uniqueNames } from '../suite.ts';
 
@@ -18,6 +20,7 @@ interface RedirectCase {
     readonly dnsProxy?: 'enabled' | 'disabled';
   };
   readonly nftablesGolden: string;
+  readonly iptablesGolden: string;
 }
 
 const FILE = 'istio/derived/cni-redirect-cases.json';
@@ -37,7 +40,17 @@ export const suite: Suite = {
         const rules = row.scope === 'pod' ? podRules(podConfig(row)) : hostRules(hostConfig(row, golden));
         return compare(`${name} nftables`, rules.map(normal), golden, 'commands');
       });
-      yield { case: `${name} iptables`, verdict: 'skip', reason: 'rules are written with nftables only' };
+      yield attempt(`${name} iptables`, () => {
+        const golden = commandsOf(
+          cases.read(cases.has(`istio/${row.iptablesGolden}`) ? `istio/${row.iptablesGolden}` : row.iptablesGolden),
+        );
+        const families: readonly Family[] = row.ipv6 ? ['v4', 'v6'] : ['v4'];
+        const tables = (family: Family) =>
+          row.scope === 'pod' ? iptablesPodRules(podConfig(row), family) : iptablesHostRules(hostConfig(row, golden), family);
+        // Istio looks at what is there before it writes, and its golden files begin with these two commands.
+        const rules = ['iptables-save', 'ip6tables-save', ...families.flatMap((family) => restoreInput(tables(family), new Map()))];
+        return compare(`${name} iptables`, rules.map(normal), golden, 'commands');
+      });
     }
   },
 };

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DEFAULT_SELECTORS, decideEnrolment, type Pod, podIps } from '../../../cni/enrol/decision.ts';
-import { parseLabelSelector, selectorMatches } from '../../../cni/enrol/label-selector.ts';
+import { parseLabelSelector } from '../../../cni/enrol/label-selector.ts';
 import { cniSettings } from '../../../cni/settings.ts';
 import { readSettings, SettingsError } from '../../../common/base/settings.ts';
+import { selectorMatches } from '../../../common/decision/label-selector.ts';
 
 const MODE = 'istio.io/dataplane-mode';
 const rules = { selectors: DEFAULT_SELECTORS, excludedNamespaces: ['kube-system'] };

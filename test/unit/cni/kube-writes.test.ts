@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Pod } from '../../../cni/enrol/decision.ts';
 import { NamespaceLabels } from '../../../cni/kube/namespace-labels.ts';
-import { annotateRedirection, warnPod } from '../../../cni/kube/pod-status.ts';
+import { annotatePod, writePodEvent } from '../../../cni/kube/pod-status.ts';
 import { silentLog } from '../../../common/base/log.ts';
 import { KubeApiError, type KubeObject } from '../../../common/client/kube-api.ts';
 
@@ -11,8 +11,8 @@ const pod: Pod = { metadata: { name: 'orders', namespace: 'shop', uid: 'uid-1', 
 test('the annotation is a merge patch of the status, for this very pod; taking it away is null', async () => {
   const calls: unknown[] = [];
   const api = { patch: async <T>(...args: unknown[]): Promise<T> => calls.push(args) as T };
-  await annotateRedirection(api, pod, 'enabled');
-  await annotateRedirection(api, pod, undefined);
+  await annotatePod(api, pod, { 'ambient.istio.io/redirection': 'enabled' });
+  await annotatePod(api, pod, { 'ambient.istio.io/redirection': null });
   const path = '/api/v1/namespaces/shop/pods/orders/status';
   const body = (value: unknown) => ({ metadata: { uid: 'uid-1', annotations: { 'ambient.istio.io/redirection': value } } });
   assert.deepEqual(calls, [
@@ -23,10 +23,10 @@ test('the annotation is a merge patch of the status, for this very pod; taking i
 
 test('a pod that is gone, or has a successor of its name, needs no annotation; every other refusal is passed on', async () => {
   const failing = (status: number, message: string) => ({ patch: async () => Promise.reject(new KubeApiError(status, '', message)) });
-  await annotateRedirection(failing(404, 'not found'), pod, 'enabled');
-  await annotateRedirection(failing(409, 'Precondition failed: UID in precondition: uid-1'), pod, 'enabled');
-  await assert.rejects(annotateRedirection(failing(409, 'the object has been modified'), pod, 'enabled'), KubeApiError);
-  await assert.rejects(annotateRedirection(failing(403, 'forbidden'), pod, 'enabled'), /forbidden/);
+  await annotatePod(failing(404, 'not found'), pod, {});
+  await annotatePod(failing(409, 'Precondition failed: UID in precondition: uid-1'), pod, {});
+  await assert.rejects(annotatePod(failing(409, 'the object has been modified'), pod, {}), KubeApiError);
+  await assert.rejects(annotatePod(failing(403, 'forbidden'), pod, {}), /forbidden/);
 });
 
 test('a warning is an event on the pod, of bounded length, and nobody minds when it cannot be written', async () => {
@@ -37,7 +37,8 @@ test('a warning is an event on the pod, of bounded length, and nobody minds when
       throw new KubeApiError(403, 'Forbidden', 'no');
     },
   };
-  warnPod({ api, log: silentLog, nodeName: 'node-1', now: () => Date.UTC(2026, 0, 2, 3, 4, 5, 678) }, pod, 'x'.repeat(5000));
+  const parts = { api, log: silentLog, nodeName: 'node-1', now: () => Date.UTC(2026, 0, 2, 3, 4, 5, 678) };
+  writePodEvent(parts, pod, 'Warning', 'x'.repeat(5000));
   await new Promise((resolve) => setImmediate(resolve));
   const { path, event } = events[0] ?? assert.fail('no event');
   assert.equal(path, '/api/v1/namespaces/shop/events');

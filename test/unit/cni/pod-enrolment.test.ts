@@ -2,11 +2,14 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { EnrolmentDecision, Pod } from '../../../cni/enrol/decision.ts';
 import { Enrolment } from '../../../cni/enrol/enrolment.ts';
-import type { Redirection } from '../../../cni/enrol/pod-enrolment.ts';
+import { type AnnotationChanges, OUTSIDE, PROBLEM, REDIRECTION, type Redirection } from '../../../cni/enrol/pod-voice.ts';
+import type { AppliedPolicy } from '../../../cni/enrol/policies.ts';
+import type { RuleState } from '../../../cni/namespace/rule-backend.ts';
 import type { PodNetns } from '../../../cni/namespace/run-inside.ts';
 import { DEFAULT_PROBE_SOURCE } from '../../../cni/rules/constants.ts';
 import { silentLog } from '../../../common/base/log.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
+import { tcpSocket } from '../../support/tcp-sockets.ts';
 
 test('a pod comes in without a gap: ztunnel listens, then the rules, then the probes, then everybody is told', async () => {
   const world = setUp();
@@ -228,7 +231,7 @@ test('a pod that an earlier agent enrolled is written again without being taken 
   assert.equal(world.enrolment.snapshot()[0]?.netnsFd(), 10);
   world.enrolment.upsert(pod);
   await world.clock.advance(0);
-  assert.deepEqual(world.done, ['apply', 'probe 10.0.0.1']);
+  assert.deepEqual(world.done, ['mend', 'probe 10.0.0.1']);
 });
 
 test('one whose namespace cannot be found is kept by ztunnel, and added when it is found', async () => {
@@ -290,9 +293,137 @@ test('annotations that cannot be read are ignored and reported once', async () =
   assert.equal(world.enrolment.enrolled, 1);
 });
 
+test('rules that somebody removed or changed are found at the next look, put right, and told', async () => {
+  const world = await enrolled();
+  world.enrolment.verify();
+  await world.clock.advance(0);
+  assert.deepEqual(world.take(), ['mend']);
+  assert.equal(world.mended, 0, 'they were as they should be');
+  world.found = 'absent';
+  world.enrolment.verify();
+  await world.clock.advance(0);
+  assert.deepEqual([world.take(), world.mended], [['mend'], 1]);
+  assert.match(world.warnings.at(-1) ?? '', /its redirection rules had been removed by somebody else, and were written again/);
+});
+
+test('a pod that is not in the mesh has no rules to look at', async () => {
+  const world = setUp();
+  world.decision = { enrol: false, selected: false, reason: '' };
+  await world.upsert({});
+  world.enrolment.verify();
+  await world.clock.advance(0);
+  assert.deepEqual(world.done, []);
+});
+
+test('connections that were open before are counted on the pod until they have ended, and nothing happens to them', async () => {
+  const world = await enrolled({ outside: [1, 2, 3] });
+  assert.equal(world.annotations.get(OUTSIDE), undefined, 'one look proves nothing');
+  await world.clock.advance(1_000);
+  assert.deepEqual([world.annotations.get(OUTSIDE), world.enrolment.outside], ['3', 3]);
+  world.outside = [2, 99];
+  await world.clock.advance(5_000);
+  assert.equal(world.annotations.get(OUTSIDE), '1', 'a connection that is new is none of them');
+  world.outside = [];
+  await world.clock.advance(5_000);
+  assert.deepEqual([world.annotations.has(OUTSIDE), world.enrolment.outside], [false, 0]);
+  assert.deepEqual([world.notes.length, world.warnings, world.cut], [1, [], []]);
+});
+
+test('a connection that was only being made when the first look came is not counted', async () => {
+  const world = await enrolled({ outside: [1] });
+  world.outside = [];
+  await world.clock.advance(60_000);
+  assert.deepEqual([world.annotations.has(OUTSIDE), world.notes], [false, []]);
+});
+
+test('once STRICT applies they have a minute, and are cut', async () => {
+  const world = await enrolled({ outside: [1, 2] });
+  await world.clock.advance(100_000);
+  world.policy = { kind: 'PeerAuthentication', policy: 'shop/default' };
+  await world.clock.advance(60_000);
+  assert.deepEqual(world.cut, [], 'the minute began when the agent saw it');
+  await world.clock.advance(5_000);
+  assert.deepEqual([world.cut, world.outside, world.annotations.has(OUTSIDE)], [['2 strict'], [], false]);
+});
+
+test('a policy that goes away again within the minute cuts nothing', async () => {
+  const world = await enrolled({ outside: [1] });
+  world.policy = { kind: 'AuthorizationPolicy', policy: 'shop/only-web' };
+  await world.clock.advance(30_000);
+  world.policy = undefined;
+  await world.clock.advance(30_000);
+  world.policy = { kind: 'AuthorizationPolicy', policy: 'shop/only-web' };
+  await world.clock.advance(50_000);
+  assert.deepEqual(world.cut, []);
+  await world.clock.advance(20_000);
+  assert.deepEqual(world.cut, ['1 policy']);
+});
+
+test('the annotation cuts them, drains them, or keeps them whatever applies, and then status says so', async () => {
+  const start = async (wish: string) => {
+    const world = setUp();
+    world.outside = [1];
+    world.policy = { kind: 'AuthorizationPolicy', policy: 'shop/only-web' };
+    await world.upsert({ annotations: { 'warren.dev/open-connections': wish } });
+    return world;
+  };
+  const cut = await start('cut');
+  await cut.clock.advance(1_000);
+  assert.deepEqual(cut.cut, ['1 annotation']);
+  const drained = await start('drain=30s');
+  await drained.clock.advance(29_000);
+  assert.deepEqual(drained.cut, []);
+  await drained.clock.advance(1_000);
+  assert.deepEqual(drained.cut, ['1 annotation']);
+  const kept = await start('keep');
+  await kept.clock.advance(600_000);
+  assert.deepEqual(kept.cut, []);
+  assert.match(kept.annotations.get(PROBLEM) ?? '', /AuthorizationPolicy shop\/only-web does not reach connections that were open before/);
+});
+
+test('an annotation that means nothing is named, and is as if it were not there', async () => {
+  const world = setUp();
+  world.outside = [1];
+  await world.upsert({ annotations: { 'warren.dev/open-connections': 'drain=soon' } });
+  await world.clock.advance(100_000);
+  assert.deepEqual(world.warnings, ['warren.dev/open-connections: "drain=soon" is none of keep, cut, drain=30s (at most 24h)']);
+  assert.deepEqual(world.outside, [1]);
+});
+
+test('a pod that leaves is no longer counted, and nothing of ours stays on it', async () => {
+  const world = await enrolled({ outside: [1], findings: ['NetworkPolicy shop/web lets nobody in'] });
+  await world.clock.advance(1_000);
+  assert.deepEqual([...world.annotations.keys()].sort(), [REDIRECTION, OUTSIDE, PROBLEM].sort());
+  world.decision = { enrol: false, selected: false, reason: '' };
+  world.enrolment.pokeNamespace('shop');
+  await world.clock.advance(0);
+  assert.deepEqual([[...world.annotations.keys()], world.enrolment.outside], [[], 0]);
+});
+
+test('what a NetworkPolicy does to the pod is said in an event and on the pod, until it is mended', async () => {
+  const world = await enrolled({ findings: ['NetworkPolicy shop/web shuts the mesh out; open 15008'] });
+  assert.equal(world.annotations.get(PROBLEM), 'NetworkPolicy shop/web shuts the mesh out; open 15008');
+  assert.deepEqual(world.warnings, ['NetworkPolicy shop/web shuts the mesh out; open 15008']);
+  world.findings = [];
+  world.enrolment.pokeNamespace('shop');
+  await world.clock.advance(0);
+  assert.equal(world.annotations.has(PROBLEM), false);
+});
+
+test('a problem stands on the pod as long as it lasts', async () => {
+  const world = setUp();
+  world.fail.set('add', 'no ztunnel is connected');
+  await world.upsert({});
+  assert.equal(world.annotations.get(PROBLEM), 'no ztunnel is connected');
+  world.fail.delete('add');
+  await world.clock.advance(6_000);
+  assert.equal(world.annotations.has(PROBLEM), false);
+});
+
 interface PodFields {
   readonly ip?: undefined;
   readonly annotation?: Redirection;
+  readonly annotations?: Record<string, string>;
   readonly phase?: string;
 }
 
@@ -301,6 +432,9 @@ function setUp() {
   const clock = new FakeClock();
   const done: string[] = [];
   const warnings: string[] = [];
+  const notes: string[] = [];
+  /** What the pod's annotations say now. */
+  const annotations = new Map<string, string>();
   const fail = new Map<string, string>();
   const step = async (name: string, text = name): Promise<void> => {
     done.push(text);
@@ -317,18 +451,28 @@ function setUp() {
     clock,
     done,
     warnings,
+    notes,
+    annotations,
     fail,
+    /** What the rules are found to be. */
+    found: 'wanted' as RuleState,
+    /** Ports of remote ends that the mesh does not carry. */
+    outside: [] as number[],
+    policy: undefined as AppliedPolicy | undefined,
+    findings: [] as string[],
+    mended: 0,
+    cut: [] as string[],
     netns,
     decision: { enrol: true } as EnrolmentDecision,
     relayed: 0,
     /** What a look-up finds next; the last one stays. */
     namespaces: [10],
-    pod: ({ annotation, phase = 'Running', ...rest }: PodFields): Pod => ({
+    pod: ({ annotation, annotations: others = {}, phase = 'Running', ...rest }: PodFields): Pod => ({
       metadata: {
         uid: 'uid-1',
         name: 'orders',
         namespace: 'shop',
-        ...(annotation !== undefined && { annotations: { 'ambient.istio.io/redirection': annotation } }),
+        annotations: { ...others, ...(annotation !== undefined && { [REDIRECTION]: annotation }) },
       },
       spec: { serviceAccountName: 'orders' },
       // Said to be undefined: the pod has none yet.
@@ -358,20 +502,51 @@ function setUp() {
     openNetns: (path) => netns(Number(path.split('/').at(-1))),
     network: {
       apply: () => step('apply'),
+      mend: async () => {
+        await step('mend');
+        return world.found;
+      },
       drain: () => step('drain'),
       remove: () => step('remove'),
       countRelayed: () => world.relayed,
     },
     ztunnel: { add: (_pod, fd) => step('add', `add +${fd()}`), remove: () => step('del') },
     setProbed: (_uid, ips) => step('probe', ['probe', ...ips].join(' ')),
-    annotate: (_pod, value) => step('annotate', `annotate ${value ?? 'none'}`),
-    warn: (_pod, message) => void warnings.push(message),
+    async annotate(_pod, changes) {
+      if (REDIRECTION in changes) await step('annotate', `annotate ${changes[REDIRECTION] ?? 'none'}`);
+      else if (fail.has('annotate')) throw new Error(fail.get('annotate'));
+      note(annotations, changes);
+    },
+    event: (_pod, type, message) => void (type === 'Warning' ? warnings : notes).push(message),
+    namespaceAnnotations: () => undefined,
+    networkFindings: () => world.findings,
+    onMended: () => void world.mended++,
+    leftovers: {
+      clock,
+      log: silentLog,
+      deadlineMs: 60_000,
+      outside: () => world.outside.map((port) => tcpSocket({ remote: port })),
+      cut(_netns, connections) {
+        const ports = connections.map(({ remote }) => remote.port);
+        world.outside = world.outside.filter((port) => !ports.includes(port));
+        return ports.length;
+      },
+      policyFor: () => world.policy,
+      onCut: (count, reason) => void world.cut.push(`${count} ${reason}`),
+    },
   });
   return Object.assign(world, { enrolment });
 }
 
-async function enrolled() {
-  const world = setUp();
+function note(annotations: Map<string, string>, changes: AnnotationChanges): void {
+  for (const [name, value] of Object.entries(changes)) {
+    if (value === null) annotations.delete(name);
+    else annotations.set(name, value);
+  }
+}
+
+async function enrolled(fields: Partial<ReturnType<typeof setUp>> = {}) {
+  const world = Object.assign(setUp(), fields);
   await world.upsert({});
   await world.upsert({ annotation: 'enabled' });
   world.take();

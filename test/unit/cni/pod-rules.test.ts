@@ -4,7 +4,6 @@ import fc from 'fast-check';
 import { DEFAULT_PROBE_SOURCE } from '../../../cni/rules/constants.ts';
 import { hostRules, probeSets } from '../../../cni/rules/host-rules.ts';
 import { podOptions, rulesFor } from '../../../cni/rules/pod-options.ts';
-import { addRoutes, removeRoutes } from '../../../cni/rules/pod-routes.ts';
 import { drainingRules, noRules, type PodRulesConfig, podRules } from '../../../cni/rules/pod-rules.ts';
 
 const config: PodRulesConfig = {
@@ -87,16 +86,6 @@ test('removing adds each table first, so that it never fails for want of one', (
     noRules().map((command) => command.split(' ')[0]),
     ['add', 'delete', 'add', 'delete', 'add', 'delete'],
   );
-});
-
-test('routes are for both families, or for IPv4 alone', () => {
-  assert.deepEqual(
-    addRoutes(true).map((command) => command.arguments.slice(0, 3).join(' ')),
-    ['-4 route replace', '-4 rule add', '-6 route replace', '-6 rule add'],
-  );
-  assert.equal(removeRoutes(false).length, 2);
-  assert.ok(addRoutes(false)[1]?.doneAlready.test('RTNETLINK answers: File exists'));
-  assert.equal(removeRoutes(false)[0]?.doneAlready.test('Operation not permitted'), false);
 });
 
 test("annotations override the node's settings, in Go's spellings of booleans", () => {
