@@ -6,17 +6,14 @@ import { type Clock, seconds } from '../common/base/clock.ts';
 import { errorMessage } from '../common/base/errors.ts';
 import type { Log } from '../common/base/log.ts';
 import type { KubeApi, KubeObject } from '../common/client/kube-api.ts';
-import { watchObjects } from '../common/client/kube-watch.ts';
 import { serveHttp } from '../common/server/http-endpoint.ts';
 import { createGate } from './access/access.ts';
 import { NodeAuthorizer } from './access/node-authorizer.ts';
 import { TokenReviewer } from './access/token-review.ts';
 import { WaypointAccounts } from './access/waypoint-accounts.ts';
-import { CaKeeper } from './ca/ca-keeper.ts';
 import { certificateDefinition, createCertificateHandler } from './ca/certificate-service.ts';
 import { RequestLimits } from './ca/request-limits.ts';
-import { ROOT_CONFIG_MAP, RootDistribution } from './ca/root-distribution.ts';
-import { ServingCertificate } from './ca/serving-certificate.ts';
+import { startTrust } from './ca/trust.ts';
 import { ProxyReports } from './diagnostics/reports.ts';
 import { createDiagnosticsHandler, diagnosticsDefinition } from './diagnostics/service.ts';
 import { GatewayDeployer } from './gateway/deployer.ts';
@@ -73,26 +70,18 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
   const metrics = createMetrics({ processMetrics: true });
   const missing = new Set(['cluster', 'ports']);
 
-  const ca = await CaKeeper.open({
+  const trust = await startTrust({
     ...world,
     namespace,
     trustDomain: settings.trustDomain,
     directory: settings.rootCaDirectory,
     rootLifetimeMs: settings.rootCertificateMs,
-    onChange: () => rootChanged(),
-  });
-  const authority = () => ca.current;
-  const certificate = new ServingCertificate({
-    authority,
+    rotationWaitMs: settings.rootRotationWaitMs,
     dnsNames: servingNames(settings),
-    lifetimeMs: settings.defaultCertificateMs,
-    clock,
-    log,
+    servingLifetimeMs: settings.defaultCertificateMs,
+    writes: () => lease.held,
+    reloaded: (outcome) => metrics.caReloads.inc({ outcome }),
   });
-  const rootChanged = (): void => {
-    certificate.renew();
-    roots.everything();
-  };
 
   const lease = new WriterLease({
     ...world,
@@ -101,16 +90,11 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     identity: settings.podName,
     onAcquired: () => {
       metrics.writer.set(1);
-      roots.everything();
+      trust.resume();
       statuses.resume();
       gateways.everything();
     },
     onLost: () => metrics.writer.set(0),
-  });
-  const roots = new RootDistribution({
-    ...world,
-    roots: () => authority().material.rootBundlePem,
-    writes: () => lease.held && configMaps.synced,
   });
   const statuses = new StatusWriter({ ...world, writes: () => lease.held, wrote: (outcome) => metrics.statusWrites.inc({ outcome }) });
 
@@ -152,18 +136,11 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
   const nodes = new NodeAuthorizer(settings.trustedNodeAccounts);
   const waypoints = new WaypointAccounts();
 
-  const configMaps = watchObjects<KubeObject>(api, {
-    ...world,
-    path: '/api/v1/configmaps',
-    fieldSelector: `metadata.name=${ROOT_CONFIG_MAP}`,
-    onChange: ({ type, object }) => roots.configMapChanged(object.metadata.namespace ?? '', type === 'deleted' ? undefined : object),
-    onSynced: () => roots.everything(),
-  });
   const cluster = watchCluster({
     ...world,
     onChange(kind, { type, object }) {
       countEvent(metrics, kind, type);
-      if (kind === 'Namespace') roots.namespaceChanged(object.metadata.name ?? '', type !== 'deleted');
+      if (kind === 'Namespace') trust.namespaceChanged(object.metadata.name ?? '', type !== 'deleted');
       if (kind === 'Gateway') gateways.gatewayChanged(object, type === 'deleted');
       if (kind === 'Gateway') waypoints.gatewayChanged(object, type === 'deleted');
       if (kind === 'GatewayClass') gateways.classChanged(object, type === 'deleted');
@@ -200,7 +177,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
   const reports = new ProxyReports();
   const grpc = await serveGrpc({
     port: settings.grpcPort,
-    certificate,
+    certificate: trust.certificate,
     maxConnectionAgeMs: settings.maxConnectionAgeMs,
     clock,
     services: [
@@ -242,7 +219,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
           createCertificate: createCertificateHandler({
             access,
             limits: new RequestLimits({ clock, burst: CERTIFICATES_AT_ONCE, perSecond: CERTIFICATES_PER_SECOND }),
-            sign: (request) => authority().sign(request),
+            sign: trust.sign,
             // While leaving too: whoever asks now has no other replica yet.
             ready: synced,
             trustDomain: settings.trustDomain,
@@ -258,13 +235,13 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
 
   const endpoints = {
     metrics,
-    debug: { proxies, reports, index, ca: () => ca.describe(), mesh: () => settings },
+    debug: { proxies, reports, index, ca: () => trust.describe(), mesh: () => settings },
     access,
     reviewer: new TokenReviewer({ ...reviews, audiences: [DEBUG_AUDIENCE, ...settings.tokenAudiences] }),
     missing: () => [...missing, ...(missing.has('cluster') ? cluster.missing : []), ...(leaving.signal.aborted ? ['shutting down'] : [])],
     refreshMetrics() {
       const now = clock.now();
-      const { rootNotAfter, signerNotAfter } = authority();
+      const { rootNotAfter, signerNotAfter } = trust.authority;
       metrics.rootExpiryTimestamp.set(rootNotAfter / 1000);
       metrics.rootExpirySeconds.set((rootNotAfter - now) / 1000);
       metrics.chainExpiryTimestamp.set(signerNotAfter / 1000);
@@ -304,8 +281,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
       await Promise.all([released, proxies.drain('istiod is shutting down; connect to another replica', settings.drainMs), ended]);
       stop.abort(leaving.signal.reason);
       publisher.stop();
-      certificate.close();
-      ca.close();
+      trust.close();
       await Promise.all([monitoring.close(), readiness.close()]);
       api.close();
     },

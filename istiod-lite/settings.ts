@@ -55,11 +55,18 @@ export const settingsTable = {
   ),
   maxCertificateMs: setting('MAX_WORKLOAD_CERT_TTL', duration, hours(24 * 90), 'Longest lifetime that may be asked for.', '2160h'),
   rootCertificateMs: setting('CITADEL_SELF_SIGNED_CA_CERT_TTL', duration, hours(24 * 3650), 'Lifetime of the self-signed root.', '87600h'),
+  rootRotationWaitMs: setting(
+    'WARREN_CA_ROTATION_WAIT',
+    duration,
+    hours(24),
+    'Time between two steps of a rotation of the root; longer than certificates live, or a rotation cuts connections.',
+    '24h',
+  ),
   rootCaDirectory: setting(
     'ROOT_CA_DIR',
     text,
     '/etc/cacerts',
-    'Folder of a CA that the operator brings (ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem).',
+    'Folder of a CA that the operator brings (ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem, ca-crl.pem; or tls.crt, tls.key, ca.crt); read again when it changes.',
   ),
   customHost: setting('ISTIOD_CUSTOM_HOST', list, [], "Further DNS names in istiod's own certificate.", ''),
   debounceMs: setting(

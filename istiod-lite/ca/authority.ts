@@ -1,4 +1,5 @@
 /** Signs: what the CA's key and certificate are used for, and the chain that goes with each certificate. */
+import { X509Certificate } from 'node:crypto';
 import type { Clock } from '../../common/base/clock.ts';
 import { minutes } from '../../common/base/clock.ts';
 import { type Issuer, issueCertificate, readIssuer } from '../../common/codec/x509/certificate.ts';
@@ -39,6 +40,8 @@ export class Authority {
   /** Milliseconds since 1970. */
   readonly signerNotAfter: number;
   readonly rootNotAfter: number;
+  /** Each as PEM by itself. */
+  readonly roots: readonly string[];
   readonly #issuer: Issuer;
   readonly #chain: readonly string[];
   readonly #clock: Clock;
@@ -50,9 +53,15 @@ export class Authority {
     this.#issuer = readIssuer(material);
     this.#chain = splitCertificates(material.chainPem);
     this.signerNotAfter = this.#issuer.notAfter;
-    const roots = splitCertificates(material.rootBundlePem);
-    if (roots.length === 0) throw new Error('there is no root certificate');
-    this.rootNotAfter = Math.min(...roots.map((root) => readCertificate(root).notAfter));
+    this.roots = splitCertificates(material.rootBundlePem);
+    if (this.roots.length === 0) throw new Error('there is no root certificate');
+    checkPath(material.certificatePem, this.#chain, this.roots);
+    this.rootNotAfter = Math.min(...this.roots.map((root) => readCertificate(root).notAfter));
+  }
+
+  /** For people. */
+  describe(): { signer: CertificateSummary; roots: readonly CertificateSummary[] } {
+    return { signer: summary(this.material.certificatePem), roots: this.roots.map(summary) };
   }
 
   /** @throws Error where the CA itself has expired */
@@ -64,3 +73,32 @@ export class Authority {
     return { leaf, chain: [leaf, ...this.#chain, this.material.rootBundlePem], notAfter };
   }
 }
+
+export interface CertificateSummary {
+  readonly subject: string;
+  readonly serial: string;
+  readonly expires: string;
+}
+
+function summary(pem: string): CertificateSummary {
+  const { subject, serial, notAfter } = readCertificate(pem);
+  return { subject, serial, expires: new Date(notAfter).toISOString() };
+}
+
+/** What nobody could verify must not be handed out. @throws Error where no root is reached from the signing certificate */
+function checkPath(signerPem: string, chain: readonly string[], roots: readonly string[]): void {
+  const trusted = roots.map((pem) => new X509Certificate(pem));
+  const between = chain.map((pem) => new X509Certificate(pem));
+  let at = new X509Certificate(signerPem);
+  for (let step = 0; step <= between.length; step++) {
+    if (trusted.some((root) => at.fingerprint256 === root.fingerprint256 || isIssuedBy(at, root))) return;
+    const issuer = between.find((candidate) => candidate.fingerprint256 !== at.fingerprint256 && isIssuedBy(at, candidate));
+    if (!issuer) break;
+    at = issuer;
+  }
+  throw new Error('the signing certificate does not lead to any of the roots');
+}
+
+// A root that was signed again with the same key vouches as well as the one before.
+const isIssuedBy = (certificate: X509Certificate, issuer: X509Certificate): boolean =>
+  certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey);

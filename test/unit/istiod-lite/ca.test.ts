@@ -8,18 +8,13 @@ import { hours, minutes, seconds } from '../../../common/base/clock.ts';
 import { KubeApiError } from '../../../common/client/kube-api.ts';
 import { selfSignedRoot } from '../../../common/codec/x509/certificate.ts';
 import { readCertificate } from '../../../common/codec/x509/read-certificate.ts';
-import { CaKeeper } from '../../../istiod-lite/ca/ca-keeper.ts';
+import { openCa } from '../../../istiod-lite/ca/ca-keeper.ts';
+import type { CaSecret as Secret } from '../../../istiod-lite/ca/ca-secret.ts';
 import { ServingCertificate } from '../../../istiod-lite/ca/serving-certificate.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { recordingLog } from '../../support/recording-log.ts';
 
 const YEAR = hours(24 * 365);
-
-interface Secret {
-  type?: string;
-  metadata: { resourceVersion?: string };
-  data?: Record<string, string>;
-}
 
 /** One Secret with compare-and-create and compare-and-swap. */
 class SecretServer {
@@ -28,6 +23,7 @@ class SecretServer {
   creates = 0;
   /** Somebody else creates it between our read and our create. */
   race: Secret | undefined;
+  watcher: (secret: Secret) => void = () => undefined;
   #version = 0;
 
   async get<T>(): Promise<T> {
@@ -51,6 +47,7 @@ class SecretServer {
 
   #store(secret: Secret): Secret {
     this.secret = { ...structuredClone(secret), metadata: { ...secret.metadata, resourceVersion: String(++this.#version) } };
+    this.watcher(structuredClone(this.secret));
     return this.secret;
   }
 }
@@ -69,6 +66,9 @@ function world(server = new SecretServer(), clock = new FakeClock()) {
     trustDomain: 'cluster.local',
     directory: '/nonexistent',
     rootLifetimeMs: 10 * YEAR,
+    rotationWaitMs: hours(24),
+    writes: (): boolean => true,
+    reloaded: () => undefined,
     onChange: () => void changes++,
   };
   return { server, clock, abort, log, options, changes: () => changes };
@@ -78,21 +78,21 @@ const spki = (): Buffer => generateKeyPairSync('ec', { namedCurve: 'P-256' }).pu
 
 test('the root is made once, as Istio keeps it, and reused by everyone after', async () => {
   const { server, options } = world();
-  const first = await CaKeeper.open(options);
+  const first = await openCa(options);
   assert.equal(server.secret?.type, 'istio.io/ca-root');
   assert.deepEqual(Object.keys(server.secret?.data ?? {}), ['ca-cert.pem', 'ca-key.pem', 'cert-chain.pem', 'key.pem', 'root-cert.pem']);
   assert.equal(readCertificate(first.current.material.certificatePem).subject, 'O=cluster.local');
-  const second = await CaKeeper.open(options);
+  const second = await openCa(options);
   assert.equal(second.current.material.keyPem, first.current.material.keyPem);
   assert.equal(server.creates, 1);
 });
 
 test("of two replicas that start together, one root is everybody's", async () => {
   const winner = world();
-  await CaKeeper.open(winner.options);
+  await openCa(winner.options);
   const { server, options } = world();
   server.race = winner.server.secret;
-  const keeper = await CaKeeper.open(options);
+  const keeper = await openCa(options);
   assert.equal(Buffer.from(winner.server.secret?.data?.['ca-cert.pem'] ?? '', 'base64').toString(), keeper.current.material.certificatePem);
 });
 
@@ -103,7 +103,7 @@ test("an RSA root of Istio's own is used as it is", async () => {
   const keyPem = key.export({ type: 'pkcs1', format: 'pem' }).toString();
   const base64 = (text: string): string => Buffer.from(text).toString('base64');
   server.secret = { metadata: {}, data: { 'ca-cert.pem': base64(root.certificatePem), 'ca-key.pem': base64(keyPem) } };
-  const { current } = await CaKeeper.open(options);
+  const { current } = await openCa(options);
   const { leaf } = current.sign({ publicKeySpkiDer: spki(), uris: ['spiffe://a/ns/b/sa/c'], lifetimeMs: hours(1) });
   assert.equal(new X509Certificate(leaf).verify(new X509Certificate(root.certificatePem).publicKey), true);
 });
@@ -111,7 +111,7 @@ test("an RSA root of Istio's own is used as it is", async () => {
 test('an API server that is not there yet is waited for', async () => {
   const { server, clock, options, log } = world();
   server.down = true;
-  const opening = CaKeeper.open(options);
+  const opening = openCa(options);
   await clock.advance(seconds(20));
   assert.ok(log.entries.some(({ message }) => message.includes('could not be read or created')));
   server.down = false;
@@ -121,14 +121,16 @@ test('an API server that is not there yet is waited for', async () => {
 
 test('a root with a fifth of its life left is signed again with the same key', async () => {
   const { server, clock, options, changes } = world();
-  const keeper = await CaKeeper.open(options);
+  const keeper = await openCa(options);
+  server.watcher = (secret) => keeper.secretChanged(secret);
   const before = keeper.current;
   const { leaf } = before.sign({ publicKeySpkiDer: spki(), uris: ['spiffe://a/ns/b/sa/c'], lifetimeMs: hours(24) });
   clock.jump(7.9 * YEAR);
-  await clock.advance(hours(1));
+  await clock.advance(minutes(1));
   assert.equal(changes(), 0);
+  // As after a suspend: noticed within a minute.
   clock.jump(0.2 * YEAR);
-  await clock.advance(hours(1));
+  await clock.advance(minutes(1));
   assert.equal(changes(), 1);
   assert.notEqual(keeper.current.material.certificatePem, before.material.certificatePem);
   assert.equal(keeper.current.material.keyPem, before.material.keyPem);
@@ -139,10 +141,13 @@ test('a root with a fifth of its life left is signed again with the same key', a
 });
 
 test('a Secret that was broken later does not take the root away', async () => {
-  const { server, clock, options, log } = world();
-  const keeper = await CaKeeper.open(options);
+  const { clock, options, log } = world();
+  const keeper = await openCa(options);
   const before = keeper.current;
-  server.secret = { metadata: {}, data: { 'ca-cert.pem': 'aGVsbG8=' } };
+  keeper.secretChanged({ metadata: {}, data: { 'ca-cert.pem': 'aGVsbG8=' } });
+  const other = selfSignedRoot({ trustDomain: 'x', notBefore: clock.now(), notAfter: clock.now() + YEAR });
+  const stranger = { 'ca-cert.pem': other.certificatePem, 'ca-key.pem': before.material.keyPem };
+  keeper.secretChanged({ metadata: {}, data: Object.fromEntries(Object.entries(stranger).map(([name, pem]) => [name, btoa(pem)])) });
   await clock.advance(hours(2));
   assert.equal(keeper.current, before);
   assert.ok(log.entries.some(({ fields }) => String(fields.error).includes('has no ca-cert.pem or no ca-key.pem')));
@@ -155,12 +160,14 @@ test('a CA that the operator brings is used, with its chain; an incomplete one e
   const life = { notBefore: clock.now(), notAfter: clock.now() + YEAR };
   const root = selfSignedRoot({ trustDomain: 'corp', ...life });
   writeFileSync(join(dir, 'ca-cert.pem'), root.certificatePem);
-  await assert.rejects(CaKeeper.open({ ...options, directory: dir }), /has a ca-cert.pem but is incomplete: ENOENT.*ca-key.pem/);
+  await assert.rejects(openCa({ ...options, directory: dir }), /has a ca-cert.pem but is incomplete: ENOENT.*ca-key.pem/);
   writeFileSync(join(dir, 'ca-key.pem'), root.keyPem);
   writeFileSync(join(dir, 'cert-chain.pem'), root.certificatePem);
   const other = selfSignedRoot({ trustDomain: 'other', ...life });
+  writeFileSync(join(dir, 'root-cert.pem'), other.certificatePem);
+  await assert.rejects(openCa({ ...options, directory: dir }), /does not lead to any of the roots/);
   writeFileSync(join(dir, 'root-cert.pem'), root.certificatePem + other.certificatePem);
-  const { current } = await CaKeeper.open({ ...options, directory: dir });
+  const { current } = await openCa({ ...options, directory: dir });
   const { chain } = current.sign({ publicKeySpkiDer: spki(), uris: ['spiffe://a/ns/b/sa/c'], lifetimeMs: hours(1) });
   assert.deepEqual(chain.slice(1), [root.certificatePem, root.certificatePem + other.certificatePem]);
   assert.equal(server.secret, undefined);
@@ -168,14 +175,14 @@ test('a CA that the operator brings is used, with its chain; an incomplete one e
 
 test('a CA that has expired signs nothing', async () => {
   const { clock, options } = world();
-  const { current } = await CaKeeper.open(options);
+  const { current } = await openCa(options);
   clock.jump(11 * YEAR);
   assert.throws(() => current.sign({ publicKeySpkiDer: spki(), uris: ['spiffe://a/ns/b/sa/c'], lifetimeMs: 1 }), /expired at 20/);
 });
 
 test('the serving certificate is renewed at half of its life, and at once when the root changes', async () => {
   const { clock, options, log } = world();
-  const { current } = await CaKeeper.open(options);
+  const { current } = await openCa(options);
   const certificate = new ServingCertificate({
     authority: () => current,
     dnsNames: ['istiod.istio-system.svc'],

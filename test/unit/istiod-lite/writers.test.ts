@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { seconds } from '../../../common/base/clock.ts';
 import { KubeApiError, type PatchOptions } from '../../../common/client/kube-api.ts';
-import { RootDistribution } from '../../../istiod-lite/ca/root-distribution.ts';
+import { ROOT_FILE, TrustDistribution } from '../../../istiod-lite/ca/trust-distribution.ts';
 import { StatusWriter } from '../../../istiod-lite/kube/status-writer.ts';
 import type { StatusWrite } from '../../../istiod-lite/model/conditions.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
@@ -136,7 +136,8 @@ function distribution() {
     if (failing) throw failing;
     configMaps.set(namespaceOf(path), body as never);
   };
-  const roots = new RootDistribution({
+  const roots = new TrustDistribution({
+    file: ROOT_FILE,
     api: {
       async get<T>(path: string): Promise<T> {
         return structuredClone(configMaps.get(namespaceOf(path))) as T;
@@ -155,7 +156,7 @@ function distribution() {
     random: () => 0.5,
     log: recordingLog(),
     signal: abort.signal,
-    roots: () => state.roots,
+    content: () => state.roots,
     writes: () => state.holds,
   });
   const fail = (error: Error | undefined): void => {
