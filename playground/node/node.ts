@@ -59,7 +59,8 @@ exec 3>&- sleep infinity
 /** Resolves when the namespaces stand; the network's links come next (fabric.ts). @throws {Error} with what the shell said */
 export async function startNode(plan: NodePlan, folders: StateFolders): Promise<ClusterNode> {
   const folder = join(folders.state, 'nodes', plan.name);
-  for (const part of ['root', 'work', 'upper/etc/cni/net.d', 'upper/run', 'upper/tmp']) mkdirSync(join(folder, part), { recursive: true });
+  for (const part of ['root', 'work', 'upper/etc/cni/net.d', 'upper/opt/cni/bin', 'upper/run', 'upper/tmp'])
+    mkdirSync(join(folder, part), { recursive: true });
   writeFileSync(join(folder, 'upper/etc/hostname'), `${plan.name}\n`);
   const root = join(folder, 'root');
   writeFileSync(
