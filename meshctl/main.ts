@@ -1,5 +1,6 @@
 /** meshctl: argv → command → exit code. Each command is loaded only when it is called, so that `--help` and `version` start at once. */
 import { Command } from 'commander';
+import { addInstallation } from './commands/installation.ts';
 import { CommandError } from './terminal.ts';
 
 const program = new Command('meshctl')
@@ -8,6 +9,8 @@ const program = new Command('meshctl')
   .option('--context <name>', 'context of the kubeconfig')
   .option('-i, --istioNamespace <name>', 'namespace of the control plane', 'istio-system')
   .showHelpAfterError();
+
+addInstallation(program, connection);
 
 program
   .command('status')

@@ -18,6 +18,7 @@ kind: Namespace
 metadata:
   name: ${NAMESPACE}
   labels:
+    warren.dev/installation: ${NAMESPACE}
     # ztunnel and the node agent use host paths and capabilities that the stricter levels refuse.
     pod-security.kubernetes.io/enforce: privileged
     pod-security.kubernetes.io/warn: privileged

@@ -58,6 +58,8 @@ export interface PatchOptions {
   readonly fieldManager?: string;
   /** `apply` takes over fields that others own. */
   readonly force?: boolean;
+  /** The server goes through everything and keeps nothing. */
+  readonly dryRun?: boolean;
 }
 
 /** The API server refused or failed: HTTP status, and `reason` as Kubernetes names it ("NotFound", "Conflict", "Expired"; may be empty). */
@@ -152,8 +154,13 @@ export class KubeApi {
     return this.#json<T>('PUT', path, query, { type: 'application/json', content: body });
   }
 
-  patch<T>(path: string, body: unknown, { type, fieldManager, force }: PatchOptions): Promise<T> {
-    return this.#json<T>('PATCH', path, { fieldManager, force }, { type: PATCH_TYPES[type], content: body });
+  patch<T>(path: string, body: unknown, { type, fieldManager, force, dryRun }: PatchOptions): Promise<T> {
+    return this.#json<T>(
+      'PATCH',
+      path,
+      { fieldManager, force, dryRun: dryRun ? 'All' : undefined },
+      { type: PATCH_TYPES[type], content: body },
+    );
   }
 
   async delete(path: string, query: Query = {}): Promise<void> {

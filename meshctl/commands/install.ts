@@ -1,0 +1,86 @@
+/** `meshctl install`, `upgrade` and `uninstall`: flags in, the work of meshctl/install, exit status out. */
+import { createInterface } from 'node:readline/promises';
+import { systemClock } from '../../common/base/clock.ts';
+import { duration } from '../../common/base/settings.ts';
+import type { KubeApi } from '../../common/client/kube-api.ts';
+import { runInstall } from '../install/install.ts';
+import { loadSource } from '../install/source.ts';
+import { runUninstall } from '../install/uninstall.ts';
+import { CommandError, type Connection, clusterError, connect } from '../terminal.ts';
+import type { InstallFlags, UninstallFlags } from './installation.ts';
+
+export async function installCommand(options: Connection & InstallFlags & { readonly upgrade: boolean }): Promise<number> {
+  const { systemNamespace: namespace, values, set, env, output } = options;
+  if (output !== 'text' && output !== 'json') throw new CommandError(`-o ${output}: expected text or json`);
+  if (output === 'json' && !options.dryRun) throw new CommandError('-o json is for --dry-run');
+  const timeoutMs = timeoutOf(options.timeout);
+  const source = loadSource({ namespace, values, set, env });
+  return withApi(options, (api) =>
+    runInstall({
+      api,
+      clock: systemClock,
+      source,
+      namespace,
+      upgrade: options.upgrade,
+      dryRun: options.dryRun,
+      json: output === 'json',
+      wait: options.wait,
+      timeoutMs,
+      force: options.forceConflicts,
+      out: process.stdout,
+      colour: process.stdout.isTTY === true,
+    }),
+  );
+}
+
+export async function uninstallCommand(options: Connection & UninstallFlags): Promise<number> {
+  const { systemNamespace: namespace, dryRun, purgeCrds, purgeGateways, purgeLabels } = options;
+  const timeoutMs = timeoutOf(options.timeout);
+  if (!dryRun && !options.skipConfirmation && process.stdin.isTTY) {
+    const asking = createInterface({ input: process.stdin, output: process.stdout });
+    const answer = await asking.question(`Remove Warren from namespace ${namespace}? Its pods go on in plaintext. [y/N] `);
+    asking.close();
+    if (!/^y(es)?$/i.test(answer.trim())) return 1;
+  }
+  return withApi(options, (api) =>
+    runUninstall({
+      api,
+      clock: systemClock,
+      namespace,
+      dryRun,
+      timeoutMs,
+      purgeCrds,
+      purgeGateways,
+      purgeLabels,
+      out: process.stdout,
+      colour: process.stdout.isTTY === true,
+    }),
+  );
+}
+
+/** `90`, `90s`, `5m`. */
+function timeoutOf(text: string): number {
+  const ms = /^\d+$/.test(text) ? Number(text) * 1000 : parsed(text);
+  if (!(ms > 0)) throw new CommandError(`--timeout ${text}: expected 90, 90s or 5m`);
+  return ms;
+}
+
+function parsed(text: string): number {
+  try {
+    return duration.parse(text);
+  } catch {
+    // Said by the caller, with the flag's name.
+    return Number.NaN;
+  }
+}
+
+export async function withApi(options: Connection, work: (api: KubeApi) => Promise<number>): Promise<number> {
+  const api = connect(options);
+  try {
+    return await work(api);
+  } catch (error) {
+    throw error instanceof CommandError ? error : clusterError(error);
+  } finally {
+    api.close();
+  }
+}
