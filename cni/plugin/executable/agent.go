@@ -54,6 +54,9 @@ func askAgent(socket string, event []byte, patience time.Duration, waitForIt boo
 	if waitForIt {
 		giveUp = giveUp.Add(agentReturns)
 	}
+	if giveUp.After(deadline) {
+		giveUp = deadline
+	}
 	for {
 		connection, err := net.DialTimeout("unix", socket, connectTimeout)
 		if err == nil {
