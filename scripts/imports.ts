@@ -15,7 +15,7 @@ const TIERS: readonly (readonly string[])[] = [
   ['client'],
   ['certificates', 'server'],
 ];
-const OUTSIDE = ['test', 'bench', 'scripts'];
+const OUTSIDE = ['test', 'bench', 'scripts', 'images'];
 /** Folders that do no I/O and read no clock: what `meshctl explain` runs as well. */
 const PURE = ['common/decision/', 'istiod-lite/model/'];
 const IMPURE = /^node:(?!crypto$|buffer$|net$|util$|assert)/;
