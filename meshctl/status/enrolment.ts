@@ -3,6 +3,9 @@ import type { KubeObject } from '../../common/client/kube-api.ts';
 
 export const DATAPLANE_MODE = 'istio.io/dataplane-mode';
 export const REDIRECTION = 'ambient.istio.io/redirection';
+/** The node agent's own: what is not as it should be with a pod's place in the mesh, and how many of its connections are older than that. */
+export const ENROLMENT_PROBLEM = 'warren.dev/enrolment-problem';
+export const CONNECTIONS_OUTSIDE = 'warren.dev/connections-outside';
 const SIDECAR_STATUS = 'sidecar.istio.io/status';
 
 export interface PodSpec {

@@ -4,7 +4,17 @@
  */
 import type { KubeObject } from '../../common/client/kube-api.ts';
 import { plural } from '../terminal.ts';
-import { DATAPLANE_MODE, enrolledPods, isCandidate, isWanted, podPhase, podSpec, REDIRECTION } from './enrolment.ts';
+import {
+  CONNECTIONS_OUTSIDE,
+  DATAPLANE_MODE,
+  ENROLMENT_PROBLEM,
+  enrolledPods,
+  isCandidate,
+  isWanted,
+  podPhase,
+  podSpec,
+  REDIRECTION,
+} from './enrolment.ts';
 
 /** What was read. Whatever could not be read is in `failures`, and is a problem. */
 export interface Observations {
@@ -83,6 +93,7 @@ export interface StatusReport {
 }
 
 const EXPIRY_WARNING_MS = 3_600_000;
+const AGENT = 'istio-cni-node';
 const REFUSALS_SHOWN_MS = 300_000;
 const MAX_REFUSALS_SHOWN = 10;
 
@@ -91,6 +102,7 @@ export function makeReport(seen: Observations): StatusReport {
   const controlPlane = controlPlaneStatus(seen, problems);
   const nodes = seen.nodes.map((node) => nodeStatus(seen, node.metadata.name ?? '', problems));
   enrolmentProblems(seen, problems);
+  problems.push(...agentVersionProblems(seen));
   const namespaces = namespaceStatus(seen);
   serviceProblems(seen, problems);
   problems.push(...policyProblems(seen));
@@ -136,7 +148,7 @@ function controlPlaneStatus(seen: Observations, problems: Problem[]): { ready: n
 
 function nodeStatus(seen: Observations, node: string, problems: Problem[]): NodeStatus {
   const ztunnel = daemonPod(seen, node, 'ztunnel', problems);
-  const agent = daemonPod(seen, node, 'istio-cni-node', problems);
+  const agent = daemonPod(seen, node, AGENT, problems);
   const name = ztunnel?.metadata.name ?? '';
   const sync = seen.syncz.find(({ proxy }) => proxy === `${name}.${seen.systemNamespace}`);
   const synced = sync !== undefined && isSynced(sync);
@@ -194,22 +206,48 @@ function enrolmentProblems(seen: Observations, problems: Problem[]): void {
   for (const pod of seen.pods.filter(isCandidate)) {
     const state = pod.metadata.annotations?.[REDIRECTION];
     const wanted = isWanted(pod, namespaces.get(pod.metadata.namespace)) && pod.metadata.namespace !== 'kube-system';
+    const said = pod.metadata.annotations?.[ENROLMENT_PROBLEM];
+    const why = said === undefined ? '' : `: ${said}`;
     if (wanted && state === 'pending') {
       problems.push({
         severity: 'error',
         object: nameOf(pod),
-        message: `is redirected but no ztunnel has taken it: it has no network until ztunnel on ${podSpec(pod).nodeName} is ready`,
+        message: `is redirected but no ztunnel has taken it: it has no network until ztunnel on ${podSpec(pod).nodeName} is ready${why}`,
       });
     } else if (wanted && state !== 'enabled' && podPhase(pod) === 'Running') {
       problems.push({
         severity: 'error',
         object: nameOf(pod),
-        message: `should be in the mesh and is not; the node agent on ${podSpec(pod).nodeName} has not enrolled it (its events say why)`,
+        message: `should be in the mesh and is not; the node agent on ${podSpec(pod).nodeName} has not enrolled it${why || ' (its events say why)'}`,
       });
     } else if (!wanted && state === 'enabled') {
       problems.push({ severity: 'warning', object: nameOf(pod), message: 'is in the mesh although no label asks for it any more' });
+    } else if (said !== undefined) {
+      problems.push({ severity: 'warning', object: nameOf(pod), message: `is in the mesh, and something is not right${why}` });
+    }
+    const outside = Number(pod.metadata.annotations?.[CONNECTIONS_OUTSIDE] ?? 0);
+    if (outside > 0) {
+      problems.push({
+        severity: 'warning',
+        object: nameOf(pod),
+        message: `has ${plural(outside, 'connection')} from before it joined the mesh, in plaintext and past every policy until they end (annotation warren.dev/open-connections: drain=30s ends them)`,
+      });
     }
   }
+}
+
+/** While an upgrade is under way that is as it should be; when it has stopped half-way, nothing else would show it. */
+function agentVersionProblems(seen: Observations): Problem[] {
+  const nodesOf = new Map<string, string[]>();
+  for (const pod of seen.pods) {
+    if (pod.metadata.namespace !== seen.systemNamespace || pod.metadata.labels?.app !== AGENT) continue;
+    const image = (pod.spec as { containers?: { image?: string }[] } | undefined)?.containers?.[0]?.image ?? 'unknown';
+    nodesOf.set(image, [...(nodesOf.get(image) ?? []), podSpec(pod).nodeName ?? '']);
+  }
+  if (nodesOf.size < 2) return [];
+  const parts = [...nodesOf].map(([image, nodes]) => `${image} on ${nodes.length > 3 ? plural(nodes.length, 'node') : nodes.join(', ')}`);
+  const message = `runs in several versions: ${parts.join('; ')}`;
+  return [{ severity: 'warning', object: `DaemonSet ${seen.systemNamespace}/${AGENT}`, message }];
 }
 
 function namespaceStatus(seen: Observations): { namespace: string; podsEnrolled: number; pods: number }[] {

@@ -9,6 +9,7 @@ import type { PodNetns } from '../../../cni/namespace/run-inside.ts';
 import { DEFAULT_PROBE_SOURCE } from '../../../cni/rules/constants.ts';
 import { silentLog } from '../../../common/base/log.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
+import { type LogEntry, recordingLog } from '../../support/recording-log.ts';
 import { tcpSocket } from '../../support/tcp-sockets.ts';
 
 test('a pod comes in without a gap: ztunnel listens, then the rules, then the probes, then everybody is told', async () => {
@@ -344,6 +345,12 @@ test('once STRICT applies they have a minute, and are cut', async () => {
   assert.deepEqual(world.cut, [], 'the minute began when the agent saw it');
   await world.clock.advance(5_000);
   assert.deepEqual([world.cut, world.outside, world.annotations.has(OUTSIDE)], [['2 strict'], [], false]);
+  const { level, fields } = world.log.at(-1) ?? assert.fail('nothing was logged');
+  assert.equal(level, 'warn');
+  assert.deepEqual(
+    [fields.code, fields.policy, fields.pod, fields.count, fields.connections],
+    ['PREDATES_MESH', 'shop/default', 'orders', 2, ['10.0.0.1:8080 - 10.9.9.9:1', '10.0.0.1:8080 - 10.9.9.9:2']],
+  );
 });
 
 test('a policy that goes away again within the minute cuts nothing', async () => {
@@ -462,6 +469,7 @@ function setUp() {
     findings: [] as string[],
     mended: 0,
     cut: [] as string[],
+    log: [] as LogEntry[],
     netns,
     decision: { enrol: true } as EnrolmentDecision,
     relayed: 0,
@@ -523,7 +531,7 @@ function setUp() {
     onMended: () => void world.mended++,
     leftovers: {
       clock,
-      log: silentLog,
+      log: recordingLog(world.log),
       deadlineMs: 60_000,
       outside: () => world.outside.map((port) => tcpSocket({ remote: port })),
       cut(_netns, connections) {

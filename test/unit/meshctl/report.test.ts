@@ -90,6 +90,49 @@ test('a pod that should be in the mesh and is not makes it degraded', () => {
   );
 });
 
+test('what the node agent says about a pod is part of the problem, and is one where the pod is in the mesh', () => {
+  const seen = healthyMesh();
+  const said = (state: string | undefined, problem: string): Record<string, string> => ({
+    ...(state !== undefined && { 'ambient.istio.io/redirection': state }),
+    'warren.dev/enrolment-problem': problem,
+  });
+  const report = makeReport({
+    ...seen,
+    pods: [
+      ...seen.pods,
+      pod('shop', 'late', { annotations: said(undefined, 'its network namespace was not found on this node') }),
+      pod('shop', 'stuck', { annotations: said('pending', 'port 15008 is taken') }),
+      pod('shop', 'policed', { annotations: said('enabled', 'NetworkPolicy shop/web shuts callers out; add port 15008') }),
+    ],
+  });
+  const lines = report.problems.map(({ severity, object, message }) => `${severity} ${object} ${message}`);
+  assert.match(lines[0] ?? '', /^error Pod shop\/late should be in the mesh.*: its network namespace was not found/);
+  assert.match(lines[1] ?? '', /^error Pod shop\/stuck is redirected.*: port 15008 is taken/);
+  assert.match(lines[2] ?? '', /^warning Pod shop\/policed is in the mesh, and something is not right: NetworkPolicy shop\/web/);
+});
+
+test('connections from before the mesh are counted, and make nothing degraded', () => {
+  const seen = healthyMesh();
+  const annotations = { 'ambient.istio.io/redirection': 'enabled', 'warren.dev/connections-outside': '2' };
+  const report = makeReport({ ...seen, pods: [...seen.pods, pod('shop', 'old', { annotations })] });
+  assert.equal(report.healthy, true);
+  assert.match(report.problems.map(({ message }) => message).join(), /^has 2 connections from before it joined the mesh/);
+});
+
+test('node agents of several versions are named with their nodes', () => {
+  const seen = healthyMesh();
+  const agent = (name: string, nodeName: string, image: string): KubeObject =>
+    pod('istio-system', name, { labels: { app: 'istio-cni-node' }, spec: { hostNetwork: true, nodeName, containers: [{ image }] } });
+  const pods = seen.pods.filter(({ metadata }) => metadata.name !== 'agent-a');
+  const same = [agent('agent-a', 'node1', 'warren/cni:0.1.0'), agent('agent-b', 'node2', 'warren/cni:0.1.0')];
+  assert.deepEqual(messages({ ...seen, pods: [...pods, ...same] }), []);
+  const mixed = [agent('agent-a', 'node1', 'warren/cni:0.1.0'), agent('agent-b', 'node2', 'warren/cni:0.2.0')];
+  assert.match(
+    messages({ ...seen, pods: [...pods, ...mixed] }).join(),
+    /several versions: warren\/cni:0\.1\.0 on node1; warren\/cni:0\.2\.0 on node2/,
+  );
+});
+
 test("a pod's own label wins over its namespace's, and pods of the host network never count", () => {
   const seen = healthyMesh();
   const out = pod('shop', 'out', { labels: { 'istio.io/dataplane-mode': 'none' } });
