@@ -1,0 +1,241 @@
+/**
+ * istiod-lite as a release before a generated cluster, with simulated ztunnels: how long a changed pod takes to the last of them, what a
+ * connect storm costs, memory, and start to ready; beside it, where ISTIOD_BIN names one, Istio's own in the same place. Sizes can be changed by
+ * ISTIOD_BENCH=SERVICES,PODS,NODES,ZTUNNELS,SECONDS.
+ */
+import { type ChildProcess, fork, spawn } from 'node:child_process';
+import { mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { KubeApi } from '../common/client/kube-api.ts';
+import { absoluteRow, type Bench, type Row, ratioRow } from './rows.ts';
+import { buildRelease } from './support/release.ts';
+
+const BENCH = 'istiod';
+const [SERVICES = 1000, PODS = 10_000, NODES = 100, ZTUNNELS = 100, SECONDS = 15] = (process.env.ISTIOD_BENCH ?? '')
+  .split(',')
+  .flatMap((text) => (text === '' ? [] : [Number(text)]));
+const RATES = [10, 100];
+const PATIENCE_MS = 120_000;
+
+interface Measured {
+  readonly startToReadyMs: number;
+  readonly storm: { readonly ms: number; readonly refused: number };
+  readonly rssReadyMb: number;
+  readonly rssConnectedMb: number;
+  readonly rates: readonly { readonly perSecond: number; readonly p50: number; readonly p99: number; readonly cores: number }[];
+  readonly rssAfterMb: number;
+}
+
+export const bench: Bench = {
+  name: BENCH,
+  doc: 'istiod-lite before a generated cluster with simulated ztunnels: changes, connect storm, memory, start; beside ISTIOD_BIN',
+  async run() {
+    const { ISTIOD_BIN } = process.env;
+    const ours = await measure('ours', [process.execPath, join(buildRelease(), 'istiod-lite/main.js'), 'discovery']);
+    const peer = ISTIOD_BIN ? await measure('ISTIOD_BIN', [ISTIOD_BIN, 'discovery']) : undefined;
+    return rowsOf(ours, peer);
+  },
+};
+
+async function measure(name: string, argv: readonly string[]): Promise<Measured> {
+  const folder = mkdtempSync(join(tmpdir(), 'warren-bench-istiod-'));
+  const children: ChildProcess[] = [];
+  try {
+    const say = (text: string): void => console.error(`${name}: ${text}`);
+    say(`a cluster of ${SERVICES} services, ${PODS} pods and ${NODES} nodes`);
+    const cluster = child(children, 'cluster-server.ts', [folder, String(SERVICES), String(PODS), String(NODES)]);
+    const { token } = await message<{ token: string }>(cluster, 'token');
+    const [grpc, monitoring, http] = [await freePort(), await freePort(), await freePort()];
+    const begun = performance.now();
+    const istiod = startProgram(children, folder, argv, { grpc, monitoring, http });
+    await until('ready', async () => (await fetch(`http://127.0.0.1:${http}/ready`)).status === 200);
+    const startToReadyMs = performance.now() - begun;
+    const rssReadyMb = usage(istiod).rssMb;
+    say(`ready after ${Math.round(startToReadyMs)} ms, ${Math.round(rssReadyMb)} MB`);
+    const roots = join(folder, 'root.pem');
+    await until('the root', async () => {
+      writeFileSync(roots, await rootOf(folder));
+      return true;
+    });
+    const clients = child(children, 'xds-clients.ts', [`localhost:${grpc}`, roots, String(ZTUNNELS), String(SERVICES + PODS)], {
+      XDS_TOKEN: token,
+    });
+    const storm = await message<{ synced: number; refused: number }>(clients, 'synced');
+    const rssConnectedMb = usage(istiod).rssMb;
+    say(
+      `${ZTUNNELS} ztunnels have everything after ${Math.round(storm.synced)} ms, ${storm.refused} refused, ${Math.round(rssConnectedMb)} MB`,
+    );
+    const rates = [];
+    for (const perSecond of RATES) {
+      const rate = await changes({ cluster, clients, istiod, perSecond });
+      say(`${perSecond} changes a second: p50 ${Math.round(rate.p50)} ms, p99 ${Math.round(rate.p99)} ms, ${rate.cores.toFixed(2)} cores`);
+      rates.push(rate);
+    }
+    return {
+      startToReadyMs,
+      storm: { ms: storm.synced, refused: storm.refused },
+      rssReadyMb,
+      rssConnectedMb,
+      rates,
+      rssAfterMb: usage(istiod).rssMb,
+    };
+  } finally {
+    for (const each of children) each.kill('SIGKILL');
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Pods at this rate, each timed from its creation until the last ztunnel has it. */
+async function changes(o: { cluster: ChildProcess; clients: ChildProcess; istiod: number; perSecond: number }) {
+  const { cluster, clients, istiod, perSecond } = o;
+  const prefix = `change${perSecond}`;
+  const created = new Map<string, number>();
+  const took = new Map<string, number>();
+  const onCreated = (said: { created?: string; at?: number }): void => {
+    if (said.created?.startsWith(prefix)) created.set(said.created, said.at ?? 0);
+  };
+  const reached = new Map<string, number>();
+  const onReached = (said: { reached?: string; at?: number; lost?: string }): void => {
+    if (said.lost !== undefined) console.error(`a ztunnel lost its stream: ${said.lost}`);
+    if (said.reached?.startsWith(prefix) && !reached.has(said.reached)) reached.set(said.reached, said.at ?? 0);
+  };
+  cluster.on('message', onCreated);
+  clients.on('message', onReached);
+  const before = { ...usage(istiod), at: performance.now() };
+  cluster.send({ perSecond, seconds: SECONDS, prefix });
+  await until(`${perSecond * SECONDS} changes at every ztunnel`, async () => reached.size === perSecond * SECONDS);
+  const after = { ...usage(istiod), at: performance.now() };
+  cluster.off('message', onCreated);
+  clients.off('message', onReached);
+  for (const [name, at] of reached) took.set(name, at - (created.get(name) ?? 0));
+  const sorted = [...took.values()].sort((a, b) => a - b);
+  const quantile = (q: number): number => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0;
+  return {
+    perSecond,
+    p50: quantile(0.5),
+    p99: quantile(0.99),
+    cores: ((after.cpuSeconds - before.cpuSeconds) * 1000) / (after.at - before.at),
+  };
+}
+
+function rowsOf(ours: Measured, peer: Measured | undefined): Row[] {
+  const row = (of: string, metric: string, unit: string, value: (measured: Measured) => number | undefined, target?: number): Row => {
+    const base = { bench: BENCH, case: of, metric, unit, ours: value(ours) ?? 0, better: 'less' as const };
+    const other = peer && value(peer);
+    if (other === undefined) return absoluteRow({ ...base, ...(target !== undefined && { target }) });
+    return ratioRow({ ...base, peer: other, peerName: 'ISTIOD_BIN' });
+  };
+  const rate = (measured: Measured, n: number) => measured.rates.find(({ perSecond }) => perSecond === n);
+  const latency = { 10: [150, 0.25], 100: [250, 0.7] } as const;
+  return [
+    ...([10, 100] as const).flatMap((n) => [
+      row(`${n} changed pods a second`, 'p50 to the last ztunnel', 'ms', (measured) => rate(measured, n)?.p50),
+      row(`${n} changed pods a second`, 'p99 to the last ztunnel', 'ms', (measured) => rate(measured, n)?.p99, latency[n][0]),
+      row(`${n} changed pods a second`, 'CPU', 'cores', (measured) => rate(measured, n)?.cores, latency[n][1]),
+    ]),
+    row(`${ZTUNNELS} ztunnels connect at once`, 'all synced', 'ms', ({ storm }) => storm.ms, 4000),
+    row(`${ZTUNNELS} ztunnels connect at once`, 'refused', 'streams', ({ storm }) => storm.refused, 0),
+    row('memory', 'RSS when ready', 'MB', ({ rssReadyMb }) => rssReadyMb),
+    row('memory', `RSS with ${ZTUNNELS} ztunnels`, 'MB', ({ rssConnectedMb }) => rssConnectedMb, 450),
+    row('memory', 'RSS after the changes', 'MB', ({ rssAfterMb }) => rssAfterMb),
+    row('start', 'until ready', 'ms', ({ startToReadyMs }) => startToReadyMs, 3500),
+  ];
+}
+
+function child(children: ChildProcess[], program: string, args: readonly string[], env: Record<string, string> = {}): ChildProcess {
+  const started = fork(join(import.meta.dirname, 'programs', program), [...args], { env: { ...process.env, ...env } });
+  children.push(started);
+  return started;
+}
+
+/** The first message that has this field. @throws Error where the program ends first */
+function message<T>(from: ChildProcess, field: string): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(`no ${field} within ${PATIENCE_MS / 1000} s`)), PATIENCE_MS);
+    const onMessage = (said: object): void => {
+      if (!(field in said)) return;
+      clearTimeout(timer);
+      from.off('message', onMessage);
+      resolve(said as T);
+    };
+    from.on('message', onMessage);
+    from.once('exit', (code) => reject(new Error(`the program for ${field} ended with ${code}`)));
+  });
+}
+
+function startProgram(
+  children: ChildProcess[],
+  folder: string,
+  argv: readonly string[],
+  ports: { readonly grpc: number; readonly monitoring: number; readonly http: number },
+): number {
+  const [program = '', ...args] = argv;
+  const log = openSync(join(folder, 'istiod.log'), 'w');
+  writeFileSync(join(folder, 'mesh.yaml'), 'trustDomain: cluster.local\nrootNamespace: istio-system\n');
+  const addresses = [`--monitoringAddr=:${ports.monitoring}`, `--secureGRPCAddr=:${ports.grpc}`, `--httpAddr=:${ports.http}`];
+  const istio = ['--grpcAddr=', '--httpsAddr=', `--meshConfig=${join(folder, 'mesh.yaml')}`, `--kubeconfig=${join(folder, 'kubeconfig')}`];
+  const isNode = program === process.execPath;
+  const started = spawn(program, [...args, ...addresses, ...(isNode ? [] : istio)], {
+    cwd: folder,
+    stdio: ['ignore', log, log],
+    env: {
+      ...process.env,
+      KUBECONFIG: join(folder, 'kubeconfig'),
+      ROOT_CA_DIR: join(folder, 'cacerts'),
+      POD_NAME: 'istiod-bench',
+      POD_NAMESPACE: 'istio-system',
+      CLUSTER_ID: 'Kubernetes',
+      CA_TRUSTED_NODE_ACCOUNTS: 'istio-system/ztunnel',
+      PILOT_ENABLE_AMBIENT: 'true',
+      // One line for each proxy that comes and goes.
+      LOG_LEVEL: 'info',
+    },
+  });
+  children.push(started);
+  return started.pid ?? 0;
+}
+
+async function rootOf(folder: string): Promise<string> {
+  const api = KubeApi.load({ kubeconfig: join(folder, 'kubeconfig'), env: {} });
+  try {
+    const secret = await api.get<{ data: Record<string, string> }>('/api/v1/namespaces/istio-system/secrets/istio-ca-secret');
+    return Buffer.from(secret.data['ca-cert.pem'] ?? '', 'base64').toString('utf8');
+  } finally {
+    api.close();
+  }
+}
+
+/** Polls; what throws is not there yet. */
+async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
+  const deadline = performance.now() + PATIENCE_MS;
+  for (;;) {
+    try {
+      if (await holds()) return;
+    } catch {
+      // Not yet.
+    }
+    if (performance.now() > deadline) throw new Error(`no ${what} within ${PATIENCE_MS / 1000} s`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+function usage(pid: number): { readonly cpuSeconds: number; readonly rssMb: number } {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  const rss = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
+  // utime and stime, in hundredths of a second (proc(5)).
+  return { cpuSeconds: (Number(fields[11]) + Number(fields[12])) / 100, rssMb: Number(rss) / 1024 };
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, () => {
+      const address = server.address();
+      server.close(() => (typeof address === 'object' && address ? resolve(address.port) : reject(new Error('no port'))));
+    });
+  });
+}
