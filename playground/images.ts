@@ -2,6 +2,8 @@
  * Images without a registry: the mesh's own names stand for programs of this checkout, the names of the Gateway API's and Istio's echo
  * servers for the echo program, and with any other image the container's command is a command of the machine.
  */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Container } from './objects.ts';
 
 /** The checkout as every container sees it. Its real path may lead through folders that an unprivileged user may not enter. */
@@ -27,8 +29,11 @@ const programs: Readonly<Record<string, string>> = {
   'conformance/echo-basic': 'playground/programs/echo-basic.ts',
 };
 
-/** @param node path of the Node executable inside a container. @throws {Error} where neither image nor command says what to run */
-export function resolveImage(container: Container, node: string): Image {
+// `scripts/plugin` builds it; without it the kubelet asks the agent itself (kubelet/plugin.ts).
+const CNI_PLUGIN = `node_modules/.cache/cni-plugin/istio-cni-${process.arch === 'arm64' ? 'arm64' : 'amd64'}`;
+
+/** @param node path of the Node executable inside a container. @param checkout its real path on this machine. @throws {Error} where neither image nor command says what to run */
+export function resolveImage(container: Container, node: string, checkout: string): Image {
   const image = container.image ?? '';
   const args = container.args ?? [];
   const program = programs[imageName(image)];
@@ -40,7 +45,9 @@ export function resolveImage(container: Container, node: string): Image {
   const argv = container.command?.length ? [...container.command, ...args] : [...run, ...args];
   const isEcho = program.includes('/echo');
   const client = `#!/bin/sh\nexec '${node}' '${CHECKOUT}/playground/programs/echo.ts' client "$@"\n`;
-  return { argv, env: { NODE_COMPILE_CACHE: COMPILE_CACHE }, scripts: isEcho ? { '/usr/local/bin/client': client } : {} };
+  const plugin =
+    program !== 'cni/main.ts' ? {} : { WARREN_CNI_EXECUTABLE: existsSync(join(checkout, CNI_PLUGIN)) ? join(CHECKOUT, CNI_PLUGIN) : '' };
+  return { argv, env: { NODE_COMPILE_CACHE: COMPILE_CACHE, ...plugin }, scripts: isEcho ? { '/usr/local/bin/client': client } : {} };
 }
 
 /** The last two parts of a name, without registry, tag and digest: `gcr.io/istio-release/app:1.30` is `istio-release/app`. */

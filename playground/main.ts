@@ -105,7 +105,7 @@ function runOnNode(argv: string[]): number {
   const [node, ...command] = argv.slice(named ? 2 : 0);
   if (node === undefined || command.length === 0) throw new UsageError(USAGE);
   const pid = nodeProcess(named ? (argv[1] ?? '') : DEFAULT_NAME, node);
-  const { status } = spawnSync('nsenter', [`--target=${pid}`, '--mount', '--net', '--uts', ...command], { stdio: 'inherit' });
+  const { status } = spawnSync('nsenter', [`--target=${pid}`, '--mount', '--net', '--uts', '--pid', ...command], { stdio: 'inherit' });
   return status ?? 1;
 }
 

@@ -372,7 +372,7 @@ export class PodWorker {
     const pod = this.#podWithAddresses();
     const namespace = pod.metadata.namespace ?? '';
     const { spec } = container;
-    const image = resolveImage(spec, nodeExecutable);
+    const image = resolveImage(spec, nodeExecutable, checkout);
     const env = containerEnvironment(pod, spec, {
       configMap: (name) => cluster.configMaps.get(namespace, name),
       secret: (name) => cluster.secrets.get(namespace, name),

@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { Netns } from '../../common/linux/netns.ts';
 import { type NodePlan, POD_GATEWAY } from '../network/plan.ts';
+import { NODE_CONFLIST } from './cni-config.ts';
 import { resolveInRoot } from './resolve-path.ts';
 
 /** Folders that the whole playground shares, inside its mount namespace and every node's, under the same path. */
@@ -61,6 +62,7 @@ export async function startNode(plan: NodePlan, folders: StateFolders): Promise<
   const folder = join(folders.state, 'nodes', plan.name);
   for (const part of ['root', 'work', 'upper/etc/cni/net.d', 'upper/opt/cni/bin', 'upper/run', 'upper/tmp'])
     mkdirSync(join(folder, part), { recursive: true });
+  writeFileSync(join(folder, 'upper/etc/cni/net.d', NODE_CONFLIST.name), NODE_CONFLIST.text);
   writeFileSync(join(folder, 'upper/etc/hostname'), `${plan.name}\n`);
   const root = join(folder, 'root');
   writeFileSync(

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { NAMESPACES, PODS, startAgentWorld } from '../support/agent-world.ts';
@@ -147,7 +147,7 @@ test('another agent takes over: rules and annotation stay, and the snapshot has 
   await until(() => world.annotation('shop/orders') === 'enabled');
   await world.stop();
   assert.match(networkOf(pod.ns), /redirect to :15001/);
-  assert.ok(existsSync(world.marker));
+  assert.match(readFileSync(world.conflist, 'utf8'), /istio-cni/);
   assert.equal(world.annotation('shop/orders'), 'enabled');
 
   pod.ns.exec('nft', 'delete', 'table', 'inet', 'istio-ambient-nat');
@@ -221,7 +221,8 @@ test('an agent that is uninstalled takes every pod out and leaves nothing', opti
   await world.stop();
   assert.equal(networkOf(pod.ns), untouched);
   assert.equal(world.annotation('shop/orders'), undefined);
-  assert.equal(existsSync(world.marker), false);
+  assert.doesNotMatch(readFileSync(world.conflist, 'utf8'), /istio-cni/);
+  assert.deepEqual(readdirSync(join(world.folder, 'bin')), []);
   assert.equal(world.nodeRules(), '');
 });
 
@@ -241,15 +242,17 @@ test('a pod that was deleted, or has finished, is taken from ztunnel, and its na
   await until(() => world.annotation('shop/job') === undefined);
 });
 
-test('health, metrics, marker and socket are where the documentation says', options, async (t) => {
+test('health, metrics, plugin and socket are where the documentation says', options, async (t) => {
   const world = await startAgentWorld(t);
   await world.start();
-  assert.deepEqual(JSON.parse(readFileSync(world.marker, 'utf8')), {
-    type: 'istio-cni',
-    socket: join(world.folder, 'run/pluginevent.sock'),
-    path: '/cmdadd',
-    excludeNamespaces: ['kube-system'],
-  });
+  const [, plugin] = JSON.parse(readFileSync(world.conflist, 'utf8')).plugins;
+  assert.deepEqual(
+    [plugin.type, plugin.cni_agent_run_dir, plugin.exclude_namespaces, plugin.pod_namespace],
+    ['istio-cni', join(world.folder, 'run'), ['kube-system'], 'istio-system'],
+  );
+  assert.equal(statSync(world.onNode('istio-cni')).mode & 0o777, 0o755);
+  assert.equal(statSync(world.onNode('istio-cni.d')).mode & 0o777, 0o700);
+  assert.equal(statSync(world.onNode('istio-cni.d/cache.json')).mode & 0o777, 0o600);
   assert.equal(statSync(join(world.folder, 'run/pluginevent.sock')).mode & 0o777, 0o600);
   assert.equal(statSync(join(world.folder, 'ztunnel.sock')).mode & 0o777, 0o600);
   world.ztunnel();

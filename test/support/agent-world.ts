@@ -1,6 +1,6 @@
 /** A node with the real node agent on it, between an API server of the test's and pods that are namespaces of the test's. */
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -45,7 +45,9 @@ export async function startAgentWorld(t: TestContext, env: Record<string, string
   const kube = await FakeKubeApi.start(t);
   const folder = mkdtempSync(join(tmpdir(), 'warren-cni-'));
   t.after(() => rmSync(folder, { recursive: true }));
-  mkdirSync(join(folder, 'netns'));
+  for (const name of ['netns', 'net.d', 'bin', 'image']) mkdirSync(join(folder, name));
+  writeFileSync(join(folder, 'image/istio-cni'), '#!/bin/true\n');
+  writeFileSync(join(folder, 'net.d/10-test.conflist'), '{"cniVersion":"1.0.0","name":"test","plugins":[{"type":"bridge"}]}');
   const node = makeNetns(t);
   const ports = { health: await freePort(), monitoring: await freePort() };
   const settings = readSettings(cniSettings, {
@@ -54,6 +56,8 @@ export async function startAgentWorld(t: TestContext, env: Record<string, string
     ZTUNNEL_UDS_ADDRESS: join(folder, 'ztunnel.sock'),
     CNI_AGENT_RUN_DIR: join(folder, 'run'),
     MOUNTED_CNI_NET_DIR: join(folder, 'net.d'),
+    MOUNTED_CNI_BIN_DIR: join(folder, 'bin'),
+    WARREN_CNI_EXECUTABLE: join(folder, 'image/istio-cni'),
     HEALTH_PORT: String(ports.health),
     MONITORING_PORT: String(ports.monitoring),
     ...env,
@@ -87,7 +91,10 @@ export async function startAgentWorld(t: TestContext, env: Record<string, string
     kube,
     folder,
     node,
-    marker: join(folder, 'net.d/warren-cni.json'),
+    /** The node's CNI configuration. */
+    conflist: join(folder, 'net.d/10-test.conflist'),
+    /** What lies beside the plugin on the node. */
+    onNode: (name: string) => join(folder, 'bin', name),
     async start(): Promise<void> {
       agent = new NodeAgent({ settings, api: kube.client(), clock: systemClock, random: () => 0.5, log: silentLog, nodeNetns: node.netns });
       await agent.start();

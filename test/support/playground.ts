@@ -94,7 +94,7 @@ export async function startPlayground(
     node(node) {
       const enter = (): string[] => [`--target=${nodeProcess(name, node)}`, '--mount', '--net', '--uts'];
       return {
-        run: (...argv) => command('nsenter', ...enter(), ...argv),
+        run: (...argv) => command('nsenter', ...enter(), '--pid', ...argv),
         spawn: (...argv) => spawn('nsenter', [...enter(), ...argv], { stdio: ['ignore', 'pipe', 'pipe'] }),
       };
     },

@@ -7,7 +7,7 @@ import { imageName, resolveImage } from '../../../playground/images.ts';
 import { AtomicFolder } from '../../../playground/kubelet/atomic-folder.ts';
 import { privileges } from '../../../playground/kubelet/container-process.ts';
 import { LogBuffer } from '../../../playground/kubelet/log-buffer.ts';
-import { meshPlugin } from '../../../playground/kubelet/plugin.ts';
+import { nodeNetwork } from '../../../playground/kubelet/plugin.ts';
 import { etcFiles } from '../../../playground/kubelet/pod-files.ts';
 import { portOf, startProbe } from '../../../playground/kubelet/probe.ts';
 import { PodAddresses, planNode } from '../../../playground/network/plan.ts';
@@ -176,21 +176,19 @@ test('links are followed inside the other root, absolute ones too', (t) => {
   assert.throws(() => resolveInRoot(root, '/loop'), /too many levels/);
 });
 
-test('the node agent is asked where a CNI configuration of the node names it, and told where its socket is', (t) => {
+test('a node takes the first CNI configuration that can be used, with its plugins in order', (t) => {
   const root = folder(t);
   const node = { path: (inNode: string) => join(root, inNode) };
+  const write = (name: string, text: string): void => writeFileSync(join(root, 'etc/cni/net.d', name), text);
   mkdirSync(join(root, 'etc/cni/net.d'), { recursive: true });
-  assert.equal(meshPlugin(node), undefined);
-  writeFileSync(join(root, 'etc/cni/net.d/00-half.conf'), '{"type": "istio-cni"');
-  writeFileSync(join(root, 'etc/cni/net.d/10-other.conflist'), '{"plugins": [{"type": "bridge"}]}');
-  assert.equal(meshPlugin(node), undefined);
-  writeFileSync(join(root, 'etc/cni/net.d/20-chain.conflist'), '{"plugins": [{"type": "bridge"}, {"type": "istio-cni"}]}');
-  assert.equal(meshPlugin(node)?.socket, '/var/run/istio-cni/pluginevent.sock');
-  writeFileSync(
-    join(root, 'etc/cni/net.d/05-warren.json'),
-    '{"type": "istio-cni", "socket": "/run/x.sock", "path": "/cmdadd", "excludeNamespaces": ["a"]}',
-  );
-  assert.deepEqual(meshPlugin(node), { socket: '/run/x.sock', path: '/cmdadd', excludeNamespaces: ['a'] });
+  assert.equal(nodeNetwork(node), undefined);
+  write('00-half.conf', '{"type": "istio-cni"');
+  write('05-empty.conflist', '{"name": "none", "plugins": []}');
+  write('20-chain.conflist', '{"name": "net", "cniVersion": "1.0.0", "plugins": [{"type": "playground"}, {"type": "istio-cni"}]}');
+  write('30-later.conflist', '{"name": "later", "plugins": [{"type": "bridge"}]}');
+  assert.deepEqual(nodeNetwork(node)?.plugins, [{ type: 'playground' }, { type: 'istio-cni' }]);
+  write('10-first.conflist', '{"name": "first", "plugins": [{"type": "bridge"}]}');
+  assert.equal(nodeNetwork(node)?.name, 'first');
 });
 
 // ---- what a container gets -------------------------------------------------------------------------------------------------------------
@@ -227,13 +225,16 @@ test('a pod knows itself by name in /etc/hosts, and the aliases it asked for', (
 test('images are known by their last two parts; others run their command on the machine', () => {
   assert.equal(imageName('gcr.io/istio-release/app:1.30@sha256:abc'), 'istio-release/app');
   assert.equal(imageName('localhost:5000/warren/echo:dev'), 'warren/echo');
-  assert.deepEqual(resolveImage({ name: 'c', image: 'busybox', command: ['sleep'], args: ['1'] }, '/node').argv, ['sleep', '1']);
-  assert.deepEqual(resolveImage({ name: 'c', image: 'warren/echo:1', args: ['--port=1'] }, '/node').argv.slice(-2), [
+  assert.deepEqual(resolveImage({ name: 'c', image: 'busybox', command: ['sleep'], args: ['1'] }, '/node', '/nowhere').argv, [
+    'sleep',
+    '1',
+  ]);
+  assert.deepEqual(resolveImage({ name: 'c', image: 'warren/echo:1', args: ['--port=1'] }, '/node', '/nowhere').argv.slice(-2), [
     '/opt/warren/playground/programs/echo.ts',
     '--port=1',
   ]);
   assert.throws(
-    () => resolveImage({ name: 'c', image: 'nginx' }, '/node'),
+    () => resolveImage({ name: 'c', image: 'nginx' }, '/node', '/nowhere'),
     /image "nginx" is none of the playground's, and container c has no command/,
   );
 });
