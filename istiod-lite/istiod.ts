@@ -174,7 +174,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
   const leaving = new AbortController();
   const synced = (): boolean => cluster.synced;
   const ready = (): boolean => cluster.synced && !leaving.signal.aborted;
-  const reports = new ProxyReports();
+  const reports = new ProxyReports(clock);
   const grpc = await serveGrpc({
     port: settings.grpcPort,
     certificate: trust.certificate,

@@ -5,9 +5,10 @@
 import { systemClock } from '../common/base/clock.ts';
 import { errorMessage } from '../common/base/errors.ts';
 import type { LogRoot } from '../common/base/log.ts';
-import type { LogDirectives } from '../common/base/proxy-settings.ts';
 import { VERSION } from '../common/base/version.ts';
 import { tokenSource } from '../common/client/grpc-endpoint.ts';
+import { LogLevels } from '../common/server/log-levels.ts';
+import { serveEndpoints } from '../common/server/proxy-endpoints.ts';
 import { Readiness } from '../common/server/readiness.ts';
 import { createSegment, SeriesReader, SeriesWriter } from '../common/server/shared-series.ts';
 import { stateDump } from '../common/state/config-dump.ts';
@@ -18,7 +19,6 @@ import { certificateKeeper } from './supervisor/certificate.ts';
 import { configDump } from './supervisor/config-dump.ts';
 import { applyStaticConfig, controlPlane } from './supervisor/control-plane.ts';
 import { diagnostics } from './supervisor/diagnostics.ts';
-import { serveEndpoints } from './supervisor/endpoints.ts';
 import { WaypointResources } from './supervisor/resources.ts';
 import { spawnWorker } from './supervisor/spawn.ts';
 import { WorkerFleet } from './supervisor/workers.ts';
@@ -36,7 +36,6 @@ const DEFAULT_TOKEN_FILE = './var/run/secrets/tokens/istio-token';
 export async function startWaypoint(settings: WaypointSettings, logs: LogRoot, quit: (problem?: string) => void): Promise<Waypoint> {
   const { log } = logs;
   const clock = systemClock;
-  let levels: LogDirectives = settings.log;
 
   // Counters: the supervisor writes a segment of its own, as each worker does.
   const reader = new SeriesReader(metricFamilies);
@@ -91,7 +90,13 @@ export async function startWaypoint(settings: WaypointSettings, logs: LogRoot, q
   readiness.task('proxy', () => !draining && fleet.listeningCount > 0);
   readiness.task('certificate', () => !tunnels || keeper.states().some(({ at }) => at === 'available'));
 
-  const reports = endpoint && diagnostics({ settings, endpoint, token, clock, log: log.child({ part: 'diagnostics' }), keeper, readiness });
+  const levels = new LogLevels(settings.log, ({ level, scopes }) => {
+    logs.setLevel(level);
+    fleet.setLogLevels(level, scopes.access ?? level);
+  });
+  const dump = (): object => configDump({ state: () => stateDump(writer), certificates: () => keeper.states(), resources, settings });
+  const about = { settings, token, clock, keeper, readiness, levels, configDump: dump };
+  const reports = endpoint && diagnostics({ ...about, endpoint, log: log.child({ part: 'diagnostics' }) });
 
   const gauges = {
     expiry: series.slot(metrics.certificateExpiry, []),
@@ -99,18 +104,16 @@ export async function startWaypoint(settings: WaypointSettings, logs: LogRoot, q
     policies: series.slot(metrics.policies, []),
   };
   const endpoints = await serveEndpoints({
+    name: 'waypoint',
     settings,
     log,
     reader,
     series,
+    families: metricFamilies,
+    process: metrics,
     readiness,
-    levels: () => levels,
-    setLevels: (next) => {
-      levels = next;
-      logs.setLevel(next.level);
-      fleet.setLogLevels(next.level, next.scopes.access ?? next.level);
-    },
-    configDump: () => configDump({ state: () => stateDump(writer), certificates: () => keeper.states(), resources, settings }),
+    levels,
+    configDump: dump,
     quit: () => quit(),
     beforeScrape: () => {
       const [state] = keeper.states();

@@ -5,22 +5,23 @@
 import { systemClock } from '../common/base/clock.ts';
 import { errorMessage } from '../common/base/errors.ts';
 import type { LogRoot } from '../common/base/log.ts';
-import type { LogDirectives } from '../common/base/proxy-settings.ts';
 import { tokenSource } from '../common/client/grpc-endpoint.ts';
 import { raiseOpenFileLimit } from '../common/linux/limits.ts';
 import { Netns } from '../common/linux/netns.ts';
 import { SeqpacketSocket } from '../common/linux/seqpacket.ts';
 import { closeFd } from '../common/linux/sockets.ts';
+import { LogLevels } from '../common/server/log-levels.ts';
+import { serveEndpoints } from '../common/server/proxy-endpoints.ts';
 import { Readiness } from '../common/server/readiness.ts';
 import { stateDump } from '../common/state/config-dump.ts';
 import { MeshStateWriter } from '../common/state/writer.ts';
+import { metricFamilies, metrics } from './metrics.ts';
 import type { ZtunnelSettings } from './settings.ts';
 import { certificateKeeper, measureCertificates, Prefetch, prefetches } from './supervisor/certificates.ts';
 import { configDump } from './supervisor/config-dump.ts';
 import { meshSource } from './supervisor/control-plane.ts';
 import { supervisorCounters } from './supervisor/counters.ts';
 import { diagnostics } from './supervisor/diagnostics.ts';
-import { serveEndpoints } from './supervisor/endpoints.ts';
 import { firstState, measureKept, openKept, pruneCertificates } from './supervisor/kept.ts';
 import { nameserversOf } from './supervisor/nameservers.ts';
 import { ownPods } from './supervisor/own-pods.ts';
@@ -107,32 +108,33 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
   readiness.task('proxy', () => serving && fleet.readyCount > 0);
   if (settings.mode === 'shared') readiness.task('workload proxy manager', () => pods.ready);
 
-  const reports =
-    settings.xds &&
-    diagnostics({ settings, endpoint: settings.xds, token, clock, log: log.child({ part: 'diagnostics' }), keeper, pods, readiness });
+  const levels = new LogLevels(settings.log, ({ level, scopes }) => {
+    logs.setLevel(level);
+    fleet.setLogLevels(level, scopes.access ?? level);
+  });
+  const dump = (): Promise<object> =>
+    configDump({
+      state: () => stateDump(writer),
+      certificates: () => keeper.states(),
+      pods: () => pods.states(),
+      connections: () => fleet.connections(),
+      settings,
+    });
+  const about = { settings, token, clock, keeper, pods, readiness, levels, configDump: dump };
+  const reports = settings.xds && diagnostics({ ...about, endpoint: settings.xds, log: log.child({ part: 'diagnostics' }) });
   reports?.start();
 
-  let levels: LogDirectives = settings.log;
   const endpoints = await serveEndpoints({
+    name: 'ztunnel',
     settings,
     log,
     reader,
     series,
+    families: metricFamilies,
+    process: metrics,
     readiness,
-    levels: () => levels,
-    setLevels: (next) => {
-      levels = next;
-      logs.setLevel(next.level);
-      fleet.setLogLevels(next.level, next.scopes.access ?? next.level);
-    },
-    configDump: () =>
-      configDump({
-        state: () => stateDump(writer),
-        certificates: () => keeper.states(),
-        pods: () => pods.states(),
-        connections: () => fleet.connections(),
-        settings,
-      }),
+    levels,
+    configDump: dump,
     quit: () => quit(),
     beforeScrape() {
       measureCertificates(keeper, series);

@@ -1,15 +1,23 @@
 /**
- * A proxy's report to istiod: its status every few seconds and its latest refusals, over one stream that is opened again for ever. Nothing
- * waits for it: where the stream is away, or istiod is Istio's own and does not know the service, refusals gather up to a limit and the rest
+ * A proxy's report to istiod: its status every few seconds and its latest refusals, over one stream that is opened again for ever; and its
+ * answers to what people ask it by way of istiod. Nothing waits for it: where the stream is away, or istiod is Istio's own and does not know the service, refusals gather up to a limit and the rest
  * are counted together.
  */
+import { once } from 'node:events';
 import { Client, type ClientDuplexStream, status as GrpcStatus } from '@grpc/grpc-js';
 import { Backoff } from '../base/backoff.ts';
 import { type Clock, minutes, seconds, sleep } from '../base/clock.ts';
 import { errorMessage } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { type CountedRefusal, RefusalTally } from '../base/refusal-tally.ts';
-import { DiagnosticsService, type ProxyQuery, type ProxyReport, type ProxyStatus, type Refusal } from '../codec/gen/diagnostics.ts';
+import {
+  type Answer,
+  DiagnosticsService,
+  type ProxyQuery,
+  type ProxyReport,
+  type ProxyStatus,
+  type Refusal,
+} from '../codec/gen/diagnostics.ts';
 import { CHANNEL_OPTIONS, callMetadata, channelCredentials, type GrpcEndpoint, type TokenSource } from './grpc-endpoint.ts';
 
 export interface DiagnosticsClientOptions {
@@ -21,12 +29,21 @@ export interface DiagnosticsClientOptions {
   readonly log: Log;
   /** Asked for at each report. */
   status(): ProxyStatus;
+  /** @returns JSON. @throws {Error} saying why there is no answer */
+  answer(question: Question): Promise<string>;
 }
+
+export type Question = NonNullable<ProxyQuery['question']>;
 
 const REPORT_MS = seconds(2);
 const LONGEST_WAIT_MS = seconds(30);
 /** An istiod that does not know the service may be replaced by one that does. */
 const UNKNOWN_SERVICE_WAIT_MS = minutes(5);
+
+/** Bytes of an answer in one message: the status in between is not held up, and gRPC's limit of 4 MiB is far away. */
+const PIECE_BYTES = 512 << 10;
+/** Queries under way at once; answers can be large. */
+const MAX_QUERIES = 4;
 
 type Stream = ClientDuplexStream<ProxyReport, ProxyQuery>;
 
@@ -74,7 +91,7 @@ export class DiagnosticsClient {
   }
 
   async #stream(onReport: () => void): Promise<void> {
-    const { endpoint, token, clusterId, clock } = this.#options;
+    const { endpoint, token, clusterId, clock, log } = this.#options;
     const client = new Client(endpoint.target, channelCredentials(endpoint), CHANNEL_OPTIONS);
     const ended = new AbortController();
     try {
@@ -87,14 +104,24 @@ export class DiagnosticsClient {
       );
       stream.on('error', (error) => ended.abort(error));
       stream.on('end', () => ended.abort(new Error('istiod ended the stream')));
-      stream.on('data', () => undefined);
+      let queries = 0;
+      stream.on('data', (query: ProxyQuery) => {
+        if (queries >= MAX_QUERIES) {
+          stream.write(report([refusal(query.id, `${MAX_QUERIES} queries are under way`)]));
+          return;
+        }
+        queries++;
+        this.#answer(stream, query, ended.signal)
+          .catch((error: unknown) => log.debug({ error: errorMessage(error) }, 'a query could not be answered'))
+          .finally(() => queries--);
+      });
       const cancel = (): void => stream.cancel();
       this.#stop.signal.addEventListener('abort', cancel, { once: true });
       const signal = AbortSignal.any([this.#stop.signal, ended.signal]);
       try {
         for (;;) {
           signal.throwIfAborted();
-          stream.write({ status: this.#options.status(), refusals: this.#takeRefusals() });
+          stream.write({ status: this.#options.status(), refusals: this.#takeRefusals(), answers: [] });
           await sleep(clock, REPORT_MS, signal);
           onReport();
         }
@@ -107,8 +134,29 @@ export class DiagnosticsClient {
     }
   }
 
+  async #answer(stream: Stream, { id, question }: ProxyQuery, gone: AbortSignal): Promise<void> {
+    let json: Buffer;
+    try {
+      if (!question) throw new Error('this version of the proxy does not know the question');
+      json = Buffer.from(await this.#options.answer(question));
+    } catch (error) {
+      stream.write(report([refusal(id, errorMessage(error))]));
+      return;
+    }
+    for (let at = 0; at < json.length || at === 0; at += PIECE_BYTES) {
+      gone.throwIfAborted();
+      const last = at + PIECE_BYTES >= json.length;
+      const taken = stream.write(report([{ id, json: json.subarray(at, at + PIECE_BYTES), last, error: '' }]));
+      if (!taken) await once(stream, 'drain', { signal: gone });
+    }
+  }
+
   #takeRefusals(): Refusal[] {
     const timeMs = BigInt(Math.round(this.#options.clock.now()));
     return this.#refusals.take().map((refusal) => ({ ...refusal, timeMs }));
   }
 }
+
+const report = (answers: Answer[]): ProxyReport => ({ status: undefined, refusals: [], answers });
+
+const refusal = (id: number, error: string): Answer => ({ id, json: new Uint8Array(), last: true, error });

@@ -2,7 +2,7 @@
  * Requests to a Kubernetes API server over node:https: JSON in and out, paths as the API writes them (`/api/v1/namespaces/x/pods`).
  * Failures carry the server's own Status. What to do about them (retry, back off, relist) is the caller's; kube-watch.ts does it for watches.
  */
-import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http';
+import { Agent as HttpAgent, request as httpRequest, type IncomingMessage, type OutgoingHttpHeaders } from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest, type RequestOptions } from 'node:https';
 import { type KubeConfigOptions, type KubeCredentials, loadKubeCredentials } from './kube-config.ts';
 
@@ -182,6 +182,18 @@ export class KubeApi {
     } finally {
       response.destroy();
     }
+  }
+
+  /** The same server and credentials, with more headers on each request; has connections of its own to close. */
+  withHeaders(headers: Readonly<Record<string, string>>): KubeApi {
+    const credentials = this.#credentials;
+    return new KubeApi({
+      ...credentials,
+      async apply() {
+        const extra = await credentials.apply();
+        return { ...extra, headers: { ...(extra.headers as OutgoingHttpHeaders | undefined), ...headers } };
+      },
+    });
   }
 
   /** Ends all idle connections. */

@@ -54,7 +54,7 @@ export function createDiagnosticsHandler(options: DiagnosticsOptions): UntypedHa
       return;
     }
     open++;
-    const proxy = reports.connect();
+    const proxy = reports.connect((query) => call.write(query));
     let over = false;
     const leave = (): void => {
       if (over) return;

@@ -7,7 +7,7 @@ import { Address } from '../../common/codec/gen/workload.ts';
 import type { Gate } from '../access/access.ts';
 import { fromToken } from '../access/authenticate.ts';
 import type { Caller, TokenReviewer } from '../access/token-review.ts';
-import type { ProxyReports } from '../diagnostics/reports.ts';
+import type { ProxyReports, Question } from '../diagnostics/reports.ts';
 import type { MeshIndex } from '../model/index.ts';
 import type { Proxies } from '../xds/proxies.ts';
 import { ambientDump, configDump } from './ambient-dump.ts';
@@ -29,6 +29,9 @@ interface Page {
   readonly doc: string;
   /** Whether there is something on it for those who see one namespace only. */
   readonly byNamespace: boolean;
+  /** Whether it may change something: only asked with POST. */
+  readonly changes?: boolean;
+  /** A Buffer is JSON already. @throws {AskError} where a proxy does not answer */
   show(sources: DebugSources, sight: Sight, query: URLSearchParams): unknown;
 }
 
@@ -63,6 +66,21 @@ export const debugPages: Readonly<Record<string, Page>> = {
     doc: 'what each proxy last reported of itself, and its latest refusals',
     byNamespace: true,
     show: ({ reports }, sight) => reports.rows().filter(({ namespace }) => sees(sight, namespace)),
+  },
+  '/debug/proxy': {
+    doc: 'what one proxy (?proxyID=POD.NAMESPACE) knows, serves and carries, in its own words',
+    byNamespace: true,
+    show: ({ reports }, sight, query) => askProxy(reports, sight, query, { $case: 'configDump', value: {} }),
+  },
+  '/debug/proxy/log': {
+    doc: 'POST: sets the log levels of one proxy (?proxyID=POD.NAMESPACE&level=LEVEL or &reset=true)',
+    byNamespace: true,
+    changes: true,
+    show: ({ reports }, sight, query) =>
+      askProxy(reports, sight, query, {
+        $case: 'log',
+        value: { level: (query.get('level') ?? '').slice(0, 200), reset: query.get('reset') === 'true' },
+      }),
   },
   '/debug/problems': {
     doc: 'what is wrong with objects of the cluster',
@@ -113,6 +131,12 @@ function sightOfCaller(caller: Caller, { byNamespace }: Page, access: Gate): Sig
   if (reason === undefined) return 'everything';
   if (byNamespace && access.mayNot('debug/own', caller, { namespace }) === undefined) return { namespace };
   return { status: 403, reason };
+}
+
+/** A ztunnel knows the whole mesh, and lives in the system namespace: only who sees everything sees it. A waypoint knows its namespace's routes. */
+async function askProxy(reports: ProxyReports, sight: Sight, query: URLSearchParams, question: Question): Promise<Buffer | undefined> {
+  const id = query.get('proxyID') ?? '';
+  return sees(sight, id.slice(id.lastIndexOf('.') + 1)) ? reports.ask(id, question) : undefined;
 }
 
 const sees = (sight: Sight, namespace: string): boolean => sight === 'everything' || sight.namespace === namespace;

@@ -4,6 +4,7 @@ import { type HttpAnswer, type HttpRequest, notFound } from '../../common/server
 import type { Gate } from '../access/access.ts';
 import { bearerToken } from '../access/authenticate.ts';
 import type { TokenReviewer } from '../access/token-review.ts';
+import { AskError } from '../diagnostics/reports.ts';
 import type { Metrics } from '../metrics.ts';
 import { type DebugSources, debugPages, sightOf, TOKEN_HEADER } from './debug-pages.ts';
 
@@ -52,7 +53,8 @@ function answering(routes: Readonly<Record<string, Route>>, options: EndpointOpt
     const { method, path } = request;
     const found = Object.hasOwn(routes, path) ? routes[path] : otherwise;
     if (!found) return notFound();
-    return method === 'GET' || method === 'HEAD' ? found(options, request) : { status: 405, body: 'Method Not Allowed\n' };
+    const right = Object.hasOwn(debugPages, path) && debugPages[path]?.changes ? ['POST'] : ['GET', 'HEAD'];
+    return right.includes(method) ? found(options, request) : { status: 405, body: 'Method Not Allowed\n' };
   };
 }
 
@@ -62,14 +64,21 @@ async function debugPage(options: EndpointOptions, { path, query, headers, remot
   const token = String(headers[TOKEN_HEADER] ?? '') || bearerToken(headers.authorization) || '';
   const sight = await sightOf({ remoteAddress, token }, page, options);
   if (typeof sight === 'object' && 'reason' in sight) return { status: sight.status, body: `${WORDS[sight.status]}: ${sight.reason}\n` };
-  const shown = page.show(options.debug, sight, query);
-  return shown === undefined ? notFound() : json(shown);
+  try {
+    const shown = await page.show(options.debug, sight, query);
+    return shown === undefined ? notFound() : json(shown);
+  } catch (error) {
+    if (error instanceof AskError) return { status: ASK_STATUS[error.why], body: `${error.message}\n` };
+    throw error;
+  }
 }
 
 const WORDS = { 401: 'Unauthorized', 403: 'Forbidden', 503: 'Service Unavailable' } as const;
+/** A proxy that reports to another replica is no mistake: who asks goes on to the next one. */
+const ASK_STATUS = { absent: 404, failed: 502, busy: 503 } as const;
 
 const json = (value: unknown): HttpAnswer => ({
   status: 200,
-  body: `${JSON.stringify(value, undefined, 2)}\n`,
+  body: Buffer.isBuffer(value) ? value.toString() : `${JSON.stringify(value, undefined, 2)}\n`,
   contentType: 'application/json',
 });

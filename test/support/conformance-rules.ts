@@ -3,17 +3,18 @@
  * case and without the product's own code. A rule that changes an expectation names itself.
  */
 import { isDeepStrictEqual } from 'node:util';
+import type { KubeObject } from '../../common/client/kube-api.ts';
 import { picks } from '../../istiod-lite/model/selectors.ts';
 import type { ConfigDump } from './config-dump.ts';
 
 type Json = Record<string, unknown>;
 type Labels = Record<string, string>;
 
-export interface ClusterObject {
-  readonly kind: string;
-  readonly metadata: { readonly name: string; readonly namespace?: string; readonly labels?: Labels; readonly creationTimestamp?: string };
-  readonly spec?: Json;
-  readonly status?: Json;
+export interface ClusterObject extends KubeObject {
+  kind: string;
+  metadata: KubeObject['metadata'] & { name: string };
+  spec?: Json;
+  status?: Json;
 }
 
 export const L7_DENY_RULE = 'L7-only DENY at L4 is enforced as DENY of its L4 part';

@@ -5,6 +5,7 @@ import { VERSION } from '../../common/base/version.ts';
 import type { CertificateKeeper } from '../../common/certificates/keeper.ts';
 import { DiagnosticsClient } from '../../common/client/diagnostics-client.ts';
 import type { GrpcEndpoint, TokenSource } from '../../common/client/grpc-endpoint.ts';
+import type { LogLevels } from '../../common/server/log-levels.ts';
 import type { Readiness } from '../../common/server/readiness.ts';
 import type { WaypointSettings } from '../settings.ts';
 
@@ -16,9 +17,21 @@ export interface DiagnosticsOptions {
   readonly log: Log;
   readonly keeper: Pick<CertificateKeeper, 'states'>;
   readonly readiness: Readiness;
+  readonly levels: LogLevels;
+  configDump(): object | Promise<object>;
 }
 
-export function diagnostics({ settings, endpoint, token, clock, log, keeper, readiness }: DiagnosticsOptions): DiagnosticsClient {
+export function diagnostics({
+  settings,
+  endpoint,
+  token,
+  clock,
+  log,
+  keeper,
+  readiness,
+  levels,
+  configDump,
+}: DiagnosticsOptions): DiagnosticsClient {
   return new DiagnosticsClient({
     endpoint,
     token,
@@ -45,6 +58,13 @@ export function diagnostics({ settings, endpoint, token, clock, log, keeper, rea
           ...pending.map((task) => `not ready: ${task}`),
         ],
       };
+    },
+    async answer(question) {
+      if (question.$case === 'log') {
+        levels.change(question.value);
+        return JSON.stringify({ level: String(levels) });
+      }
+      return JSON.stringify(await configDump());
     },
   });
 }

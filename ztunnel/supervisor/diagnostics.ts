@@ -5,6 +5,7 @@ import { VERSION } from '../../common/base/version.ts';
 import type { CertificateKeeper } from '../../common/certificates/keeper.ts';
 import { DiagnosticsClient } from '../../common/client/diagnostics-client.ts';
 import type { GrpcEndpoint, TokenSource } from '../../common/client/grpc-endpoint.ts';
+import type { LogLevels } from '../../common/server/log-levels.ts';
 import type { Readiness } from '../../common/server/readiness.ts';
 import type { ZtunnelSettings } from '../settings.ts';
 import type { PodTable } from './pods.ts';
@@ -18,9 +19,22 @@ export interface DiagnosticsOptions {
   readonly keeper: Pick<CertificateKeeper, 'states'>;
   readonly pods: Pick<PodTable, 'states'>;
   readonly readiness: Readiness;
+  readonly levels: LogLevels;
+  configDump(): object | Promise<object>;
 }
 
-export function diagnostics({ settings, endpoint, token, clock, log, keeper, pods, readiness }: DiagnosticsOptions): DiagnosticsClient {
+export function diagnostics({
+  settings,
+  endpoint,
+  token,
+  clock,
+  log,
+  keeper,
+  pods,
+  readiness,
+  levels,
+  configDump,
+}: DiagnosticsOptions): DiagnosticsClient {
   return new DiagnosticsClient({
     endpoint,
     token,
@@ -47,6 +61,13 @@ export function diagnostics({ settings, endpoint, token, clock, log, keeper, pod
           ...pending.map((task) => `not ready: ${task}`),
         ],
       };
+    },
+    async answer(question) {
+      if (question.$case === 'log') {
+        levels.change(question.value);
+        return JSON.stringify({ level: String(levels) });
+      }
+      return JSON.stringify(await configDump());
     },
   });
 }

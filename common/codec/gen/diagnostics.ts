@@ -31,6 +31,8 @@ export interface ProxyReport {
     | undefined;
   /** Refusals since the last report, newest last; bounded. */
   refusals: Refusal[];
+  /** Pieces of answers to queries, in order. */
+  answers: Answer[];
 }
 
 export interface ProxyStatus {
@@ -62,12 +64,43 @@ export interface Refusal {
   count: number;
 }
 
-/** Nothing is asked yet beyond what reports say; tap and explain will add their questions here. */
+/** Part of an answer. An answer ends with a piece that says `last`, or with an error. */
+export interface Answer {
+  /** Of the query. */
+  id: number;
+  /** A piece of the answer's JSON, in UTF-8; pieces may end anywhere. */
+  json: Uint8Array;
+  last: boolean;
+  /** Why there is no answer, or not the rest of it. */
+  error: string;
+}
+
+/** What somebody wants to know of this one proxy. */
 export interface ProxyQuery {
+  /** Chosen by istiod-lite, unique on the stream. */
+  id: number;
+  question?:
+    | //
+    /** What it knows, serves and carries: the admin port's /config_dump. */
+    { $case: "configDump"; value: ConfigDumpQuestion }
+    | //
+    /** Sets levels of its log; answers with those in force. */
+    { $case: "log"; value: LogQuestion }
+    | undefined;
+}
+
+export interface ConfigDumpQuestion {
+}
+
+export interface LogQuestion {
+  /** LEVEL or SCOPE=LEVEL, separated by commas; empty only asks. */
+  level: string;
+  /** Back to the levels of the start. */
+  reset: boolean;
 }
 
 function createBaseProxyReport(): ProxyReport {
-  return { status: undefined, refusals: [] };
+  return { status: undefined, refusals: [], answers: [] };
 }
 
 export const ProxyReport: MessageFns<ProxyReport> = {
@@ -77,6 +110,9 @@ export const ProxyReport: MessageFns<ProxyReport> = {
     }
     for (const v of message.refusals) {
       Refusal.encode(v!, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.answers) {
+      Answer.encode(v!, writer.uint32(26).fork()).join();
     }
     return writer;
   },
@@ -108,6 +144,14 @@ export const ProxyReport: MessageFns<ProxyReport> = {
             }
 
             message.refusals.push(Refusal.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.answers.push(Answer.decode(reader, reader.uint32()));
             continue;
           }
         }
@@ -397,12 +441,102 @@ export const Refusal: MessageFns<Refusal> = {
   },
 };
 
+function createBaseAnswer(): Answer {
+  return { id: 0, json: new Uint8Array(0), last: false, error: "" };
+}
+
+export const Answer: MessageFns<Answer> = {
+  encode(message: Answer, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== 0) {
+      writer.uint32(8).uint32(message.id);
+    }
+    if (message.json.length !== 0) {
+      writer.uint32(18).bytes(message.json);
+    }
+    if (message.last !== false) {
+      writer.uint32(24).bool(message.last);
+    }
+    if (message.error !== "") {
+      writer.uint32(34).string(message.error);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Answer {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAnswer();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.id = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.json = reader.bytes();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.last = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.error = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
 function createBaseProxyQuery(): ProxyQuery {
-  return {};
+  return { id: 0, question: undefined };
 }
 
 export const ProxyQuery: MessageFns<ProxyQuery> = {
-  encode(_: ProxyQuery, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+  encode(message: ProxyQuery, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== 0) {
+      writer.uint32(8).uint32(message.id);
+    }
+    switch (message.question?.$case) {
+      case "configDump":
+        ConfigDumpQuestion.encode(message.question.value, writer.uint32(18).fork()).join();
+        break;
+      case "log":
+        LogQuestion.encode(message.question.value, writer.uint32(26).fork()).join();
+        break;
+    }
     return writer;
   },
 
@@ -419,6 +553,122 @@ export const ProxyQuery: MessageFns<ProxyQuery> = {
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.id = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.question = { $case: "configDump", value: ConfigDumpQuestion.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.question = { $case: "log", value: LogQuestion.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseConfigDumpQuestion(): ConfigDumpQuestion {
+  return {};
+}
+
+export const ConfigDumpQuestion: MessageFns<ConfigDumpQuestion> = {
+  encode(_: ConfigDumpQuestion, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConfigDumpQuestion {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConfigDumpQuestion();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseLogQuestion(): LogQuestion {
+  return { level: "", reset: false };
+}
+
+export const LogQuestion: MessageFns<LogQuestion> = {
+  encode(message: LogQuestion, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.level !== "") {
+      writer.uint32(10).string(message.level);
+    }
+    if (message.reset !== false) {
+      writer.uint32(16).bool(message.reset);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LogQuestion {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLogQuestion();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.level = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.reset = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { ProxyStatus, Refusal } from '../../../common/codec/gen/diagnostics.ts';
-import { ProxyReports } from '../../../istiod-lite/diagnostics/reports.ts';
+import type { Answer, ProxyQuery, ProxyStatus, Refusal } from '../../../common/codec/gen/diagnostics.ts';
+import { AskError, ProxyReports } from '../../../istiod-lite/diagnostics/reports.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
 
 const status = (name: string, more: Partial<ProxyStatus> = {}): ProxyStatus => ({
   name,
@@ -28,11 +29,11 @@ const refusal = (code: string, timeMs: number): Refusal => ({
 });
 
 test('a proxy is shown with its last status and its refusals, as long as its stream lives', () => {
-  const reports = new ProxyReports();
-  const proxy = reports.connect();
+  const reports = new ProxyReports(new FakeClock());
+  const proxy = reports.connect(() => undefined);
   assert.deepEqual(reports.rows(), [], 'nothing said, nothing shown');
-  proxy.take({ status: status('ztunnel-a'), refusals: [] });
-  proxy.take({ status: status('ztunnel-a', { pods: 3 }), refusals: [refusal('POLICY_DENIED', 5)] });
+  proxy.take({ status: status('ztunnel-a'), refusals: [], answers: [] });
+  proxy.take({ status: status('ztunnel-a', { pods: 3 }), refusals: [refusal('POLICY_DENIED', 5)], answers: [] });
   const [row, ...more] = reports.rows();
   assert.equal(more.length, 0);
   assert.deepEqual(
@@ -45,10 +46,72 @@ test('a proxy is shown with its last status and its refusals, as long as its str
 });
 
 test('of refusals the newest stay, up to a limit', () => {
-  const reports = new ProxyReports();
-  const proxy = reports.connect();
-  for (let i = 0; i < 120; i++) proxy.take({ status: status('ztunnel-a'), refusals: [refusal('POLICY_DENIED', i)] });
+  const reports = new ProxyReports(new FakeClock());
+  const proxy = reports.connect(() => undefined);
+  for (let i = 0; i < 120; i++) proxy.take({ status: status('ztunnel-a'), refusals: [refusal('POLICY_DENIED', i)], answers: [] });
   const times = reports.rows()[0]?.refusals.map(({ timeMs }) => timeMs) ?? [];
   assert.equal(times.length, 50);
   assert.equal(times.at(-1), 119);
+});
+
+const answer = (id: number, json: string, last: boolean, error = ''): Answer => ({ id, json: Buffer.from(json), last, error });
+const configDump = { $case: 'configDump', value: {} } as const;
+
+function asked() {
+  const clock = new FakeClock();
+  const reports = new ProxyReports(clock);
+  const queries: ProxyQuery[] = [];
+  const proxy = reports.connect((query) => void queries.push(query));
+  proxy.take({ status: status('ztunnel-a'), refusals: [], answers: [] });
+  const answers = (...given: Answer[]): void => proxy.take({ status: undefined, refusals: [], answers: given });
+  return { clock, reports, proxy, queries, answers };
+}
+
+test('a proxy is asked over its own stream, and its answer comes in pieces', async () => {
+  const { reports, queries, answers } = asked();
+  const told = reports.ask('ztunnel-a.istio-system', configDump);
+  assert.deepEqual(queries, [{ id: 1, question: configDump }]);
+  answers(answer(1, '{"a"', false));
+  answers(answer(9, 'of another', true), answer(1, ':1}', true));
+  assert.equal((await told).toString(), '{"a":1}');
+});
+
+test('two questions at once get each their own answer', async () => {
+  const { reports, answers } = asked();
+  const [first, second] = [1, 2].map(() => reports.ask('ztunnel-a.istio-system', configDump));
+  answers(answer(2, '2', true), answer(1, '1', true));
+  assert.deepEqual([(await first)?.toString(), (await second)?.toString()], ['1', '2']);
+});
+
+const fails = (told: Promise<unknown>, why: AskError['why'], message: RegExp): Promise<void> =>
+  assert.rejects(told, (error: unknown) => error instanceof AskError && error.why === why && message.test(error.message));
+
+test('why there is no answer is said: no such proxy, its own error, its silence, its end, too much of it', async () => {
+  const { clock, reports, proxy, answers } = asked();
+  await fails(reports.ask('other.istio-system', configDump), 'absent', /no proxy other.istio-system/);
+  const refused = reports.ask('ztunnel-a.istio-system', configDump);
+  answers(answer(1, '', true, 'does not know the question'));
+  await fails(refused, 'failed', /does not know the question/);
+  const silent = reports.ask('ztunnel-a.istio-system', configDump);
+  const late = fails(silent, 'failed', /did not answer within 20 s/);
+  await clock.advance(20_000);
+  await late;
+  const long = reports.ask('ztunnel-a.istio-system', configDump);
+  const piece = { ...answer(3, '', false), json: Buffer.alloc(1 << 20) };
+  for (let i = 0; i < 129; i++) answers(piece);
+  await fails(long, 'failed', /longer than/);
+  const left = reports.ask('ztunnel-a.istio-system', configDump);
+  proxy.leave();
+  await fails(left, 'failed', /went away/);
+});
+
+test('more questions than a replica waits for are put off', async () => {
+  const { reports, answers } = asked();
+  const waiting = Array.from({ length: 16 }, () => reports.ask('ztunnel-a.istio-system', configDump));
+  await fails(reports.ask('ztunnel-a.istio-system', configDump), 'busy', /try again/);
+  for (let id = 1; id <= 16; id++) answers(answer(id, '1', true));
+  await Promise.all(waiting);
+  const next = reports.ask('ztunnel-a.istio-system', configDump);
+  answers(answer(17, '2', true));
+  assert.equal((await next).toString(), '2');
 });

@@ -35,10 +35,24 @@ const reviewer = {
   },
 };
 
+/** A proxy that answers each question with the question. */
+function reporting(reports: ProxyReports, name: string, namespace: string): void {
+  const status = { name, namespace, problems: [], soonestExpiry: 0n } as unknown as ProxyStatus;
+  const proxy = reports.connect(({ id, question }) =>
+    queueMicrotask(() =>
+      proxy.take({
+        status: undefined,
+        refusals: [],
+        answers: [{ id, json: Buffer.from(JSON.stringify(question)), last: true, error: '' }],
+      }),
+    ),
+  );
+  proxy.take({ status, refusals: [], answers: [] });
+}
+
 function endpoints(missing: string[] = []) {
-  const reports = new ProxyReports();
-  for (const namespace of ['shop', 'istio-system'])
-    reports.connect().take({ status: { name: 'p', namespace, problems: [], soonestExpiry: 0n } as unknown as ProxyStatus, refusals: [] });
+  const reports = new ProxyReports(new FakeClock());
+  for (const namespace of ['shop', 'istio-system']) reporting(reports, 'wp', namespace);
   const index = new MeshIndex(CONFIG);
   for (const namespace of ['shop', 'other'])
     index.apply({
@@ -106,7 +120,7 @@ test('readiness says what is missing', async () => {
 test('every debug page is shown inside the pod and to the system, and to nobody without a token', async () => {
   const { monitoring } = endpoints();
   for (const path of Object.keys(debugPages)) {
-    const asked = { query: 'proxyID=wp.shop' };
+    const asked = { query: 'proxyID=wp.shop', method: debugPages[path]?.changes ? 'POST' : 'GET' };
     assert.equal((await monitoring(path, asked)).status, 401, path);
     assert.equal((await monitoring(path, { ...asked, authorization: 'Bearer bad' })).status, 401, path);
     assert.equal((await monitoring(path, { ...asked, authorization: 'Bearer istio-system/ops' })).status, 200, path);
@@ -147,4 +161,16 @@ test('unknown paths, other methods and names of object properties are no endpoin
   assert.equal((await monitoring('/debug/syncz', { method: 'POST', remoteAddress: '127.0.0.1' })).status, 405);
   assert.match((await monitoring('/debug')).body, /^\/debug\/syncz: /);
   assert.match((await monitoring('/metrics')).body, /istio_build\{component="pilot",tag="[^"]+"\} 1/);
+});
+
+test('a proxy is asked by whoever sees its namespace; its levels are changed with POST only', async () => {
+  const { monitoring } = endpoints();
+  const authorization = 'Bearer shop/default';
+  const dump = await monitoring('/debug/proxy', { authorization, query: 'proxyID=wp.shop' });
+  assert.deepEqual([dump.status, JSON.parse(dump.body)], [200, { $case: 'configDump', value: {} }]);
+  assert.equal((await monitoring('/debug/proxy', { authorization, query: 'proxyID=wp.istio-system' })).status, 404);
+  assert.equal((await monitoring('/debug/proxy', { authorization, query: 'proxyID=none.shop' })).status, 404);
+  assert.equal((await monitoring('/debug/proxy/log', { authorization, query: 'proxyID=wp.shop&level=debug' })).status, 405);
+  const log = await monitoring('/debug/proxy/log', { authorization, method: 'POST', query: 'proxyID=wp.shop&level=debug' });
+  assert.deepEqual(JSON.parse(log.body), { $case: 'log', value: { level: 'debug', reset: false } });
 });

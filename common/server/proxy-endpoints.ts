@@ -1,28 +1,38 @@
-/** The plaintext HTTP servers of a waypoint: admin on loopback, metrics, readiness. */
+/** The plaintext HTTP servers that every proxy has: admin on loopback, metrics, readiness (Istio's ztunnel, src/telemetry.rs). */
 import { readdir, readFile } from 'node:fs/promises';
-import type { Log, LogLevel } from '../../common/base/log.ts';
-import { type LogDirectives, logDirectives } from '../../common/base/proxy-settings.ts';
-import { type HttpAnswer, type HttpEndpoint, type HttpRequest, notFound, serveHttp } from '../../common/server/http-endpoint.ts';
-import { metricsContentType, metricsText } from '../../common/server/metrics-text.ts';
-import type { Readiness } from '../../common/server/readiness.ts';
-import type { SeriesReader, SeriesWriter } from '../../common/server/shared-series.ts';
-import { metricFamilies, metrics } from '../metrics.ts';
-import type { WaypointSettings } from '../settings.ts';
+import type { Log } from '../base/log.ts';
+import { type HttpAnswer, type HttpEndpoint, type HttpRequest, notFound, serveHttp } from './http-endpoint.ts';
+import type { LogLevels } from './log-levels.ts';
+import type { MetricFamily } from './metric-family.ts';
+import { metricsContentType, metricsText } from './metrics-text.ts';
+import type { Readiness } from './readiness.ts';
+import type { SeriesReader, SeriesWriter } from './shared-series.ts';
 
 export interface EndpointsOptions {
-  readonly settings: WaypointSettings;
+  /** On its index page. */
+  readonly name: 'ztunnel' | 'waypoint';
+  readonly settings: { readonly ipv6: boolean; readonly adminPort: number; readonly statsPort: number; readonly readinessPort: number };
   readonly log: Log;
   readonly reader: SeriesReader;
   readonly series: SeriesWriter;
+  readonly families: readonly MetricFamily[];
+  readonly process: ProcessMetrics;
   readonly readiness: Readiness;
-  /** The levels in force. */
-  levels(): LogDirectives;
-  setLevels(levels: LogDirectives): void;
-  configDump(): object;
+  readonly levels: LogLevels;
+  configDump(): object | Promise<object>;
   /** Begins the shutdown. */
   quit(): void;
   /** Brings gauges up to date that are only looked at when somebody asks. */
   beforeScrape(): void;
+}
+
+/** The gauges that say how the process is. */
+export interface ProcessMetrics {
+  readonly openFds: MetricFamily;
+  readonly maxFds: MetricFamily;
+  readonly residentMemory: MetricFamily;
+  readonly cpuSeconds: MetricFamily;
+  readonly startTime: MetricFamily;
 }
 
 export interface Endpoints {
@@ -68,12 +78,12 @@ function ready({ readiness }: EndpointsOptions, { path }: HttpRequest): HttpAnsw
 async function scrape(options: EndpointsOptions, { path, headers }: HttpRequest): Promise<HttpAnswer> {
   if (path !== '/metrics' && path !== '/stats/prometheus') return notFound();
   options.beforeScrape();
-  await measureProcess(options.series);
-  const body = metricsText(metricFamilies, options.reader.collect());
+  await measureProcess(options.series, options.process);
+  const body = metricsText(options.families, options.reader.collect());
   return { status: 200, body, contentType: metricsContentType(headers.accept as string | undefined) };
 }
 
-async function measureProcess(series: SeriesWriter): Promise<void> {
+async function measureProcess(series: SeriesWriter, metrics: ProcessMetrics): Promise<void> {
   const [fds, limits] = await Promise.all([readdir('/proc/self/fd'), readFile('/proc/self/limits', 'utf8')]);
   const limit = /Max open files\s+(\d+)/.exec(limits)?.[1];
   const { user, system } = process.cpuUsage();
@@ -84,11 +94,11 @@ async function measureProcess(series: SeriesWriter): Promise<void> {
   series.set(series.slot(metrics.startTime, []), performance.timeOrigin / 1000);
 }
 
-const INDEX = `<!doctype html>
-<title>waypoint (Warren)</title>
-<h1>waypoint (Warren)</h1>
+const index = (name: string): string => `<!doctype html>
+<title>${name} (Warren)</title>
+<h1>${name} (Warren)</h1>
 <ul>
-<li><a href="/config_dump">/config_dump</a>: what it knows of the mesh, its routes and policies, its certificate
+<li><a href="/config_dump">/config_dump</a>: what it knows, serves and carries
 <li>POST /logging?level=LEVEL or ?level=SCOPE=LEVEL: log levels; ?reset=true: those of the start
 <li>POST /quitquitquit: drain and end
 </ul>
@@ -97,9 +107,9 @@ const INDEX = `<!doctype html>
 async function admin(options: EndpointsOptions, request: HttpRequest): Promise<HttpAnswer> {
   switch (request.path) {
     case '/':
-      return { status: 200, body: INDEX, contentType: 'text/html; charset=utf-8' };
+      return { status: 200, body: index(options.name), contentType: 'text/html; charset=utf-8' };
     case '/config_dump':
-      return { status: 200, body: `${JSON.stringify(options.configDump(), undefined, 2)}\n`, contentType: 'application/json' };
+      return { status: 200, body: `${JSON.stringify(await options.configDump(), undefined, 2)}\n`, contentType: 'application/json' };
     case '/logging':
       return request.method === 'POST' ? logging(options, request.query) : methodNotAllowed();
     case '/quitquitquit':
@@ -113,26 +123,15 @@ async function admin(options: EndpointsOptions, request: HttpRequest): Promise<H
 
 const methodNotAllowed = (): HttpAnswer => ({ status: 405, body: 'Invalid HTTP method\n' });
 
-function logging(options: EndpointsOptions, query: URLSearchParams): HttpAnswer {
-  const wanted = query.get('level');
-  if (query.get('reset') === 'true') options.setLevels(options.settings.log);
-  else if (wanted !== null && wanted !== '') {
-    let levels: LogDirectives;
-    try {
-      levels = logDirectives.parse(wanted);
-    } catch (error) {
-      return {
-        status: 400,
-        body: `Invalid level provided: ${JSON.stringify(wanted.slice(0, 200))}: ${error instanceof Error ? error.message : error}\n`,
-      };
-    }
-    // A directive for one scope leaves the others as they are.
-    const general = wanted.split(',').some((piece) => !piece.includes('='));
-    const before = options.levels();
-    options.setLevels({ level: general ? levels.level : before.level, scopes: { ...before.scopes, ...levels.scopes } });
+function logging({ levels }: EndpointsOptions, query: URLSearchParams): HttpAnswer {
+  const level = query.get('level') ?? '';
+  try {
+    levels.change({ level, reset: query.get('reset') === 'true' });
+  } catch (error) {
+    return {
+      status: 400,
+      body: `Invalid level provided: ${JSON.stringify(level.slice(0, 200))}: ${error instanceof Error ? error.message : error}\n`,
+    };
   }
-  return { status: 200, body: `current log level is ${describeLevels(options.levels())}\n` };
+  return { status: 200, body: `current log level is ${levels}\n` };
 }
-
-const describeLevels = ({ level, scopes }: LogDirectives): string =>
-  [level, ...Object.entries(scopes).map(([scope, own]: [string, LogLevel]) => `${scope}=${own}`)].join(',');

@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { silentLog } from '../../../common/base/log.ts';
-import type { LogDirectives } from '../../../common/base/proxy-settings.ts';
 import type { CertificateState } from '../../../common/certificates/keeper.ts';
+import { LogLevels } from '../../../common/server/log-levels.ts';
+import { serveEndpoints } from '../../../common/server/proxy-endpoints.ts';
 import { Readiness } from '../../../common/server/readiness.ts';
 import { createSegment, SeriesReader, SeriesWriter } from '../../../common/server/shared-series.ts';
 import { metricFamilies, metrics } from '../../../ztunnel/metrics.ts';
 import { readZtunnelSettings } from '../../../ztunnel/settings.ts';
 import { configDump } from '../../../ztunnel/supervisor/config-dump.ts';
-import { serveEndpoints } from '../../../ztunnel/supervisor/endpoints.ts';
 import { testAuthority } from '../../support/certificates.ts';
 
 async function serve(t: TestContext) {
@@ -21,18 +21,17 @@ async function serve(t: TestContext) {
   const pending = new Set<string>(['proxy']);
   for (const task of ['state manager', 'proxy'] as const) readiness.task(task, () => !pending.has(task));
   const settings = { ...readZtunnelSettings({ RUST_LOG: 'info' }), adminPort: 0, statsPort: 0, readinessPort: 0 };
-  let levels: LogDirectives = settings.log;
   let quits = 0;
   const endpoints = await serveEndpoints({
+    name: 'ztunnel',
     settings,
     log: silentLog,
     reader,
     series,
+    families: metricFamilies,
+    process: metrics,
     readiness,
-    levels: () => levels,
-    setLevels: (next) => {
-      levels = next;
-    },
+    levels: new LogLevels(settings.log, () => undefined),
     configDump: async () => ({ workloads: [] }),
     quit: () => quits++,
     beforeScrape: () => undefined,
