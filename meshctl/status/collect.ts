@@ -1,9 +1,9 @@
 /** Asks the API server, and through it istiod and the ztunnels, for what `meshctl status` reports. What cannot be read becomes a sentence, not an abort. */
 import type { Clock } from '../../common/base/clock.ts';
+import { errorMessage } from '../../common/base/errors.ts';
 import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
+import { Istiod } from '../istiod.ts';
 import type { Observations, ProxyReport, ProxySync } from './report.ts';
-
-const MONITORING_PORT = 15014;
 
 /** @throws what the API server throws for namespaces, pods and nodes: without them there is nothing to report */
 export async function collect(api: KubeApi, systemNamespace: string, clock: Clock): Promise<Observations> {
@@ -19,24 +19,7 @@ export async function collect(api: KubeApi, systemNamespace: string, clock: Cloc
     optional(api, '/apis/gateway.networking.k8s.io/v1/gateways', failures),
     optional(api, '/apis/security.istio.io/v1/authorizationpolicies', failures),
   ]);
-  const running = (app: string): KubeObject[] =>
-    pods.filter(
-      ({ metadata, status }) =>
-        metadata.namespace === systemNamespace &&
-        metadata.labels?.app === app &&
-        (status as { phase?: string } | undefined)?.phase === 'Running',
-    );
-  const istiods = running('istiod');
-  const syncz = (await Promise.all(istiods.map((pod) => ask<ProxySync[]>(api, pod, MONITORING_PORT, '/debug/syncz', failures)))).flatMap(
-    (answer) => answer ?? [],
-  );
-  const first = istiods[0];
-  const untranslated = first
-    ? await ask<{ object: string; message: string }[]>(api, first, MONITORING_PORT, '/debug/problems', failures)
-    : undefined;
-  const proxies = (
-    await Promise.all(istiods.map((pod) => ask<ProxyReport[]>(api, pod, MONITORING_PORT, '/debug/proxies', failures)))
-  ).flatMap((answer) => answer ?? []);
+  const pages = await istiodPages(api, systemNamespace, pods, failures);
   return {
     systemNamespace,
     namespaces,
@@ -47,9 +30,7 @@ export async function collect(api: KubeApi, systemNamespace: string, clock: Cloc
     daemonSets,
     gateways,
     policies,
-    syncz,
-    untranslated: untranslated ?? [],
-    proxies,
+    ...pages,
     failures,
     nowMs: clock.now(),
   };
@@ -66,14 +47,36 @@ async function optional(api: KubeApi, path: string, failures: string[]): Promise
   }
 }
 
-const proxyPath = ({ metadata }: KubeObject, port: number, path: string): string =>
-  `/api/v1/namespaces/${metadata.namespace}/pods/${metadata.name}:${port}/proxy${path}`;
-
-async function ask<T>(api: KubeApi, pod: KubeObject, port: number, path: string, failures: string[]): Promise<T | undefined> {
-  try {
-    return await api.get<T>(proxyPath(pod, port, path));
-  } catch (error) {
-    failures.push(`${pod.metadata.name} did not answer ${path}: ${error instanceof Error ? error.message : error}`);
+/** What every replica shows of the proxies that it serves, and one of them of the objects that all read. */
+async function istiodPages(
+  api: KubeApi,
+  systemNamespace: string,
+  pods: readonly KubeObject[],
+  failures: string[],
+): Promise<Pick<Observations, 'syncz' | 'untranslated' | 'proxies'>> {
+  const own = pods.filter(({ metadata }) => metadata.namespace === systemNamespace);
+  const istiod = await Istiod.open(api, systemNamespace, own).catch((error: unknown) => {
+    failures.push(`istiod could not be asked: ${errorMessage(error)}`);
     return undefined;
+  });
+  if (!istiod) return { syncz: [], untranslated: [], proxies: [] };
+  const ask = async <T>(pod: KubeObject, page: string): Promise<readonly T[]> => {
+    try {
+      return await istiod.get<readonly T[]>(pod, page);
+    } catch (error) {
+      failures.push(`${pod.metadata.name} did not answer ${page}: ${errorMessage(error)}`);
+      return [];
+    }
+  };
+  try {
+    const ofAll = async <T>(page: string): Promise<T[]> => (await Promise.all(istiod.pods.map((pod) => ask<T>(pod, page)))).flat();
+    const [syncz, proxies, untranslated] = await Promise.all([
+      ofAll<ProxySync>('/debug/syncz'),
+      ofAll<ProxyReport>('/debug/proxies'),
+      istiod.pods[0] ? ask<Observations['untranslated'][number]>(istiod.pods[0], '/debug/problems') : [],
+    ]);
+    return { syncz, proxies, untranslated };
+  } finally {
+    istiod.close();
   }
 }
