@@ -39,7 +39,11 @@ export async function rehearse(api: InstallApi, objects: readonly KubeObject[], 
       rehearsed.push({ object, change: 'created' });
       continue;
     }
-    findings.push(...foreign(object, before));
+    const stranger = foreign(object, before);
+    if (stranger) {
+      findings.push(stranger);
+      continue;
+    }
     try {
       const after = await dryRun(api, object, false).catch((error: unknown) => {
         const conflicts = conflictsOf(error);
@@ -125,15 +129,15 @@ function conflictFinding(object: KubeObject, { manager, field }: Conflict, force
 }
 
 /** An object of our name that is not of this installation: Istio's, or one that Helm keeps. */
-function foreign(object: KubeObject, before: KubeObject | undefined): Finding[] {
-  if (!before || object.kind === 'Namespace') return [];
+function foreign(object: KubeObject, before: KubeObject | undefined): Finding | undefined {
+  if (!before || object.kind === 'Namespace') return undefined;
   const { annotations = {}, labels = {} } = before.metadata;
   const release = annotations['meta.helm.sh/release-name'];
   const namespace = annotations['meta.helm.sh/release-namespace'];
   if (release !== undefined && labels[INSTALLATION] !== undefined)
-    return [failure(titleOf(object), `belongs to Helm's release ${namespace}/${release}`, `helm upgrade ${release} -n ${namespace}`)];
-  if (labels[INSTALLATION] !== undefined) return [];
-  return [failure(titleOf(object), 'is there already and is not of Warren', 'remove it, or turn off the piece that it belongs to')];
+    return failure(titleOf(object), `belongs to Helm's release ${namespace}/${release}`, `helm upgrade ${release} -n ${namespace}`);
+  if (labels[INSTALLATION] !== undefined) return undefined;
+  return failure(titleOf(object), 'is there already and is not of Warren', 'remove it, or turn off the piece that it belongs to');
 }
 
 function refusal(object: KubeObject, error: unknown): Finding {

@@ -26,7 +26,8 @@ export interface Leftover {
 type ListApi = Pick<KubeApi, 'list'>;
 
 const MANAGED = 'gateway.istio.io/managed=istio.io-mesh-controller';
-const ROOT_CONFIG_MAP = 'istio-ca-root-cert';
+/** What istiod writes into every namespace. */
+const DISTRIBUTED = ['istio-ca-root-cert', 'istio-ca-crl'];
 const USE_WAYPOINT = 'istio.io/use-waypoint';
 const WAYPOINT_CLASS = 'istio-waypoint';
 const MESH_CONTROLLER = 'istio.io/mesh-controller';
@@ -52,9 +53,12 @@ export async function leftovers(api: ListApi, namespace: string, purge: PurgeOpt
     const found = await listed(api, `${root}/${plural}`, { labelSelector: MANAGED });
     deployed.push(...found.map((object) => leftover(kind, object, root, plural)));
   }
-  const roots = (await listed(api, '/api/v1/configmaps', { fieldSelector: `metadata.name=${ROOT_CONFIG_MAP}` })).filter(
-    ({ metadata }) => metadata.name === ROOT_CONFIG_MAP && metadata.labels?.['istio.io/config'] === 'true',
-  );
+  const roots: KubeObject[] = [];
+  for (const name of DISTRIBUTED) {
+    const found = await listed(api, '/api/v1/configmaps', { fieldSelector: `metadata.name=${name}` });
+    // A ConfigMap of the same name without istiod's label is somebody else's.
+    roots.push(...found.filter(({ metadata }) => metadata.name === name && metadata.labels?.['istio.io/config'] === 'true'));
+  }
   const secrets = (await listed(api, `/api/v1/namespaces/${namespace}/secrets`)).filter(({ type }) => type === 'istio.io/ca-root');
   const leases = (await listed(api, `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases`)).filter(({ metadata }) =>
     (metadata.name ?? '').startsWith('istio-'),

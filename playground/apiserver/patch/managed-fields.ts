@@ -86,12 +86,16 @@ export function applyConfiguration(
     });
     if (refused.length > 0) throw conflictError(refused, config, writer.type);
   }
-  const kept = others.flatMap((entry) => withFields(entry, subtract(fieldsIn(entry), conflicts.find((c) => c.entry === entry)?.fields)));
+  const keptOf = (entry: ManagedFieldsEntry): ManagedFieldsEntry[] =>
+    withFields(entry, subtract(fieldsIn(entry), conflicts.find((c) => c.entry === entry)?.fields));
+  const kept = others.flatMap(keptOf);
 
   const othersOwn = kept.reduce<FieldSet | undefined>((all, entry) => union(all, fieldsIn(entry)), undefined);
   // Name and namespace are in every configuration; without them an apply that drops its last label would drop all of metadata.
   const pruned = prune(merged, previous && fieldsIn(previous), union(set, UNOWNED), othersOwn, node);
-  const managers = set ? [...kept, entryOf('Apply', writer, set)] : kept;
+  const mine = set ? [entryOf('Apply', writer, set)] : [];
+  // In its place of before: an apply that changes nothing must leave the object as it is.
+  const managers = previous ? entries.flatMap((entry) => (entry === previous ? mine : keptOf(entry))) : [...kept, ...mine];
   return { object: (isObject(pruned) ? pruned : {}) as KubeObject, managers };
 }
 

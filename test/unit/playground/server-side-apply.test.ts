@@ -217,3 +217,19 @@ test('field sets are sets: union, difference and intersection agree with sets of
     { numRuns: 300 },
   );
 });
+
+test('an apply that changes nothing leaves the object as it is, also where somebody else has written since', () => {
+  const { store } = apiStore();
+  const wanted = containers({ name: 'app', image: 'app:1' });
+  apply(store, 'a', wanted);
+  store.patch(
+    'Deployment',
+    'web',
+    'default',
+    { type: 'merge', body: { status: { replicas: 1 } } },
+    { subresource: 'status', fieldManager: 'b' },
+  );
+  const before = store.get('Deployment', 'web', 'default');
+  apply(store, 'a', wanted);
+  assert.equal(store.get('Deployment', 'web', 'default')?.metadata.resourceVersion, before?.metadata.resourceVersion);
+});
