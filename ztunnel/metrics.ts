@@ -118,6 +118,7 @@ export const metrics = {
   refusals: counter('warren_refusals_total', ['code', 'policy'], 'Connections refused or failed, by error code and deciding policy'),
   workersReplaced: counter('warren_workers_replaced_total', [], 'Data workers that ended or hung and were replaced'),
   workers: gauge('warren_workers', [], 'Data workers that are serving'),
+  spareWorkers: gauge('warren_spare_workers', [], 'Data workers that are ready to take the place of one that is lost'),
   seriesOverflow: counter('warren_series_overflow_total', [], 'Times that a metric series did not fit and went to one named other', {
     hideZero: true,
   }),

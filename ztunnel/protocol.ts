@@ -15,20 +15,21 @@ export interface PodSpec {
   /** Kubernetes's pod UID; `dedicated` and `self` for the two that come from no node agent. */
   readonly uid: string;
   readonly info: PodInfo;
-  /** The pod's network namespace; undefined for the process's own. The worker opens its own copy. */
+  /** The pod's network namespace; undefined for the process's own. The supervisor's, open until every worker has let go of the pod. */
   readonly netnsFd: number | undefined;
   /** `pod`: all three listeners. `self`: HBONE only, for this process's own endpoints (Istio's ztunnel, src/proxyfactory.rs). */
   readonly kind: 'pod' | 'self';
 }
 
 export interface WorkerStart {
+  /** Counts workers since the start. */
   readonly index: number;
   readonly settings: ZtunnelSettings;
   readonly state: SharedMeshState;
   readonly segment: SeriesSegment;
   /** Where the node resolves names: for what the mesh's DNS does not know. */
   readonly nameservers: readonly SocketAddress[];
-  /** One Int32 that the worker counts up each second. */
+  /** One Int32 that the worker counts up four times a second. */
   readonly heartbeat: SharedArrayBuffer;
 }
 
@@ -46,8 +47,11 @@ export type ToWorker =
   | { readonly type: 'drain-deadline' };
 
 export type FromWorker =
-  | { readonly type: 'ready' }
+  /** `tid` is the kernel's number of the thread. */
+  | { readonly type: 'ready'; readonly tid: number }
   | { readonly type: 'pod-bound'; readonly uid: string; readonly problem?: string }
+  /** Nothing of the pod is left in this worker. */
+  | { readonly type: 'pod-removed'; readonly uid: string }
   | { readonly type: 'certificate-wanted'; readonly identity: string }
   | { readonly type: 'series'; readonly series: readonly SeriesAnnouncement[] }
   | { readonly type: 'connections'; readonly question: number; readonly connections: readonly ConnectionDump[] }

@@ -26,7 +26,7 @@ import { firstState, measureKept, openKept, pruneCertificates } from './supervis
 import { nameserversOf } from './supervisor/nameservers.ts';
 import { ownPods } from './supervisor/own-pods.ts';
 import { PodTable } from './supervisor/pods.ts';
-import { spawnWorker } from './supervisor/spawn.ts';
+import { spawnWorker, threadCpuMs } from './supervisor/spawn.ts';
 import { WorkerFleet } from './supervisor/workers.ts';
 import { ZdsClient } from './supervisor/zds-client.ts';
 
@@ -58,6 +58,8 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
     state: writer.shared,
     nameservers: nameserversOf(RESOLV_CONF),
     onThreadEnded: (thread) => writer.forgetReader(thread),
+    threadCpuMs,
+    onStuck: () => quit('a data worker hangs and cannot be ended'),
     clock,
     log,
     reader,

@@ -20,8 +20,8 @@ export interface PodNetns {
 export interface PodTableOptions {
   /** Resolves when all workers listen for the pod. */
   start(pod: PodSpec): Promise<void>;
-  /** Ends the pod's connections at once. */
-  stop(uid: string): void;
+  /** Ends the pod's connections at once. Resolves when nobody uses its network namespace any more. */
+  stop(uid: string): Promise<void>;
   readonly clock: Clock;
   readonly log: Log;
   readonly series: SeriesWriter;
@@ -167,8 +167,7 @@ export class PodTable {
 
   #stop(pod: Pod): void {
     this.#pods.delete(pod.uid);
-    this.#options.stop(pod.uid);
-    pod.netns.close();
+    void this.#options.stop(pod.uid).then(() => pod.netns.close());
     if (pod.state === 'up') this.#options.series.add(this.#slots.stopped, 1);
     this.#count();
   }

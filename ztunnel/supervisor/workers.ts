@@ -1,6 +1,8 @@
 /**
  * The data workers: starts them, tells each what to serve, and replaces one that throws, ends or hangs; the others do not notice, since a
- * pod's listeners exist once in every worker and the kernel spreads connections over those that live.
+ * pod's listeners exist once in every worker and the kernel spreads connections over those that live. One more thread is always ready and
+ * serves nobody: loading the program takes longer than a pod should be a worker short, so a worker that is lost has its place taken in the
+ * same moment, and the next one is loaded afterwards. One cohesive state machine.
  */
 import type { SocketAddress } from '../../common/base/address.ts';
 import type { Clock, Timer } from '../../common/base/clock.ts';
@@ -37,13 +39,16 @@ export interface WorkerFleetOptions {
   readonly series: SeriesWriter;
   /** A worker has a connection that needs this identity. */
   onCertificateWanted(identity: string): void;
+  /** Processor time of a thread in milliseconds, by the kernel's number for it; undefined where it has ended. */
+  threadCpuMs(tid: number): number | undefined;
+  /** A worker hangs where nothing can end it: its listeners go on taking connections that nobody serves. */
+  onStuck(): void;
   onRefused(refusals: readonly CountedRefusal[]): void;
 }
 
 interface Running {
   /** Of this incarnation; never used again. */
   readonly id: number;
-  readonly index: number;
   readonly worker: WorkerThread;
   /** Kept, because a worker that has ended no longer says it. */
   readonly threadId: number;
@@ -52,25 +57,45 @@ interface Running {
   readonly identities: Set<string>;
   lastBeat: number;
   missedChecks: number;
+  /** When the first check was missed. */
+  cpuMs: number;
+  tid: number;
   ready: boolean;
+  /** Serves pods. The one that does not is the spare. */
+  active: boolean;
   drained: boolean;
+  /** Was told to end, or has ended. */
+  ended: boolean;
 }
 
 interface Binding {
   readonly pod: PodSpec;
-  /** Indexes of workers that have not answered yet. */
+  /** Workers that have not answered yet. */
   readonly waiting: Set<number>;
   settle: ((problem?: string) => void) | undefined;
 }
 
-const HEARTBEAT_CHECK_MS = 1000;
-// In checks, not in time: a process that was suspended as a whole must not find all of its workers dead. Long, for machines under load.
-const MISSED_CHECKS = 15;
+/** A pod that is given up, and who has not said yet that it has let go of it. */
+interface Removal {
+  readonly uid: string;
+  readonly waiting: Set<number>;
+  done(): void;
+}
+
+const HEARTBEAT_CHECK_MS = 250;
+// In checks, not in time: a process that was suspended as a whole must not find all of its workers dead.
+const MISSED_CHECKS = 60;
 // A worker that still loads its modules on a machine under load is slow, not stuck; replacing it would double the load.
-const MISSED_CHECKS_AT_START = 60;
+const MISSED_CHECKS_AT_START = 240;
+// A thread that does not beat and has used the processor all the while is in a loop. One that waits for the processor has used little.
+const LOOP_CHECKS = 6;
+const LOOP_CPU_MS = 800;
 const FIRST_RESTART_MS = 100;
 const LONGEST_RESTART_MS = 10_000;
+/** A worker that lived as long was not the victim of what ended the one before it. */
+const CALM_MS = 60_000;
 const DUMP_TIMEOUT_MS = 1000;
+const TERMINATE_MS = 5000;
 
 export class WorkerFleet {
   readonly #options: WorkerFleetOptions;
@@ -79,7 +104,11 @@ export class WorkerFleet {
   readonly #dumps = new Map<number, { waiting: Set<number>; found: ConnectionDump[]; resolve(found: ConnectionDump[]): void }>();
   readonly #certificates = new Map<string, IdentityCertificate>();
   readonly #workersSlot: number;
+  readonly #spareSlot: number;
   readonly #replacedSlot: number;
+  readonly #removals = new Set<Removal>();
+  #spare: Running | undefined;
+  #lastExitAt = -Infinity;
   #levels: { level: LogLevel; accessLevel: LogLevel } | undefined;
   #incarnations = 0;
   #questions = 0;
@@ -92,6 +121,7 @@ export class WorkerFleet {
   constructor(options: WorkerFleetOptions) {
     this.#options = options;
     this.#workersSlot = options.series.slot(metrics.workers, []);
+    this.#spareSlot = options.series.slot(metrics.spareWorkers, []);
     this.#replacedSlot = options.series.slot(metrics.workersReplaced, []);
   }
 
@@ -100,40 +130,58 @@ export class WorkerFleet {
     const ready = new Promise<void>((resolve) => {
       this.#whenReady = resolve;
     });
-    for (let index = 0; index < this.#options.settings.workers; index++) this.#spawn(index);
+    for (let i = 0; i < this.#options.settings.workers; i++) this.#spawn(true);
     this.#watchHeartbeats();
     return ready;
   }
 
   get readyCount(): number {
-    return [...this.#workers.values()].filter(({ ready }) => ready).length;
+    return this.#active().filter(({ ready }) => ready).length;
+  }
+
+  #active(): Running[] {
+    return [...this.#workers.values()].filter(({ active, ended }) => active && !ended);
   }
 
   /** Resolves when every worker listens for the pod. @throws {Error} with the first worker's problem; then none of them listens */
   addPod(pod: PodSpec): Promise<void> {
     return new Promise((resolve, reject) => {
-      const waiting = new Set(this.#workers.keys());
+      const waiting = new Set(this.#active().map(({ id }) => id));
       const settle = (problem?: string): void => {
         binding.settle = undefined;
         if (problem === undefined) {
           resolve();
           return;
         }
-        this.removePod(pod.uid);
+        void this.removePod(pod.uid);
         reject(new Error(problem));
       };
       const binding: Binding = { pod, waiting, settle };
       this.#pods.set(pod.uid, binding);
-      for (const running of this.#workers.values()) post(running, { type: 'pod-add', pod });
+      for (const running of this.#active()) post(running, { type: 'pod-add', pod });
     });
   }
 
-  /** Ends the pod's connections at once. */
-  removePod(uid: string): void {
+  /** Ends the pod's connections at once. Resolves when no worker uses the pod's network namespace any more. */
+  removePod(uid: string): Promise<void> {
     const binding = this.#pods.get(uid);
     this.#pods.delete(uid);
     binding?.settle?.('the pod was removed meanwhile');
-    this.#broadcast({ type: 'pod-remove', uid });
+    const holders = this.#active();
+    if (holders.length === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#removals.add({ uid, waiting: new Set(holders.map(({ id }) => id)), done: resolve });
+      for (const running of holders) post(running, { type: 'pod-remove', uid });
+    });
+  }
+
+  #letGo(running: Running, uid?: string): void {
+    for (const removal of this.#removals) {
+      if (uid !== undefined && removal.uid !== uid) continue;
+      if (!removal.waiting.delete(running.id) || removal.waiting.size > 0) continue;
+      this.#removals.delete(removal);
+      removal.done();
+    }
   }
 
   stateChanged(policiesChanged: boolean): void {
@@ -163,11 +211,11 @@ export class WorkerFleet {
   connections(): Promise<ConnectionDump[]> {
     return new Promise((resolve) => {
       const question = this.#questions++;
-      const dump = { waiting: new Set(this.#workers.keys()), found: [] as ConnectionDump[], resolve };
+      const dump = { waiting: new Set(this.#active().map(({ id }) => id)), found: [] as ConnectionDump[], resolve };
       if (dump.waiting.size === 0) return resolve([]);
       this.#dumps.set(question, dump);
       this.#options.clock.after(DUMP_TIMEOUT_MS, () => this.#finishDump(question));
-      this.#broadcast({ type: 'connections', question });
+      for (const running of this.#active()) post(running, { type: 'connections', question });
     });
   }
 
@@ -178,7 +226,7 @@ export class WorkerFleet {
     const drained = new Promise<void>((resolve) => {
       this.#whenDrained = resolve;
     });
-    this.#broadcast({ type: 'drain' });
+    for (const running of this.#active()) post(running, { type: 'drain' });
     const timers: Timer[] = [
       clock.after(deadlineMs, () => this.#broadcast({ type: 'drain-deadline' })),
       clock.after(deadlineMs + 1000, () => this.#whenDrained?.()),
@@ -188,39 +236,56 @@ export class WorkerFleet {
     for (const timer of timers) timer.cancel();
   }
 
+  /** A worker that nothing can end is left to the end of the process. */
   async stop(): Promise<void> {
     this.#stopped = true;
-    await Promise.all([...this.#workers.values()].map(({ worker }) => worker.terminate()));
+    const ended = Promise.all([...this.#workers.values()].map(({ worker }) => worker.terminate()));
+    await Promise.race([ended, new Promise<void>((resolve) => this.#options.clock.after(TERMINATE_MS, resolve))]);
   }
 
-  #spawn(index: number): void {
+  #spawn(active: boolean): void {
     if (this.#stopped || this.#draining) return;
     const { settings, reader } = this.#options;
     const id = this.#incarnations++;
     const segment = createSegment(settings.maxSeries);
     const heartbeat = new SharedArrayBuffer(4);
-    const start: WorkerStart = { index, settings, state: this.#options.state, segment, heartbeat, nameservers: this.#options.nameservers };
+    const start: WorkerStart = {
+      index: id,
+      settings,
+      state: this.#options.state,
+      segment,
+      heartbeat,
+      nameservers: this.#options.nameservers,
+    };
     const worker = this.#options.spawn(start);
     reader.attach(id, segment);
     const running: Running = {
       id,
-      index,
       worker,
       threadId: worker.threadId,
       heartbeat: new Int32Array(heartbeat),
       identities: new Set(),
       lastBeat: 0,
       missedChecks: 0,
+      cpuMs: 0,
+      tid: 0,
       ready: false,
+      active,
       drained: false,
+      ended: false,
     };
     this.#workers.set(id, running);
     worker.onMessage((message) => this.#received(running, message));
-    worker.onError((error) => this.#options.log.error({ worker: index, error: errorMessage(error) }, 'data worker failed'));
+    worker.onError((error) => this.#options.log.error({ worker: id, error: errorMessage(error) }, 'data worker failed'));
     worker.onExit((code) => this.#exited(running, code));
     if (this.#levels) post(running, { type: 'log-level', ...this.#levels });
+    if (active) this.#servePods(running);
+    else this.#spare = running;
+  }
+
+  #servePods(running: Running): void {
     for (const binding of this.#pods.values()) {
-      binding.waiting.add(id);
+      binding.waiting.add(running.id);
       post(running, { type: 'pod-add', pod: binding.pod });
     }
   }
@@ -228,7 +293,11 @@ export class WorkerFleet {
   #received(running: Running, message: FromWorker): void {
     switch (message.type) {
       case 'ready':
+        running.tid = message.tid;
         this.#ready(running);
+        break;
+      case 'pod-removed':
+        this.#letGo(running, message.uid);
         break;
       case 'pod-bound':
         this.#bound(running, message.uid, message.problem);
@@ -256,7 +325,7 @@ export class WorkerFleet {
     running.ready = true;
     this.#countWorkers();
     if (this.readyCount < this.#options.settings.workers) return;
-    this.#restartMs = FIRST_RESTART_MS;
+    if (!this.#spare) this.#spawn(false);
     this.#whenReady?.();
     this.#whenReady = undefined;
   }
@@ -266,7 +335,7 @@ export class WorkerFleet {
     if (!binding?.waiting.delete(running.id)) return;
     if (problem !== undefined) {
       if (!binding.settle)
-        this.#options.log.error({ worker: running.index, pod: uid, error: problem }, 'a replaced worker cannot serve the pod');
+        this.#options.log.error({ worker: running.id, pod: uid, error: problem }, 'a replaced worker cannot serve the pod');
       binding.settle?.(problem);
     } else if (binding.waiting.size === 0) binding.settle?.();
   }
@@ -292,27 +361,65 @@ export class WorkerFleet {
   }
 
   #exited(running: Running, code: number): void {
-    const { log, reader, series, clock } = this.#options;
+    const { log, reader } = this.#options;
     this.#workers.delete(running.id);
     reader.detach(running.id);
     this.#options.onThreadEnded(running.threadId);
+    this.#letGo(running);
+    if (this.#spare === running) this.#spare = undefined;
+    if (!running.ended) this.#lost(running);
+    log.debug({ worker: running.id, exitCode: code }, 'data worker ended');
+  }
+
+  /** It serves nobody from now on, whether or not its thread has ended yet. */
+  #lost(running: Running): void {
+    running.ended = true;
     this.#countWorkers();
     if (this.#stopped) return;
     this.#lookDrained();
+    const place = running.active ? this.#promote() : false;
     // With no worker left nobody listens: the pod waits for the next one.
-    const served = this.#workers.size > 0;
+    const served = this.#active().length > 0;
     for (const { waiting, settle } of this.#pods.values()) if (waiting.delete(running.id) && waiting.size === 0 && served) settle?.();
     for (const [question, { waiting }] of this.#dumps) if (waiting.delete(running.id) && waiting.size === 0) this.#finishDump(question);
     if (this.#draining) return;
-    series.add(this.#replacedSlot, 1);
-    const wait = this.#restartMs;
-    this.#restartMs = Math.min(wait * 2, LONGEST_RESTART_MS);
-    log.error({ worker: running.index, exitCode: code, restartMs: wait }, 'data worker ended, starting another one');
-    clock.after(wait, () => this.#spawn(running.index));
+    if (running.active) this.#options.series.add(this.#replacedSlot, 1);
+    this.#startAnother(running, place);
+  }
+
+  /** The spare takes the place of one that is lost. */
+  #promote(): boolean {
+    const spare = this.#spare;
+    if (!spare?.ready || this.#draining) return false;
+    this.#spare = undefined;
+    spare.active = true;
+    this.#servePods(spare);
+    this.#countWorkers();
+    return true;
+  }
+
+  #startAnother(lost: Running, placeTaken: boolean): void {
+    const { clock, log } = this.#options;
+    const now = clock.monotonic();
+    if (now - this.#lastExitAt > CALM_MS) this.#restartMs = FIRST_RESTART_MS;
+    this.#lastExitAt = now;
+    const restartMs = this.#restartMs;
+    this.#restartMs = Math.min(restartMs * 2, LONGEST_RESTART_MS);
+    log.error(
+      { worker: lost.id, placeTaken, restartMs },
+      lost.active ? 'data worker lost, starting another one' : 'spare data worker lost',
+    );
+    clock.after(restartMs, () => {
+      const missing = this.#active().length < this.#options.settings.workers;
+      // A spare that was still loading when its place came up.
+      if (missing && this.#promote()) this.#spawn(false);
+      else if (missing || !this.#spare) this.#spawn(missing);
+    });
   }
 
   #countWorkers(): void {
     this.#options.series.set(this.#workersSlot, this.readyCount);
+    this.#options.series.set(this.#spareSlot, this.#spare?.ready ? 1 : 0);
   }
 
   #watchHeartbeats(): void {
@@ -325,18 +432,38 @@ export class WorkerFleet {
 
   #checkHeartbeats(): void {
     for (const running of this.#workers.values()) {
+      if (running.ended) continue;
       const beat = Atomics.load(running.heartbeat, 0);
       running.missedChecks = beat === running.lastBeat ? running.missedChecks + 1 : 0;
       running.lastBeat = beat;
-      const allowed = running.ready ? MISSED_CHECKS : MISSED_CHECKS_AT_START;
-      if (running.missedChecks !== allowed) continue;
-      this.#options.log.error({ worker: running.index, seconds: (allowed * HEARTBEAT_CHECK_MS) / 1000 }, 'data worker hangs');
-      void running.worker.terminate();
+      const why = this.#hangs(running);
+      if (why !== undefined) this.#end(running, why);
     }
   }
 
+  /** @returns why it is taken to be lost */
+  #hangs(running: Running): string | undefined {
+    const { missedChecks, ready, tid } = running;
+    const seconds = (missedChecks * HEARTBEAT_CHECK_MS) / 1000;
+    if (missedChecks === (ready ? MISSED_CHECKS : MISSED_CHECKS_AT_START)) return `no sign of life for ${seconds} s`;
+    if (!ready || missedChecks === 0) return undefined;
+    const cpuMs = this.#options.threadCpuMs(tid);
+    if (cpuMs === undefined) return undefined;
+    if (missedChecks === 1) running.cpuMs = cpuMs;
+    return missedChecks >= LOOP_CHECKS && cpuMs - running.cpuMs >= LOOP_CPU_MS ? `busy without a sign of life for ${seconds} s` : undefined;
+  }
+
+  #end(running: Running, why: string): void {
+    this.#options.log.error({ worker: running.id, reason: why }, 'data worker hangs');
+    this.#lost(running);
+    this.#options.clock.after(TERMINATE_MS, () => {
+      if (this.#workers.has(running.id) && !this.#stopped) this.#options.onStuck();
+    });
+    void running.worker.terminate();
+  }
+
   #lookDrained(): void {
-    if (this.#draining && [...this.#workers.values()].every(({ drained }) => drained)) this.#whenDrained?.();
+    if (this.#draining && this.#active().every(({ drained }) => drained)) this.#whenDrained?.();
   }
 
   #broadcast(message: ToWorker): void {

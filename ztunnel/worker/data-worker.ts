@@ -21,7 +21,7 @@ import { StateChanges } from './local-workload.ts';
 import { PodProxy } from './pod.ts';
 import { Telemetry } from './telemetry.ts';
 
-const HEARTBEAT_MS = 500;
+const HEARTBEAT_MS = 250;
 const RANDOM_POOL_BYTES = 4096;
 
 export class DataWorker {
@@ -85,6 +85,7 @@ export class DataWorker {
         break;
       case 'pod-remove':
         this.#removePod(message.uid);
+        this.#send({ type: 'pod-removed', uid: message.uid });
         break;
       case 'state':
         this.#stateChanged(message.policiesChanged);

@@ -1,4 +1,6 @@
 /** Entry of a data worker's thread. An error that nobody caught ends the thread; the supervisor starts another one. */
+import { readlinkSync } from 'node:fs';
+import { basename } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
 import { createLog } from '../../common/base/log.ts';
 import type { FromWorker, ToWorker, WorkerStart } from '../protocol.ts';
@@ -12,4 +14,5 @@ const logs = createLog({ level: settings.log.level, format: settings.logFormat, 
 const send = (message: FromWorker): void => port.postMessage(message);
 const worker = new DataWorker(start, logs, send);
 port.on('message', (message: ToWorker) => worker.receive(message));
-send({ type: 'ready' });
+// `/proc/thread-self` leads to PID/task/TID of the thread that asks.
+send({ type: 'ready', tid: Number(basename(readlinkSync('/proc/thread-self'))) });

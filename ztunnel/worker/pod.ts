@@ -22,7 +22,7 @@ import { LocalWorkload } from './local-workload.ts';
 export class PodProxy implements PodContext {
   readonly parts: WorkerParts;
   readonly spec: PodSpec;
-  readonly netns: Netns | undefined;
+  readonly #netns: Netns | undefined;
   readonly local: LocalWorkload;
   readonly pool: HbonePool;
   readonly mark: number | undefined;
@@ -40,8 +40,8 @@ export class PodProxy implements PodContext {
     const { settings, view, changes, clock } = parts;
     this.parts = parts;
     this.spec = spec;
-    // A descriptor of our own: the supervisor's ends with the pod, our last sockets may be made a little later.
-    this.netns = spec.netnsFd === undefined ? undefined : Netns.open(`/proc/self/fd/${spec.netnsFd}`);
+    // The supervisor's descriptor: one of our own would stay behind, and with it the namespace, if this thread were lost.
+    this.#netns = spec.netnsFd === undefined ? undefined : Netns.fromFd(spec.netnsFd);
     this.mark = spec.kind === 'self' ? undefined : settings.packetMark;
     this.keepalive = settings.keepalive ? keepaliveOf(settings) : undefined;
     this.local = new LocalWorkload({ view, info: spec.info, changes, clock });
@@ -54,6 +54,12 @@ export class PodProxy implements PodContext {
     });
     this.#inbound = new HboneInbound(this);
     this.#dns = new DnsServer(this, parts.nameservers);
+  }
+
+  /** @throws {ProxyError} once the pod is removed: the descriptor's number may be another file's by then */
+  get netns(): Netns | undefined {
+    this.#removed.signal.throwIfAborted();
+    return this.#netns;
   }
 
   get name(): string {
@@ -104,7 +110,6 @@ export class PodProxy implements PodContext {
     this.parts.connections.abortAll(error, this.spec.uid);
     this.#inbound.destroy(error);
     this.pool.destroy(error);
-    this.netns?.close();
   }
 
   get removed(): AbortSignal {

@@ -55,6 +55,8 @@ async function fleetOf(workers: number) {
   const threads: FakeThread[] = [];
   const wanted: string[] = [];
   const ended: number[] = [];
+  const cpu = new Map<number, number>();
+  let stuck = 0;
   const reader = new SeriesReader(metricFamilies);
   const segment = createSegment(100);
   reader.attach(-1, segment);
@@ -73,11 +75,14 @@ async function fleetOf(workers: number) {
     reader,
     series: new SeriesWriter(segment, (announcement) => reader.announce(-1, [announcement])),
     onRefused: () => undefined,
+    threadCpuMs: (tid) => cpu.get(tid),
+    onStuck: () => void stuck++,
     onCertificateWanted: (identity) => wanted.push(identity),
   });
   const started = fleet.start();
-  for (const thread of threads) thread.says({ type: 'ready' });
+  for (const thread of [...threads]) thread.says({ type: 'ready', tid: thread.threadId });
   await started;
+  threads.at(-1)?.says({ type: 'ready', tid: threads.length });
   const thread = (i: number): FakeThread => {
     const found = threads[i];
     assert.ok(found);
@@ -86,11 +91,13 @@ async function fleetOf(workers: number) {
   /** Seconds in which all workers but the given ones are alive. */
   const seconds = async (count: number, ...hanging: FakeThread[]): Promise<void> => {
     for (let i = 0; i < count; i++) {
-      for (const one of threads) if (!hanging.includes(one)) one.beat();
-      await clock.advance(1000);
+      for (let quarter = 0; quarter < 4; quarter++) {
+        for (const one of threads) if (!hanging.includes(one)) one.beat();
+        await clock.advance(250);
+      }
     }
   };
-  return { fleet, clock, threads, thread, wanted, ended, reader, seconds };
+  return { fleet, clock, threads, thread, wanted, ended, reader, seconds, cpu, stuck: () => stuck };
 }
 
 const pod: PodSpec = { uid: 'a', info: { name: 'a', namespace: 'shop', serviceAccount: 'a' }, netnsFd: 7, kind: 'pod' };
@@ -116,8 +123,8 @@ test('where one worker cannot listen nobody does, and the reason is told', async
   assert.deepEqual(thread(0).of('pod-remove'), [{ type: 'pod-remove', uid: 'a' }]);
 });
 
-test('a worker that ends is replaced, and the new one is told everything; the others are told nothing', async () => {
-  const { fleet, clock, thread, threads, ended, reader } = await fleetOf(2);
+test('a worker that ends has its place taken in the same moment by one that was ready, which is told everything; the others are told nothing', async () => {
+  const { fleet, thread, threads, ended, reader } = await fleetOf(2);
   const adding = fleet.addPod(pod);
   for (const one of threads) one.says({ type: 'pod-bound', uid: 'a' });
   await adding;
@@ -125,47 +132,114 @@ test('a worker that ends is replaced, and the new one is told everything; the ot
   const before = thread(1).sent.length;
   thread(0).exits();
   assert.deepEqual(ended, [1]);
-  assert.equal(fleet.readyCount, 1);
-  await clock.advance(100);
-  assert.equal(threads.length, 3);
+  assert.equal(fleet.readyCount, 2);
   assert.deepEqual(thread(2).of('pod-add'), [{ type: 'pod-add', pod }]);
   assert.deepEqual(thread(2).of('log-level'), [{ type: 'log-level', level: 'debug', accessLevel: 'warn' }]);
   assert.equal(thread(1).sent.length, before);
   assert.equal(reader.samples(metrics.workersReplaced)[0]?.value, 1);
 });
 
-test('a pod that is being added while its only worker ends waits for the next worker', async () => {
-  const { fleet, clock, thread } = await fleetOf(1);
+test('after that another spare is loaded, which serves nobody', async () => {
+  const { fleet, clock, thread, threads } = await fleetOf(2);
+  const adding = fleet.addPod(pod);
+  for (const one of threads) one.says({ type: 'pod-bound', uid: 'a' });
+  await adding;
+  thread(0).exits();
+  await clock.advance(100);
+  assert.equal(threads.length, 4);
+  thread(3).says({ type: 'ready', tid: 4 });
+  assert.deepEqual(thread(3).of('pod-add'), []);
+  assert.equal(fleet.readyCount, 2);
+});
+
+test('a pod that is being added while its only worker ends is served by the one that takes its place', async () => {
+  const { fleet, thread } = await fleetOf(1);
   let served = false;
   const adding = fleet.addPod(pod).then(() => (served = true));
   thread(0).exits();
-  await clock.advance(100);
+  await Promise.resolve();
   assert.equal(served, false);
   thread(1).says({ type: 'pod-bound', uid: 'a' });
   await adding;
 });
 
-test('a worker that keeps ending is started with growing waits', async () => {
-  const { clock, threads, thread } = await fleetOf(1);
-  for (const wait of [100, 200, 400, 800]) {
-    thread(threads.length - 1).exits();
+test('where the spare is still loading a worker is started in the place of the one that ended', async () => {
+  const { fleet, clock, thread, threads } = await fleetOf(1);
+  thread(0).exits();
+  thread(1).exits();
+  assert.equal(fleet.readyCount, 0);
+  const adding = fleet.addPod(pod);
+  await clock.advance(200);
+  assert.ok(threads.length >= 3);
+  assert.deepEqual(thread(2).of('pod-add'), [{ type: 'pod-add', pod }]);
+  thread(2).says({ type: 'pod-bound', uid: 'a' });
+  await adding;
+});
+
+test('workers that keep ending are started with growing waits, until there was calm for a minute', async () => {
+  const { clock, threads, seconds } = await fleetOf(1);
+  const nextAfter = async (wait: number): Promise<void> => {
+    threads.find(({ terminated }) => !terminated)?.exits();
     const count = threads.length;
     await clock.advance(wait - 1);
     assert.equal(threads.length, count);
     await clock.advance(1);
     assert.equal(threads.length, count + 1);
-  }
+    threads.at(-1)?.says({ type: 'ready', tid: 9 });
+  };
+  for (const wait of [100, 200, 400, 800]) await nextAfter(wait);
+  await seconds(61);
+  await nextAfter(100);
 });
 
 test('a worker whose heart stops is ended and replaced; one that beats is not', async () => {
-  const { threads, thread, seconds } = await fleetOf(2);
+  const { fleet, thread, seconds } = await fleetOf(2);
   await seconds(14, thread(0));
   assert.equal(thread(0).terminated, false);
   await seconds(2, thread(0));
   assert.equal(thread(0).terminated, true);
   assert.equal(thread(1).terminated, false);
-  await seconds(1);
-  assert.equal(threads.length, 3);
+  assert.equal(fleet.readyCount, 2);
+});
+
+test('a worker that is in a loop is replaced within two seconds; one that waits for the processor is not', async () => {
+  for (const [share, lost] of [
+    [1, true],
+    [0.3, false],
+  ] as const) {
+    const { fleet, clock, thread, threads, cpu } = await fleetOf(2);
+    for (let ms = 0; ms < 2000; ms += 50) {
+      for (const one of threads) if (one !== thread(0)) one.beat();
+      cpu.set(1, ms * share);
+      await clock.advance(50);
+    }
+    assert.equal(thread(0).terminated, lost, `${share} of the processor`);
+    assert.equal(fleet.readyCount, 2);
+  }
+});
+
+test('where a thread cannot be ended its place is taken all the same, and the process is told that it has to end', async () => {
+  const { fleet, thread, seconds, stuck } = await fleetOf(2);
+  thread(0).terminate = () => new Promise(() => undefined);
+  await seconds(16, thread(0));
+  assert.equal(fleet.readyCount, 2);
+  assert.equal(stuck(), 0);
+  await seconds(6, thread(0));
+  assert.equal(stuck(), 1);
+});
+
+test("a pod's network namespace is let go of when every worker has said so, or has ended", async () => {
+  const { fleet, thread, threads } = await fleetOf(2);
+  const adding = fleet.addPod(pod);
+  for (const one of threads) one.says({ type: 'pod-bound', uid: 'a' });
+  await adding;
+  let gone = false;
+  const removing = fleet.removePod('a').then(() => (gone = true));
+  thread(0).says({ type: 'pod-removed', uid: 'a' });
+  await Promise.resolve();
+  assert.equal(gone, false);
+  thread(1).exits();
+  await removing;
 });
 
 test('a certificate goes to the workers that asked for it, renewals as well, and a new worker gets it at once', async () => {

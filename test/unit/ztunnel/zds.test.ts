@@ -41,7 +41,7 @@ function table() {
       await Promise.resolve();
       if (failing.has(uid)) throw new Error(`cannot listen for ${uid}`);
     },
-    stop: (uid) => events.push(`stop ${uid}`),
+    stop: async (uid) => void events.push(`stop ${uid}`),
     clock,
     log: silentLog,
     series: new SeriesWriter(segment, (announcement) => reader.announce(0, [announcement])),
