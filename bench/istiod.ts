@@ -180,8 +180,9 @@ function startProgram(
   const started = spawn(program, [...args, ...addresses, ...(isNode ? [] : istio)], {
     cwd: folder,
     stdio: ['ignore', log, log],
+    // Not all of ours: a component refuses variables that change Node.
     env: {
-      ...process.env,
+      PATH: process.env.PATH ?? '',
       KUBECONFIG: join(folder, 'kubeconfig'),
       ROOT_CA_DIR: join(folder, 'cacerts'),
       POD_NAME: 'istiod-bench',

@@ -4,12 +4,14 @@ import { errorMessage } from '../common/base/errors.ts';
 import { createLog } from '../common/base/log.ts';
 import { readSettings, SettingsError } from '../common/base/settings.ts';
 import { KubeApi } from '../common/client/kube-api.ts';
+import { hardenProcess } from '../common/linux/hardening.ts';
 import { raiseOpenFileLimit } from '../common/linux/limits.ts';
 import { NodeAgent } from './agent.ts';
 import { type CniSettings, cniSettings } from './settings.ts';
 
 function settingsOrExit(): CniSettings {
   try {
+    hardenProcess({ env: process.env, execArgv: process.execArgv });
     const settings = readSettings(cniSettings, process.env);
     if (settings.nodeName === '') throw new SettingsError(['NODE_NAME is not set: which node is this?']);
     return settings;

@@ -4,10 +4,12 @@ import { errorMessage } from '../common/base/errors.ts';
 import { createLog } from '../common/base/log.ts';
 import { readSettings } from '../common/base/settings.ts';
 import { KubeApi } from '../common/client/kube-api.ts';
+import { hardenProcess } from '../common/linux/hardening.ts';
 import { startIstiod } from './istiod.ts';
 import { settingsTable, withFlags } from './settings.ts';
 
 try {
+  hardenProcess({ env: process.env, execArgv: process.execArgv });
   const [command, ...flags] = process.argv.slice(2);
   if (command !== 'discovery') throw new Error(`expected the command discovery, got ${command ?? 'nothing'}`);
   const env = withFlags(process.env, flags);

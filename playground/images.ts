@@ -41,7 +41,9 @@ export function resolveImage(container: Container, node: string, checkout: strin
     if (container.command?.length) return { argv: [...container.command, ...args], env: {}, scripts: {} };
     throw new Error(`image ${JSON.stringify(image)} is none of the playground's, and container ${container.name} has no command`);
   }
-  const run = [node, '--import', `${CHECKOUT}/playground/programs/keep-compiled.ts`, `${CHECKOUT}/${program}`];
+  // As in the images (images/components.json).
+  const flags = ['--disable-sigusr1', ...(program === 'ztunnel/main.ts' ? ['--max-semi-space-size=2'] : [])];
+  const run = [node, ...flags, '--import', `${CHECKOUT}/playground/programs/keep-compiled.ts`, `${CHECKOUT}/${program}`];
   const argv = container.command?.length ? [...container.command, ...args] : [...run, ...args];
   const isEcho = program.includes('/echo');
   const client = `#!/bin/sh\nexec '${node}' '${CHECKOUT}/playground/programs/echo.ts' client "$@"\n`;

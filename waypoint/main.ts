@@ -4,6 +4,7 @@ import { createLog } from '../common/base/log.ts';
 import { boundBacktracking } from '../common/base/regex-engine.ts';
 import { SettingsError } from '../common/base/settings.ts';
 import { VERSION } from '../common/base/version.ts';
+import { hardenProcess } from '../common/linux/hardening.ts';
 import { readWaypointSettings } from './settings.ts';
 import { startWaypoint } from './waypoint.ts';
 
@@ -31,6 +32,7 @@ async function main(argv: readonly string[]): Promise<number> {
 }
 
 async function run(): Promise<number> {
+  hardenProcess({ env: process.env, execArgv: process.execArgv });
   boundBacktracking();
   const settings = readWaypointSettings(process.env);
   const logs = createLog({ level: settings.log.level, format: settings.logFormat, scope: 'waypoint' });

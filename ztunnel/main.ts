@@ -3,6 +3,7 @@ import { errorMessage } from '../common/base/errors.ts';
 import { createLog } from '../common/base/log.ts';
 import { SettingsError } from '../common/base/settings.ts';
 import { VERSION } from '../common/base/version.ts';
+import { hardenProcess } from '../common/linux/hardening.ts';
 import { readZtunnelSettings } from './settings.ts';
 import { startZtunnel } from './ztunnel.ts';
 
@@ -30,6 +31,7 @@ async function main(argv: readonly string[]): Promise<number> {
 }
 
 async function run(): Promise<number> {
+  hardenProcess({ env: process.env, execArgv: process.execArgv });
   const settings = readZtunnelSettings(process.env);
   const logs = createLog({ level: settings.log.level, format: settings.logFormat, scope: 'ztunnel' });
   // Until the end is asked for, something has to keep the process: timers of the clock do not.

@@ -58,6 +58,13 @@ export const libc = {
   close: library.func('int close(int fd)') as (fd: number) => number,
   getrlimit: library.func('int getrlimit(int resource, void *limit)') as (resource: number, limit: Buffer) => number,
   setrlimit: library.func('int setrlimit(int resource, const void *limit)') as (resource: number, limit: Buffer) => number,
+  prctl: library.func('int prctl(int option, uint64_t a, uint64_t b, uint64_t c, uint64_t d)') as (
+    option: number,
+    a: number,
+    b: number,
+    c: number,
+    d: number,
+  ) => number,
   // process.abort() is refused in worker threads.
   abort: library.func('void abort()') as () => void,
 } as const;
@@ -97,7 +104,9 @@ export const SOL_IPV6 = 41;
 export const IPV6_V6ONLY = 26;
 export const IPV6_TRANSPARENT = 75;
 export const IPV6_FREEBIND = 78;
+export const RLIMIT_CORE = 4;
 export const RLIMIT_NOFILE = 7;
+export const PR_SET_DUMPABLE = 4;
 
 const EINTR = 4;
 
