@@ -1,6 +1,7 @@
 /** meshctl: argv → command → exit code. Each command is loaded only when it is called, so that `--help` and `version` start at once. */
 import { Command } from 'commander';
 import { addInstallation } from './commands/installation.ts';
+import { addState } from './commands/state.ts';
 import { CommandError } from './terminal.ts';
 
 const program = new Command('meshctl')
@@ -11,6 +12,7 @@ const program = new Command('meshctl')
   .showHelpAfterError();
 
 addInstallation(program, connection);
+addState(program, connection);
 
 program
   .command('status')

@@ -27,12 +27,12 @@ export function clusterError(error: unknown): CommandError {
 }
 
 /** Columns padded to their widest cell, kubectl's way. */
-export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+export function table(head: readonly string[], rows: readonly (readonly string[])[], gap = '   '): string {
   const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]?.length ?? 0)));
   const line = (cells: readonly string[]): string =>
     cells
       .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-      .join('   ')
+      .join(gap)
       .trimEnd();
   return [head, ...rows].map(line).join('\n');
 }

@@ -1,0 +1,84 @@
+/** `ztunnel-config` and `proxy-status`, as commander knows them: istioctl's names, flags and short forms. Each is loaded when it is called. */
+import type { Command } from 'commander';
+import type { Connection } from '../terminal.ts';
+import type { ZtunnelConfigOptions } from './ztunnel-config.ts';
+
+type Flags = Omit<ZtunnelConfigOptions, keyof Connection | 'table' | 'proxy'>;
+type Row = readonly [
+  table: ZtunnelConfigOptions['table'],
+  aliases: readonly string[],
+  doc: string,
+  flags: readonly (readonly [flag: string, doc: string])[],
+];
+
+const TABLES: readonly Row[] = [
+  [
+    'workload',
+    ['w', 'workloads'],
+    'workloads that it knows',
+    [
+      ['--workload-namespace <name>', 'only of this namespace'],
+      ['--address <ip>', 'only with this address'],
+      ['--workload-node <name>', 'only on this node'],
+    ],
+  ],
+  [
+    'service',
+    ['svc', 'services'],
+    'services that it knows, with their healthy and all endpoints',
+    [['--service-namespace <name>', 'only of this namespace']],
+  ],
+  ['policy', ['pol', 'policies'], 'L4 policies that it knows', [['--policy-namespace <name>', 'only of this namespace']]],
+  ['certificate', ['cert', 'certs', 'certificates'], 'certificates that it holds', []],
+  [
+    'connections',
+    ['cons'],
+    'connections that it carries',
+    [
+      ['--workload-namespace <name>', 'only of pods of this namespace'],
+      ['--direction <way>', 'inbound or outbound'],
+      ['--raw', 'addresses instead of names'],
+    ],
+  ],
+  ['all', ['a'], 'all of these', [['--with-headers', 'a title over each table']]],
+];
+
+/** @param connection of the program's own flags, once they have been read */
+export function addState(program: Command, connection: () => Connection): void {
+  const config = program.command('ztunnel-config').alias('zc').description('what a ztunnel knows, holds and carries, asked of itself');
+  for (const [table, aliases, doc, flags] of TABLES) {
+    const command = config
+      .command(`${table} [ztunnel]`)
+      .aliases([...aliases])
+      .description(doc)
+      .option('--node <name>', 'the ztunnel of this node')
+      .option('-f, --file <file>', 'a saved configuration dump instead of a running ztunnel')
+      .option('-o, --output <format>', 'short, json or yaml', 'short')
+      .addHelpText('after', '\nZTUNNEL is POD or POD.NAMESPACE of a ztunnel, or of any pod: then it is the ztunnel of its node.');
+    for (const [flag, about] of flags) command.option(flag, about);
+    command.action(async (proxy: string | undefined, options: Flags) => {
+      const { ztunnelConfig } = await import('./ztunnel-config.ts');
+      process.exitCode = await ztunnelConfig({ ...connection(), ...options, table, proxy });
+    });
+  }
+  config
+    .command('log [ztunnel]')
+    .alias('o')
+    .description('shows or sets log levels of a ztunnel, or of all')
+    .option('--node <name>', 'the ztunnel of this node')
+    .option('--level <levels>', 'LEVEL or SCOPE:LEVEL, several with commas')
+    .option('-r, --reset', 'back to the levels of the start', false)
+    .action(async (proxy: string | undefined, options: { node?: string; level?: string; reset: boolean }) => {
+      const { ztunnelLog } = await import('./ztunnel-config.ts');
+      process.exitCode = await ztunnelLog({ ...connection(), ...options, proxy });
+    });
+  program
+    .command('proxy-status')
+    .alias('ps')
+    .description('which proxies are connected to which istiod, and whether they have taken what they were sent')
+    .option('-o, --output <format>', 'table, json or yaml', 'table')
+    .action(async (options: { output: string }) => {
+      const { proxyStatus } = await import('./proxy-status.ts');
+      process.exitCode = await proxyStatus({ ...connection(), ...options });
+    });
+}

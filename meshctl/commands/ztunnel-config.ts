@@ -1,0 +1,166 @@
+/** `meshctl ztunnel-config`: finds the ztunnel that is meant, asks it by way of istiod, prints what it says. */
+import { readFileSync } from 'node:fs';
+import yaml from 'js-yaml';
+import { errorMessage } from '../../common/base/errors.ts';
+import type { KubeApi, KubeObject } from '../../common/client/kube-api.ts';
+import { Istiod } from '../istiod.ts';
+import { CommandError, type Connection, clusterError, connect } from '../terminal.ts';
+import { readDump, type ZtunnelDump } from '../ztunnel-config/dump.ts';
+import { allTables, certificateTable, connectionTable, policyTable, serviceTable, workloadTable } from '../ztunnel-config/tables.ts';
+
+export interface ZtunnelConfigOptions extends Connection {
+  readonly table: 'workload' | 'service' | 'policy' | 'certificate' | 'connections' | 'all';
+  /** `POD` or `POD.NAMESPACE`, of a ztunnel or of a pod whose ztunnel is meant. */
+  readonly proxy: string | undefined;
+  readonly node?: string;
+  readonly file?: string;
+  readonly output: string;
+  readonly workloadNamespace?: string;
+  readonly address?: string;
+  readonly workloadNode?: string;
+  readonly serviceNamespace?: string;
+  readonly policyNamespace?: string;
+  readonly direction?: string;
+  readonly raw?: boolean;
+  readonly withHeaders?: boolean;
+}
+
+/** Of each table, where a dump has it. */
+const FIELDS = {
+  workload: 'workloads',
+  service: 'services',
+  policy: 'policies',
+  certificate: 'certificates',
+  connections: 'workloadState',
+} as const;
+
+export async function ztunnelConfig(options: ZtunnelConfigOptions): Promise<number> {
+  const { table, output, direction } = options;
+  if (!['short', 'json', 'yaml'].includes(output)) throw new CommandError(`-o ${output}: expected short, json or yaml`);
+  if (direction !== undefined && direction !== 'inbound' && direction !== 'outbound')
+    throw new CommandError(`--direction ${direction}: expected inbound or outbound`);
+  const json = options.file === undefined ? await ask(options) : fromFile(options.file);
+  let dump: ZtunnelDump;
+  try {
+    dump = readDump(json);
+  } catch (error) {
+    throw new CommandError(errorMessage(error));
+  }
+  if (output === 'short') {
+    console.log(short(dump, options, Date.now()));
+    return 0;
+  }
+  const shown = table === 'all' ? json : (json as Record<string, unknown>)[FIELDS[table]];
+  console.log(output === 'json' ? JSON.stringify(shown, undefined, 2) : yaml.dump(shown).trimEnd());
+  return 0;
+}
+
+function short(dump: ZtunnelDump, options: ZtunnelConfigOptions, nowMs: number): string {
+  const { workloadNamespace: namespace, direction } = options;
+  switch (options.table) {
+    case 'workload':
+      return workloadTable(dump, { namespace, address: options.address, node: options.workloadNode });
+    case 'service':
+      return serviceTable(dump, options.serviceNamespace);
+    case 'policy':
+      return policyTable(dump, options.policyNamespace);
+    case 'certificate':
+      return certificateTable(dump, nowMs);
+    case 'connections':
+      return connectionTable(dump, { namespace, direction: direction as 'inbound' | 'outbound' | undefined, raw: options.raw });
+    case 'all':
+      return allTables(dump, nowMs, options.withHeaders === true);
+  }
+}
+
+export async function ztunnelLog({
+  proxy,
+  node,
+  level = '',
+  reset,
+  ...connection
+}: Connection & {
+  readonly proxy: string | undefined;
+  readonly node?: string;
+  readonly level?: string;
+  readonly reset: boolean;
+}): Promise<number> {
+  return withIstiod(connection, async (api, istiod) => {
+    const all = await ztunnelsOf(api, connection.systemNamespace);
+    const one = proxy !== undefined || node !== undefined;
+    for (const ztunnel of one ? [await find(api, all, proxy, node)] : all) {
+      // istioctl writes a colon between scope and level, ztunnel an equals sign.
+      const query = { level: level.replaceAll(':', '='), ...(reset && { reset: 'true' }) };
+      const now = await istiod.ofProxy<{ level: string }>('/debug/proxy/log', idOf(ztunnel), 'POST', query);
+      console.log(`${idOf(ztunnel)}: ${now.level}`);
+    }
+    return 0;
+  });
+}
+
+async function ask({ proxy, node, ...connection }: ZtunnelConfigOptions): Promise<unknown> {
+  return withIstiod(connection, async (api, istiod) => {
+    const ztunnel = await find(api, await ztunnelsOf(api, connection.systemNamespace), proxy, node);
+    if (proxy === undefined && node === undefined) console.error(`asking ${idOf(ztunnel)}; name another one, or --node`);
+    return istiod.ofProxy<unknown>('/debug/proxy', idOf(ztunnel));
+  });
+}
+
+async function withIstiod<T>(connection: Connection, work: (api: KubeApi, istiod: Istiod) => Promise<T>): Promise<T> {
+  const api = connect(connection);
+  let istiod: Istiod | undefined;
+  try {
+    istiod = await Istiod.open(api, connection.systemNamespace);
+    return await work(api, istiod);
+  } catch (error) {
+    throw error instanceof CommandError ? error : clusterError(error);
+  } finally {
+    istiod?.close();
+    api.close();
+  }
+}
+
+const ztunnelsOf = (api: KubeApi, systemNamespace: string): Promise<KubeObject[]> =>
+  api.list<KubeObject>(`/api/v1/namespaces/${systemNamespace}/pods`, { labelSelector: 'app=ztunnel' });
+
+const idOf = ({ metadata }: KubeObject): string => `${metadata.name}.${metadata.namespace}`;
+const nodeOf = ({ spec }: KubeObject): string | undefined => (spec as { nodeName?: string } | undefined)?.nodeName;
+
+/** @throws {CommandError} where there is none */
+async function find(
+  api: KubeApi,
+  ztunnels: readonly KubeObject[],
+  proxy: string | undefined,
+  node: string | undefined,
+): Promise<KubeObject> {
+  if (node !== undefined) return onNode(ztunnels, node);
+  const first = ztunnels[0];
+  if (proxy === undefined) {
+    if (!first) throw new CommandError('no ztunnel is running');
+    return first;
+  }
+  const own = ztunnels.find((ztunnel) => proxy === ztunnel.metadata.name || proxy === idOf(ztunnel));
+  if (own) return own;
+  const [name = '', namespace = 'default'] = proxy.split('.', 2);
+  const pods = await api.list<KubeObject>(`/api/v1/namespaces/${namespace}/pods`, { fieldSelector: `metadata.name=${name}` });
+  const [pod] = pods.filter(({ metadata }) => metadata.name === name);
+  if (!pod)
+    throw new CommandError(`there is no ztunnel ${proxy} and no pod ${namespace}/${name} (POD.NAMESPACE names one of another namespace)`);
+  const at = nodeOf(pod);
+  if (at === undefined) throw new CommandError(`pod ${namespace}/${name} is on no node yet`);
+  return onNode(ztunnels, at);
+}
+
+function onNode(ztunnels: readonly KubeObject[], node: string): KubeObject {
+  const found = ztunnels.find((ztunnel) => nodeOf(ztunnel) === node);
+  if (!found) throw new CommandError(`no ztunnel runs on node ${node}`);
+  return found;
+}
+
+function fromFile(file: string): unknown {
+  try {
+    return JSON.parse(readFileSync(file, 'utf8'));
+  } catch (error) {
+    throw new CommandError(`${file}: ${errorMessage(error)}`);
+  }
+}
