@@ -1,5 +1,6 @@
 /** meshctl: argv → command → exit code. Each command is loaded only when it is called, so that `--help` and `version` start at once. */
 import { Command } from 'commander';
+import { addBypass } from './commands/bypass.ts';
 import { addInstallation } from './commands/installation.ts';
 import { addState } from './commands/state.ts';
 import { CommandError } from './terminal.ts';
@@ -12,6 +13,7 @@ const program = new Command('meshctl')
   .showHelpAfterError();
 
 addInstallation(program, connection);
+addBypass(program, connection);
 addState(program, connection);
 
 program

@@ -56,7 +56,7 @@ export function preflight(facts: PreflightFacts): Finding[] {
 
 function versions({ server, nodes }: PreflightFacts): Finding[] {
   const minor = Number(/^\d+/.exec(server.minor)?.[0] ?? Number.NaN);
-  const version = server.gitVersion || `${server.major}.${server.minor}`;
+  const version = server.gitVersion || 'of no version';
   const found: Finding[] = [];
   if (server.major !== '1' || !(minor >= OLDEST_MINOR))
     found.push(failure('version', `Kubernetes ${version} is older than 1.${OLDEST_MINOR}`, 'upgrade the cluster'));

@@ -4,6 +4,7 @@
  */
 import type { KubeObject } from '../../common/client/kube-api.ts';
 import { plural } from '../terminal.ts';
+import { bypassProblems, isBypassed } from './bypass.ts';
 import {
   CONNECTIONS_OUTSIDE,
   DATAPLANE_MODE,
@@ -101,6 +102,7 @@ export function makeReport(seen: Observations): StatusReport {
   const problems: Problem[] = seen.failures.map((message) => ({ severity: 'error', object: 'meshctl', message }));
   const controlPlane = controlPlaneStatus(seen, problems);
   const nodes = seen.nodes.map((node) => nodeStatus(seen, node.metadata.name ?? '', problems));
+  problems.push(...bypassProblems(seen));
   enrolmentProblems(seen, problems);
   problems.push(...agentVersionProblems(seen));
   const namespaces = namespaceStatus(seen);
@@ -203,7 +205,7 @@ function enrolmentProblems(seen: Observations, problems: Problem[]): void {
       });
     }
   }
-  for (const pod of seen.pods.filter(isCandidate)) {
+  for (const pod of seen.pods.filter((one) => isCandidate(one) && !isBypassed(one))) {
     const state = pod.metadata.annotations?.[REDIRECTION];
     const wanted = isWanted(pod, namespaces.get(pod.metadata.namespace)) && pod.metadata.namespace !== 'kube-system';
     const said = pod.metadata.annotations?.[ENROLMENT_PROBLEM];
