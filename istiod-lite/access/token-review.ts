@@ -1,11 +1,12 @@
 /**
  * Asks the API server whose service-account token this is. Answers are kept for a short time, since a node's ztunnel shows the same token for
- * each of its pods' certificates; questions under way are shared, and only so many run at once.
+ * each of its pods' certificates; questions under way are shared, and only so many run at once. Where the API server cannot be asked, an answer
+ * that it gave within the last minutes is good: its absence must not keep proxies from coming back and certificates from being renewed.
  * @see Istio: security/pkg/server/ca/authenticate/kubeauth
  */
 import { createHash } from 'node:crypto';
-import { type Clock, seconds } from '../../common/base/clock.ts';
-import type { KubeApi } from '../../common/client/kube-api.ts';
+import { type Clock, minutes, seconds } from '../../common/base/clock.ts';
+import { type KubeApi, KubeApiError } from '../../common/client/kube-api.ts';
 
 /** Whose token it is. */
 export interface Caller {
@@ -36,6 +37,7 @@ export interface TokenReviewerOptions {
 const ACCEPTED_FOR_MS = seconds(60);
 // Short, because a token may become good: its pod was not there yet.
 const REFUSED_FOR_MS = seconds(5);
+const GOOD_WITHOUT_SERVER_MS = minutes(15);
 const MAX_KEPT = 10_000;
 const MAX_AT_ONCE = 16;
 const MAX_WAITING = 2000;
@@ -43,6 +45,8 @@ const MAX_WAITING = 2000;
 interface Kept {
   readonly verdict: TokenVerdict;
   readonly until: number;
+  /** Where the API server is away; both monotonic milliseconds. */
+  readonly goodUntil: number;
 }
 
 export class TokenReviewer {
@@ -64,9 +68,14 @@ export class TokenReviewer {
     if (kept && kept.until > this.#options.clock.monotonic()) return kept.verdict;
     const asking = this.#asking.get(key) ?? this.#ask(token).finally(() => this.#asking.delete(key));
     this.#asking.set(key, asking);
-    const verdict = await asking;
-    this.#keep(key, verdict, expiryOf(token));
-    return verdict;
+    try {
+      const verdict = await asking;
+      this.#keep(key, verdict, expiryOf(token));
+      return verdict;
+    } catch (error) {
+      if (kept && isAway(error) && kept.goodUntil > this.#options.clock.monotonic()) return kept.verdict;
+      throw error;
+    }
   }
 
   async #ask(token: string): Promise<TokenVerdict> {
@@ -101,9 +110,14 @@ export class TokenReviewer {
   #keep(key: string, verdict: TokenVerdict, expiresAt: number): void {
     const { clock } = this.#options;
     const left = Math.max(0, expiresAt - clock.now());
-    const until = clock.monotonic() + ('caller' in verdict ? Math.min(ACCEPTED_FOR_MS, left) : REFUSED_FOR_MS);
+    const now = clock.monotonic();
+    const accepted = 'caller' in verdict;
     this.#kept.delete(key);
-    this.#kept.set(key, { verdict, until });
+    this.#kept.set(key, {
+      verdict,
+      until: now + (accepted ? Math.min(ACCEPTED_FOR_MS, left) : REFUSED_FOR_MS),
+      goodUntil: now + (accepted ? Math.min(GOOD_WITHOUT_SERVER_MS, left) : 0),
+    });
     // The oldest first: a Map keeps the order of insertion.
     for (const oldest of this.#kept.keys()) {
       if (this.#kept.size <= MAX_KEPT) break;
@@ -111,6 +125,10 @@ export class TokenReviewer {
     }
   }
 }
+
+/** It could not be reached, or says itself that it cannot answer; a refusal is an answer. */
+const isAway = (error: unknown): boolean =>
+  error instanceof KubeApiError ? error.status >= 500 || error.status === 429 : !(error instanceof TooManyReviews);
 
 interface TokenReview {
   readonly status?: {

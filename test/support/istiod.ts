@@ -1,6 +1,6 @@
 /** A whole istiod-lite in this process, before a fake API server, on ports of its own; with clients that speak to it as proxies do. */
 import { ChannelCredentials, Client, type ClientDuplexStream, Metadata, type ServiceError } from '@grpc/grpc-js';
-import { systemClock } from '../../common/base/clock.ts';
+import { type Clock, systemClock } from '../../common/base/clock.ts';
 import { readSettings, type Settings } from '../../common/base/settings.ts';
 import { type IstioCertificateRequest, type IstioCertificateResponse, IstioCertificateServiceService } from '../../common/codec/gen/ca.ts';
 import { AggregatedDiscoveryServiceService, DeltaDiscoveryRequest, type DeltaDiscoveryResponse } from '../../common/codec/gen/discovery.ts';
@@ -41,13 +41,15 @@ export async function startTestIstiod(
     settings?: Partial<Settings<typeof settingsTable>>;
     prepare?: (kube: FakeKubeApi) => void;
     awaitReady?: boolean;
+    clock?: Clock;
+    api?: FakeKubeApi;
   } = {},
 ): Promise<TestIstiod> {
   const closers: (() => Promise<void> | void)[] = [];
   t.after(async () => {
     for (const close of closers.reverse()) await close();
   });
-  const kube = await FakeKubeApi.start({ after: (run) => void closers.push(run) });
+  const kube = options.api ?? (await FakeKubeApi.start({ after: (run) => void closers.push(run) }));
   kube.put('/api/v1/namespaces', { metadata: { name: 'istio-system' } });
   kube.put('/api/v1/namespaces', { metadata: { name: 'shop' } });
   ztunnelOf(kube, 'node1');
@@ -62,7 +64,7 @@ export async function startTestIstiod(
     drainMs: 500,
     ...options.settings,
   };
-  const istiod = await startIstiod({ settings, api: kube.client('istiod'), clock: systemClock, random: Math.random, log });
+  const istiod = await startIstiod({ settings, api: kube.client('istiod'), clock: options.clock ?? systemClock, random: Math.random, log });
   closers.push(() => istiod.close());
   if (options.awaitReady !== false) await until(() => istiod.ready);
   const secret = kube.get('/api/v1/secrets', 'istio-system/istio-ca-secret') as { data?: Record<string, string> } | undefined;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { seconds } from '../../../common/base/clock.ts';
+import { minutes, seconds } from '../../../common/base/clock.ts';
 import { TokenReviewer } from '../../../istiod-lite/access/token-review.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
@@ -116,4 +116,30 @@ test('a flood of different tokens is bounded', async () => {
   const { reviewer } = start(() => new Promise(() => undefined));
   const answers = Array.from({ length: 2017 }, (_, i) => reviewer.review(`t${i}`));
   await assert.rejects(answers.at(-1) ?? Promise.resolve(), /too many tokens/);
+});
+
+test('where the API server is away, what it said within a quarter of an hour is good; what it never said is not', async () => {
+  let away = false;
+  const { clock, reviewer } = start((token) => {
+    if (away) throw new Error('connection refused');
+    return token === 'good' ? ZTUNNEL : { authenticated: false, error: 'no' };
+  });
+  await reviewer.review('good');
+  await reviewer.review('bad');
+  away = true;
+  await clock.advance(minutes(10));
+  assert.ok('caller' in (await reviewer.review('good')));
+  await assert.rejects(reviewer.review('bad'), /connection refused/);
+  await assert.rejects(reviewer.review('new'), /connection refused/);
+  await clock.advance(minutes(6));
+  await assert.rejects(reviewer.review('good'), /connection refused/);
+});
+
+test('a refusal is no absence: a token that the API server does not know any more is not believed', async () => {
+  let known = true;
+  const { clock, reviewer } = start(() => (known ? ZTUNNEL : { authenticated: false, error: 'deleted' }));
+  await reviewer.review('t');
+  known = false;
+  await clock.advance(minutes(2));
+  assert.deepEqual(await reviewer.review('t'), { refuse: 'deleted' });
 });
