@@ -123,6 +123,16 @@ export const metrics = {
     hideZero: true,
   }),
   logLinesDropped: counter('warren_log_lines_dropped_total', [], 'Log lines lost because the reader was too slow', { hideZero: true }),
+  limited: counter('warren_limited_total', ['limit'], 'Connections and tunnels refused because a pod or the process had reached a limit', {
+    hideZero: true,
+  }),
+  podConnections: gauge('warren_pod_connections', ['namespace', 'pod'], 'Open connections of a pod', { hideZero: true, expires: true }),
+  podWaiting: gauge('warren_pod_waiting_bytes', ['namespace', 'pod'], 'Bytes of a pod that wait for slow readers', {
+    hideZero: true,
+    expires: true,
+  }),
+  memoryBudget: gauge('warren_memory_budget_bytes', [], 'Resident memory beyond which new connections of the largest consumer are refused'),
+  memoryShedding: gauge('warren_memory_shedding', [], '1 while new connections of the largest consumer are refused'),
   keptState: gauge(
     'warren_kept_state',
     [],

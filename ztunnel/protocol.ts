@@ -29,6 +29,8 @@ export interface WorkerStart {
   readonly segment: SeriesSegment;
   /** Where the node resolves names: for what the mesh's DNS does not know. */
   readonly nameservers: readonly SocketAddress[];
+  /** Descriptors that this process may have. */
+  readonly openFiles: number;
   /** One Int32 that the worker counts up four times a second. */
   readonly heartbeat: SharedArrayBuffer;
 }
@@ -42,6 +44,8 @@ export type ToWorker =
   | { readonly type: 'certificate-failed'; readonly identity: string; readonly reason: string }
   | { readonly type: 'log-level'; readonly level: LogLevel; readonly accessLevel: LogLevel }
   | { readonly type: 'connections'; readonly question: number }
+  /** New connections of this pod are refused, for want of memory; `cut` ends those that hold most. */
+  | { readonly type: 'shed'; readonly uid: string | undefined; readonly cut: boolean }
   /** Stop accepting; connections may go on until `drain-deadline`. */
   | { readonly type: 'drain' }
   | { readonly type: 'drain-deadline' };
@@ -55,8 +59,17 @@ export type FromWorker =
   | { readonly type: 'certificate-wanted'; readonly identity: string }
   | { readonly type: 'series'; readonly series: readonly SeriesAnnouncement[] }
   | { readonly type: 'connections'; readonly question: number; readonly connections: readonly ConnectionDump[] }
+  | { readonly type: 'usage'; readonly pods: readonly PodUsage[] }
   | { readonly type: 'refused'; readonly refusals: readonly CountedRefusal[] }
   | { readonly type: 'drained' };
+
+/** What a pod takes of one worker. */
+export interface PodUsage {
+  readonly uid: string;
+  readonly connections: number;
+  /** Roughly: what waits, and what its connections cost. */
+  readonly bytes: number;
+}
 
 /** One open connection as `config_dump` shows it. */
 export interface ConnectionDump {

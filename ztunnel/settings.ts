@@ -60,6 +60,15 @@ const dnsAddress: Form<number> = {
   },
 };
 
+const positive: Form<number> = {
+  name: 'whole number from 1',
+  parse(value) {
+    const number = count.parse(value);
+    if (number < 1) throw new Error('expected a whole number from 1');
+    return number;
+  },
+};
+
 /** Empty is an answer too. */
 const folder: Form<string | undefined> = {
   name: 'folder',
@@ -216,6 +225,26 @@ export const settingsTable = {
   ),
   workers: setting('ZTUNNEL_WORKER_THREADS', threads, 2, 'data workers: a number, a percentage of the processors, or 0 for all'),
   workerHeapMb: setting('WARREN_WORKER_HEAP_MB', count, 512, 'heap of one data worker in MiB; a worker that needs more is replaced'),
+  podMaxConnections: setting('WARREN_POD_MAX_CONNECTIONS', positive, 16_384, 'open connections and tunnels of one pod, over all workers'),
+  podMaxHandshakes: setting(
+    'WARREN_POD_MAX_HANDSHAKES',
+    positive,
+    256,
+    'TLS handshakes under way on the HBONE port of one pod, over all workers',
+  ),
+  podMaxWaitingBytes: setting(
+    'WARREN_POD_MAX_WAITING_BYTES',
+    positive,
+    256 << 20,
+    'bytes of one pod that wait for slow readers before its new connections are refused',
+  ),
+  memoryBudgetMb: setting(
+    'WARREN_MEMORY_BUDGET_MB',
+    optionalCount,
+    undefined,
+    'resident memory in MiB beyond which new connections of the pod that uses most are refused',
+    "four fifths of the container's limit, or of half the machine's memory",
+  ),
   maxSeries: setting('WARREN_MAX_SERIES', count, 20_000, 'metric series of one data worker; more go to one named "other"'),
   loopbackAppTunnel: setting('LOCALHOST_APP_TUNNEL', flag, true, 'reach PROXY-protocol applications over loopback'),
   responseBaggage: setting(

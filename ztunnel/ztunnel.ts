@@ -23,6 +23,7 @@ import { meshSource } from './supervisor/control-plane.ts';
 import { supervisorCounters } from './supervisor/counters.ts';
 import { diagnostics } from './supervisor/diagnostics.ts';
 import { firstState, measureKept, openKept, pruneCertificates } from './supervisor/kept.ts';
+import { MemoryGuard, memoryBudget } from './supervisor/memory-guard.ts';
 import { nameserversOf } from './supervisor/nameservers.ts';
 import { ownPods } from './supervisor/own-pods.ts';
 import { PodTable } from './supervisor/pods.ts';
@@ -58,7 +59,9 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
     state: writer.shared,
     nameservers: nameserversOf(RESOLV_CONF),
     onThreadEnded: (thread) => writer.forgetReader(thread),
+    openFiles,
     threadCpuMs,
+    onUsage: (worker, usage) => memory.report(worker, usage),
     onStuck: () => quit('a data worker hangs and cannot be ended'),
     clock,
     log,
@@ -66,6 +69,14 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
     series,
     onCertificateWanted: (identity) => keeper.want(identity, 'realtime'),
     onRefused: (refusals) => reports?.refused(refusals),
+  });
+  const memory = new MemoryGuard({
+    budgetBytes: memoryBudget(settings.memoryBudgetMb),
+    resident: () => process.memoryUsage.rss(),
+    clock,
+    log,
+    series,
+    shed: (uid, cut) => fleet.shed(uid, cut),
   });
   const keeper = certificateKeeper({
     settings,

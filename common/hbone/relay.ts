@@ -39,6 +39,10 @@ class Carrier implements Relay {
     return this.#b.bytes;
   }
 
+  get waiting(): number {
+    return this.#a.pipe.backlog + this.#b.pipe.backlog;
+  }
+
   abort(error: ProxyError): void {
     if (this.#a.over && this.#b.over) return;
     this.#error ??= error;

@@ -42,6 +42,8 @@ export interface RelayResult {
 export interface Relay {
   readonly forward: number;
   readonly backward: number;
+  /** Bytes that have been read from one side and not yet been taken by the other. */
+  readonly waiting: number;
   readonly done: Promise<RelayResult>;
   /** Ends both sides; `done` then carries the error. */
   abort(error: ProxyError): void;

@@ -18,6 +18,7 @@ import type { ConnectRequest, HboneLimits, Headers } from '../../common/hbone/ty
 import { defaultServerLimits } from '../../common/hbone/types.ts';
 import { belongsToTrustDomain, firstSpiffeId, MESH_ALPN, peerUris } from '../../common/tls/mesh-tls.ts';
 import type { ReadyCertificate } from '../../common/tls/worker-certificates.ts';
+import { LimitReached } from '../worker/admission.ts';
 import type { LiveConnection } from '../worker/connections.ts';
 import type { PodContext } from '../worker/context.ts';
 import { dialApplication } from '../worker/dial.ts';
@@ -37,7 +38,8 @@ interface Peer {
 export class HboneInbound {
   readonly #pod: PodContext;
   readonly #connections = new Set<HboneServerConnection>();
-  readonly #handshaking = new Set<Socket>();
+  /** By the peer's address, with what to call when the handshake is over. */
+  readonly #handshaking = new Map<string, { readonly socket: Socket; over(): void }>();
   #tls: { readonly identity: string; readonly server: Server; readonly unwatch: () => void } | undefined;
   #draining = false;
   #whenEmpty: (() => void) | undefined;
@@ -53,8 +55,17 @@ export class HboneInbound {
       socket.destroy();
       return;
     }
-    this.#handshaking.add(socket);
-    socket.once('close', () => this.#handshaking.delete(socket));
+    const { admission, telemetry } = this.#pod.parts;
+    try {
+      const over = admission.handshake(this.#pod);
+      this.#handshaking.set(formatSocketAddress(ends.remote), { socket, over });
+      socket.once('close', () => this.#handshaken(ends.remote));
+    } catch (error) {
+      socket.resetAndDestroy();
+      if (!(error instanceof LimitReached)) throw error;
+      telemetry.failedEarly({ direction: 'inbound', source: ends.remote, destination: ends.local, error, quiet: error.quiet });
+      return;
+    }
     try {
       const local = await this.#pod.local.wait(this.#pod.removed);
       const server = await this.#server(local);
@@ -69,6 +80,11 @@ export class HboneInbound {
         error: ProxyError.from(error, 'TLS_FAILURE', 'TLS cannot be served'),
       });
     }
+  }
+
+  /** Connections of peers that are open. */
+  get size(): number {
+    return this.#connections.size;
   }
 
   /** The pod's identity is its workload's; where that is another one now, new connections get another certificate. */
@@ -94,7 +110,7 @@ export class HboneInbound {
   destroy(error: ProxyError): void {
     this.#forgetServer();
     for (const connection of this.#connections) connection.destroy(error);
-    for (const socket of this.#handshaking) socket.destroy();
+    for (const { socket } of [...this.#handshaking.values()]) socket.destroy();
   }
 
   #forgetServer(): void {
@@ -142,6 +158,7 @@ export class HboneInbound {
     // HboneServerConnection listens from now on; this one is for errors of connections that are refused here.
     tls.on('error', () => undefined);
     const ends = socketEnds(tls);
+    if (ends) this.#handshaken(ends.remote);
     const uris = peerUris(tls);
     const identity = firstSpiffeId(uris);
     if (!ends || this.#pod.removed.aborted) {
@@ -175,9 +192,16 @@ export class HboneInbound {
     if (this.#draining) connection.drain();
   }
 
+  #handshaken(remote: SocketAddress): void {
+    const key = formatSocketAddress(remote);
+    this.#handshaking.get(key)?.over();
+    this.#handshaking.delete(key);
+  }
+
   #refusePeer(tls: TLSSocket, error: ProxyError): void {
     const ends = socketEnds(tls);
     tls.destroy();
+    if (ends) this.#handshaken(ends.remote);
     if (ends) this.#logPeer(ends, error);
   }
 
@@ -203,7 +227,10 @@ async function serveConnect(pod: PodContext, peer: Peer, request: ConnectRequest
     const error = ProxyError.from(reason, 'CONNECTION_LOST', 'tunnel failed');
     refuse(context, error);
     if (context.opened) context.opened.ended(error);
-    else telemetry.failedEarly({ direction: 'inbound', source: peer.remote, destination: peer.local, error, id });
+    else {
+      const quiet = error instanceof LimitReached && error.quiet;
+      telemetry.failedEarly({ direction: 'inbound', source: peer.remote, destination: peer.local, error, id, quiet });
+    }
   } finally {
     request.signal.removeEventListener('abort', abandoned);
     connections.remove(live);
@@ -223,6 +250,7 @@ interface Context {
 async function deliver(context: Context): Promise<void> {
   const { pod, peer, request, live } = context;
   const { view, settings } = pod.parts;
+  pod.parts.admission.connection(pod, undefined);
   if (request.method !== 'CONNECT') throw new ProxyError('BAD_REQUEST', `expected CONNECT, got ${request.method.slice(0, 32)}`);
   const local = pod.local.get();
   if (!local) throw new ProxyError('WORKLOAD_UNKNOWN', `the control plane has not told us about ${pod.name}`);

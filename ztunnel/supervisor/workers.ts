@@ -13,7 +13,7 @@ import { createSegment, type SeriesReader, type SeriesWriter } from '../../commo
 import type { SharedMeshState } from '../../common/state/shared.ts';
 import type { IdentityCertificate } from '../../common/tls/mesh-tls.ts';
 import { metrics } from '../metrics.ts';
-import type { ConnectionDump, FromWorker, PodSpec, ToWorker, WorkerStart } from '../protocol.ts';
+import type { ConnectionDump, FromWorker, PodSpec, PodUsage, ToWorker, WorkerStart } from '../protocol.ts';
 import type { ZtunnelSettings } from '../settings.ts';
 
 /** A thread as the fleet sees it: `worker_threads.Worker`, or a test's stand-in. */
@@ -33,6 +33,7 @@ export interface WorkerFleetOptions {
   /** A worker's thread has ended, and with it what it had pinned of the shared state. */
   onThreadEnded(threadId: number): void;
   readonly nameservers: readonly SocketAddress[];
+  readonly openFiles: number;
   readonly clock: Clock;
   readonly log: Log;
   readonly reader: SeriesReader;
@@ -43,6 +44,8 @@ export interface WorkerFleetOptions {
   threadCpuMs(tid: number): number | undefined;
   /** A worker hangs where nothing can end it: its listeners go on taking connections that nobody serves. */
   onStuck(): void;
+  /** What pods take of a worker; nothing once it has ended. */
+  onUsage(worker: number, pods: readonly PodUsage[]): void;
   onRefused(refusals: readonly CountedRefusal[]): void;
 }
 
@@ -202,6 +205,11 @@ export class WorkerFleet {
     }
   }
 
+  /** New connections of this pod are refused, for want of memory, until another one is named, or none. */
+  shed(uid: string | undefined, cut: boolean): void {
+    this.#broadcast({ type: 'shed', uid, cut });
+  }
+
   setLogLevels(level: LogLevel, accessLevel: LogLevel): void {
     this.#levels = { level, accessLevel };
     this.#broadcast({ type: 'log-level', level, accessLevel });
@@ -245,18 +253,11 @@ export class WorkerFleet {
 
   #spawn(active: boolean): void {
     if (this.#stopped || this.#draining) return;
-    const { settings, reader } = this.#options;
+    const { settings, reader, nameservers, openFiles } = this.#options;
     const id = this.#incarnations++;
     const segment = createSegment(settings.maxSeries);
     const heartbeat = new SharedArrayBuffer(4);
-    const start: WorkerStart = {
-      index: id,
-      settings,
-      state: this.#options.state,
-      segment,
-      heartbeat,
-      nameservers: this.#options.nameservers,
-    };
+    const start: WorkerStart = { index: id, settings, state: this.#options.state, segment, heartbeat, nameservers, openFiles };
     const worker = this.#options.spawn(start);
     reader.attach(id, segment);
     const running: Running = {
@@ -310,6 +311,9 @@ export class WorkerFleet {
         break;
       case 'connections':
         this.#dumped(running, message.question, message.connections);
+        break;
+      case 'usage':
+        this.#options.onUsage(running.id, message.pods);
         break;
       case 'refused':
         this.#options.onRefused(message.refusals);
@@ -366,6 +370,7 @@ export class WorkerFleet {
     reader.detach(running.id);
     this.#options.onThreadEnded(running.threadId);
     this.#letGo(running);
+    this.#options.onUsage(running.id, []);
     if (this.#spare === running) this.#spare = undefined;
     if (!running.ended) this.#lost(running);
     log.debug({ worker: running.id, exitCode: code }, 'data worker ended');

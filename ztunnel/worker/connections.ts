@@ -20,6 +20,11 @@ export class LiveConnection {
     return this.#controller.signal;
   }
 
+  /** Bytes of it that wait for a slow reader. */
+  get waiting(): number {
+    return this.#relay?.waiting ?? 0;
+  }
+
   /** From now on an abort goes to the relay. Where one came before, the relay ends at once. */
   relaying(relay: Relay): void {
     this.#relay = relay;
@@ -35,6 +40,7 @@ export class LiveConnection {
 
 export class ConnectionTable {
   readonly #open = new Map<LiveConnection, { podUid: string; tracked: Tracked | undefined }>();
+  readonly #counts = new Map<string, number>();
   #whenEmpty: (() => void)[] = [];
 
   get size(): number {
@@ -44,7 +50,34 @@ export class ConnectionTable {
   add(podUid: string): LiveConnection {
     const connection = new LiveConnection();
     this.#open.set(connection, { podUid, tracked: undefined });
+    this.#counts.set(podUid, (this.#counts.get(podUid) ?? 0) + 1);
     return connection;
+  }
+
+  countOf(podUid: string): number {
+    return this.#counts.get(podUid) ?? 0;
+  }
+
+  /** Bytes that wait, by pod; every pod with connections is in it. */
+  waiting(): Map<string, number> {
+    const sums = new Map<string, number>();
+    for (const [connection, { podUid }] of this.#open) sums.set(podUid, (sums.get(podUid) ?? 0) + connection.waiting);
+    return sums;
+  }
+
+  /** Ends those of the pod's connections that hold most, until half of what waits is gone. @returns how many */
+  cutLargest(podUid: string, error: ProxyError): number {
+    const own = [...this.#open].flatMap(([connection, entry]) => (entry.podUid === podUid && connection.waiting > 0 ? [connection] : []));
+    const sorted = own.map((connection) => ({ connection, waiting: connection.waiting })).sort((a, b) => b.waiting - a.waiting);
+    let left = sorted.reduce((sum, { waiting }) => sum + waiting, 0) / 2;
+    let ended = 0;
+    for (const { connection, waiting } of sorted) {
+      if (left <= 0) break;
+      left -= waiting;
+      ended++;
+      connection.abort(error);
+    }
+    return ended;
   }
 
   /** What is known of it by now. */
@@ -54,7 +87,12 @@ export class ConnectionTable {
   }
 
   remove(connection: LiveConnection): void {
+    const entry = this.#open.get(connection);
+    if (!entry) return;
     this.#open.delete(connection);
+    const left = (this.#counts.get(entry.podUid) ?? 1) - 1;
+    if (left > 0) this.#counts.set(entry.podUid, left);
+    else this.#counts.delete(entry.podUid);
     if (this.#open.size > 0) return;
     const waiting = this.#whenEmpty;
     this.#whenEmpty = [];

@@ -10,6 +10,7 @@ import type { Keepalive } from '../../common/linux/sockets.ts';
 import type { WorkerCertificates } from '../../common/tls/worker-certificates.ts';
 import type { PodSpec } from '../protocol.ts';
 import type { ZtunnelSettings } from '../settings.ts';
+import type { Admission } from './admission.ts';
 import type { ConnectionTable } from './connections.ts';
 import type { LocalWorkload, StateChanges } from './local-workload.ts';
 import type { Telemetry } from './telemetry.ts';
@@ -27,6 +28,7 @@ export interface WorkerParts {
   readonly certificates: WorkerCertificates;
   readonly connections: ConnectionTable;
   readonly telemetry: Telemetry;
+  readonly admission: Admission;
   readonly resolver: HostnameResolver;
   readonly nameservers: readonly SocketAddress[];
 }

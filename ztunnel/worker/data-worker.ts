@@ -15,6 +15,7 @@ import { MeshStateReader } from '../../common/state/reader.ts';
 import { WorkerCertificates } from '../../common/tls/worker-certificates.ts';
 import { metrics } from '../metrics.ts';
 import type { FromWorker, PodSpec, ToWorker, WorkerStart } from '../protocol.ts';
+import { Admission } from './admission.ts';
 import { ConnectionTable } from './connections.ts';
 import type { WorkerParts } from './context.ts';
 import { StateChanges } from './local-workload.ts';
@@ -50,6 +51,7 @@ export class DataWorker {
       now: () => this.#clock.now(),
     });
     const series = new SeriesWriter(start.segment, (announcement) => this.#announce(announcement));
+    const connections = new ConnectionTable();
     this.#parts = {
       settings,
       view: this.#reader as MeshView,
@@ -63,8 +65,16 @@ export class DataWorker {
         clock: this.#clock,
         want: (identity) => send({ type: 'certificate-wanted', identity }),
       }),
-      connections: new ConnectionTable(),
+      connections,
       telemetry: new Telemetry({ series, access: this.#access, clock: this.#clock, refusals: this.#refusals }),
+      admission: new Admission({
+        settings,
+        openFiles: start.openFiles,
+        series,
+        clock: this.#clock,
+        connectionsOf: (uid) => connections.countOf(uid),
+        waiting: () => connections.waiting(),
+      }),
       resolver: new HostnameResolver({ lookup: systemLookup, clock: this.#clock }),
       nameservers: start.nameservers,
     };
@@ -74,6 +84,8 @@ export class DataWorker {
     setInterval(() => {
       Atomics.add(heartbeat, 0, 1);
       series.set(dropped, logs.writer.dropped);
+      const usage = this.#parts.admission.measure((uid) => this.#pods.get(uid)?.spec.info);
+      if (usage) send({ type: 'usage', pods: usage });
       if (this.#refusals.size > 0) send({ type: 'refused', refusals: this.#refusals.take() });
     }, HEARTBEAT_MS);
   }
@@ -102,6 +114,9 @@ export class DataWorker {
         break;
       case 'connections':
         this.#send({ type: 'connections', question: message.question, connections: this.#parts.connections.dump() });
+        break;
+      case 'shed':
+        this.#shed(message.uid, message.cut);
         break;
       case 'drain':
         this.#drain();
@@ -138,6 +153,12 @@ export class DataWorker {
     this.#changes.emit();
     for (const [uid, pod] of this.#pods) if (pod.workloadChanged() && !policiesChanged) this.#parts.connections.recheck(uid);
     if (policiesChanged) this.#parts.connections.recheck();
+  }
+
+  #shed(uid: string | undefined, cut: boolean): void {
+    const { admission, connections } = this.#parts;
+    admission.shed(uid);
+    if (uid !== undefined && cut) connections.cutLargest(uid, new ProxyError('OVERLOADED', 'closed because memory is short'));
   }
 
   #drain(): void {

@@ -4,9 +4,11 @@
  */
 import { createServer, type Server, type Socket } from 'node:net';
 import { errorMessage, type ProxyError } from '../../common/base/errors.ts';
+import { socketEnds } from '../../common/base/socket-ends.ts';
 import { HBONE_PORT } from '../../common/decision/ports.ts';
 import { HbonePool } from '../../common/hbone/pool.ts';
 import { Netns } from '../../common/linux/netns.ts';
+import { fdOf } from '../../common/linux/node.ts';
 import { closeFd, type Keepalive, listenTcp, setNoDelayKeepalive } from '../../common/linux/sockets.ts';
 import { DnsServer } from '../dns/server.ts';
 import { HboneInbound } from '../inbound/hbone.ts';
@@ -16,6 +18,7 @@ import { serveOutbound } from '../outbound/outbound.ts';
 import { dialTunnel } from '../outbound/tunnel.ts';
 import type { PodSpec } from '../protocol.ts';
 import { INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT, type ZtunnelSettings } from '../settings.ts';
+import { LimitReached } from './admission.ts';
 import type { PodContext, WorkerParts } from './context.ts';
 import { LocalWorkload } from './local-workload.ts';
 
@@ -116,6 +119,21 @@ export class PodProxy implements PodContext {
     return this.#removed.signal;
   }
 
+  /** Asked before anything else is done for it. */
+  #admits(socket: Socket, port: number): boolean {
+    try {
+      this.parts.admission.connection(this, fdOf(socket), port === HBONE_PORT ? this.#inbound.size : 0);
+      return true;
+    } catch (error) {
+      const ends = socketEnds(socket);
+      socket.resetAndDestroy();
+      if (!(error instanceof LimitReached)) throw error;
+      const direction = port === OUTBOUND_PORT ? 'outbound' : 'inbound';
+      if (ends) this.parts.telemetry.failedEarly({ direction, source: ends.remote, destination: ends.local, error, quiet: error.quiet });
+      return false;
+    }
+  }
+
   #listen(port: number, serve: (socket: Socket) => Promise<void>): void {
     const address = this.parts.settings.ipv6 ? '::' : '0.0.0.0';
     let fd: number;
@@ -142,6 +160,7 @@ export class PodProxy implements PodContext {
       const direction = port === OUTBOUND_PORT ? 'outbound' : 'inbound';
       // Until somebody reads it, a socket's error has no other listener.
       socket.on('error', () => undefined);
+      if (!this.#admits(socket, port)) return;
       serve(socket).catch((error: unknown) => {
         socket.destroy();
         this.parts.log.error({ pod: this.name, direction, error: errorMessage(error) }, 'connection handler failed');

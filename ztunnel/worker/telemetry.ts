@@ -97,9 +97,12 @@ export class Telemetry {
     destination: SocketAddress;
     error: ProxyError;
     id?: string;
+    /** Counted, but without a line of its own. */
+    quiet?: boolean;
   }): void {
-    const { direction, source, destination, error, id } = failure;
+    const { direction, source, destination, error, id, quiet = false } = failure;
     this.#countRefusal(error, formatSocketAddress(source), formatSocketAddress(destination));
+    if (quiet) return;
     this.#options.access.write('warn', 'connection failed', () => [
       ['src.addr', formatSocketAddress(source), 'bare'],
       ['dst.addr', formatSocketAddress(destination), 'bare'],

@@ -111,9 +111,10 @@ test('a certificate that cannot be used fails those who wait, and a supervisor t
   await silent;
 });
 
-const relayOf = (aborted: ProxyError[]): Relay => ({
+const relayOf = (aborted: ProxyError[], waiting = 0): Relay => ({
   forward: 0,
   backward: 0,
+  waiting,
   done: new Promise(() => undefined),
   abort: (error) => void aborted.push(error),
 });
@@ -210,4 +211,41 @@ test('a hostname is resolved once for all who ask, remembered for a while, and a
   await clock.advance(1);
   await resolver.resolve('db.example');
   assert.equal(asked.length, 3);
+});
+
+test('of a pod that holds too much memory those connections are cut that hold most, and of others none', () => {
+  const table = new ConnectionTable();
+  const error = new ProxyError('OVERLOADED', 'memory');
+  const cut: Record<string, ProxyError[]> = { large: [], middle: [], small: [], other: [] };
+  for (const [name, pod, waiting] of [
+    ['large', 'one', 600],
+    ['middle', 'one', 300],
+    ['small', 'one', 100],
+    ['other', 'two', 9000],
+  ] as const) {
+    table.add(pod).relaying(relayOf(cut[name] ?? [], waiting));
+  }
+  assert.deepEqual(
+    [...table.waiting()],
+    [
+      ['one', 1000],
+      ['two', 9000],
+    ],
+  );
+  assert.equal(table.cutLargest('one', error), 1);
+  assert.deepEqual(
+    Object.entries(cut).map(([name, errors]) => `${name} ${errors.length}`),
+    ['large 1', 'middle 0', 'small 0', 'other 0'],
+  );
+});
+
+test('connections are counted by pod, and one that ends twice is counted once', () => {
+  const table = new ConnectionTable();
+  const [a, b] = [table.add('one'), table.add('one')];
+  assert.equal(table.countOf('one'), 2);
+  table.remove(a);
+  table.remove(a);
+  assert.equal(table.countOf('one'), 1);
+  table.remove(b);
+  assert.equal(table.countOf('one'), 0);
 });
