@@ -2,7 +2,7 @@
  * Which rule a request takes, and what the rule makes of it: the first entry of the table that matches decides (istiod-lite has put them into
  * Gateway API's order of precedence). Pure: the data path and `meshctl explain` call the same functions.
  */
-import { type Backend, type HeaderChange, type HttpRule, type PathChange, RedirectPort } from '../codec/gen/waypoint.ts';
+import { type Backend, type HeaderChange, type PathChange, RedirectPort } from '../codec/gen/waypoint.ts';
 import type { CompiledEntry, CompiledMatch, CompiledRoutes, MoreMatch, PathTest, TextPattern, ValueTest } from './http-model.ts';
 import { NO_SOURCE, type RouteSource, sourceHolds } from './route-source.ts';
 
@@ -113,8 +113,7 @@ export function changeFields(fields: readonly string[], change: HeaderChange | u
 }
 
 /** By weight; `random` is uniform in [0, 1). undefined where no backend has a weight: the request is a 500. */
-export function chooseBackend(rule: HttpRule, random: () => number): Backend | undefined {
-  const { backends } = rule;
+export function chooseBackend({ backends }: { readonly backends: readonly Backend[] }, random: () => number): Backend | undefined {
   if (backends.length === 1 && (backends[0]?.weight ?? 0) > 0) return backends[0];
   let total = 0;
   for (const { weight } of backends) total += weight;

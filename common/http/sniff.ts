@@ -21,8 +21,20 @@ export interface SniffOptions {
  * Resolves as soon as the bytes decide. The pipe can be served, connected or relayed afterwards as if nobody had looked; what ended or broke
  * meanwhile is told to whoever starts it.
  */
-export function sniff(pipe: Pipe, options: SniffOptions): Promise<SniffedProtocol> {
-  return new Promise((resolve) => new Sniffer(endpointOf(pipe), options, resolve));
+export const sniff = (pipe: Pipe, options: SniffOptions): Promise<SniffedProtocol> => peek(pipe, options, protocolOf, 'other');
+
+/**
+ * Looks at the first bytes until `decide` makes something of them; as `sniff`, of which it is the general form.
+ * @param decide from all bytes so far; undefined asks for more
+ * @param otherwise where time is over, or there will be no more
+ */
+export const peek = <T>(pipe: Pipe, options: SniffOptions, decide: (bytes: Buffer) => T | undefined, otherwise: T): Promise<T> =>
+  new Promise((resolve) => new Sniffer(endpointOf(pipe), options, { decide, otherwise, resolve }));
+
+interface Sniffing<T> {
+  decide(bytes: Buffer): T | undefined;
+  readonly otherwise: T;
+  resolve(decided: T): void;
 }
 
 /** Longest request line that is waited for. */
@@ -60,17 +72,17 @@ const SPACE = 32;
 const CR = 13;
 const LF = 10;
 
-class Sniffer implements PipeReader {
+class Sniffer<T> implements PipeReader {
   readonly #pipe: Endpoint;
-  readonly #resolve: (protocol: SniffedProtocol) => void;
+  readonly #sniffing: Sniffing<T>;
   readonly #timer: ReturnType<Clock['after']>;
   #seen: Buffer = Buffer.alloc(0);
   #decided = false;
 
-  constructor(pipe: Endpoint, { timeoutMs, clock }: SniffOptions, resolve: (protocol: SniffedProtocol) => void) {
+  constructor(pipe: Endpoint, { timeoutMs, clock }: SniffOptions, sniffing: Sniffing<T>) {
     this.#pipe = pipe;
-    this.#resolve = resolve;
-    this.#timer = clock.after(timeoutMs, () => this.#decide('other'));
+    this.#sniffing = sniffing;
+    this.#timer = clock.after(timeoutMs, () => this.#decide(sniffing.otherwise));
     pipe.start(this);
   }
 
@@ -83,9 +95,9 @@ class Sniffer implements PipeReader {
   slice(bytes: Buffer): boolean {
     this.#seen = Buffer.concat([this.#seen, bytes]);
     if (this.#decided) return false;
-    const protocol = protocolOf(this.#seen);
-    if (protocol !== undefined) this.#decide(protocol);
-    return protocol === undefined;
+    const decided = this.#sniffing.decide(this.#seen);
+    if (decided !== undefined) this.#decide(decided);
+    return decided === undefined;
   }
 
   get backlog(): number {
@@ -93,20 +105,20 @@ class Sniffer implements PipeReader {
   }
 
   ended(): void {
-    this.#decide('other');
+    this.#decide(this.#sniffing.otherwise);
   }
 
   writable(): void {}
 
   closed(): void {
-    this.#decide('other');
+    this.#decide(this.#sniffing.otherwise);
   }
 
-  #decide(protocol: SniffedProtocol): void {
+  #decide(decided: T): void {
     if (this.#decided) return;
     this.#decided = true;
     this.#timer.cancel();
     this.#pipe.giveBack(this.#seen);
-    this.#resolve(protocol);
+    this.#sniffing.resolve(decided);
   }
 }

@@ -79,6 +79,8 @@ export const reporters = {
   WorkloadEntry: { kind: 'WorkloadEntry', fieldManager: 'istio-ambient-workloadentry', types: [WAYPOINT_BOUND] },
   ZtunnelPolicy: { kind: 'AuthorizationPolicy', fieldManager: 'istio-ambient-ztunnel-policy', types: [ZTUNNEL_ACCEPTED] },
   GatewayClass: { kind: 'GatewayClass', fieldManager: 'istio.io/mesh-controller', types: ['Accepted'] },
+  VirtualService: { kind: 'VirtualService', fieldManager: 'istio-ambient-waypoint-policy', types: [WAYPOINT_ACCEPTED] },
+  DestinationRule: { kind: 'DestinationRule', fieldManager: 'istio-ambient-waypoint-policy', types: [WAYPOINT_ACCEPTED] },
   WaypointPolicy: { kind: 'AuthorizationPolicy', fieldManager: 'istio-ambient-waypoint-policy', types: [WAYPOINT_ACCEPTED] },
 } as const satisfies Record<string, Reporter>;
 

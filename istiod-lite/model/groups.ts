@@ -9,6 +9,10 @@ export class Groups<T> {
     return this.#sets.get(key) ?? EMPTY;
   }
 
+  keys(): Iterable<string> {
+    return this.#sets.keys();
+  }
+
   add(key: string, item: T): void {
     const set = this.#sets.get(key);
     if (set) set.add(item);

@@ -1,12 +1,13 @@
 /**
- * HTTPRoute and GRPCRoute (gateway.networking.k8s.io/v1) → the mesh's reading of a route. They differ in what a match looks like: a gRPC call
- * is a POST to /SERVICE/METHOD. Hostnames mean nothing where the parent is a Service.
+ * HTTPRoute, GRPCRoute, TCPRoute and TLSRoute (gateway.networking.k8s.io/v1) → the mesh's reading of a route. The first two differ in what a
+ * match looks like: a gRPC call is a POST to /SERVICE/METHOD. Hostnames mean nothing where the parent is a Service, except as the server names
+ * of a TLSRoute.
  */
 import { type PathChange, type Redirect, RedirectPort, type Retry, type Rewrite } from '../../common/codec/gen/waypoint.ts';
 import { at, isRecord, objectKey, portOf, quote, type Report, readMeta, records, text, texts, whole } from './objects.ts';
 import { filterType, type HeaderChanges, readBackends, readDuration, readHeaderFilter, readMirror, readParents } from './read-route.ts';
 import { EVERY_REQUEST, readGrpcMatch, readHttpMatch } from './route-match.ts';
-import { isServed, parentSource, type Route, type RouteKind, type RouteMirror, type RouteRule } from './routes.ts';
+import { isOfRequests, parentSource, type Route, type RouteKind, type RouteMirror, type RouteRule } from './routes.ts';
 
 export function readRoute(kind: RouteKind, object: unknown, report: Report): Route | undefined {
   const meta = readMeta(object);
@@ -14,10 +15,10 @@ export function readRoute(kind: RouteKind, object: unknown, report: Report): Rou
   const key = objectKey(meta);
   const parents = readParents(object, meta, report);
   const hostnames = texts(at(object, 'spec', 'hostnames'));
-  if (hostnames.length > 0 && parents.every((parent) => parentSource(parent)?.startsWith('Service/'))) {
+  if (kind !== 'TLSRoute' && hostnames.length > 0 && parents.every((parent) => parentSource(parent)?.startsWith('Service/'))) {
     report('spec.hostnames: a Service has its own names, and where all parents are Services these restrict nothing');
   }
-  const rules = isServed(kind) ? records(at(object, 'spec', 'rules')) : [];
+  const rules = records(at(object, 'spec', 'rules'));
   return {
     kind,
     key,
@@ -53,7 +54,7 @@ function readRule(rule: Record<string, unknown>, { kind, name, namespace, report
   if (isRecord(rule.sessionPersistence)) report('sessionPersistence is not supported: requests of one session may reach several endpoints');
   return {
     name,
-    matches: written.length > 0 ? matches : [EVERY_REQUEST],
+    matches: !isOfRequests(kind) ? [] : written.length > 0 ? matches : [EVERY_REQUEST],
     ...readFilters(rule, namespace, unsupported),
     requestTimeoutMs: readDuration(at(rule, 'timeouts', 'request'), 'timeouts.request', report),
     backendTimeoutMs: readDuration(at(rule, 'timeouts', 'backendRequest'), 'timeouts.backendRequest', report),

@@ -6,15 +6,16 @@
 import { errorMessage } from '../../common/base/errors.ts';
 import type { HttpAuthorization } from '../../common/codec/gen/waypoint.ts';
 import { type AuthorizationPolicy, readAuthorizationPolicy } from './authorization-policy.ts';
-import type { ReporterName, StatusWrite } from './conditions.ts';
+import type { Condition, ReporterName, StatusWrite } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
+import { readDestinationRule } from './destination-rule.ts';
 import { readEndpointSlice } from './endpoint-slice.ts';
 import { checkEnrolment } from './enrolment.ts';
 import { readGateway, readGatewayClass } from './gateway.ts';
 import { classAccepted, type GatewayProblem } from './gateway-status.ts';
 import { readRoute } from './http-route.ts';
 import { Inputs, inheritedAnnotations, type ServiceSource } from './inputs.ts';
-import type { MeshService } from './mesh-service.ts';
+import { type MeshService, serviceKeyOf } from './mesh-service.ts';
 import * as names from './names.ts';
 import { ObjectStatusTable, type StatusKind, wantedParents } from './object-status.ts';
 import { objectKey, pick, type Report, readMeta } from './objects.ts';
@@ -25,11 +26,13 @@ import { type Problem, ProblemList } from './problems.ts';
 import {
   authorizationResource,
   httpAuthorizationResource,
+  labelsResource,
   type Resource,
   type ResourceChanges,
   ResourceTable,
   routesResource,
   serviceResource,
+  trafficResource,
   workloadResource,
 } from './resources.ts';
 import type { RouteKind } from './routes.ts';
@@ -37,6 +40,7 @@ import { readService } from './service.ts';
 import { entryServices, readServiceEntry, type ServiceEntry } from './service-entry.ts';
 import { StatusTable } from './status-table.ts';
 import { Translation } from './translation.ts';
+import { readVirtualService } from './virtual-service.ts';
 import type { WatchedKindName } from './watched-kinds.ts';
 import { type BindingWords, readBindingWords } from './waypoint-binding.ts';
 import { type MadeForWaypoints, type WaypointChanges, type WaypointResources, WaypointTables } from './waypoint-tables.ts';
@@ -105,25 +109,30 @@ export class MeshIndex {
    *   `more` says so. Services and policies always come first and as a whole.
    */
   flush(mostWorkloads = Number.POSITIVE_INFINITY): MeshChanges {
-    const { stale, routes, gatewayStatuses } = this.#inputs;
+    const { stale, routes, gatewayStatuses, hosts } = this.#inputs;
     drain(stale.services, (source) => this.#guard(`services of ${source}`, () => this.#remakeServiceSource(source)));
     for (const [hostname, namespaces] of stale.hostnames) {
       this.#guard(`hostname ${hostname}`, () => this.#remakeHostname(hostname, namespaces));
     }
     stale.hostnames.clear();
     this.#remakeHttpAuthorizations();
+    this.#spreadHosts();
     this.#remakeServiceRoutes();
+    this.#remakeTraffic();
+    drain(hosts.stale.virtualServices, (key) => this.#guard(`status of VirtualService ${key}`, () => this.#remakeVirtualStatus(key)));
+    drain(hosts.stale.destinationRules, (key) => this.#guard(`status of DestinationRule ${key}`, () => this.#remakeRuleStatus(key)));
     drain(routes.stale.routes, (id) => this.#guard(`status of ${id}`, () => this.#remakeRouteStatus(id)));
     drain(gatewayStatuses.stale, (key) => this.#guard(`status of Gateway ${key}`, () => this.#remakeGatewayStatus(key)));
     drain(stale.peerAuthentications, (key) => this.#guard(`PeerAuthentication ${key}`, () => this.#remakePeerAuthentication(key)));
     drain(stale.workloads, (source) => this.#guard(source, () => this.#remakeWorkloads(source)), mostWorkloads);
+    this.#remakeLabels(mostWorkloads);
     return {
       address: this.#addresses.take(),
       authorization: this.#authorizations.take(),
       waypoints: this.#waypoints.take(),
       statuses: [...this.#statuses.take(), ...this.#objectStatuses.take()],
       problems: this.#problems.takeFresh(),
-      more: stale.workloads.size > 0,
+      more: stale.workloads.size + stale.labels.size > 0,
     };
   }
 
@@ -214,6 +223,14 @@ export class MeshIndex {
     GRPCRoute: (key, object, report) => this.#setRoute('GRPCRoute', key, object, report),
     TCPRoute: (key, object, report) => this.#setRoute('TCPRoute', key, object, report),
     TLSRoute: (key, object, report) => this.#setRoute('TLSRoute', key, object, report),
+    VirtualService: (key, object, report) => {
+      this.#observe('VirtualService', key, object);
+      this.#inputs.hosts.setVirtualService(key, readVirtualService(this.#config, object, report));
+    },
+    DestinationRule: (key, object, report) => {
+      this.#observe('DestinationRule', key, object);
+      this.#inputs.hosts.setDestinationRule(key, readDestinationRule(this.#config, object, report));
+    },
     AuthorizationPolicy: (key, object, report) => {
       this.#observe('ZtunnelPolicy', key, object);
       this.#observe('WaypointPolicy', key, object);
@@ -264,7 +281,7 @@ export class MeshIndex {
     const conditions = this.#translation.serviceConditions(source);
     const found = this.#inputs.services.get(source);
     this.#inputs.staleTargets(source);
-    this.#inputs.routes.staleSource(source);
+    this.#inputs.staleRouting(source);
     if (!found) return;
     this.#statuses.want(source.startsWith('Service/') ? 'Service' : 'ServiceEntry', found.key, conditions);
     for (const service of found.services) this.#inputs.stale.hostname(service);
@@ -307,6 +324,62 @@ export class MeshIndex {
       }),
     );
     this.#waypoints.publish('routes', made);
+  }
+
+  /** Hosts are of services, and tables are made for services. */
+  #spreadHosts(): void {
+    const { hosts, routes, stale } = this.#inputs;
+    drain(hosts.stale.hosts, (host) => {
+      for (const service of this.#inputs.servicesOfHost(host)) {
+        routes.stale.parents.add(`${service.source}/${service.key}`);
+        stale.traffic.add(serviceKeyOf(service));
+      }
+    });
+  }
+
+  #remakeTraffic(): void {
+    const made = new Map<string, MadeForWaypoints>();
+    drain(this.#inputs.stale.traffic, (key) =>
+      this.#guard(`traffic of ${key}`, () => {
+        made.set(
+          key,
+          mapValues(this.#translation.serviceTraffic(key), (traffic) => [trafficResource(traffic)]),
+        );
+      }),
+    );
+    this.#waypoints.publish('traffic', made);
+  }
+
+  #remakeLabels(most: number): void {
+    const made = new Map<string, MadeForWaypoints>();
+    drain(
+      this.#inputs.stale.labels,
+      (source) =>
+        this.#guard(`labels of ${source}`, () => {
+          made.set(
+            source,
+            mapValues(this.#translation.workloadLabels(source), (labels) => labels.map(labelsResource)),
+          );
+        }),
+      most,
+    );
+    this.#waypoints.publish('labels', made);
+  }
+
+  #remakeVirtualStatus(key: string): void {
+    const virtual = this.#inputs.hosts.virtualService(key);
+    this.#want('VirtualService', key, virtual && this.#translation.virtualServiceCondition(virtual));
+  }
+
+  #remakeRuleStatus(key: string): void {
+    const rule = this.#inputs.hosts.destinationRule(key);
+    this.#want('DestinationRule', key, rule && this.#translation.destinationRuleCondition(rule));
+  }
+
+  /** An object's one condition; what it says that is not as written is a problem too. */
+  #want(kind: 'VirtualService' | 'DestinationRule', key: string, condition: Condition | undefined): void {
+    this.#statuses.want(kind, key, condition ? [condition] : []);
+    this.#problems.set(`${kind} ${key}`, condition && condition.reason !== 'Accepted' ? [condition.message] : [], 'status');
   }
 
   #remakeRouteStatus(id: string): void {

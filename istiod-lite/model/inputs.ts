@@ -11,8 +11,11 @@ import type { Gateway, GatewayClass } from './gateway.ts';
 import { networkGateway } from './gateway.ts';
 import { GatewayInputs } from './gateway-inputs.ts';
 import { Groups } from './groups.ts';
+import { HostInputs } from './host-inputs.ts';
 import { type HostnameOwners, hostnameOwners } from './hostnames.ts';
-import type { MeshService } from './mesh-service.ts';
+import { hostCovers } from './istio-values.ts';
+import { LabelInterests, type LabelInterestsOf } from './label-interests.ts';
+import { type MeshService, serviceKeyOf } from './mesh-service.ts';
 import * as names from './names.ts';
 import type { Labels } from './objects.ts';
 import { effectiveMode, type MtlsMode, oldest, type PeerAuthentication } from './peer-authentication.ts';
@@ -54,6 +57,10 @@ export class Stale {
   readonly peerAuthentications = new Set<string>();
   /** Policies whose targets may be bound otherwise now. */
   readonly targetedPolicies = new Set<string>();
+  /** Services, `namespace/hostname`, whose traffic settings may be others now, or others' at whose waypoints. */
+  readonly traffic = new Set<string>();
+  /** Sources of workloads whose labels some waypoint may have to be told. */
+  readonly labels = new Set<string>();
 
   hostname({ hostname, namespace }: MeshService): void {
     const namespaces = this.hostnames.get(hostname);
@@ -76,6 +83,7 @@ export class Inputs {
   readonly peerAuthentications = new Map<string, PeerAuthentication>();
   readonly targetedPolicies = new Map<string, TargetedPolicy>();
   readonly routes = new RouteInputs();
+  readonly hosts: HostInputs;
   readonly gatewayStatuses = new GatewayInputs();
   readonly #rootNamespace: string;
   readonly #namespaces = new Map<string, Namespace>();
@@ -95,10 +103,13 @@ export class Inputs {
   readonly #claims = new Groups<MeshService>();
   readonly #sourcesOfNetwork = new Groups<string>();
   readonly #policiesOfTarget = new Groups<string>();
+  readonly #interests = new LabelInterests();
+  readonly #backendUse = new BackendUse();
   readonly #gatewayUse = { service: new GatewayUse(), workload: new GatewayUse() };
 
   constructor(rootNamespace: string) {
     this.#rootNamespace = rootNamespace;
+    this.hosts = new HostInputs(rootNamespace);
   }
 
   // What is asked while outputs are made.
@@ -113,6 +124,14 @@ export class Inputs {
 
   owners(hostname: string): HostnameOwners {
     return hostnameOwners([...this.#claims.of(hostname)]);
+  }
+
+  /** All that claim a host, which may begin with `*`: those that are published. */
+  servicesOfHost(host: string): MeshService[] {
+    const claims = host.startsWith('*')
+      ? [...this.#claims.keys()].filter((hostname) => hostCovers(host, hostname)).flatMap((hostname) => [...this.#claims.of(hostname)])
+      : [...this.#claims.of(host)];
+    return claims.filter((service) => this.isPublished(service));
   }
 
   isPublished(service: MeshService): boolean {
@@ -168,6 +187,36 @@ export class Inputs {
   /** Remembers which gateways a source's services, or its workloads, were made from; they are made anew when one of them changes. */
   recordGateways(made: 'service' | 'workload', source: string, used: ReadonlySet<string>): void {
     this.#gatewayUse[made].record(source, used);
+  }
+
+  /** Labels that each waypoint asks for of workloads of a namespace. */
+  labelsWanted(namespace: string): Map<string, Set<string>> {
+    return this.#interests.of(namespace);
+  }
+
+  /** Remembers which labels are asked for on account of a service; workloads that have them are told then. */
+  recordInterests(owner: string, interests: LabelInterestsOf): void {
+    for (const namespace of this.#interests.record(owner, interests))
+      this.#members.select(namespace, {}, (source) => this.stale.labels.add(source));
+  }
+
+  /** Remembers which services each waypoint sends to on account of a service's routes. */
+  recordBackends(source: string, used: ReadonlyMap<string, ReadonlySet<string>>): void {
+    for (const service of this.#backendUse.record(source, used)) this.stale.traffic.add(service);
+  }
+
+  /** Waypoints whose routes send to this service, `namespace/hostname`. */
+  usersOf(service: string): ReadonlySet<string> {
+    return this.#backendUse.waypointsOf(service);
+  }
+
+  /** Everything that is told of a service to its waypoints. */
+  staleRouting(source: string): void {
+    this.routes.staleSource(source);
+    for (const service of this.services.get(source)?.services ?? []) {
+      this.hosts.staleHostname(service.hostname);
+      this.stale.traffic.add(serviceKeyOf(service));
+    }
   }
 
   // Changes. Each takes the object's new slice, or undefined where it is gone or counts for nothing.
@@ -228,6 +277,8 @@ export class Inputs {
     this.stale.services.add(source);
     this.staleTargets(source);
     this.routes.staleSource(source);
+    // Also where nothing is attached any more, or nobody is there: what was told before has to go.
+    this.routes.stale.parents.add(source);
     if (kind === 'Service') this.gatewayStatuses.serviceChanged(key);
     if (sameServices) return;
     for (const service of before?.services ?? []) this.#withdraw(service);
@@ -308,6 +359,7 @@ export class Inputs {
   }
 
   #setMember(source: string, before: Member | undefined, next: Member | undefined): void {
+    this.stale.labels.add(source);
     if (next) this.#members.add(next.namespace, source, next.labels);
     else if (before) this.#members.remove(before.namespace, source);
     this.stale.workloads.add(source);
@@ -328,6 +380,8 @@ export class Inputs {
   /** All that share the hostname: another one may own it now. */
   #staleClaims(service: MeshService): void {
     this.stale.hostname(service);
+    this.stale.traffic.add(serviceKeyOf(service));
+    this.hosts.staleHostname(service.hostname);
     this.routes.staleSource(`Hostname/${service.hostname}`);
     for (const claim of this.#claims.of(service.hostname)) {
       this.stale.hostname(claim);
@@ -414,6 +468,35 @@ const refersTo = (reference: PodReference, pod: Pod): boolean =>
 function put<T>(map: Map<string, T>, key: string, value: T | undefined): void {
   if (value === undefined) map.delete(key);
   else map.set(key, value);
+}
+
+/** Which services each waypoint's routes send to. */
+class BackendUse {
+  /** Source → service → waypoints. */
+  readonly #made = new Map<string, Map<string, Set<string>>>();
+  readonly #sources = new Groups<string>();
+
+  /** @param used by waypoint @returns services whose users may be others now */
+  record(source: string, used: ReadonlyMap<string, ReadonlySet<string>>): Set<string> {
+    const before = this.#made.get(source) ?? new Map<string, Set<string>>();
+    const next = new Map<string, Set<string>>();
+    for (const [waypoint, services] of used) {
+      for (const service of services) next.set(service, (next.get(service) ?? new Set()).add(waypoint));
+    }
+    if (isDeepStrictEqual(before, next)) return new Set();
+    for (const service of before.keys()) this.#sources.remove(service, source);
+    for (const service of next.keys()) this.#sources.add(service, source);
+    if (next.size > 0) this.#made.set(source, next);
+    else this.#made.delete(source);
+    return new Set([...before.keys(), ...next.keys()]);
+  }
+
+  waypointsOf(service: string): ReadonlySet<string> {
+    const waypoints = new Set<string>();
+    for (const source of this.#sources.of(service))
+      for (const waypoint of this.#made.get(source)?.get(service) ?? []) waypoints.add(waypoint);
+    return waypoints;
+  }
 }
 
 /** Who was made from which gateways. */

@@ -2,7 +2,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { Groups } from './groups.ts';
 import type { Attachment } from './route-table.ts';
-import { backendSource, isServed, parentGateway, parentSource, type Route, routeId, ruleReferences } from './routes.ts';
+import { backendSource, parentGateway, parentSource, type Route, routeId, ruleReferences } from './routes.ts';
 
 export class RouteInputs {
   /** By `Kind namespace/name`. */
@@ -33,7 +33,7 @@ export class RouteInputs {
   attachments(source: string): Attachment[] {
     return [...this.#attached.of(source)].flatMap((id) => {
       const route = this.#routes.get(id);
-      if (!route || !isServed(route.kind)) return [];
+      if (!route) return [];
       return route.parents.flatMap((parent) => (parentSource(parent) === source ? [{ route, port: parent.port }] : []));
     });
   }

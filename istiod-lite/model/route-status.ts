@@ -2,7 +2,7 @@
 import type { Condition } from './conditions.ts';
 import * as names from './names.ts';
 import type { BackendProblem, Backends } from './route-backends.ts';
-import { isServed, type ParentReference, parentSource, type Route, ruleReferences } from './routes.ts';
+import { type ParentReference, parentSource, type Route, ruleReferences } from './routes.ts';
 
 /** One entry of `status.parents`. */
 export interface RouteParentStatus {
@@ -42,8 +42,6 @@ function accepted(route: Route, { kind, namespace, name }: ParentReference, foun
     reason,
     message,
   });
-  if (!isServed(route.kind))
-    return condition('False', 'UnsupportedValue', `waypoints do not serve ${route.kind}s yet: this one has no effect`);
   if (!found) return condition('False', 'NoMatchingParent', `there is no ${kind} ${namespace}/${name}`);
   const problems = route.rules.flatMap(({ name: rule, unsupported, unreadable }) => [
     ...(unsupported.length > 0 ? [`${rule} answers 500, as waypoints do not support ${unsupported.join(', ')}`] : []),

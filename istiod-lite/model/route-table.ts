@@ -2,8 +2,8 @@
  * Routes attached to one service → the one table that a waypoint matches requests against, in the order of precedence of the Gateway API
  * (HTTPRouteRule.matches). Routes that name a port and routes for all ports share that port's table.
  */
-import type { Backend, BackendRef, HttpMatch, HttpRule, Mirror, PortRoutes } from '../../common/codec/gen/waypoint.ts';
-import type { BackendReference, Route, RouteRule } from './routes.ts';
+import type { Backend, BackendRef, ConnectionRule, HttpMatch, HttpRule, Mirror, PortRoutes } from '../../common/codec/gen/waypoint.ts';
+import { type BackendReference, isOfRequests, type Route, type RouteRule } from './routes.ts';
 
 /** A route with the port of the parent reference that attached it. */
 export interface Attachment {
@@ -20,7 +20,15 @@ export function portRoutes(attachments: readonly Attachment[], resolve: ResolveB
     .sort((a, b) => a - b)
     .map((port) => {
       const routes = new Set(attachments.flatMap((attached) => ([port, undefined].includes(attached.port) ? [attached.route] : [])));
-      return { port, ...table([...routes], resolve), connections: [] };
+      const all = [...routes].sort(olderFirst);
+      return {
+        port,
+        ...table(
+          all.filter(({ kind }) => isOfRequests(kind)),
+          resolve,
+        ),
+        connections: connectionRules(all, resolve),
+      };
     });
 }
 
@@ -36,13 +44,40 @@ function table(routes: readonly Route[], resolve: ResolveBackend): Pick<PortRout
   const rules: HttpRule[] = [];
   const candidates: Candidate[] = [];
   // Candidates come in the order that breaks ties, and sorting is stable.
-  for (const route of [...routes].sort(olderFirst)) {
+  for (const route of routes) {
     for (const rule of route.rules) {
       for (const match of rule.matches) candidates.push({ match, rule: rules.length });
       rules.push(httpRule(rule, (reference) => resolve(reference, route)));
     }
   }
   return { table: candidates.sort((a, b) => byPrecedence(a.match, b.match)), rules };
+}
+
+/** The most exact server name goes first, and what asks for none last; of equals the oldest. */
+function connectionRules(routes: readonly Route[], resolve: ResolveBackend): ConnectionRule[] {
+  const rules = routes
+    .filter(({ kind }) => !isOfRequests(kind))
+    .flatMap((route) =>
+      route.rules.map(({ name, backends }): ConnectionRule => {
+        const serverNames = route.kind === 'TCPRoute' ? [] : route.hostnames.length > 0 ? [...route.hostnames] : ['*'];
+        return {
+          name,
+          serverNames,
+          destinationRanges: [],
+          backends: backends.map(({ to, weight }) => ({ to: resolve(to, route), weight })),
+        };
+      }),
+    );
+  // One with several names has the place of each.
+  const single = rules.flatMap((rule) =>
+    rule.serverNames.length > 1 ? rule.serverNames.map((name) => ({ ...rule, serverNames: [name] })) : [rule],
+  );
+  return single.sort((a, b) => nameRank(b.serverNames[0]) - nameRank(a.serverNames[0]));
+}
+
+function nameRank(name: string | undefined): number {
+  if (name === undefined) return 0;
+  return name.startsWith('*') ? name.length : 1000 + name.length;
 }
 
 function olderFirst(a: Route, b: Route): number {

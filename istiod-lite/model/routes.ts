@@ -6,10 +6,10 @@
 import type { HeaderChange, HttpMatch, Redirect, Retry, Rewrite } from '../../common/codec/gen/waypoint.ts';
 import type { MeshService } from './mesh-service.ts';
 
-/** Routes of TCP and TLS are read for their status alone: it says that no waypoint serves them. */
 export type RouteKind = 'HTTPRoute' | 'GRPCRoute' | 'TCPRoute' | 'TLSRoute';
 
-export const isServed = (kind: RouteKind): boolean => kind === 'HTTPRoute' || kind === 'GRPCRoute';
+/** Routes of TCP and TLS are about connections, whatever is in them. */
+export const isOfRequests = (kind: RouteKind): boolean => kind === 'HTTPRoute' || kind === 'GRPCRoute';
 
 export interface Route {
   readonly kind: RouteKind;
@@ -19,7 +19,7 @@ export interface Route {
   readonly createdAt: string;
   readonly generation: number;
   readonly parents: readonly ParentReference[];
-  /** Which hosts of a ServiceEntry it is for, all where it is empty; a Service has one host, and these mean nothing there. */
+  /** Which hosts of a ServiceEntry it is for, all where it is empty; a Service has one host, and these mean nothing there. Of a TLSRoute: server names. */
   readonly hostnames: readonly string[];
   readonly rules: readonly RouteRule[];
 }

@@ -1,17 +1,27 @@
 /** Objects and what surrounds them, put together: the workloads and services of one source at a time, as they are now. */
-import type { HttpAuthorization, ServiceRoutes, Target } from '../../common/codec/gen/waypoint.ts';
+import type {
+  BackendRef,
+  HttpAuthorization,
+  ServiceRoutes,
+  ServiceTraffic,
+  Target,
+  WorkloadLabels,
+} from '../../common/codec/gen/waypoint.ts';
 import type { GatewayAddress, Service, Workload } from '../../common/codec/gen/workload.ts';
 import { type Condition, WAYPOINT_MISSING, type WantedStatus } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
+import type { DestinationRule } from './destination-rule.ts';
 import { sliceWorkload } from './endpoint-slice.ts';
 import { applicationTunnel, networkGateway } from './gateway.ts';
 import { gatewayStatus, isOurs } from './gateway-status.ts';
+import { HostTranslation } from './host-translation.ts';
 import type { Inputs, ServiceSource } from './inputs.ts';
+import type { LabelInterest } from './label-interests.ts';
 import { type MeshService, serviceKeyOf } from './mesh-service.ts';
 import * as names from './names.ts';
-import type { Labels } from './objects.ts';
+import { type Labels, pick } from './objects.ts';
 import { peerAuthenticationReference } from './peer-authentication.ts';
-import { podWorkload } from './pod.ts';
+import { podUid, podWorkload } from './pod.ts';
 import {
   type PolicyTarget,
   type TargetedPolicy,
@@ -23,10 +33,11 @@ import {
 } from './policy-targets.ts';
 import { Backends } from './route-backends.ts';
 import { type RouteParentStatus, routeStatus } from './route-status.ts';
-import { portRoutes } from './route-table.ts';
+import { type Attachment, portRoutes } from './route-table.ts';
 import { isForHost, parentGateway, type Route } from './routes.ts';
 import { serviceMessage } from './service.ts';
-import { type EntryEndpoint, entryEndpoints, entryWorkload } from './service-entry.ts';
+import { type EntryEndpoint, entryEndpoints, entryEndpointUid, entryWorkload } from './service-entry.ts';
+import type { VirtualService } from './virtual-service.ts';
 import {
   type BindingRequest,
   bindWaypoint,
@@ -37,7 +48,7 @@ import {
   waypointCondition,
 } from './waypoint-binding.ts';
 import type { Surroundings } from './workload.ts';
-import { workloadEntryWorkload } from './workload-entry.ts';
+import { workloadEntryUid, workloadEntryWorkload } from './workload-entry.ts';
 
 export interface TranslatedWorkloads {
   readonly workloads: Workload[];
@@ -51,11 +62,13 @@ export class Translation {
   readonly #config: MeshModelConfig;
   readonly #inputs: Inputs;
   readonly #backends: Backends;
+  readonly #hosts: HostTranslation;
 
   constructor(config: MeshModelConfig, inputs: Inputs) {
     this.#config = config;
     this.#inputs = inputs;
     this.#backends = new Backends(inputs);
+    this.#hosts = new HostTranslation(inputs, (source) => this.waypointsOf(source));
   }
 
   /** @param source `Kind/namespace/name` of a Pod, WorkloadEntry, ServiceEntry or EndpointSlice; gone ones make nothing */
@@ -131,19 +144,94 @@ export class Translation {
     const made = new Map<string, ServiceRoutes[]>();
     const found = this.#inputs.services.get(source);
     const attachments = this.#inputs.routes.attachments(source);
-    if (!found || attachments.length === 0) return made;
-    for (const waypoint of this.waypointsOf(source)) {
-      const producers = attachments.filter(
-        ({ route }) => route.namespace === found.namespace || waypoint.startsWith(`${route.namespace}/`),
-      );
-      for (const service of found.services) {
-        const own = producers.filter(({ route }) => isForHost(route, service));
-        if (own.length === 0 || !this.#inputs.isPublished(service)) continue;
-        const ports = portRoutes(own, (reference, route) => this.#backends.resolve(reference, route).to);
-        made.set(waypoint, [...(made.get(waypoint) ?? []), { namespace: service.namespace, hostname: service.hostname, ports }]);
+    const isConcerned = found?.services.some(({ hostname }) => this.#inputs.hosts.concerns(hostname)) ?? false;
+    if (found && (attachments.length > 0 || isConcerned)) {
+      for (const waypoint of this.waypointsOf(source)) {
+        const routes = found.services.flatMap((service) => this.#routesAt(service, waypoint, attachments) ?? []);
+        if (routes.length > 0) made.set(waypoint, routes);
+      }
+    }
+    this.#inputs.recordBackends(source, mapEach(made, backendsOf));
+    this.#inputs.recordInterests(
+      `callers of ${source}`,
+      mapEach(made, (routes) => this.#hosts.callerInterests(routes)),
+    );
+    return made;
+  }
+
+  #routesAt(service: MeshService, waypoint: string, attachments: readonly Attachment[]): ServiceRoutes | undefined {
+    if (!this.#inputs.isPublished(service)) return undefined;
+    const own = attachments.filter(
+      ({ route }) => (route.namespace === service.namespace || waypoint.startsWith(`${route.namespace}/`)) && isForHost(route, service),
+    );
+    const attached = portRoutes(own, (reference, route) => this.#backends.resolve(reference, route).to);
+    const ports = [...attached, ...this.#hosts.virtualPorts(service, waypoint, attached)];
+    return ports.length === 0 ? undefined : { namespace: service.namespace, hostname: service.hostname, ports };
+  }
+
+  /** How a service's endpoints are chosen, for each waypoint that serves it or sends to it. @param key `namespace/hostname` */
+  serviceTraffic(key: string): Map<string, ServiceTraffic> {
+    const slash = key.indexOf('/');
+    const [namespace, hostname] = [key.slice(0, slash), key.slice(slash + 1)];
+    const made = new Map<string, ServiceTraffic>();
+    const interests = new Map<string, LabelInterest[]>();
+    const service = this.#inputs.hosts.concerns(hostname) ? this.#inputs.owners(hostname).byNamespace.get(namespace) : undefined;
+    if (service) {
+      for (const waypoint of new Set([...this.waypointsOf(`${service.source}/${service.key}`), ...this.#inputs.usersOf(key)])) {
+        const traffic = this.#hosts.traffic(service, waypoint);
+        if (traffic) made.set(waypoint, traffic);
+        const wanted = this.#hosts.interests(service, waypoint, traffic);
+        if (wanted.length > 0) interests.set(waypoint, wanted);
+      }
+    }
+    this.#inputs.recordInterests(`endpoints of ${key}`, interests);
+    return made;
+  }
+
+  /** Labels of the workloads that a source makes, by uid, each with those that a waypoint asks for. */
+  workloadLabels(source: string): Map<string, WorkloadLabels[]> {
+    const made = new Map<string, WorkloadLabels[]>();
+    const [, namespace = ''] = source.split('/');
+    const wanted = this.#inputs.labelsWanted(namespace);
+    if (wanted.size === 0) return made;
+    for (const { uid, labels } of this.#labelled(source)) {
+      for (const [waypoint, names] of wanted) {
+        const own = pick(labels, [...names].sort());
+        if (Object.keys(own).length > 0) made.set(waypoint, [...(made.get(waypoint) ?? []), { uid, labels: { ...own } }]);
       }
     }
     return made;
+  }
+
+  #labelled(source: string): { readonly uid: string; readonly labels: Labels }[] {
+    const slash = source.indexOf('/');
+    const key = source.slice(slash + 1);
+    switch (source.slice(0, slash)) {
+      case 'Pod': {
+        const pod = this.#inputs.pods.get(key);
+        return pod ? [{ uid: podUid(this.#config, pod), labels: pod.labels }] : [];
+      }
+      case 'WorkloadEntry': {
+        const entry = this.#inputs.workloadEntries.get(key);
+        return entry ? [{ uid: workloadEntryUid(this.#config, entry), labels: entry.labels }] : [];
+      }
+      case 'ServiceEntry': {
+        const entry = this.#inputs.serviceEntries.get(key);
+        return (entry ? entryEndpoints(entry) : []).flatMap(({ endpoint }) =>
+          entry ? [{ uid: entryEndpointUid(this.#config, entry, endpoint), labels: endpoint.labels }] : [],
+        );
+      }
+      default:
+        return [];
+    }
+  }
+
+  virtualServiceCondition(virtual: VirtualService): Condition {
+    return this.#hosts.virtualServiceCondition(virtual);
+  }
+
+  destinationRuleCondition(rule: DestinationRule): Condition {
+    return this.#hosts.destinationRuleCondition(rule);
   }
 
   /** What the status of a route says about each of its parents in the mesh. */
@@ -352,6 +440,24 @@ interface WorkloadMember {
   readonly services: readonly MeshService[];
   readonly network: string;
 }
+
+/** Services that routes send to, `namespace/hostname`. */
+function backendsOf(routes: readonly ServiceRoutes[]): Set<string> {
+  const found = new Set<string>();
+  const add = (to: BackendRef | undefined): void => {
+    if (to) found.add(`${to.namespace}/${to.hostname}`);
+  };
+  for (const { ports } of routes) {
+    for (const { rules, connections } of ports) {
+      for (const { backends, mirrors } of rules) for (const { to } of [...backends, ...mirrors]) add(to);
+      for (const { backends } of connections) for (const { to } of backends) add(to);
+    }
+  }
+  return found;
+}
+
+const mapEach = <V, W>(map: ReadonlyMap<string, V>, make: (value: V) => W): Map<string, W> =>
+  new Map([...map].map(([key, value]) => [key, make(value)]));
 
 /** Hosts with a wildcard cannot be resolved, so they mean nothing without a waypoint that reads the requested name. */
 function wildcardCondition(source: string, services: readonly MeshService[], binding: WaypointBinding): Condition | undefined {

@@ -38,6 +38,8 @@ export const watchedKinds = {
   PeerAuthentication: grouped('PeerAuthentication', 'security.istio.io/v1', 'peerauthentications', { optional: true }),
   ServiceEntry: grouped('ServiceEntry', 'networking.istio.io/v1', 'serviceentries', { optional: true }),
   WorkloadEntry: grouped('WorkloadEntry', 'networking.istio.io/v1', 'workloadentries', { optional: true }),
+  VirtualService: grouped('VirtualService', 'networking.istio.io/v1', 'virtualservices', { optional: true }),
+  DestinationRule: grouped('DestinationRule', 'networking.istio.io/v1', 'destinationrules', { optional: true }),
   Gateway: grouped('Gateway', 'gateway.networking.k8s.io/v1', 'gateways', { optional: true }),
   HTTPRoute: grouped('HTTPRoute', 'gateway.networking.k8s.io/v1', 'httproutes', { optional: true }),
   GRPCRoute: grouped('GRPCRoute', 'gateway.networking.k8s.io/v1', 'grpcroutes', { optional: true }),

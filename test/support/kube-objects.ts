@@ -122,6 +122,10 @@ export const workloadEntry = (fields: Meta & { spec: Json; conditions?: readonly
   status: { conditions: fields.conditions ?? [] },
 });
 
+export const virtualService = (fields: Meta & { spec: Json }): Json => ({ metadata: metadata(fields), spec: fields.spec });
+
+export const destinationRule = (fields: Meta & { spec: Json }): Json => ({ metadata: metadata(fields), spec: fields.spec });
+
 export interface HttpRouteFields extends Meta {
   /** The Service that it attaches to; `parents` says it in full. */
   readonly service?: string;

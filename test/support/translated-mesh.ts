@@ -1,5 +1,5 @@
 /** A translation of objects in a test's hand, and what it tells waypoints and writes into statuses. */
-import { HttpAuthorization, ServiceRoutes } from '../../common/codec/gen/waypoint.ts';
+import { HttpAuthorization, ServiceRoutes, ServiceTraffic, WorkloadLabels } from '../../common/codec/gen/waypoint.ts';
 import type { StatusWrite } from '../../istiod-lite/model/conditions.ts';
 import { MeshIndex } from '../../istiod-lite/model/index.ts';
 import type { WatchedKindName } from '../../istiod-lite/model/watched-kinds.ts';
@@ -48,6 +48,19 @@ export class TranslatedMesh {
     const [namespace = '', name = ''] = waypoint.split('/');
     this.flush();
     return this.index.waypointResources(namespace, name).routes.map(({ bytes }) => ServiceRoutes.decode(bytes));
+  }
+
+  /** What the waypoint is told of its services' endpoints. */
+  traffic(waypoint = 'shop/wp'): ServiceTraffic[] {
+    const [namespace = '', name = ''] = waypoint.split('/');
+    this.flush();
+    return this.index.waypointResources(namespace, name).traffic.map(({ bytes }) => ServiceTraffic.decode(bytes));
+  }
+
+  labels(waypoint = 'shop/wp'): WorkloadLabels[] {
+    const [namespace = '', name = ''] = waypoint.split('/');
+    this.flush();
+    return this.index.waypointResources(namespace, name).labels.map(({ bytes }) => WorkloadLabels.decode(bytes));
   }
 
   policies(waypoint = 'shop/wp'): HttpAuthorization[] {

@@ -66,9 +66,9 @@ export class Cluster {
   }
 
   #pick(refused: ReadonlySet<string>, hash: number | undefined): PickedEndpoint | undefined {
-    const now = this.#state.ejectedUntil === 0 ? 0 : this.#ejectionTime();
-    if (this.#only && now === 0) return this.#only.pick(refused, hash, 0);
-    const ejectedFrom = this.#inPanic(now) ? 0 : now;
+    const now = this.#state.ejectedUntil === 0 ? NO_EJECTIONS : this.#ejectionTime();
+    if (this.#only && now === NO_EJECTIONS) return this.#only.pick(refused, hash, NO_EJECTIONS);
+    const ejectedFrom = this.#inPanic(now) ? NO_EJECTIONS : now;
     const share = this.#share(ejectedFrom);
     if (!share) return undefined;
     const first = chooseTier(
@@ -86,18 +86,18 @@ export class Cluster {
     return undefined;
   }
 
-  /** The time by which ejections are judged; 0 where none is left. */
+  /** The time by which ejections are judged. */
   #ejectionTime(): number {
     const now = this.#now();
     if (now < this.#state.ejectedUntil) return now;
     this.#state.ejectedUntil = 0;
-    return 0;
+    return NO_EJECTIONS;
   }
 
   /** So few are well that it is better to ask all (Envoy, panic threshold). */
   #inPanic(now: number): boolean {
     const least = this.#state.policy?.outliers?.minHealthPercent ?? 0;
-    if (now === 0 || least === 0) return false;
+    if (now === NO_EJECTIONS || least === 0) return false;
     let usable = 0;
     for (const { tiers } of this.#shares) for (const tier of tiers) usable += tier.health(now).usable;
     return (usable * 100) / Math.max(1, this.size) < least;
@@ -116,6 +116,8 @@ export class Cluster {
 }
 
 const NOBODY: ReadonlySet<string> = new Set();
+/** In the place of a time: nobody is put aside. */
+const NO_EJECTIONS = -1;
 
 /** What a session's cookie or header says of its endpoint. */
 export const addressText = ({ address, workload, port }: PickedEndpoint): string =>
@@ -147,15 +149,15 @@ class Tier {
     return this.#members.length;
   }
 
-  /** @param now 0 where ejections do not count */
+  /** @param now NO_EJECTIONS where they do not count */
   pick(refused: ReadonlySet<string>, hash: number | undefined, now: number): PickedEndpoint | undefined {
-    const all = refused.size === 0 && now === 0;
+    const all = refused.size === 0 && now === NO_EJECTIONS;
     const chosen = this.#balancer(all ? undefined : (i) => this.#isUsable(i, refused, now), hash);
     return chosen === undefined ? undefined : this.#members[chosen]?.endpoint;
   }
 
   health(now: number): Health {
-    if (now === 0) return this.#whole;
+    if (now === NO_EJECTIONS) return this.#whole;
     if (this.#countedEjections === this.#state.ejections && now < this.#countAgainAt) return this.#health;
     let usable = 0;
     let next = Number.POSITIVE_INFINITY;
@@ -173,7 +175,7 @@ class Tier {
   #isUsable(i: number, refused: ReadonlySet<string>, now: number): boolean {
     const endpoint = this.#members[i]?.endpoint;
     if (!endpoint || refused.has(endpoint.key)) return false;
-    return now === 0 || !endpoint.load.health.isEjected(now);
+    return now === NO_EJECTIONS || !endpoint.load.health.isEjected(now);
   }
 }
 

@@ -30,7 +30,7 @@ import type { StatePush } from '../../common/state/writer.ts';
 import { YamlNode } from '../../common/state/yaml-node.ts';
 import { HTTP_AUTHORIZATION_TYPE, LABELS_TYPE, ROUTES_TYPE, TRAFFIC_TYPE } from './resources.ts';
 import { policyFrom } from './static-policies.ts';
-import { labelsFrom, trafficFrom } from './static-traffic.ts';
+import { labelsFrom, persistenceFrom, trafficFrom } from './static-traffic.ts';
 import { enumWords, flag, list, maybe, number, one, text, textMap, texts, UINT32 } from './static-yaml.ts';
 
 /** @throws {ConfigError} naming the place in the file */
@@ -149,6 +149,7 @@ const RULE_KEYS = [
   'directAnswer',
   'fault',
   'cors',
+  'persistence',
 ] as const;
 
 function ruleFrom(node: YamlNode): HttpRule {
@@ -180,6 +181,7 @@ function ruleFrom(node: YamlNode): HttpRule {
     }),
     fault: maybe(node, 'fault', faultFrom),
     cors: maybe(node, 'cors', corsFrom),
+    persistence: maybe(node, 'persistence', persistenceFrom),
   };
 }
 

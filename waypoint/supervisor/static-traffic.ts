@@ -3,8 +3,10 @@ import {
   Balancing,
   type ConnectionPool,
   type ConsistentHash,
+  type HashCookie,
   type LoadBalancer,
   type OutlierDetection,
+  type Persistence,
   type PortTraffic,
   type ServiceTraffic,
   type TrafficPolicy,
@@ -52,6 +54,7 @@ const POLICY_KEYS = [
   'proxyProtocol',
   'retryBudget',
   'refuse',
+  'persistence',
 ] as const;
 
 function policyFrom(node: YamlNode): TrafficPolicy {
@@ -81,6 +84,7 @@ function policyFrom(node: YamlNode): TrafficPolicy {
       };
     }),
     refuse: text(node, 'refuse'),
+    persistence: maybe(node, 'persistence', persistenceFrom),
   };
 }
 
@@ -127,9 +131,19 @@ function hashFrom(node: YamlNode): ConsistentHash {
 function hashKey(key: (typeof HASH_KEYS)[number], value: YamlNode): NonNullable<ConsistentHash['key']> {
   if (key === 'sourceIp') return { $case: 'sourceIp', value: {} };
   if (key !== 'cookie') return { $case: key, value: value.text() };
-  value.allowKeys(['name', 'path', 'ttlS']);
-  const cookie = { name: value.required('name').text(), path: text(value, 'path'), ttlS: value.optional('ttlS')?.integer(2 ** 31) };
-  return { $case: 'cookie', value: cookie };
+  return { $case: 'cookie', value: cookieFrom(value) };
+}
+
+function cookieFrom(node: YamlNode): HashCookie {
+  node.allowKeys(['name', 'path', 'ttlS']);
+  return { name: node.required('name').text(), path: text(node, 'path'), ttlS: node.optional('ttlS')?.integer(2 ** 31) };
+}
+
+export function persistenceFrom(node: YamlNode): Persistence {
+  const found = one(node, ['cookie', 'header']);
+  if (!found) return {};
+  if (found.key === 'header') return { carrier: { $case: 'header', value: found.value.text() } };
+  return { carrier: { $case: 'cookie', value: cookieFrom(found.value) } };
 }
 
 const POOL_KEYS = [

@@ -1,25 +1,37 @@
 /** A connection that carries no HTTP: judged by what policies say of connections, and carried to one endpoint as it is. */
+import type { Clock } from '../../common/base/clock.ts';
 import { ProxyError } from '../../common/base/errors.ts';
+import { readClientHello } from '../../common/codec/client-hello.ts';
+import { asksForServerName, matchConnection } from '../../common/decision/connection-route.ts';
 import { decideHttp } from '../../common/decision/http-authorization.ts';
+import { chooseBackend } from '../../common/decision/http-route.ts';
+import type { MeshView } from '../../common/decision/mesh-view.ts';
 import { relay } from '../../common/hbone/relay.ts';
 import type { Pipe, Relay } from '../../common/hbone/types.ts';
+import { peek } from '../../common/http/sniff.ts';
 import type { Dialer } from '../cluster/dial.ts';
 import type { PickedEndpoint } from '../cluster/endpoint.ts';
 import type { EndpointPicker } from '../cluster/picker.ts';
-import type { Connection } from '../http/context.ts';
+import type { Backend, Connection } from '../http/context.ts';
+import { routeSource } from '../http/route.ts';
 import type { Configuration } from '../worker/configuration.ts';
 import type { TcpRecord } from '../worker/tcp-record.ts';
 import type { Telemetry } from '../worker/telemetry.ts';
 
 export interface PassthroughParts {
-  readonly configuration: Pick<Configuration, 'transportPoliciesOf'>;
+  readonly configuration: Pick<Configuration, 'transportPoliciesOf' | 'routesOf' | 'labelOf'>;
+  readonly view: Pick<MeshView, 'serviceByKey'>;
   readonly picker: Pick<EndpointPicker, 'pick' | 'alone' | 'size'>;
+  readonly clock: Clock;
+  readonly random: () => number;
   readonly dialer: Pick<Dialer, 'connect'>;
   readonly telemetry: Pick<Telemetry, 'tcpOpened'>;
 }
 
 /** Endpoints that a connection is offered to because those before could not be reached. */
 const MAX_ENDPOINTS = 3;
+/** A client of TLS speaks first. */
+const HELLO_MS = 10_000;
 const NO_REQUEST = { method: '', scheme: '', authority: '', path: '', fields: [] } as const;
 
 /** One such connection, from its first decision to its end. */
@@ -41,10 +53,13 @@ export class Passthrough {
   /** Resolves when it is over; never rejects for what peers or the network did. */
   async run(): Promise<void> {
     let record: TcpRecord | undefined;
+    let connected: PickedEndpoint | undefined;
     try {
       this.#authorize();
       const { endpoint, upstream } = await this.#connect();
       record = this.#parts.telemetry.tcpOpened(this.#connection, endpoint, this.#id);
+      connected = endpoint;
+      connected.cluster.connections++;
       this.#relay = relay(this.#pipe, upstream);
       if (this.#abort.signal.aborted) this.#relay.abort(this.#abort.signal.reason as ProxyError);
       record.running(this.#relay);
@@ -55,6 +70,8 @@ export class Passthrough {
       record ??= this.#parts.telemetry.tcpOpened(this.#connection, undefined, this.#id);
       record.ended(error);
       this.#pipe.destroy(error);
+    } finally {
+      if (connected) connected.cluster.connections--;
     }
   }
 
@@ -87,22 +104,54 @@ export class Passthrough {
   }
 
   async #connect(): Promise<{ endpoint: PickedEndpoint; upstream: Pipe }> {
-    const { dialer, picker } = this.#parts;
+    const { dialer, picker, clock } = this.#parts;
     const { caller, target } = this.#connection;
+    const { service, workload, port, subset } = await this.#backend();
     const refused = new Set<string>();
     for (;;) {
-      const endpoint = target.service
-        ? picker.pick(target.service, target.port, refused)
-        : target.workload && picker.alone(target.workload, target.port);
-      if (!endpoint)
-        throw new ProxyError('NO_HEALTHY_UPSTREAM', `no healthy upstream: ${target.serviceKey ?? target.ip} port ${target.port}`);
+      const endpoint = service ? picker.pick(service, port, refused, subset) : workload && picker.alone(workload, port);
+      if (!endpoint) throw new ProxyError('NO_HEALTHY_UPSTREAM', `no healthy upstream: ${service?.hostname ?? target.ip} port ${port}`);
+      const { cluster, key, load } = endpoint;
       try {
-        return { endpoint, upstream: await dialer.connect(endpoint, this.#abort.signal, caller) };
+        if (cluster.policy?.refuse) throw new ProxyError('BACKEND_INVALID', `${cluster.policy.origin}: ${cluster.policy.refuse}`);
+        if (cluster.connections >= cluster.limit('maxConnections')) {
+          throw new ProxyError('OVERLOADED', `${cluster.name} has ${cluster.connections} connections, which is its limit`);
+        }
+        const upstream = await dialer.connect(endpoint, this.#abort.signal, caller);
+        cluster.report(key, load, 'ok', clock.monotonic());
+        return { endpoint, upstream };
       } catch (error) {
-        refused.add(endpoint.key);
-        const others = target.service !== undefined && picker.size(target.service, target.port) > refused.size;
+        refused.add(key);
+        if (!(error instanceof ProxyError && NOT_THE_ENDPOINTS.has(error.code)))
+          cluster.report(key, load, 'local-failure', clock.monotonic());
+        const others = service !== undefined && picker.size(service, port, subset) > refused.size;
         if (this.#abort.signal.aborted || !others || refused.size >= MAX_ENDPOINTS) throw error;
       }
     }
   }
+
+  /** The service that was asked for, or where its rules for connections lead. */
+  async #backend(): Promise<Backend> {
+    const { configuration, view, random, clock } = this.#parts;
+    const { caller, target } = this.#connection;
+    const routes = target.serviceKey === undefined ? undefined : configuration.routesOf(target.serviceKey)?.connections;
+    const rules = routes?.get(target.port) ?? routes?.get(0);
+    if (!rules) return { service: target.service, workload: target.workload, port: target.port, subset: '' };
+    const hello = asksForServerName(rules)
+      ? await peek(this.#pipe, { timeoutMs: HELLO_MS, clock }, readClientHello, 'none' as const)
+      : 'none';
+    const serverName = hello === 'none' ? undefined : hello.serverName;
+    const rule = matchConnection(rules, { serverName, ip: target.ip, source: routeSource(configuration, caller) });
+    if (!rule) {
+      const said = serverName === undefined ? '' : ` for ${serverName}`;
+      throw new ProxyError('ROUTE_UNMATCHED', `no route of ${target.serviceKey} port ${target.port} takes a connection${said}`);
+    }
+    const to = chooseBackend(rule, random)?.to;
+    const service = to && view.serviceByKey(to.namespace, to.hostname);
+    if (!to || !service) throw new ProxyError('BACKEND_INVALID', `${rule.name} chose a backend that is not valid`);
+    return { service, workload: undefined, port: to.port, subset: to.subset };
+  }
 }
+
+/** What a limit or a setting of ours refuses says nothing of the endpoint. */
+const NOT_THE_ENDPOINTS: ReadonlySet<string> = new Set(['OVERLOADED', 'BACKEND_INVALID', 'CLIENT_GONE', 'DRAINED']);

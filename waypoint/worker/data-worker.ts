@@ -144,6 +144,8 @@ export class DataWorker {
       telemetry,
       log,
       configuration,
+      view,
+      random,
       picker,
       dialer,
       limits,

@@ -76,6 +76,51 @@ const whole: Readonly<Record<WatchedKindName, Record<string, unknown>>> = {
   }),
   TCPRoute: make.httpRoute({ name: 't', rules: [{ backendRefs: [{ name: 'web', port: 80 }] }] }),
   TLSRoute: make.httpRoute({ name: 's', rules: [{ backendRefs: [{ name: 'web', port: 80 }] }] }),
+  VirtualService: make.virtualService({
+    name: 'v',
+    spec: {
+      hosts: ['web', '*.example.com'],
+      gateways: ['mesh'],
+      exportTo: ['*'],
+      http: [
+        {
+          name: 'n',
+          match: [
+            { uri: { prefix: '/a' }, method: { exact: 'GET' }, headers: { x: { regex: 'a+' } }, sourceLabels: { app: 'a' }, port: 80 },
+            { queryParams: { q: { exact: '1' } }, withoutHeaders: { y: {} }, authority: { prefix: 'web' }, ignoreUriCase: true },
+          ],
+          rewrite: { uri: '/b', uriRegexRewrite: { match: 'a', rewrite: 'b' } },
+          headers: { request: { set: { a: 'b' }, remove: ['c'] } },
+          fault: { delay: { fixedDelay: '1s', percentage: { value: 1 } }, abort: { httpStatus: 503, percentage: { value: 1 } } },
+          corsPolicy: { allowOrigins: [{ exact: 'https://a' }], maxAge: '1m', allowMethods: ['GET'] },
+          retries: { attempts: 2, perTryTimeout: '1s', retryOn: '5xx,503' },
+          timeout: '5s',
+          mirrors: [{ destination: { host: 'web', subset: 'v1' }, percentage: { value: 10 } }],
+          route: [{ destination: { host: 'web', subset: 'v1', port: { number: 80 } }, weight: 100 }],
+        },
+        { match: [{ uri: { exact: '/d' } }], delegate: { name: 'other', namespace: 'shop' } },
+        { redirect: { uri: '/x', authority: 'h', derivePort: 'FROM_PROTOCOL_DEFAULT', redirectCode: 302 } },
+        { directResponse: { status: 418, body: { string: 'tea' } } },
+      ],
+      tcp: [{ match: [{ port: 80, destinationSubnets: ['10.0.0.0/8'] }], route: [{ destination: { host: 'web' } }] }],
+      tls: [{ match: [{ port: 80, sniHosts: ['a.example.com'] }], route: [{ destination: { host: 'web' } }] }],
+    },
+  }),
+  DestinationRule: make.destinationRule({
+    name: 'd',
+    spec: {
+      host: 'web',
+      trafficPolicy: {
+        loadBalancer: { consistentHash: { httpCookie: { name: 'c', ttl: '1h' }, maglev: { tableSize: 101 } }, warmup: { duration: '1s' } },
+        connectionPool: { tcp: { maxConnections: 1, connectTimeout: '1s' }, http: { http1MaxPendingRequests: 1, idleTimeout: '1s' } },
+        outlierDetection: { consecutive5xxErrors: 1, interval: '1s', baseEjectionTime: '1s', maxEjectionPercent: 50 },
+        tls: { mode: 'SIMPLE', sni: 'web', subjectAltNames: ['web'] },
+        proxyProtocol: { version: 'V2' },
+        portLevelSettings: [{ port: { number: 80 }, loadBalancer: { simple: 'RANDOM' } }],
+      },
+      subsets: [{ name: 'v1', labels: { app: 'a' }, trafficPolicy: { retryBudget: { percent: 10 } } }],
+    },
+  }),
   PeerAuthentication: make.peerAuthentication({ name: 'pa', mode: 'STRICT', selector: { app: 'a' }, ports: { 8080: 'PERMISSIVE' } }),
   ServiceEntry: make.serviceEntry({
     name: 'e',

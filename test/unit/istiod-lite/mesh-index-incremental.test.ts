@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { MeshIndex, type ObjectChange } from '../../../istiod-lite/model/index.ts';
-import { HTTP_AUTHORIZATION_TYPE, ROUTES_TYPE } from '../../../istiod-lite/model/resources.ts';
+import { waypointTableNames, waypointTypes } from '../../../istiod-lite/model/resources.ts';
 import type { WatchedKindName } from '../../../istiod-lite/model/watched-kinds.ts';
 import * as make from '../../support/kube-objects.ts';
 
@@ -134,6 +134,50 @@ const items = fc.oneof(
       ),
   ),
   item(
+    'VirtualService',
+    fc
+      .record({
+        name: names,
+        namespace: namespaces,
+        createdAt: ages,
+        hosts: fc.constantFrom(['a'], ['b.shop.svc.cluster.local'], ['*.shop.svc.cluster.local'], ['a', 'e.example.com'], []),
+        to: fc.constantFrom('a', 'b.shop.svc.cluster.local', 'e.example.com'),
+        subset: fc.constantFrom('', 'v1'),
+        labels: fc.constantFrom({}, { app: 'a' }),
+        delegate: fc.option(names, { nil: undefined }),
+      })
+      .map(({ hosts, to, subset, labels, delegate, ...meta }) =>
+        make.virtualService({
+          ...meta,
+          spec: {
+            hosts,
+            http: [
+              ...(delegate ? [{ match: [{ uri: { prefix: '/d' } }], delegate: { name: delegate } }] : []),
+              { match: [{ sourceLabels: labels }], route: [{ destination: { host: to, subset } }] },
+            ],
+          },
+        }),
+      ),
+  ),
+  item(
+    'DestinationRule',
+    fc
+      .record({
+        name: names,
+        namespace: namespaces,
+        createdAt: ages,
+        host: fc.constantFrom('a', 'b.shop.svc.cluster.local', '*.shop.svc.cluster.local', 'e.example.com'),
+        key: fc.constantFrom('app', 'tier'),
+        simple: fc.constantFrom('RANDOM', 'ROUND_ROBIN'),
+      })
+      .map(({ host, key, simple, ...meta }) =>
+        make.destinationRule({
+          ...meta,
+          spec: { host, trafficPolicy: { loadBalancer: { simple } }, subsets: [{ name: 'v1', labels: { [key]: 'a' } }] },
+        }),
+      ),
+  ),
+  item(
     'HTTPRoute',
     fc
       .record({
@@ -215,8 +259,9 @@ const steps = fc.array(fc.record({ item: items, remove: fc.boolean(), flush: fc.
 function published(index: MeshIndex): Record<string, string> {
   const forWaypoints = [...index.waypoints()].flatMap((key) => {
     const [namespace = '', name = ''] = key.split('/');
-    const { routes, httpAuthorizations } = index.waypointResources(namespace, name);
-    return [...routes, ...httpAuthorizations].map((resource) => [`${key} ${resource.typeUrl} ${resource.name}`, resource.version]);
+    return Object.values(index.waypointResources(namespace, name))
+      .flat()
+      .map((resource) => [`${key} ${resource.typeUrl} ${resource.name}`, resource.version]);
   });
   const forAll = [...index.addresses(), ...index.authorizations()].map(({ name, typeUrl, version }) => [`${typeUrl} ${name}`, version]);
   return Object.fromEntries([...forAll, ...forWaypoints].sort());
@@ -266,11 +311,8 @@ test('what flush reports as changed and removed adds up to what is published', (
         else present.add(next.key);
         if (!flush) continue;
         const { address, authorization, waypoints } = index.flush();
-        for (const { waypoint, routes, httpAuthorizations } of waypoints) {
-          for (const [typeUrl, { changed, removed }] of [
-            [ROUTES_TYPE, routes],
-            [HTTP_AUTHORIZATION_TYPE, httpAuthorizations],
-          ] as const) {
+        for (const { waypoint, ...tables } of waypoints) {
+          for (const [typeUrl, { changed, removed }] of waypointTableNames.map((table) => [waypointTypes[table], tables[table]] as const)) {
             for (const { name, version } of changed) seen.set(`${waypoint} ${typeUrl} ${name}`, version);
             for (const name of removed) assert.ok(seen.delete(`${waypoint} ${typeUrl} ${name}`), `${name} was never sent to ${waypoint}`);
           }

@@ -197,13 +197,17 @@ test('a ServiceEntry is a parent too, for the hosts that the route names', () =>
   assert.equal(mesh.routes().length, 2);
 });
 
-test('a route of a kind that no waypoint serves says so and changes nothing', () => {
+test('routes of TCP and TLS are for connections: by server name, the most exact first, and requests do not see them', () => {
   const mesh = TranslatedMesh.shop().set('TCPRoute', make.httpRoute({ name: 't', rules }));
-  assert.equal(mesh.conditions('TCPRoute shop/t')[0], 'Accepted=False UnsupportedValue');
-  assert.deepEqual(mesh.routes(), [], 'a table without entries would answer 404');
+  const spec = { hostnames: ['*.example.com', 'a.example.com'] };
+  mesh.set('TLSRoute', make.httpRoute({ name: 's', rules, spec }));
+  assert.equal(mesh.conditions('TCPRoute shop/t')[0], 'Accepted=True Accepted');
+  assert.equal(mesh.conditions('TLSRoute shop/s')[0], 'Accepted=True Accepted');
+  const [port] = mesh.routes()[0]?.ports ?? [];
+  assert.deepEqual(port?.table, []);
   assert.deepEqual(
-    [...mesh.index.problems()].map(({ object }) => object),
-    ['TCPRoute shop/t'],
+    port?.connections.map(({ name, serverNames }) => [name, ...serverNames]),
+    [['TLSRoute shop/s rule 0', 'a.example.com'], ['TLSRoute shop/s rule 0', '*.example.com'], ['TCPRoute shop/t rule 0']],
   );
 });
 

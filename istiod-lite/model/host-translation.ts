@@ -1,0 +1,219 @@
+/** VirtualServices and DestinationRules → what each waypoint is told of a service, and what their own statuses say. */
+import type { PortRoutes, ServiceRoutes, ServiceTraffic, Subset, TrafficPolicy } from '../../common/codec/gen/waypoint.ts';
+import { type Condition, WAYPOINT_ACCEPTED } from './conditions.ts';
+import type { DestinationRule } from './destination-rule.ts';
+import type { HostRequest } from './host-inputs.ts';
+import type { Inputs } from './inputs.ts';
+import type { LabelInterest } from './label-interests.ts';
+import { type MeshService, serviceKeyOf } from './mesh-service.ts';
+import type { VirtualService } from './virtual-service.ts';
+import { delegateProblem, destinationsOf, resolveDestination, type VirtualView, virtualPorts } from './virtual-service-table.ts';
+
+/** What came of an object for one of the services that it is about, at one waypoint. */
+interface Outcome {
+  readonly place: string;
+  readonly ok: boolean;
+  readonly reason: 'Accepted' | 'TargetNotFound' | 'AncestorNotBound' | 'Invalid' | 'Conflicted';
+  readonly message: string;
+}
+
+export class HostTranslation {
+  readonly #inputs: Inputs;
+  readonly #waypointsOf: (source: string) => string[];
+  readonly #view: VirtualView;
+
+  constructor(inputs: Inputs, waypointsOf: (source: string) => string[]) {
+    this.#inputs = inputs;
+    this.#waypointsOf = waypointsOf;
+    this.#view = {
+      service: (host, { namespace }) => this.service(host, namespace),
+      delegate: (key) => this.#inputs.hosts.virtualService(key),
+    };
+  }
+
+  /** The service that a hostname means, seen from a namespace. */
+  service(hostname: string, namespace: string): MeshService | undefined {
+    const owners = this.#inputs.owners(hostname);
+    return owners.byNamespace.get(namespace) ?? owners.canonical;
+  }
+
+  /** What VirtualServices make of a service at a waypoint, for the ports that the Gateway API's routes leave to them. */
+  virtualPorts(service: MeshService, waypoint: string, taken: readonly PortRoutes[]): PortRoutes[] {
+    const virtual = this.#inputs.hosts.virtualFor(requestOf(service, waypoint));
+    if (!virtual || taken.some(({ port }) => port === EVERY_PORT)) return [];
+    const ports = virtualPorts(service, virtual, this.#view);
+    return ports.filter(({ port, table, connections }) => {
+      if (taken.some((other) => other.port === port)) return false;
+      return table.length > 0 || connections.length > 0 || virtual.http.length > 0;
+    });
+  }
+
+  /** undefined where nothing is asked for. */
+  traffic(service: MeshService, waypoint: string): ServiceTraffic | undefined {
+    const rules = this.#inputs.hosts.rulesFor(requestOf(service, waypoint));
+    if (rules.length === 0) return undefined;
+    const withPolicy = rules.find(({ policy, ports }) => policy !== undefined || ports.length > 0) ?? rules[0];
+    const subsets = new Map<string, Subset>();
+    for (const rule of rules) for (const subset of rule.subsets) if (!subsets.has(subset.name)) subsets.set(subset.name, subset);
+    return {
+      namespace: service.namespace,
+      hostname: service.hostname,
+      policy: withServerName(withPolicy?.policy, service),
+      ports: (withPolicy?.ports ?? []).map(({ port, policy }) => ({ port, policy: withServerName(policy, service) })),
+      subsets: [...subsets.values()].map((subset) => ({
+        ...subset,
+        policy: withServerName(subset.policy, service),
+        ports: subset.ports.map(({ port, policy }) => ({ port, policy: withServerName(policy, service) })),
+      })),
+    };
+  }
+
+  /** Labels that a waypoint must know to carry out what it is told of a service. */
+  interests(service: MeshService, waypoint: string, traffic: ServiceTraffic | undefined): LabelInterest[] {
+    const [waypointNamespace = ''] = waypoint.split('/');
+    const subsetNames = [...new Set((traffic?.subsets ?? []).flatMap(({ labels }) => Object.keys(labels)))];
+    const policies = [traffic?.policy, ...(traffic?.ports ?? []).map(({ policy }) => policy)];
+    const near = policies
+      .flatMap((policy) => policy?.loadBalancer?.locality?.failoverPriority ?? [])
+      .map((label) => label.replace(/=.*$/, ''));
+    return [
+      ...(subsetNames.length + near.length > 0 ? [{ namespace: service.namespace, names: [...subsetNames, ...near] }] : []),
+      ...(near.length > 0 && waypointNamespace !== service.namespace ? [{ namespace: waypointNamespace, names: near }] : []),
+    ];
+  }
+
+  /** Labels of callers that a service's routes ask for; callers may be anywhere. */
+  callerInterests(routes: readonly ServiceRoutes[]): LabelInterest[] {
+    const names = new Set<string>();
+    for (const { ports } of routes) {
+      for (const { table, connections } of ports) {
+        for (const { match } of table) for (const name of Object.keys(match?.source?.labels ?? {})) names.add(name);
+        for (const { source } of connections) for (const name of Object.keys(source?.labels ?? {})) names.add(name);
+      }
+    }
+    return names.size > 0 ? [{ namespace: undefined, names: [...names].sort() }] : [];
+  }
+
+  virtualServiceCondition(virtual: VirtualService): Condition {
+    const { hosts } = this.#inputs;
+    const outcomes = virtual.mesh
+      ? this.#outcomes(virtual.hosts, virtual, (request, service) => {
+          const counts = hosts.virtualFor(request);
+          if (counts?.key !== virtual.key) return `VirtualService ${counts?.key} counts there`;
+          return this.#routedByGatewayApi(service) ? 'routes of the Gateway API are attached there and count instead' : undefined;
+        })
+      : [];
+    const problems = [
+      ...virtual.http.flatMap(({ name, problems: wrong }) => (wrong.length > 0 ? [`${name} answers 500: ${wrong.join(', ')}`] : [])),
+      ...virtual.http.flatMap(({ name, unreadable }) =>
+        unreadable.length > 0 ? [`${name} is left without matches that cannot be read: ${unreadable.join(', ')}`] : [],
+      ),
+      ...this.#delegateProblems(virtual),
+      ...this.#missing(virtual),
+    ];
+    if (!virtual.mesh)
+      return condition(virtual, false, 'Invalid', 'it is for gateways alone (spec.gateways), and none of them is served here');
+    if (virtual.hosts.length === 0 && problems.length === 0)
+      return condition(virtual, true, 'Accepted', 'a delegate: it counts where others delegate to it');
+    return summary(virtual, outcomes, problems);
+  }
+
+  destinationRuleCondition(rule: DestinationRule): Condition {
+    const outcomes = this.#outcomes([rule.host], rule, (request) =>
+      this.#inputs.hosts.rulesFor(request).some(({ key }) => key === rule.key) ? undefined : 'another DestinationRule counts there',
+    );
+    return summary(rule, outcomes, rule.problems);
+  }
+
+  #outcomes(
+    written: readonly string[],
+    object: VirtualService | DestinationRule,
+    why: (request: HostRequest, service: MeshService) => string | undefined,
+  ): Outcome[] {
+    return written.flatMap((host): Outcome[] => {
+      const services = this.#inputs.servicesOfHost(host);
+      if (services.length === 0) return [{ place: host, ok: false, reason: 'TargetNotFound', message: `there is no service ${host}` }];
+      return services.map((service): Outcome => {
+        const place = serviceKeyOf(service);
+        const waypoints = this.#waypointsOf(`${service.source}/${service.key}`);
+        const no = (reason: Outcome['reason'], message: string): Outcome => ({ place, ok: false, reason, message });
+        if (waypoints.length === 0)
+          return no('AncestorNotBound', `${place} has no waypoint (istio.io/use-waypoint), and nobody else reads this`);
+        const own = waypoints.filter((waypoint) => this.#inputs.hosts.mayConcern(object, { namespace: service.namespace, waypoint }));
+        if (own.length === 0) return no('Invalid', `waypoints read objects of the namespace of ${place} and of their own only`);
+        const conflict = own.map((waypoint) => why(requestOf(service, waypoint), service)).find((reason) => reason !== undefined);
+        if (conflict !== undefined) return no('Conflicted', `${place}: ${conflict}`);
+        return { place, ok: true, reason: 'Accepted', message: `${place} at waypoint ${own.join(' and ')}` };
+      });
+    });
+  }
+
+  #routedByGatewayApi(service: MeshService): boolean {
+    return this.#inputs.routes.attachments(`${service.source}/${service.key}`).some(({ port }) => port === undefined);
+  }
+
+  #delegateProblems(virtual: VirtualService): string[] {
+    return virtual.http.flatMap(({ name, delegate }) => {
+      if (delegate === undefined) return [];
+      const problem = delegateProblem(this.#inputs.hosts.virtualService(delegate));
+      return problem === undefined ? [] : [`${name} has no effect: its delegate ${delegate} ${problem}`];
+    });
+  }
+
+  /** Destinations that are not there; their share of requests is answered with an error. */
+  #missing(virtual: VirtualService): string[] {
+    return [...new Set(destinationsOf(virtual).map(({ host, subset, port }) => JSON.stringify([host, subset, port])))].flatMap((text) => {
+      const [host, subset, port] = JSON.parse(text) as [string, string, number | null];
+      const service = this.service(host, virtual.namespace);
+      if (!service) return [`there is no service ${host}`];
+      const asked = service.ports[0]?.port ?? 0;
+      const to = { host, subset, port: port ?? undefined };
+      if (port !== null && !resolveDestination(this.#view, to, virtual, asked)) return [`${host} has no port ${port}`];
+      return subset !== '' && !this.#hasSubset(service, subset) ? [`${host} has no subset ${subset}`] : [];
+    });
+  }
+
+  #hasSubset({ hostname }: MeshService, subset: string): boolean {
+    return this.#inputs.hosts.rulesAbout(hostname).some(({ subsets }) => subsets.some(({ name }) => name === subset));
+  }
+}
+
+const EVERY_PORT = 0;
+
+const requestOf = ({ hostname, namespace }: MeshService, waypoint: string): HostRequest => ({ hostname, namespace, waypoint });
+
+/** Without a name of its own the server's is the host's. */
+function withServerName(policy: TrafficPolicy | undefined, { hostname }: MeshService): TrafficPolicy | undefined {
+  const tls = policy?.tls;
+  if (tls?.serverName !== '') return policy;
+  return { ...policy, tls: { ...tls, serverName: hostname.startsWith('*') ? '' : hostname } };
+}
+
+/** One condition for everything that the object is about: False where nothing of it counts, and with what differs from what was written. */
+function summary(object: VirtualService | DestinationRule, outcomes: readonly Outcome[], problems: readonly string[]): Condition {
+  const failed = outcomes.filter(({ ok }) => !ok);
+  const first = failed[0];
+  if (outcomes.length > 0 && failed.length === outcomes.length) {
+    return condition(object, false, first?.reason ?? 'Invalid', sentences(failed.map(({ message }) => message)));
+  }
+  const more =
+    failed.length > 0
+      ? [`without effect for ${failed.map(({ place }) => place).join(', ')}: ${sentences(failed.map(({ message }) => message))}`]
+      : [];
+  if (problems.length > 0) return condition(object, true, 'UnsupportedValue', sentences([...problems, ...more]));
+  if (more.length > 0) return condition(object, true, 'PartiallyInvalid', sentences(more));
+  return condition(object, true, 'Accepted', sentences(outcomes.map(({ message }) => message)));
+}
+
+const condition = ({ generation }: { readonly generation: number }, ok: boolean, reason: string, message: string): Condition => ({
+  type: WAYPOINT_ACCEPTED,
+  status: ok ? 'True' : 'False',
+  reason,
+  message: message.length > LONGEST ? `${message.slice(0, LONGEST - 3)}...` : message,
+  observedGeneration: generation,
+});
+
+const sentences = (list: readonly string[]): string => [...new Set(list)].join('; ');
+
+// The API server takes 32 KiB of a message.
+const LONGEST = 2000;

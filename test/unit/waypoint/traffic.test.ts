@@ -1,0 +1,200 @@
+/** What DestinationRules and VirtualServices make of requests in the waypoint: subsets, ejection, sessions, limits, faults, CORS, answers. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { FakeExchange, ORDERS_V2, pipelineWorld } from '../../support/waypoint-fakes.ts';
+
+const HOST = 'orders.shop.svc.cluster.local';
+const TO = `{to: {namespace: shop, hostname: ${HOST}, port: 80}}`;
+
+const rule = (text: string, more = ''): string => `
+routes:
+- {namespace: shop, hostname: ${HOST}, ports: [{port: 80, table: [{match: {}, rule: 0}], rules: [{name: r, ${text}}]}]}
+${more}`;
+
+const traffic = (policy: string, more = ''): string => `
+traffic:
+- {namespace: shop, hostname: ${HOST}, policy: {origin: DestinationRule shop/d, ${policy}}${more}}`;
+
+const endpoints = (world: ReturnType<typeof pipelineWorld>): string[] => world.requests.map(({ endpoint }) => endpoint);
+
+test('a subset is the endpoints with its labels, and a subset that nobody is in is 503', async () => {
+  const subsets = `${traffic('', `, subsets: [{name: two, labels: {v: "2"}}, {name: empty, labels: {v: "9"}}]`)}
+labels:
+- {uid: "Kubernetes//Pod/shop/orders-2", labels: {v: "2"}}
+- {uid: "Kubernetes//Pod/shop/orders-1", labels: {v: "1"}}`;
+  const to = (subset: string): string =>
+    rule(`backends: [{to: {namespace: shop, hostname: ${HOST}, port: 80, subset: ${subset}}}]`, subsets);
+  const world = pipelineWorld((request) => request.answer(200), to('two'));
+  for (let i = 0; i < 3; i++) await world.ask(new FakeExchange());
+  assert.deepEqual(endpoints(world), ['orders-2', 'orders-2', 'orders-2']);
+  for (const subset of ['empty', 'unknown']) {
+    const none = pipelineWorld((request) => request.answer(200), to(subset));
+    assert.equal((await none.ask(new FakeExchange())).response?.status, 503, subset);
+  }
+});
+
+test('an endpoint that fails five times in a row is left out for its time, and has its share again afterwards', async () => {
+  const world = pipelineWorld(
+    (request) => request.answer(request.endpoint === 'orders-2' ? 500 : 200),
+    traffic('outlierDetection: {baseEjectionMs: 30000, maxEjectionPercent: 50}'),
+  );
+  for (let i = 0; i < 15; i++) await world.ask(new FakeExchange());
+  assert.equal(world.ejected.length, 1);
+  assert.match(world.ejected[0] ?? '', /orders-2/);
+  const before = world.requests.length;
+  for (let i = 0; i < 10; i++) assert.equal((await world.ask(new FakeExchange())).response?.status, 200);
+  assert.ok(!endpoints(world).slice(before).includes('orders-2'));
+  await world.clock.advance(30_001);
+  for (let i = 0; i < 3; i++) await world.ask(new FakeExchange());
+  assert.ok(endpoints(world).slice(-3).includes('orders-2'));
+});
+
+test('a hash of a header keeps a client with one endpoint; a cookie is made where there is none', async () => {
+  const byHeader = pipelineWorld(
+    (request) => request.answer(200),
+    traffic('loadBalancer: {consistentHash: {header: x-user, maglevSize: 101}}'),
+  );
+  for (let i = 0; i < 4; i++) await byHeader.ask(new FakeExchange({ fields: ['x-user', 'ada'] }));
+  assert.equal(new Set(endpoints(byHeader)).size, 1);
+  const byCookie = pipelineWorld(
+    (request) => request.answer(200),
+    traffic('loadBalancer: {consistentHash: {cookie: {name: who, ttlS: 60}}}'),
+  );
+  const first = await byCookie.ask(new FakeExchange());
+  const cookie = first.field('set-cookie') ?? '';
+  assert.match(cookie, /^who=(ab){16}; Max-Age=60; Path=\/; HttpOnly$/);
+  for (let i = 0; i < 4; i++) {
+    const next = await byCookie.ask(new FakeExchange({ fields: ['cookie', `other=1; ${cookie.split(';')[0]}`] }));
+    assert.equal(next.field('set-cookie'), undefined);
+  }
+  assert.equal(new Set(endpoints(byCookie)).size, 1);
+});
+
+test('a session names its endpoint, and goes to another one when that is gone', async () => {
+  const world = pipelineWorld(
+    (request) => request.answer(200),
+    traffic('').replace('policy: {', 'policy: {persistence: {header: x-session}, '),
+  );
+  const session = (await world.ask(new FakeExchange())).field('x-session') ?? '';
+  assert.equal(Buffer.from(session, 'base64').toString(), '10.0.0.2:8080');
+  for (let i = 0; i < 3; i++) await world.ask(new FakeExchange({ fields: ['x-session', session] }));
+  assert.deepEqual(endpoints(world), ['orders-2', 'orders-2', 'orders-2', 'orders-2']);
+  const gone = await world.ask(new FakeExchange({ fields: ['x-session', Buffer.from('10.9.9.9:1').toString('base64')] }));
+  assert.notEqual(gone.field('x-session'), undefined, 'a new one is told');
+});
+
+test('requests beyond the limit of a service are refused at once, and there is room again when one is answered', async () => {
+  const world = pipelineWorld(() => undefined, traffic('connectionPool: {maxRequests: 2}'));
+  for (let i = 0; i < 2; i++) await world.ask(new FakeExchange());
+  const third = await world.ask(new FakeExchange());
+  assert.equal(third.response?.status, 503);
+  assert.match(third.field('x-warren-refusal') ?? '', /^code=OVERLOADED/);
+  world.requests[0]?.answer(200);
+  await new Promise((resolve) => setImmediate(resolve));
+  await world.ask(new FakeExchange());
+  assert.equal(world.requests.length, 3);
+});
+
+test('retries stay within their budget', async () => {
+  const retried = rule(`retry: {attempts: 5, conditions: [5xx]}, backends: [${TO}]`, traffic('connectionPool: {maxRetries: 1}'));
+  const world = pipelineWorld((request) => request.answer(503), retried);
+  const one = world.ask(new FakeExchange());
+  const two = world.ask(new FakeExchange());
+  await Promise.all([one, two]);
+  // Both have failed once; one may wait for another attempt, the other has its answer.
+  assert.deepEqual([world.requests.length, world.over.length], [2, 1]);
+});
+
+test('only what the route names is retried', async () => {
+  const world = pipelineWorld(
+    (request) => request.answer(200, '', ['grpc-status', '14']),
+    rule(`retry: {attempts: 2, conditions: [unavailable], backoffMs: 1}, backends: [${TO}]`),
+  );
+  const asked = world.ask(new FakeExchange());
+  for (let i = 0; i < 6; i++) {
+    await asked;
+    await world.clock.advance(10);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  assert.equal(world.requests.length, 3);
+  const never = pipelineWorld(
+    (request) => request.answer(503),
+    rule(`retry: {attempts: 2, conditions: [connect-failure]}, backends: [${TO}]`),
+  );
+  assert.equal((await never.ask(new FakeExchange())).response?.status, 503);
+  assert.equal(never.requests.length, 1);
+});
+
+test('attempts of 0 are none at all, not even at an endpoint that could not be reached', async () => {
+  const world = pipelineWorld((request) => request.answer(200), rule(`retry: {attempts: 0}, backends: [${TO}]`));
+  world.unreachable.add('orders-2');
+  assert.equal((await world.ask(new FakeExchange())).response?.status, 503);
+  assert.equal(world.requests.length, 0);
+});
+
+test('a backend that asks for time gets it before the next attempt', async () => {
+  const world = pipelineWorld(
+    (request, number) => request.answer(number === 1 ? 503 : 200, '', number === 1 ? ['retry-after', '2'] : []),
+    rule(`retry: {attempts: 1, statusCodes: [503], backoffMs: 1}, backends: [${TO}]`),
+  );
+  const exchange = await world.ask(new FakeExchange());
+  await world.clock.advance(1900);
+  assert.equal(world.requests.length, 1);
+  await world.clock.advance(200);
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual([world.requests.length, exchange.response?.status], [2, 200]);
+});
+
+test('faults delay and answer on purpose, and the log knows it', async () => {
+  const world = pipelineWorld(
+    (request) => request.answer(200),
+    rule(`fault: {delayMs: 500, delayPerMillion: 1000000, abortStatus: 418, abortPerMillion: 1000000}, backends: [${TO}]`),
+  );
+  const exchange = await world.ask(new FakeExchange());
+  assert.equal(exchange.ended, false);
+  await world.clock.advance(501);
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual([exchange.response?.status, world.requests.length], [418, 0]);
+  assert.equal(world.over[0]?.request.error?.code, 'FAULT_INJECTED');
+  const grpc = pipelineWorld(
+    (request) => request.answer(200),
+    rule(`fault: {abortGrpcStatus: 14, abortPerMillion: 1000000}, backends: [${TO}]`),
+  );
+  assert.equal((await grpc.ask(new FakeExchange())).field('grpc-status'), '14');
+});
+
+test('a rule can answer itself, with what its response headers add', async () => {
+  const world = pipelineWorld(
+    (request) => request.answer(200),
+    rule('directAnswer: {status: 418, body: tea}, responseHeaders: {set: [{name: x-a, value: b}]}'),
+  );
+  const exchange = await world.ask(new FakeExchange());
+  assert.deepEqual([exchange.response?.status, exchange.received, exchange.field('x-a'), world.requests.length], [418, 'tea', 'b', 0]);
+});
+
+test('a preflight never reaches the backend, and a request of that origin gets what browsers ask for', async () => {
+  const world = pipelineWorld(
+    (request) => request.answer(200, '', ['access-control-allow-origin', 'https://wrong']),
+    rule(`cors: {allowOrigins: [{exact: "https://a"}], allowMethods: [PUT]}, backends: [${TO}]`),
+  );
+  const preflight = await world.ask(
+    new FakeExchange({ method: 'OPTIONS', fields: ['origin', 'https://a', 'access-control-request-method', 'PUT'] }),
+  );
+  assert.deepEqual([preflight.response?.status, preflight.field('access-control-allow-methods'), world.requests.length], [200, 'PUT', 0]);
+  const request = await world.ask(new FakeExchange({ fields: ['origin', 'https://a'] }));
+  assert.equal(request.field('access-control-allow-origin'), 'https://a', 'the route has the last word');
+});
+
+test('what is asked for and not carried out refuses, and names the object', async () => {
+  const world = pipelineWorld((request) => request.answer(200), traffic('refuse: tls.mode MUTUAL is not supported'));
+  const exchange = await world.ask(new FakeExchange());
+  assert.equal(exchange.response?.status, 500);
+  assert.match(world.over[0]?.request.error?.message ?? '', /DestinationRule shop\/d: tls.mode MUTUAL/);
+});
+
+test('copies go to several mirrors, each with its share', async () => {
+  const mirror = `{to: {namespace: shop, hostname: ${ORDERS_V2.hostname}, port: 80}, numerator: 1, denominator: 1}`;
+  const world = pipelineWorld((request) => request.answer(200), rule(`backends: [${TO}], mirrors: [${mirror}, ${mirror}]`));
+  await world.ask(new FakeExchange());
+  assert.deepEqual(endpoints(world).filter((name) => name === 'new-1').length, 2);
+});
