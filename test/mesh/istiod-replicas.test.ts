@@ -1,0 +1,183 @@
+/**
+ * istiod-lite as it is installed, with two replicas: one writes, both serve, all of them are replaced while traffic flows, and the API server
+ * goes away for a while.
+ */
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { command } from '../support/netns.ts';
+import { nodeInPods, startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
+
+const pod = (name: string, node: string): string => `
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: { name: ${name}, namespace: shop }
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: ${name}, namespace: shop, labels: { app: ${name} } }
+spec:
+  nodeName: ${node}
+  terminationGracePeriodSeconds: 1
+  serviceAccountName: ${name}
+  containers: [{ name: echo, image: warren/echo, args: ["--port=8080"] }]
+`;
+
+const service = (name: string): string => `
+---
+apiVersion: v1
+kind: Service
+metadata: { name: ${name}, namespace: shop }
+spec:
+  selector: { app: ${name} }
+  ports: [{ name: http, port: 80, targetPort: 8080 }]
+`;
+
+const MANIFEST = `
+apiVersion: v1
+kind: Namespace
+metadata: { name: shop, labels: { istio.io/dataplane-mode: ambient } }
+${pod('client', 'node1')}
+${pod('server', 'node2')}
+${service('server')}
+`;
+
+/** Asks every 50 ms, each time over a connection of its own, until it is told to stop; one line for each answer that is not what it should be. */
+const ASKING = `
+const http = require('node:http');
+let asked = 0, lost = 0, on = true;
+process.on('SIGTERM', () => { on = false; });
+const ask = () => new Promise((resolve) => {
+  const done = (problem) => { asked++; if (problem) { lost++; console.log(new Date().toISOString() + ' ' + problem); } resolve(); };
+  const request = http.get('http://server.shop:80/', { agent: false, timeout: 5000 }, (answer) => {
+    answer.resume(); answer.on('end', () => done(answer.statusCode === 200 ? undefined : 'status ' + answer.statusCode));
+  });
+  request.on('timeout', () => request.destroy(new Error('timeout')));
+  request.on('error', (error) => done(error.message));
+});
+(async () => {
+  const end = Date.now() + Number(process.argv[1]) * 1000;
+  while (on && Date.now() < end) { await ask(); await new Promise((resolve) => setTimeout(resolve, 50)); }
+  console.log('asked ' + asked + ', lost ' + lost);
+})();
+`;
+
+/** Both ways: what comes in on an open connection would be read even where no answer to it gets out. */
+const CUT = `
+add table ip cut
+add chain ip cut out { type filter hook output priority -200; }
+add chain ip cut in { type filter hook input priority -200; }
+add rule ip cut out tcp dport { 443, 6443 } drop
+add rule ip cut in tcp sport { 443, 6443 } drop
+`;
+
+interface Replica {
+  readonly name: string;
+  readonly ready: boolean;
+}
+
+test('istiod of two replicas', { skip: withoutPlayground, timeout: 300_000 }, async (t) => {
+  const cluster = await startPlayground(t, { mesh: true });
+  await cluster.kubectl('scale', '-n', 'istio-system', 'deploy/istiod', '--replicas=2');
+  await cluster.eventually('two replicas are not ready', async () => (await ready(cluster)).length === 2, 90_000);
+  await cluster.apply(MANIFEST);
+  await cluster.podsReady('shop');
+
+  await t.test('both serve, and the holder of the lease writes', async () => {
+    const holder = (): Promise<string> =>
+      cluster.kubectl('get', 'lease', '-n', 'istio-system', 'istio-leader', '-o', 'jsonpath={.spec.holderIdentity}');
+    const replicas = (await ready(cluster)).map(({ name }) => name);
+    assert.ok(replicas.includes(await holder()));
+    const writers = await Promise.all(
+      replicas.map(async (name) => /^warren_writer (\d)$/m.exec(await page(cluster, name, '/metrics'))?.[1]),
+    );
+    assert.deepEqual(writers.sort(), ['0', '1']);
+  });
+
+  await t.test(
+    'all of them replaced under traffic: nothing is lost, new pods get in, policies take effect, proxies are connected',
+    async () => {
+      const before = (await ready(cluster)).map(({ name }) => name);
+      const asking = cluster.exec('shop', 'client', nodeInPods, '-e', ASKING, '40');
+      await cluster.kubectl('rollout', 'restart', '-n', 'istio-system', 'deploy/istiod');
+      await cluster.apply(pod('late', 'node1'));
+      await cluster.eventually(
+        'the old replicas are still there',
+        async () => {
+          const now = await replicasOf(cluster);
+          return now.length === 2 && now.every(({ name, ready: up }) => up && !before.includes(name));
+        },
+        120_000,
+      );
+      await cluster.podsReady('shop');
+      const { stdout } = await asking;
+      assert.match(stdout, /asked \d\d+, lost 0/, stdout);
+      await cluster.eventually('the new pod has no way in', async () => (await calls(cluster, 'late')).code === 0);
+      const proxies = await Promise.all((await ready(cluster)).map(({ name }) => page(cluster, name, '/debug/syncz')));
+      const connected = proxies.flatMap((text) => (JSON.parse(text) as { proxy: string }[]).map(({ proxy }) => proxy));
+      assert.equal(new Set(connected).size, 2, 'each ztunnel is connected to one of the new replicas');
+      await cluster.apply(`
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: not-late, namespace: shop }
+spec:
+  action: DENY
+  rules: [{ from: [{ source: { principals: ["cluster.local/ns/shop/sa/late"] } }] }]
+`);
+      await cluster.eventually('the policy does not take effect', async () => (await calls(cluster, 'late')).code !== 0);
+      assert.equal((await calls(cluster, 'client')).code, 0);
+    },
+  );
+
+  await t.test('the API server away from istiod: traffic goes on, and what changed meanwhile takes effect when it is back', async () => {
+    const cut = (await ready(cluster)).map(({ name }) => processOf(name));
+    for (const pid of cut) inNetwork(pid, CUT);
+    const asking = cluster.exec('shop', 'client', nodeInPods, '-e', ASKING, '15');
+    await cluster.kubectl('delete', 'authorizationpolicy', '-n', 'shop', 'not-late');
+    const { stdout } = await asking;
+    assert.match(stdout, /asked \d\d+, lost 0/, stdout);
+    assert.equal((await ready(cluster)).length, 2, 'istiod stays ready');
+    assert.notEqual((await calls(cluster, 'late')).code, 0, 'nobody has told ztunnel yet');
+    for (const pid of cut) inNetwork(pid, 'delete table ip cut');
+    await cluster.eventually('the deletion does not take effect', async () => (await calls(cluster, 'late')).code === 0, 120_000);
+  });
+});
+
+const calls = (cluster: TestPlayground, from: string) => cluster.exec('shop', from, 'client', 'http://server.shop:80/');
+
+const page = (cluster: TestPlayground, replica: string, path: string): Promise<string> =>
+  cluster.kubectl('get', '--raw', `/api/v1/namespaces/istio-system/pods/${replica}:15014/proxy${path}`);
+
+const ready = async (cluster: TestPlayground): Promise<Replica[]> => (await replicasOf(cluster)).filter((replica) => replica.ready);
+
+async function replicasOf(cluster: TestPlayground): Promise<Replica[]> {
+  const list = JSON.parse(await cluster.kubectl('get', 'pods', '-n', 'istio-system', '-l', 'app=istiod', '-o', 'json')) as {
+    items: { metadata: { name: string; deletionTimestamp?: string }; status: { conditions?: { type: string; status: string }[] } }[];
+  };
+  return list.items.map(({ metadata, status }) => ({
+    name: metadata.name,
+    ready:
+      metadata.deletionTimestamp === undefined &&
+      (status.conditions ?? []).some((condition) => condition.type === 'Ready' && condition.status === 'True'),
+  }));
+}
+
+/** The replica's process, as the machine numbers it. */
+function processOf(podName: string): number {
+  const found = readdirSync('/proc').find((pid) => {
+    try {
+      const [command, environment] = ['cmdline', 'environ'].map((file) => readFileSync(`/proc/${pid}/${file}`, 'utf8'));
+      return /^[^\0]*\bnode\0.*istiod-lite\/main/.test(command ?? '') && environment?.split('\0').includes(`POD_NAME=${podName}`);
+    } catch {
+      // Not a process, or one that has just ended.
+      return false;
+    }
+  });
+  assert.ok(found, `the process of ${podName}`);
+  return Number(found);
+}
+
+function inNetwork(pid: number, rules: string): void {
+  command('nsenter', `--target=${pid}`, '--net', 'nft', rules);
+}
