@@ -133,7 +133,7 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
       connections: () => fleet.connections(),
       settings,
     });
-  const about = { settings, token, clock, keeper, pods, readiness, levels, configDump: dump };
+  const about = { settings, token, clock, keeper, pods, readiness, levels, configDump: dump, view: writer.view() };
   const reports = settings.xds && diagnostics({ ...about, endpoint: settings.xds, log: log.child({ part: 'diagnostics' }) });
   reports?.start();
 

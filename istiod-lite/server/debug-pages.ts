@@ -82,6 +82,24 @@ export const debugPages: Readonly<Record<string, Page>> = {
         value: { level: (query.get('level') ?? '').slice(0, 200), reset: query.get('reset') === 'true' },
       }),
   },
+  '/debug/proxy/outbound': {
+    doc: 'how a connection leaves a pod (?proxyID=ZTUNNEL.NAMESPACE&namespace=&pod=&host=&port=)',
+    byNamespace: true,
+    show: ({ reports }, sight, query) =>
+      askProxy(reports, sight, query, {
+        $case: 'outbound',
+        value: { ...textsOf(query, ['namespace', 'pod', 'host']), port: Number(query.get('port')) || 0 },
+      }),
+  },
+  '/debug/proxy/inbound': {
+    doc: 'what becomes of a connection at its pod (?proxyID=ZTUNNEL.NAMESPACE&namespace=&pod=&destination=&authority=&source=&identity=)',
+    byNamespace: true,
+    show: ({ reports }, sight, query) =>
+      askProxy(reports, sight, query, {
+        $case: 'inbound',
+        value: textsOf(query, ['namespace', 'pod', 'destination', 'authority', 'source', 'identity']),
+      }),
+  },
   '/debug/problems': {
     doc: 'what is wrong with objects of the cluster',
     byNamespace: true,
@@ -132,6 +150,11 @@ function sightOfCaller(caller: Caller, { byNamespace }: Page, access: Gate): Sig
   if (byNamespace && access.mayNot('debug/own', caller, { namespace }) === undefined) return { namespace };
   return { status: 403, reason };
 }
+
+const MAX_TEXT = 512;
+
+const textsOf = <K extends string>(query: URLSearchParams, names: readonly K[]): Record<K, string> =>
+  Object.fromEntries(names.map((name) => [name, (query.get(name) ?? '').slice(0, MAX_TEXT)])) as Record<K, string>;
 
 /** A ztunnel knows the whole mesh, and lives in the system namespace: only who sees everything sees it. A waypoint knows its namespace's routes. */
 async function askProxy(reports: ProxyReports, sight: Sight, query: URLSearchParams, question: Question): Promise<Buffer | undefined> {

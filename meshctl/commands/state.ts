@@ -1,4 +1,4 @@
-/** `ztunnel-config` and `proxy-status`, as commander knows them: istioctl's names, flags and short forms. Each is loaded when it is called. */
+/** `explain`, `ztunnel-config` and `proxy-status`, as commander knows them: istioctl's names, flags and short forms. Each is loaded when it is called. */
 import type { Command } from 'commander';
 import type { Connection } from '../terminal.ts';
 import type { ZtunnelConfigOptions } from './ztunnel-config.ts';
@@ -45,6 +45,21 @@ const TABLES: readonly Row[] = [
 
 /** @param connection of the program's own flags, once they have been read */
 export function addState(program: Command, connection: () => Connection): void {
+  program
+    .command('explain <pod> <destination>')
+    .description(
+      'what would become of a connection, every decision on its way and the rule that decided, asked of the proxies that would carry it',
+    )
+    .option('-n, --namespace <name>', 'namespace of the pod', 'default')
+    .option('-o, --output <format>', 'text, json or yaml', 'text')
+    .addHelpText(
+      'after',
+      '\nPOD is POD or NAMESPACE/POD; DESTINATION is HOST or HOST:PORT (80), a name as the pod would write it, or an address.\nExit status: 0 delivered, 1 refused (or on some of the ways), 2 it could not be asked.',
+    )
+    .action(async (pod: string, destination: string, options: { namespace: string; output: string }) => {
+      const { explainCommand } = await import('./explain.ts');
+      process.exitCode = await explainCommand({ ...connection(), ...options, pod, destination });
+    });
   const config = program.command('ztunnel-config').alias('zc').description('what a ztunnel knows, holds and carries, asked of itself');
   for (const [table, aliases, doc, flags] of TABLES) {
     const command = config

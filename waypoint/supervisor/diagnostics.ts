@@ -60,11 +60,16 @@ export function diagnostics({
       };
     },
     async answer(question) {
-      if (question.$case === 'log') {
-        levels.change(question.value);
-        return JSON.stringify({ level: String(levels) });
+      switch (question.$case) {
+        case 'configDump':
+          return JSON.stringify(await configDump());
+        case 'log':
+          levels.change(question.value);
+          return JSON.stringify({ level: String(levels) });
+        case 'outbound':
+        case 'inbound':
+          throw new Error('a waypoint captures no pods: ask the ztunnel of its node');
       }
-      return JSON.stringify(await configDump());
     },
   });
 }

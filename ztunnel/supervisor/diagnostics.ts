@@ -5,9 +5,11 @@ import { VERSION } from '../../common/base/version.ts';
 import type { CertificateKeeper } from '../../common/certificates/keeper.ts';
 import { DiagnosticsClient } from '../../common/client/diagnostics-client.ts';
 import type { GrpcEndpoint, TokenSource } from '../../common/client/grpc-endpoint.ts';
+import type { MeshView } from '../../common/decision/mesh-view.ts';
 import type { LogLevels } from '../../common/server/log-levels.ts';
 import type { Readiness } from '../../common/server/readiness.ts';
 import type { ZtunnelSettings } from '../settings.ts';
+import { explainInboundCall, explainOutboundCall } from './explain.ts';
 import type { PodTable } from './pods.ts';
 
 export interface DiagnosticsOptions {
@@ -21,6 +23,7 @@ export interface DiagnosticsOptions {
   readonly readiness: Readiness;
   readonly levels: LogLevels;
   configDump(): object | Promise<object>;
+  readonly view: MeshView;
 }
 
 export function diagnostics({
@@ -34,6 +37,7 @@ export function diagnostics({
   readiness,
   levels,
   configDump,
+  view,
 }: DiagnosticsOptions): DiagnosticsClient {
   return new DiagnosticsClient({
     endpoint,
@@ -63,11 +67,18 @@ export function diagnostics({
       };
     },
     async answer(question) {
-      if (question.$case === 'log') {
-        levels.change(question.value);
-        return JSON.stringify({ level: String(levels) });
+      const parts = { view, pods: pods.states(), settings };
+      switch (question.$case) {
+        case 'configDump':
+          return JSON.stringify(await configDump());
+        case 'log':
+          levels.change(question.value);
+          return JSON.stringify({ level: String(levels) });
+        case 'outbound':
+          return JSON.stringify(explainOutboundCall(parts, question.value));
+        case 'inbound':
+          return JSON.stringify(explainInboundCall(parts, question.value));
       }
-      return JSON.stringify(await configDump());
     },
   });
 }

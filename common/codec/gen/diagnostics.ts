@@ -86,6 +86,12 @@ export interface ProxyQuery {
     | //
     /** Sets levels of its log; answers with those in force. */
     { $case: "log"; value: LogQuestion }
+    | //
+    /** How a connection that a pod of this ztunnel's node would open leaves it. */
+    { $case: "outbound"; value: OutboundQuestion }
+    | //
+    /** What becomes of a connection that reaches a pod of this ztunnel's node. */
+    { $case: "inbound"; value: InboundQuestion }
     | undefined;
 }
 
@@ -97,6 +103,29 @@ export interface LogQuestion {
   level: string;
   /** Back to the levels of the start. */
   reset: boolean;
+}
+
+export interface OutboundQuestion {
+  /** The pod that would open it. */
+  namespace: string;
+  pod: string;
+  /** A name as the pod would write it, or an IP address. */
+  host: string;
+  port: number;
+}
+
+export interface InboundQuestion {
+  /** The pod that it reaches. */
+  namespace: string;
+  pod: string;
+  /** `ip:port` that was dialled: the pod's address. */
+  destination: string;
+  /** `:authority` of the tunnel's CONNECT; empty for plaintext. */
+  authority: string;
+  /** `ip:port` of the peer. */
+  source: string;
+  /** SPIFFE URI that the tunnel's peer proved; empty for plaintext. */
+  identity: string;
 }
 
 function createBaseProxyReport(): ProxyReport {
@@ -536,6 +565,12 @@ export const ProxyQuery: MessageFns<ProxyQuery> = {
       case "log":
         LogQuestion.encode(message.question.value, writer.uint32(26).fork()).join();
         break;
+      case "outbound":
+        OutboundQuestion.encode(message.question.value, writer.uint32(34).fork()).join();
+        break;
+      case "inbound":
+        InboundQuestion.encode(message.question.value, writer.uint32(42).fork()).join();
+        break;
     }
     return writer;
   },
@@ -575,6 +610,22 @@ export const ProxyQuery: MessageFns<ProxyQuery> = {
             }
 
             message.question = { $case: "log", value: LogQuestion.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.question = { $case: "outbound", value: OutboundQuestion.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.question = { $case: "inbound", value: InboundQuestion.decode(reader, reader.uint32()) };
             continue;
           }
         }
@@ -667,6 +718,186 @@ export const LogQuestion: MessageFns<LogQuestion> = {
             }
 
             message.reset = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseOutboundQuestion(): OutboundQuestion {
+  return { namespace: "", pod: "", host: "", port: 0 };
+}
+
+export const OutboundQuestion: MessageFns<OutboundQuestion> = {
+  encode(message: OutboundQuestion, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.pod !== "") {
+      writer.uint32(18).string(message.pod);
+    }
+    if (message.host !== "") {
+      writer.uint32(26).string(message.host);
+    }
+    if (message.port !== 0) {
+      writer.uint32(32).uint32(message.port);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): OutboundQuestion {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseOutboundQuestion();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.pod = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.host = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.port = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseInboundQuestion(): InboundQuestion {
+  return { namespace: "", pod: "", destination: "", authority: "", source: "", identity: "" };
+}
+
+export const InboundQuestion: MessageFns<InboundQuestion> = {
+  encode(message: InboundQuestion, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.pod !== "") {
+      writer.uint32(18).string(message.pod);
+    }
+    if (message.destination !== "") {
+      writer.uint32(26).string(message.destination);
+    }
+    if (message.authority !== "") {
+      writer.uint32(34).string(message.authority);
+    }
+    if (message.source !== "") {
+      writer.uint32(42).string(message.source);
+    }
+    if (message.identity !== "") {
+      writer.uint32(50).string(message.identity);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): InboundQuestion {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseInboundQuestion();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.pod = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.destination = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.authority = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.source = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.identity = reader.string();
             continue;
           }
         }

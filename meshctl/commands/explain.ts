@@ -1,0 +1,88 @@
+/** `meshctl explain`: what would become of a connection, and which rule says so; asked of the proxies that would carry it. */
+import yaml from 'js-yaml';
+import picocolors from 'picocolors';
+import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
+import type { InboundExplanation, OutboundExplanation } from '../../common/decision/explain.ts';
+import { explain, overall, type Proxies } from '../explain/explanation.ts';
+import { render } from '../explain/render.ts';
+import { Istiod } from '../istiod.ts';
+import { CommandError, type Connection, clusterError, connect } from '../terminal.ts';
+
+export interface ExplainOptions extends Connection {
+  /** `POD` or `NAMESPACE/POD`. */
+  readonly pod: string;
+  /** `HOST` or `HOST:PORT`. */
+  readonly destination: string;
+  readonly namespace: string;
+  readonly output: string;
+}
+
+const EXIT = { delivered: 0, refused: 1, depends: 1, unknown: 0 } as const;
+
+export async function explainCommand(options: ExplainOptions): Promise<number> {
+  const { output, systemNamespace } = options;
+  if (!['text', 'json', 'yaml'].includes(output)) throw new CommandError(`-o ${output}: expected text, json or yaml`);
+  const [first = '', second] = options.pod.split('/', 2);
+  const [namespace, pod] = second === undefined ? [options.namespace, first] : [first, second];
+  const { host, port } = destinationOf(options.destination);
+  const api = connect(options);
+  let istiod: Istiod | undefined;
+  try {
+    const where = await placeOf(api, namespace, pod);
+    istiod = await Istiod.open(api, systemNamespace);
+    const explanation = await explain({ namespace, pod, host, port }, where, await proxiesOf(api, istiod, systemNamespace));
+    if (output === 'json') console.log(JSON.stringify(explanation, undefined, 2));
+    else if (output === 'yaml') console.log(yaml.dump(explanation).trimEnd());
+    else console.log(render(explanation, picocolors.createColors(process.stdout.isTTY === true)));
+    return EXIT[overall(explanation)];
+  } catch (error) {
+    throw error instanceof CommandError ? error : clusterError(error);
+  } finally {
+    istiod?.close();
+    api.close();
+  }
+}
+
+function destinationOf(text: string): { host: string; port: number } {
+  // `[::1]:80`, `::1` and `name:80`: a bare IPv6 address has more than one colon and no bracket.
+  const [, bracketed, named, port] = /^(?:\[([^\]]+)\]|([^:]*|[^[\]]*:[^[\]]*:[^[\]]*))(?::(\d{1,5}))?$/.exec(text) ?? [];
+  const host = bracketed ?? named ?? '';
+  const number = port === undefined ? 80 : Number(port);
+  if (host === '' || number < 1 || number > 65_535) throw new CommandError(`destination ${text}: expected HOST or HOST:PORT`);
+  return { host, port: number };
+}
+
+async function placeOf(api: KubeApi, namespace: string, name: string): Promise<{ node: string; ip: string }> {
+  let pod: KubeObject;
+  try {
+    pod = await api.get<KubeObject>(`/api/v1/namespaces/${namespace}/pods/${name}`);
+  } catch (error) {
+    if (error instanceof KubeApiError && error.status === 404)
+      throw new CommandError(`there is no pod ${namespace}/${name} (NAMESPACE/POD, or -n)`);
+    throw error;
+  }
+  const { nodeName } = (pod.spec ?? {}) as { nodeName?: string };
+  const { podIP } = (pod.status ?? {}) as { podIP?: string };
+  if (nodeName === undefined || podIP === undefined) throw new CommandError(`pod ${namespace}/${name} runs on no node yet`);
+  return { node: nodeName, ip: podIP };
+}
+
+async function proxiesOf(api: KubeApi, istiod: Istiod, systemNamespace: string): Promise<Proxies> {
+  const ztunnels = await api.list<KubeObject>(`/api/v1/namespaces/${systemNamespace}/pods`, { labelSelector: 'app=ztunnel' });
+  const idOn = (node: string): string => {
+    const found = ztunnels.find(({ spec }) => (spec as { nodeName?: string } | undefined)?.nodeName === node);
+    if (!found) throw new CommandError(`no ztunnel runs on node ${node}: nobody there knows what the mesh would do`);
+    return `${found.metadata.name}.${found.metadata.namespace}`;
+  };
+  return {
+    outbound: (node, { namespace, pod, host, port }) =>
+      istiod.ofProxy<OutboundExplanation & { captured: boolean }>('/debug/proxy/outbound', idOn(node), 'GET', {
+        namespace,
+        pod,
+        host,
+        port: String(port),
+      }),
+    inbound: (node, call) =>
+      istiod.ofProxy<InboundExplanation & { captured: boolean }>('/debug/proxy/inbound', idOn(node), 'GET', { ...call }),
+  };
+}
