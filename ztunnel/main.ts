@@ -31,7 +31,7 @@ async function main(argv: readonly string[]): Promise<number> {
 }
 
 async function run(): Promise<number> {
-  hardenProcess({ env: process.env, execArgv: process.execArgv });
+  hardenProcess({ env: process.env, execArgv: process.execArgv, keep: ['setns'] });
   const settings = readZtunnelSettings(process.env);
   const logs = createLog({ level: settings.log.level, format: settings.logFormat, scope: 'ztunnel' });
   // Until the end is asked for, something has to keep the process: timers of the clock do not.

@@ -34,6 +34,7 @@ import {
   setting,
   text,
 } from '../common/base/settings.ts';
+import { outboundTrafficPolicies } from '../common/decision/mesh-view.ts';
 
 const mark: Form<number | undefined> = {
   name: 'packet mark',
@@ -247,6 +248,12 @@ export const settingsTable = {
   ),
   maxSeries: setting('WARREN_MAX_SERIES', count, 20_000, 'metric series of one data worker; more go to one named "other"'),
   loopbackAppTunnel: setting('LOCALHOST_APP_TUNNEL', flag, true, 'reach PROXY-protocol applications over loopback'),
+  outboundTrafficPolicy: setting(
+    'WARREN_OUTBOUND_TRAFFIC_POLICY',
+    oneOf(...outboundTrafficPolicies),
+    'ALLOW_ANY',
+    'REGISTRY_ONLY: what is no known service or workload is refused, for pods whose namespace has no policy of its own',
+  ),
   responseBaggage: setting(
     'ENABLE_RESPONSE_BAGGAGE',
     flag,

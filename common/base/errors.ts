@@ -52,6 +52,12 @@ export const outcomes = {
   SERVICE_UNKNOWN: outcome('CONNECT', 503, 'error', 'The CONNECT authority names no service, or no port of it, that this pod serves.'),
   NO_HEALTHY_UPSTREAM: outcome('CONNECT', undefined, 'error', 'The service has no healthy endpoint on this port.'),
   NO_ROUTE: outcome('CONNECT', undefined, 'error', 'The destination is in another network and no gateway to it is known.'),
+  NOT_IN_REGISTRY: outcome(
+    'DENY',
+    undefined,
+    'error',
+    'The destination is no known service, ServiceEntry or workload, and outboundTrafficPolicy is REGISTRY_ONLY. Add a ServiceEntry for it.',
+  ),
   WAYPOINT_ABSENT: outcome(
     'CONNECT',
     undefined,

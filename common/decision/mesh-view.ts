@@ -29,6 +29,10 @@ export interface ApplicationTunnel {
   readonly port: number;
 }
 
+/** What becomes of a connection to somewhere that is no service and no workload (Istio, MeshConfig.OutboundTrafficPolicy). */
+export const outboundTrafficPolicies = ['ALLOW_ANY', 'REGISTRY_ONLY'] as const;
+export type OutboundTrafficPolicy = (typeof outboundTrafficPolicies)[number];
+
 export interface Workload {
   /** Primary key: `CLUSTER//Pod/NAMESPACE/NAME` and its siblings. */
   readonly uid: string;
@@ -56,6 +60,8 @@ export interface Workload {
   /** namespace/name of the policies with a selector that picked this workload. */
   readonly authorizationPolicies: readonly string[];
   readonly healthy: boolean;
+  /** Its namespace's; absent where the proxy's own holds. */
+  readonly outboundTrafficPolicy?: OutboundTrafficPolicy | undefined;
   /** Load-balancing weight; 0 is never picked. */
   readonly capacity: number;
   /** `namespace/hostname` of each service to its map of service port to this workload's port. */

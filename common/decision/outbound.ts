@@ -9,7 +9,7 @@ import { formatSpiffeId } from '../base/spiffe.ts';
 import { chooseServiceByAddress } from './choose-service.ts';
 import { describeGateway, isGateway, resolveGateway } from './gateway.ts';
 import { loadBalance, pickWeighted, type Upstream } from './load-balance.ts';
-import type { GatewayAddress, MeshView, Service, Workload } from './mesh-view.ts';
+import type { GatewayAddress, MeshView, OutboundTrafficPolicy, Service, Workload } from './mesh-view.ts';
 import { HBONE_PORT, isLoopback, OWN_PORTS } from './ports.ts';
 
 /** A connection that a pod opened. */
@@ -24,6 +24,8 @@ export interface OutboundRequest {
   readonly random: () => number;
   /** The peer's address, where it is not simply one of the source workload's. */
   readonly sourceIp?: IpAddress;
+  /** For sources whose namespace has none of its own; ALLOW_ANY where it is not given. */
+  readonly outboundTrafficPolicy?: OutboundTrafficPolicy;
   /** What DNS said about hostnames that an earlier call asked to be resolved. */
   readonly resolved?: ReadonlyMap<string, readonly IpAddress[]>;
 }
@@ -110,6 +112,7 @@ export function routeOutbound(view: MeshView, request: OutboundRequest): Outboun
 
   const upstream = addressed && network === source.network ? upstreamOf(view, request, addressed) : findUpstream(view, request);
   if (upstream === 'none') {
+    if (!addressed && registryOnly(request)) return { refuse: 'NOT_IN_REGISTRY', message: notInRegistry(request) };
     if (!addressed || addressed.loadBalancing.mode === 'PASSTHROUGH') return { via: 'passthrough', to: destination };
     return { refuse: 'NO_HEALTHY_UPSTREAM', message: noHealthyUpstream(destination), service: addressed };
   }
@@ -121,6 +124,12 @@ export function routeOutbound(view: MeshView, request: OutboundRequest): Outboun
   }
   return directly(request, upstream);
 }
+
+const registryOnly = ({ source, outboundTrafficPolicy }: OutboundRequest): boolean =>
+  (source.outboundTrafficPolicy ?? outboundTrafficPolicy) === 'REGISTRY_ONLY';
+
+const notInRegistry = ({ source, destination }: OutboundRequest): string =>
+  `${formatSocketAddress(destination)} is no known service, and outboundTrafficPolicy of namespace ${source.namespace} is REGISTRY_ONLY`;
 
 /** All of a workload's SPIFFE identity as certificates carry it. */
 export const workloadIdentity = (workload: Workload): string => formatSpiffeId(workload);

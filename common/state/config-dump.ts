@@ -86,6 +86,7 @@ function dumpWorkload(workload: Workload): Fields {
     ...optional('locality', Object.values(locality).some((part) => part !== '') && locality),
     ...optional('services', [...workload.services.keys()].sort()),
     capacity: workload.capacity,
+    ...optional('outboundTrafficPolicy', workload.outboundTrafficPolicy),
   };
 }
 

@@ -21,6 +21,8 @@ import type {
   Workload,
 } from '../decision/mesh-view.ts';
 
+import { outboundPolicyOf } from './outbound-policy.ts';
+
 /**
  * Reads texts as pieces of one text instead of decoding each, as long as they are ASCII, which names are: a workload has twenty, and
  * decoding dominates what a connection to a workload that was not seen before costs.
@@ -126,7 +128,17 @@ function workloadOf(message: wire.Workload): Workload {
     healthy: word(STATUSES, message.status, 'status') === 'HEALTHY',
     capacity: message.capacity ?? 1,
     services: membershipOf(message.services),
+    ...(message.extensions.length > 0 ? extensionsOf(message.extensions) : {}),
   };
+}
+
+function extensionsOf(extensions: readonly wire.Extension[]): Pick<Workload, 'outboundTrafficPolicy'> {
+  try {
+    const outboundTrafficPolicy = outboundPolicyOf(extensions);
+    return outboundTrafficPolicy === undefined ? {} : { outboundTrafficPolicy };
+  } catch (error) {
+    throw new ResourceRejected(errorMessage(error));
+  }
 }
 
 function serviceOf(message: wire.Service): Service {

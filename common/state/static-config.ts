@@ -122,6 +122,7 @@ const WORKLOAD_KEYS = [
   'networkMode',
   'waypoint',
   'networkGateway',
+  'outboundTrafficPolicy',
 ] as const;
 
 function workloadFrom(node: YamlNode): Workload {
@@ -133,6 +134,7 @@ function workloadFrom(node: YamlNode): Workload {
   const hostname = text('hostname');
   const tunnel = node.optional('applicationTunnel');
   tunnel?.allowKeys(['protocol', 'port']);
+  const outboundTrafficPolicy = node.optional('outboundTrafficPolicy')?.choice({ ALLOW_ANY: 'ALLOW_ANY', REGISTRY_ONLY: 'REGISTRY_ONLY' });
   const locality = node.optional('locality');
   locality?.allowKeys(['region', 'zone', 'subzone']);
   return {
@@ -167,6 +169,7 @@ function workloadFrom(node: YamlNode): Workload {
     workloadType: node.optional('workloadType')?.choice(WORKLOAD_TYPES) ?? 'deployment',
     authorizationPolicies: node.optional('authorizationPolicies')?.list((entry) => entry.text()) ?? [],
     healthy: node.optional('status')?.choice({ Healthy: true, Unhealthy: false }) ?? true,
+    ...(outboundTrafficPolicy === undefined ? {} : { outboundTrafficPolicy }),
     capacity: node.optional('capacity')?.integer(2 ** 32 - 1) ?? 1,
     services: new Map(
       node.required('services').entries((key, ports) => {

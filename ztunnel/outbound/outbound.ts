@@ -84,7 +84,8 @@ async function decide(pod: PodContext, source: Workload, from: SocketAddress, de
   const { view, random, settings, resolver, telemetry } = pod.parts;
   const resolved = new Map<string, readonly string[]>();
   for (;;) {
-    const route = routeOutbound(view, { source, sourceIp: from.ip, destination, network: settings.network, random, resolved });
+    const { network, outboundTrafficPolicy } = settings;
+    const route = routeOutbound(view, { source, sourceIp: from.ip, destination, network, outboundTrafficPolicy, random, resolved });
     if (!('via' in route) || route.via !== 'resolve' || resolved.size >= MAX_RESOLUTIONS) return route;
     telemetry.onDemandDns(source, route.hostname);
     resolved.set(route.hostname, await resolver.resolve(route.hostname));

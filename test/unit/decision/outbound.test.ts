@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { parseCidr } from '../../../common/base/address.ts';
 import { type OutboundRequest, type OutboundRoute, routeOutbound, serviceWaypoint } from '../../../common/decision/outbound.ts';
 import { memberOf, service, waypointAt, waypointNamed, workload } from '../../support/builders.ts';
 import { meshes } from '../../support/meshes.ts';
@@ -21,6 +22,32 @@ for (const [kind, meshOf] of Object.entries(meshes)) {
 
     test('to somewhere unknown passes as it is', () => {
       assert.deepEqual(route({}, '192.0.2.1', 443), { via: 'passthrough', to: { ip: '192.0.2.1', port: 443 } });
+    });
+
+    test('under REGISTRY_ONLY goes to services, ServiceEntries of any form and workloads, and nowhere else', () => {
+      const source = { ...client, outboundTrafficPolicy: 'REGISTRY_ONLY' as const };
+      const entry = service({
+        name: 'entry',
+        vips: ['240.240.0.1'],
+        loadBalancing: { preferences: [], mode: 'PASSTHROUGH', allowUnhealthy: true },
+      });
+      const cidr = parseCidr('198.51.100.0/24');
+      assert.ok(cidr);
+      const range = service({ name: 'range', ranges: [{ network: '', cidr }], loadBalancing: entry.loadBalancing });
+      const pod = workload({ name: 'pod', addresses: ['10.0.0.2'] });
+      const contents = { services: [entry, range], workloads: [pod] };
+      for (const ip of ['240.240.0.1', '198.51.100.7', '10.0.0.2']) assert.ok('via' in route(contents, ip, 80, { source }), ip);
+      const refused = route(contents, '192.0.2.1', 443, { source });
+      assert.deepEqual(refused, {
+        refuse: 'NOT_IN_REGISTRY',
+        message: '192.0.2.1:443 is no known service, and outboundTrafficPolicy of namespace shop is REGISTRY_ONLY',
+      });
+    });
+
+    test("a namespace's own outboundTrafficPolicy wins over the proxy's", () => {
+      const request = { outboundTrafficPolicy: 'REGISTRY_ONLY' as const };
+      assert.ok('refuse' in route({}, '192.0.2.1', 443, request));
+      assert.ok('via' in route({}, '192.0.2.1', 443, { ...request, source: { ...client, outboundTrafficPolicy: 'ALLOW_ANY' } }));
     });
 
     test('to our own ports on loopback is refused, to other loopback ports it is not', () => {

@@ -161,6 +161,7 @@ describe('a resource is taken', () => {
       healthy: false,
       capacity: 0,
       services: memberOf([service({ name: 's' }), { 80: 81 }]),
+      outboundTrafficPolicy: 'REGISTRY_ONLY',
     });
     assert.deepEqual(decodeAddress(encodeWorkload(full)), { workload: full });
     const own = service({
