@@ -58,7 +58,8 @@ export class Istiod {
         return await (method === 'GET' ? this.#authorized.get<T>(path) : this.#authorized.create<T>(path, {}));
       } catch (error) {
         if (!(error instanceof KubeApiError)) throw error;
-        if (error.status !== 404) throw new CommandError(`${proxyId}: ${error.message}`);
+        // The error begins with the request; the proxy's own words come after the status.
+        if (error.status !== 404) throw new CommandError(`${proxyId}: ${error.message.replace(/^.*?: \d{3} /s, '').trim()}`);
       }
     }
     if (this.pods.length === 0) throw new CommandError('istiod is not running: look with meshctl status');

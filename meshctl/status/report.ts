@@ -254,8 +254,10 @@ function agentVersionProblems(seen: Observations): Problem[] {
 
 function namespaceStatus(seen: Observations): { namespace: string; podsEnrolled: number; pods: number }[] {
   return seen.namespaces.flatMap(({ metadata: { name = '', labels } }) => {
-    const pods = seen.pods.filter((pod) => pod.metadata.namespace === name && isCandidate(pod));
-    const podsEnrolled = enrolledPods(pods).length;
+    const candidates = seen.pods.filter((pod) => pod.metadata.namespace === name && isCandidate(pod));
+    const podsEnrolled = enrolledPods(candidates).length;
+    // A waypoint's pods, and whatever else says no by its own label, are not missing.
+    const pods = candidates.filter((pod) => enrolledPods([pod]).length > 0 || isWanted(pod, { metadata: { labels: labels ?? {} } }));
     return labels?.[DATAPLANE_MODE] === 'ambient' || podsEnrolled > 0 ? [{ namespace: name, podsEnrolled, pods: pods.length }] : [];
   });
 }

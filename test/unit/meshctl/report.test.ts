@@ -243,3 +243,9 @@ test('the version that components report is the one of package.json', () => {
   const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as { version: string };
   assert.equal(VERSION, version);
 });
+
+test("a pod that says no by its own label, as a waypoint's does, is not missing from its namespace", () => {
+  const seen = healthyMesh();
+  const waypoint = pod('shop', 'waypoint-1', { labels: { 'istio.io/dataplane-mode': 'none' } });
+  assert.deepEqual(makeReport({ ...seen, pods: [...seen.pods, waypoint] }).namespaces, [{ namespace: 'shop', podsEnrolled: 1, pods: 1 }]);
+});
