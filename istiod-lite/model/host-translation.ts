@@ -184,8 +184,9 @@ const requestOf = ({ hostname, namespace }: MeshService, waypoint: string): Host
 
 /** Without a name of its own the server's is the host's. */
 function withServerName(policy: TrafficPolicy | undefined, { hostname }: MeshService): TrafficPolicy | undefined {
-  const tls = policy?.tls;
-  if (tls?.serverName !== '') return policy;
+  if (!policy?.tls) return policy;
+  const { tls } = policy;
+  if (tls.serverName !== '') return policy;
   return { ...policy, tls: { ...tls, serverName: hostname.startsWith('*') ? '' : hostname } };
 }
 

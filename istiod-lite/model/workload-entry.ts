@@ -1,9 +1,9 @@
 /** WorkloadEntry → Workload (Istio, pilot/pkg/serviceregistry/ambient): a machine outside the cluster that services may select like a pod. */
-import type { Workload } from '../../common/codec/gen/workload.ts';
+import { type Workload, WorkloadStatus } from '../../common/codec/gen/workload.ts';
 import type { MeshModelConfig } from './config.ts';
 import { type Endpoint, endpointWorkload, readEndpoint } from './endpoint.ts';
 import * as names from './names.ts';
-import { at, type Labels, objectKey, type Report, readMeta } from './objects.ts';
+import { at, type Labels, objectKey, type Report, readMeta, records } from './objects.ts';
 import type { Surroundings } from './workload.ts';
 import { canonicalName, canonicalRevision } from './workload-name.ts';
 
@@ -15,6 +15,8 @@ export interface WorkloadEntry {
   readonly labels: Labels;
   readonly workloadName: string;
   readonly endpoint: Endpoint;
+  /** Somebody tried it, and it did not answer. */
+  readonly unhealthy: boolean;
 }
 
 export function readWorkloadEntry(object: unknown, report: Report): WorkloadEntry | undefined {
@@ -28,6 +30,7 @@ export function readWorkloadEntry(object: unknown, report: Report): WorkloadEntr
     labels: { ...endpoint.labels, ...meta.labels },
     workloadName: meta.annotations[names.AUTO_REGISTRATION_GROUP] || meta.labels[names.WORKLOAD_NAME] || meta.name,
     endpoint,
+    unhealthy: records(at(object, 'status', 'conditions')).some(({ type, status }) => type === 'Healthy' && status === 'False'),
   };
 }
 
@@ -43,5 +46,6 @@ export function workloadEntryWorkload(config: MeshModelConfig, entry: WorkloadEn
     workloadName: entry.workloadName,
     canonicalName: canonicalName(entry.labels, entry.workloadName),
     canonicalRevision: canonicalRevision(entry.labels),
+    ...(entry.unhealthy && { status: WorkloadStatus.UNHEALTHY }),
   };
 }

@@ -17,6 +17,7 @@ import type { HboneLimits, Pipe } from '../../common/hbone/types.ts';
 import { secureTunnel } from '../../common/tls/tunnel-handshake.ts';
 import type { WorkerCertificates } from '../../common/tls/worker-certificates.ts';
 import type { PickedEndpoint } from './endpoint.ts';
+import { type Origination, originate } from './originate.ts';
 
 export interface DialerOptions {
   /** `spiffe://…` of the waypoint. */
@@ -57,6 +58,35 @@ export class Dialer {
     endpoint: PickedEndpoint,
     signal: AbortSignal,
     from?: { address: SocketAddress; workload: Workload | undefined },
+    alpn?: Origination['alpn'],
+  ): Promise<Pipe> {
+    const { policy } = endpoint.cluster;
+    if (!policy) return this.#reach(endpoint, signal, from);
+    const limitMs = policy.pool?.connectTimeoutMs || CONNECT_TIMEOUT_MS;
+    const late = new AbortController();
+    const timer = this.#options.clock.after(limitMs, () =>
+      late.abort(new ProxyError('UPSTREAM_CONNECT', `no connection to ${endpoint.workload.uid} within ${limitMs} ms`)),
+    );
+    const either = AbortSignal.any([signal, late.signal]);
+    try {
+      const pipe = await this.#reach(endpoint, either, from);
+      const { tls, proxyProtocol } = policy;
+      if (!tls && proxyProtocol === 0) return pipe;
+      const to = endpoint.address ?? { ip: '0.0.0.0', port: endpoint.port };
+      return await originate(
+        pipe,
+        { tls, proxyProtocol, alpn, from: endpoint.caller ?? from?.address, to, clock: this.#options.clock },
+        either,
+      );
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  async #reach(
+    endpoint: PickedEndpoint,
+    signal: AbortSignal,
+    from: { address: SocketAddress; workload: Workload | undefined } | undefined,
   ): Promise<Pipe> {
     const { identity, self, randomBytes } = this.#options;
     const to = await this.#address(endpoint);

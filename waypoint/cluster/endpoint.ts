@@ -19,6 +19,8 @@ export interface PickedEndpoint {
   readonly load: EndpointState;
   /** The service, port and subset that it was chosen from: its settings and limits. */
   readonly cluster: ClusterState;
+  /** Whose connection it is, where its beginning says so (PROXY protocol); such a connection is nobody else's. */
+  readonly caller?: SocketAddress;
 }
 
 /** What an endpoint that was never asked is expected to take. */

@@ -15,7 +15,7 @@ export type HttpVersion = 'http1' | 'http2';
 export interface UpstreamsOptions {
   readonly limits: HttpLimits;
   readonly clock: Clock;
-  dial(endpoint: PickedEndpoint, signal: AbortSignal): Promise<Pipe>;
+  dial(endpoint: PickedEndpoint, signal: AbortSignal, version: HttpVersion): Promise<Pipe>;
   readonly connect: Readonly<Record<HttpVersion, (pipe: Pipe, options: HttpClientOptions) => HttpClientConnection>>;
 }
 
@@ -119,7 +119,7 @@ export class Upstreams {
     cluster.connections++;
     let open = false;
     try {
-      const pipe = await dial(endpoint, signal);
+      const pipe = await dial(endpoint, signal, version);
       const connection: HttpClientConnection = connect[version](pipe, {
         limits: pool && pool.idleTimeoutMs > 0 ? { ...limits, idleTimeoutMs: pool.idleTimeoutMs } : limits,
         clock,

@@ -1,4 +1,5 @@
 /** One attempt: a connection to the endpoint, the request on it, and the response's head; the bodies then flow from connection to connection. */
+import { formatSocketAddress, type SocketAddress } from '../../common/base/address.ts';
 import type { Clock, Timer } from '../../common/base/clock.ts';
 import { errorMessage, ProxyError } from '../../common/base/errors.ts';
 import { UpstreamHttp } from '../../common/codec/gen/waypoint.ts';
@@ -63,7 +64,7 @@ class Attempt implements ClientListener {
   constructor(parts: ForwardParts, request: RequestContext, endpoint: PickedEndpoint) {
     this.#parts = parts;
     this.#request = request;
-    this.#endpoint = endpoint;
+    this.#endpoint = (endpoint.cluster.policy?.proxyProtocol ?? 0) === 0 ? endpoint : ofCaller(endpoint, request.connection.caller.address);
   }
 
   run(): Promise<Answer> {
@@ -168,6 +169,13 @@ class Attempt implements ClientListener {
     this.#request.onCancel(undefined);
   }
 }
+
+/** A PROXY header names one caller, so connections that begin with one are not shared between callers. */
+const ofCaller = (endpoint: PickedEndpoint, caller: SocketAddress): PickedEndpoint => ({
+  ...endpoint,
+  key: `${endpoint.key} for ${formatSocketAddress(caller)}`,
+  caller,
+});
 
 /** What says something of the endpoint: not that a client left, nor that a limit of ours was reached. */
 const LOCAL_FAILURES: ReadonlySet<string> = new Set([

@@ -116,7 +116,7 @@ export class DataWorker {
     const upstreams = new Upstreams({
       limits: { ...limits, idleTimeoutMs: UPSTREAM_IDLE_MS },
       clock,
-      dial: (endpoint, signal) => dialer.connect(endpoint, signal),
+      dial: (endpoint, signal, version) => dialer.connect(endpoint, signal, undefined, version === 'http2' ? 'h2' : 'http/1.1'),
       connect: { http1: connectHttp1, http2: connectHttp2 },
     });
     this.#upstreams = upstreams;
