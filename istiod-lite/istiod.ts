@@ -5,7 +5,7 @@
 import { type Clock, seconds } from '../common/base/clock.ts';
 import { errorMessage } from '../common/base/errors.ts';
 import type { Log } from '../common/base/log.ts';
-import type { KubeApi, KubeObject } from '../common/client/kube-api.ts';
+import type { KubeObject } from '../common/client/kube-api.ts';
 import { serveHttp } from '../common/server/http-endpoint.ts';
 import { createGate } from './access/access.ts';
 import { NodeAuthorizer } from './access/node-authorizer.ts';
@@ -16,7 +16,9 @@ import { RequestLimits } from './ca/request-limits.ts';
 import { startTrust } from './ca/trust.ts';
 import { ProxyReports } from './diagnostics/reports.ts';
 import { createDiagnosticsHandler, diagnosticsDefinition } from './diagnostics/service.ts';
+import { inCluster, startOutside } from './files/outside.ts';
 import { GatewayDeployer } from './gateway/deployer.ts';
+import type { ClusterApi } from './kube/cluster-api.ts';
 import { watchCluster } from './kube/cluster-watch.ts';
 import { WriterLease } from './kube/lease.ts';
 import { podFacts } from './kube/pod-facts.ts';
@@ -36,7 +38,7 @@ import { PushThrottle } from './xds/push-throttle.ts';
 
 export interface IstiodOptions {
   readonly settings: IstiodSettings;
-  readonly api: KubeApi;
+  readonly api: ClusterApi;
   readonly clock: Clock;
   readonly random: () => number;
   readonly log: Log;
@@ -135,6 +137,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
   });
   const nodes = new NodeAuthorizer(settings.trustedNodeAccounts);
   const waypoints = new WaypointAccounts();
+  const outside = settings.configDirectory === undefined ? inCluster : startOutside({ api, clock, log, nodes, systemNamespace: namespace });
 
   const cluster = watchCluster({
     ...world,
@@ -144,6 +147,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
       if (kind === 'Gateway') gateways.gatewayChanged(object, type === 'deleted');
       if (kind === 'Gateway') waypoints.gatewayChanged(object, type === 'deleted');
       if (kind === 'GatewayClass') gateways.classChanged(object, type === 'deleted');
+      if (kind === 'WorkloadEntry') outside.entryChanged(object, type === 'deleted');
       if (kind === 'Pod' && type !== 'deleted') nodes.podChanged(podFacts(object));
       if (kind === 'Pod' && type === 'deleted') nodes.podRemoved(podFacts(object));
       publisher.apply({ type, kind, object });
@@ -164,7 +168,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     reviewer,
     trustDomain: settings.trustDomain,
     world: {
-      trustedNodeAccounts: new Set(settings.trustedNodeAccounts),
+      isNode: (caller) => settings.trustedNodeAccounts.includes(`${caller.namespace}/${caller.serviceAccount}`) || outside.isHost(caller),
       systemNamespace: namespace,
       notOfGateway: (gateway, account) => waypoints.notOf(gateway, account),
       isWaypointAccount: (of, account) => waypoints.isAccount(of, account),
@@ -282,6 +286,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
       stop.abort(leaving.signal.reason);
       publisher.stop();
       trust.close();
+      outside.stop();
       await Promise.all([monitoring.close(), readiness.close()]);
       api.close();
     },
@@ -293,7 +298,7 @@ function servingNames({ systemNamespace: namespace, customHost }: IstiodSettings
 }
 
 /** The label on istiod's namespace; none where it cannot be read, since a cluster of one network needs none. */
-async function networkOf(api: KubeApi, namespace: string, log: Log): Promise<string> {
+async function networkOf(api: ClusterApi, namespace: string, log: Log): Promise<string> {
   try {
     const { metadata } = await api.get<KubeObject>(`/api/v1/namespaces/${namespace}`);
     return metadata.labels?.[names.NETWORK] ?? '';

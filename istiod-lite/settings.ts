@@ -6,6 +6,18 @@ import { VERSION } from '../common/base/version.ts';
 
 export const settingsTable = {
   kubeconfig: setting('KUBECONFIG', optionalText, undefined, "How to reach the API server; the pod's service account where it is empty."),
+  configDirectory: setting(
+    'WARREN_CONFIG_DIR',
+    optionalText,
+    undefined,
+    'Folder of YAML files in the place of an API server: a mesh without Kubernetes.',
+  ),
+  stateDirectory: setting(
+    'WARREN_STATE_DIR',
+    text,
+    '/var/lib/warren/istiod',
+    "Where the CA's key and the key of hosts' tokens are kept without Kubernetes, readable by their owner only.",
+  ),
   podName: setting('POD_NAME', text, 'istiod', 'Name of this replica; the holder of the writer lease is known by it.'),
   systemNamespace: setting('POD_NAMESPACE', text, 'istio-system', "Where istiod runs, and where the root's Secret and the leases are."),
   rootNamespace: setting('ROOT_NAMESPACE', optionalText, undefined, 'Namespace whose policies hold for the whole mesh.', 'POD_NAMESPACE'),
@@ -122,6 +134,8 @@ export const flagSettings: Readonly<Record<string, string>> = {
   clusterID: 'CLUSTER_ID',
   kubeconfig: 'KUBECONFIG',
   namespace: 'POD_NAMESPACE',
+  'config-dir': 'WARREN_CONFIG_DIR',
+  'state-dir': 'WARREN_STATE_DIR',
 };
 
 /**
@@ -131,7 +145,7 @@ export const flagSettings: Readonly<Record<string, string>> = {
 export function withFlags(env: Readonly<Record<string, string | undefined>>, args: readonly string[]): Record<string, string | undefined> {
   const merged: Record<string, string | undefined> = { ...env };
   for (let i = 0; i < args.length; i++) {
-    const match = /^--([A-Za-z_]+)(?:=(.*))?$/.exec(args[i] ?? '');
+    const match = /^--([A-Za-z_-]+)(?:=(.*))?$/.exec(args[i] ?? '');
     const name = match?.[1] && flagSettings[match[1]];
     if (!name)
       throw new Error(

@@ -7,8 +7,8 @@ import type { NodeVerdict } from './node-authorizer.ts';
 import type { Caller } from './token-review.ts';
 
 export interface AccessWorld {
-  /** `namespace/serviceaccount` of those that serve whole nodes: they see the whole mesh. */
-  readonly trustedNodeAccounts: ReadonlySet<string>;
+  /** Whether the caller serves a whole node, or a host outside Kubernetes: those see the whole mesh. */
+  isNode(caller: Caller): boolean;
   /** Where istiod runs: its accounts are the mesh's own. */
   readonly systemNamespace: string;
   /** Why this account is none of the Gateway's (`namespace/name`) waypoints; undefined where it is one. */
@@ -105,9 +105,8 @@ export const createGate = (options: AuthenticateOptions & { readonly world: Acce
   mayNot: (call, caller, subject = {}) => accessTable[call].check(options.world, caller, subject),
 });
 
-function trustedNode({ trustedNodeAccounts }: AccessWorld, caller: Caller): string | undefined {
-  const account = accountOf(caller);
-  return trustedNodeAccounts.has(account) ? undefined : `${account} is no trusted node account (CA_TRUSTED_NODE_ACCOUNTS)`;
+function trustedNode(world: AccessWorld, caller: Caller): string | undefined {
+  return world.isNode(caller) ? undefined : `${accountOf(caller)} is no trusted node account (CA_TRUSTED_NODE_ACCOUNTS)`;
 }
 
 function ofGateway(world: AccessWorld, caller: Caller, { gateway = '' }: CallSubject): string | undefined {

@@ -6,16 +6,17 @@ import { Backoff } from '../../common/base/backoff.ts';
 import { type Clock, seconds, sleep } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
-import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
+import { KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
 import { watchObjects } from '../../common/client/kube-watch.ts';
 import type { GatewayProblem } from '../model/gateway-status.ts';
+import type { ClusterApi } from '../kube/cluster-api.ts';
 import * as names from '../model/names.ts';
 import { GATEWAY_CLASSES, MESH_CONTROLLER } from './classes.ts';
 import { GatewayParameters } from './parameters.ts';
 import { isDeployed, MANAGED, type RenderOptions, renderWaypoint } from './render.ts';
 
 export interface DeployerOptions extends RenderOptions {
-  readonly api: KubeApi;
+  readonly api: ClusterApi;
   readonly clock: Clock;
   readonly random: () => number;
   readonly log: Log;

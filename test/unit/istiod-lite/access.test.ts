@@ -16,7 +16,7 @@ const gate = createGate({
   reviewer: { review: async (token) => (token === 'good' ? { caller: caller('shop/web', 'web-1') } : { refuse: 'bad' }) },
   trustDomain: 'cluster.local',
   world: {
-    trustedNodeAccounts: new Set(['istio-system/ztunnel']),
+    isNode: ({ namespace, serviceAccount }) => namespace === 'istio-system' && serviceAccount === 'ztunnel',
     systemNamespace: 'istio-system',
     notOfGateway: (gateway, account) => (gateway === 'shop/wp' && account === 'wp' ? undefined : 'not its account'),
     isWaypointAccount: (namespace, account) => namespace === 'shop' && account === 'wp',

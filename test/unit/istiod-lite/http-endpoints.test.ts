@@ -86,7 +86,7 @@ function endpoints(missing: string[] = []) {
       reviewer,
       trustDomain: 'cluster.local',
       world: {
-        trustedNodeAccounts: new Set(),
+        isNode: () => false,
         systemNamespace: 'istio-system',
         notOfGateway: () => 'none',
         isWaypointAccount: () => false,
