@@ -1,9 +1,8 @@
 /** `meshctl explain`: what would become of a connection, and which rule says so; asked of the proxies that would carry it. */
 import yaml from 'js-yaml';
 import picocolors from 'picocolors';
-import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
-import type { InboundExplanation, OutboundExplanation } from '../../common/decision/explain.ts';
-import { explain, overall, type Proxies } from '../explain/explanation.ts';
+import { explain, overall } from '../explain/explanation.ts';
+import { placeOf, proxiesOf } from '../explain/proxies.ts';
 import { render } from '../explain/render.ts';
 import { Istiod } from '../istiod.ts';
 import { CommandError, type Connection, clusterError, connect } from '../terminal.ts';
@@ -50,39 +49,4 @@ function destinationOf(text: string): { host: string; port: number } {
   const number = port === undefined ? 80 : Number(port);
   if (host === '' || number < 1 || number > 65_535) throw new CommandError(`destination ${text}: expected HOST or HOST:PORT`);
   return { host, port: number };
-}
-
-async function placeOf(api: KubeApi, namespace: string, name: string): Promise<{ node: string; ip: string }> {
-  let pod: KubeObject;
-  try {
-    pod = await api.get<KubeObject>(`/api/v1/namespaces/${namespace}/pods/${name}`);
-  } catch (error) {
-    if (error instanceof KubeApiError && error.status === 404)
-      throw new CommandError(`there is no pod ${namespace}/${name} (NAMESPACE/POD, or -n)`);
-    throw error;
-  }
-  const { nodeName } = (pod.spec ?? {}) as { nodeName?: string };
-  const { podIP } = (pod.status ?? {}) as { podIP?: string };
-  if (nodeName === undefined || podIP === undefined) throw new CommandError(`pod ${namespace}/${name} runs on no node yet`);
-  return { node: nodeName, ip: podIP };
-}
-
-async function proxiesOf(api: KubeApi, istiod: Istiod, systemNamespace: string): Promise<Proxies> {
-  const ztunnels = await api.list<KubeObject>(`/api/v1/namespaces/${systemNamespace}/pods`, { labelSelector: 'app=ztunnel' });
-  const idOn = (node: string): string => {
-    const found = ztunnels.find(({ spec }) => (spec as { nodeName?: string } | undefined)?.nodeName === node);
-    if (!found) throw new CommandError(`no ztunnel runs on node ${node}: nobody there knows what the mesh would do`);
-    return `${found.metadata.name}.${found.metadata.namespace}`;
-  };
-  return {
-    outbound: (node, { namespace, pod, host, port }) =>
-      istiod.ofProxy<OutboundExplanation & { captured: boolean }>('/debug/proxy/outbound', idOn(node), 'GET', {
-        namespace,
-        pod,
-        host,
-        port: String(port),
-      }),
-    inbound: (node, call) =>
-      istiod.ofProxy<InboundExplanation & { captured: boolean }>('/debug/proxy/inbound', idOn(node), 'GET', { ...call }),
-  };
 }
