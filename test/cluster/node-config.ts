@@ -26,7 +26,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.internal.v1.
 export const podNetwork = ({ podCidrs }: NodePlan): string =>
   JSON.stringify(
     {
-      cniVersion: '0.4.0',
+      cniVersion: '1.0.0',
       name: 'pods',
       plugins: [
         {

@@ -95,7 +95,8 @@ export async function startCluster(
     output: () => output,
     node(node) {
       const target = nodeProcess(name, node, 'cluster');
-      const enter = [`--target=${target}`, ...['--mount', '--net', '--uts', '--ipc', '--pid', '--cgroup'], '--'];
+      // Not its PID namespace: nsenter would fork to enter it, and what we end or wait for would be nsenter alone.
+      const enter = [`--target=${target}`, ...['--mount', '--net', '--uts', '--ipc', '--cgroup'], '--'];
       return {
         run: (...argv) => command('nsenter', ...enter, ...argv),
         spawn: (...argv) => spawn('nsenter', [...enter, ...argv], { stdio: ['ignore', 'pipe', 'pipe'] }),
