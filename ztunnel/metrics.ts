@@ -94,6 +94,12 @@ export const metrics = {
   onDemandDns: counter('istio_on_demand_dns_total', ON_DEMAND_LABELS, 'Look-ups of workloads that are known by hostname only', {
     expires: true,
   }),
+  crlRejections: counter('istio_crl_policy_rejections_total', ['reporter'], 'Peers refused or cut off because a certificate is revoked'),
+  crlUntracked: counter(
+    'istio_crl_untracked_connections_total',
+    ['reporter'],
+    'Connections whose certificates could not be read, and that a revocation does not reach',
+  ),
   dnsRequests: counter('istio_dns_requests_total', DNS_LABELS, 'DNS queries of pods'),
   dnsUpstream: counter('istio_dns_upstream_requests_total', DNS_LABELS, 'DNS queries that went to the nameservers'),
   dnsFailures: counter('istio_dns_upstream_failures_total', DNS_LABELS, 'DNS queries that no nameserver answered'),

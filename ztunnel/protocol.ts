@@ -5,6 +5,7 @@
 import type { SocketAddress } from '../common/base/address.ts';
 import type { LogLevel } from '../common/base/log.ts';
 import type { CountedRefusal } from '../common/base/refusal-tally.ts';
+import type { RevokedSerials } from '../common/codec/x509/crl.ts';
 import type { SeriesAnnouncement, SeriesSegment } from '../common/server/shared-series.ts';
 import type { SharedMeshState } from '../common/state/shared.ts';
 import type { IdentityCertificate } from '../common/tls/mesh-tls.ts';
@@ -44,6 +45,7 @@ export type ToWorker =
   | { readonly type: 'certificate-failed'; readonly identity: string; readonly reason: string }
   | { readonly type: 'log-level'; readonly level: LogLevel; readonly accessLevel: LogLevel }
   | { readonly type: 'connections'; readonly question: number }
+  | { readonly type: 'revoked'; readonly revoked: RevokedSerials }
   /** New connections of this pod are refused, for want of memory; `cut` ends those that hold most. */
   | { readonly type: 'shed'; readonly uid: string | undefined; readonly cut: boolean }
   /** Stop accepting; connections may go on until `drain-deadline`. */

@@ -261,6 +261,8 @@ export const settingsTable = {
     'describe the destination in answers to tunnels, and believe what callers say of themselves',
   ),
   policyInfoLogging: setting('AUTHZ_POLICY_INFO_LOGGING', flag, false, 'log policy decisions at info'),
+  tls12: setting('TLS12_ENABLED', flag, false, 'take TLS 1.2 of peers as well, with ephemeral keys and AES-GCM only'),
+  crlPath: setting('CRL_PATH', optionalText, undefined, 'revocation list, PEM or DER, read again when it changes', 'none'),
   compliance: setting('COMPLIANCE_POLICY', oneOf('', 'pqc'), '', 'pqc: only post-quantum key exchange'),
   log: setting('RUST_LOG', logDirectives, { level: 'info', scopes: {} }, 'log level, or level,scope=level', 'info'),
   logFormat: setting('LOG_FORMAT', oneOf('text', 'plain', 'json'), 'text', 'lines for people or for machines'),
@@ -276,9 +278,7 @@ export const settingsTable = {
 
 /** Names of Istio's ztunnel that would change behaviour and that nothing here acts on: value that asks for it, and what it would mean. */
 const unsupported: Readonly<Record<string, { asks(value: string): boolean; what: string }>> = {
-  CRL_PATH: { asks: (value) => value !== '', what: 'certificate revocation lists' },
   FAKE_CA: { asks: (value) => value === 'true', what: 'a built-in test CA (use CERT_DIR)' },
-  TLS12_ENABLED: { asks: (value) => value === 'true', what: 'TLS 1.2 in the mesh' },
   XDS_ON_DEMAND: { asks: (value) => value === 'true', what: 'on-demand xDS' },
   UNSTABLE_ENABLE_SOCKS5: { asks: (value) => value === 'true', what: 'the SOCKS5 listener' },
 };

@@ -21,6 +21,7 @@ import { certificateKeeper, measureCertificates, Prefetch, prefetches } from './
 import { configDump } from './supervisor/config-dump.ts';
 import { meshSource } from './supervisor/control-plane.ts';
 import { supervisorCounters } from './supervisor/counters.ts';
+import { watchCrl } from './supervisor/crl-file.ts';
 import { diagnostics } from './supervisor/diagnostics.ts';
 import { firstState, measureKept, openKept, pruneCertificates } from './supervisor/kept.ts';
 import { MemoryGuard, memoryBudget } from './supervisor/memory-guard.ts';
@@ -91,6 +92,9 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
     },
   });
   const prefetch = prefetches(settings) ? new Prefetch(keeper) : undefined;
+  const { crlPath } = settings;
+  if (crlPath !== undefined)
+    watchCrl({ path: crlPath, clock, log: log.child({ part: 'crl' }), changed: (revoked) => fleet.revoked(revoked) });
   writer.onChange((change) => {
     prefetch?.changed(change);
     fleet.stateChanged(change.policies.length > 0);

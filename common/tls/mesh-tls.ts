@@ -21,21 +21,28 @@ export interface IdentityCertificate {
 export interface MeshTlsOptions {
   /** Offer and accept post-quantum key exchange only (COMPLIANCE_POLICY=pqc). */
   readonly postQuantumOnly: boolean;
+  /** Take TLS 1.2 as well (TLS12_ENABLED), with ephemeral keys and AES-GCM only. */
+  readonly tls12?: boolean;
 }
+
+const TLS12_SUITES = 'ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256';
 
 export const MESH_ALPN = ['h2'];
 
 /** Options of a mesh endpoint's secure context: usable with `tls.createServer` and `setSecureContext` as they are. */
-export function meshContextOptions(certificate: IdentityCertificate, { postQuantumOnly }: MeshTlsOptions): SecureContextOptions {
+export function meshContextOptions(
+  certificate: IdentityCertificate,
+  { postQuantumOnly, tls12 = false }: MeshTlsOptions,
+): SecureContextOptions {
   return {
     key: certificate.key,
     cert: certificate.chain,
     ca: certificate.roots,
-    minVersion: 'TLSv1.3',
+    minVersion: tls12 ? 'TLSv1.2' : 'TLSv1.3',
     maxVersion: 'TLSv1.3',
-    ciphers: 'TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256',
-    // A ticket would let a peer come back without showing its certificate again.
-    secureOptions: constants.SSL_OP_NO_TICKET,
+    ciphers: ['TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256', ...(tls12 ? [TLS12_SUITES] : [])].join(':'),
+    // A ticket would let a peer come back without showing its certificate again; a new handshake on an open connection, as somebody else.
+    secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
     ...(postQuantumOnly ? { ecdhCurve: 'X25519MLKEM768' } : {}),
   };
 }

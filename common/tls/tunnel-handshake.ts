@@ -4,11 +4,14 @@ import { connect, type TLSSocket } from 'node:tls';
 import type { Clock } from '../base/clock.ts';
 import { errorMessage, ProxyError } from '../base/errors.ts';
 import { ignoreServerName, isExpectedPeer, MESH_ALPN, peerUris } from './mesh-tls.ts';
+import type { Revocations } from './revocations.ts';
 import type { WorkerCertificates } from './worker-certificates.ts';
 
 export interface TunnelTls {
   readonly certificates: WorkerCertificates;
   readonly clock: Clock;
+  /** Where there is a revocation list. */
+  readonly revocations?: Revocations;
 }
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
@@ -41,6 +44,7 @@ export async function secureTunnel(tls: TunnelTls, { socket, source, peers, abou
     });
     await handshaken(tls.clock, secured, signal);
     assertPeer(secured, peers, about);
+    tls.revocations?.admit(secured, 'source');
     return secured;
   } catch (error) {
     secured?.destroy();

@@ -1,11 +1,14 @@
 /** What happens to open connections: policies that change, drains, control planes that go away; and starts that fail. */
 import assert from 'node:assert/strict';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { closeFd, listenTcp } from '../../common/linux/sockets.ts';
 import { makeNetns, withoutNamespaces } from '../support/netns.ts';
 import { dedicatedEnv, makePair, NAMESPACE } from '../support/pair.ts';
-import { call, controlled, get, holdOpen, startControlPlane, startEcho, startShared } from '../support/pair-programs.ts';
+import { call, controlled, get, holdOpen, startControlPlane, startDedicated, startEcho, startShared } from '../support/pair-programs.ts';
 import { startProgram } from '../support/programs.ts';
+import { revocationList } from '../support/revocation-list.ts';
 
 const options = { skip: withoutNamespaces ?? false, timeout: 120_000 };
 
@@ -127,4 +130,24 @@ test('a taken port ends a dedicated proxy with an error that names it', options,
     assert.equal(await ztunnel.ended, 1);
     assert.match(ztunnel.output(), message);
   }
+});
+
+test('a certificate that is revoked ends its connections on both sides, and makes no new ones', options, async (t) => {
+  const pair = await makePair(t);
+  const crl = join(pair.folder, 'crl.pem');
+  const certificate = readFileSync(join(pair.certificates, NAMESPACE, 'client', 'cert-chain.pem'), 'utf8');
+  const { server } = await startDedicated(t, pair, { CRL_PATH: crl });
+  await startEcho(t, pair.server.netns);
+  const open = await holdOpen(t, pair.client.netns, pair.server.v4, 8080);
+  writeFileSync(crl, revocationList(certificate));
+  await open.line(/^over/);
+  await server.line(/connection complete.*direction="inbound".*a certificate of the peer has been revoked.*warren.code="CERT_REVOKED"/);
+  assert.equal((await call(pair.client.netns, pair.server.v4, 8080)).received, '');
+  await server.line(/connection failed.*warren.code="CERT_REVOKED"/);
+  const { body } = await get(pair.server.netns, 'http://127.0.0.1:15020/metrics');
+  assert.match(body, /^istio_crl_policy_rejections_total\{reporter="destination"\} [1-9]/m);
+  assert.match(body, /^istio_tcp_connections_failed_total\{.*response_flags="CERT_REVOKED"/m);
+  writeFileSync(crl, '');
+  await server.line(/revocation list read.*serials=0/);
+  assert.equal((await call(pair.client.netns, pair.server.v4, 8080)).received, 'hello worldhello world');
 });

@@ -172,6 +172,12 @@ export class HboneInbound {
       this.#refusePeer(tls, new ProxyError('TLS_FAILURE', why));
       return;
     }
+    try {
+      this.#pod.parts.revocations.admit(tls, 'destination');
+    } catch (error) {
+      this.#refusePeer(tls, ProxyError.from(error, 'CERT_REVOKED', 'revoked'));
+      return;
+    }
     const peer: Peer = { remote: ends.remote, local: ends.local, identity };
     const connection: HboneServerConnection = new HboneServerConnection(tls, {
       limits: serverLimits(this.#pod),
@@ -185,7 +191,7 @@ export class HboneInbound {
       onClose: (error) => {
         this.#connections.delete(connection);
         this.#lookEmpty();
-        if (error?.code === 'HTTP2_FAILURE') this.#logPeer(peer, error);
+        if (error?.code === 'HTTP2_FAILURE' || error?.code === 'CERT_REVOKED') this.#logPeer(peer, error);
       },
     });
     this.#connections.add(connection);

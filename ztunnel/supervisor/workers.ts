@@ -9,6 +9,7 @@ import type { Clock, Timer } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log, LogLevel } from '../../common/base/log.ts';
 import type { CountedRefusal } from '../../common/base/refusal-tally.ts';
+import type { RevokedSerials } from '../../common/codec/x509/crl.ts';
 import { createSegment, type SeriesReader, type SeriesWriter } from '../../common/server/shared-series.ts';
 import type { SharedMeshState } from '../../common/state/shared.ts';
 import type { IdentityCertificate } from '../../common/tls/mesh-tls.ts';
@@ -112,6 +113,7 @@ export class WorkerFleet {
   readonly #removals = new Set<Removal>();
   #spare: Running | undefined;
   #lastExitAt = -Infinity;
+  #revoked: RevokedSerials | undefined;
   #levels: { level: LogLevel; accessLevel: LogLevel } | undefined;
   #incarnations = 0;
   #questions = 0;
@@ -205,6 +207,12 @@ export class WorkerFleet {
     }
   }
 
+  /** Whoever is on the list is cut off, and refused from now on. */
+  revoked(revoked: RevokedSerials): void {
+    this.#revoked = revoked;
+    this.#broadcast({ type: 'revoked', revoked });
+  }
+
   /** New connections of this pod are refused, for want of memory, until another one is named, or none. */
   shed(uid: string | undefined, cut: boolean): void {
     this.#broadcast({ type: 'shed', uid, cut });
@@ -280,6 +288,7 @@ export class WorkerFleet {
     worker.onError((error) => this.#options.log.error({ worker: id, error: errorMessage(error) }, 'data worker failed'));
     worker.onExit((code) => this.#exited(running, code));
     if (this.#levels) post(running, { type: 'log-level', ...this.#levels });
+    if (this.#revoked) post(running, { type: 'revoked', revoked: this.#revoked });
     if (active) this.#servePods(running);
     else this.#spare = running;
   }

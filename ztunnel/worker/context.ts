@@ -7,6 +7,7 @@ import type { MeshView } from '../../common/decision/mesh-view.ts';
 import type { HbonePool } from '../../common/hbone/pool.ts';
 import type { Netns } from '../../common/linux/netns.ts';
 import type { Keepalive } from '../../common/linux/sockets.ts';
+import type { Revocations } from '../../common/tls/revocations.ts';
 import type { WorkerCertificates } from '../../common/tls/worker-certificates.ts';
 import type { PodSpec } from '../protocol.ts';
 import type { ZtunnelSettings } from '../settings.ts';
@@ -29,6 +30,7 @@ export interface WorkerParts {
   readonly connections: ConnectionTable;
   readonly telemetry: Telemetry;
   readonly admission: Admission;
+  readonly revocations: Revocations;
   readonly resolver: HostnameResolver;
   readonly nameservers: readonly SocketAddress[];
 }

@@ -12,6 +12,7 @@ import type { MeshView } from '../../common/decision/mesh-view.ts';
 import { AccessLog } from '../../common/server/access-log.ts';
 import { type SeriesAnnouncement, SeriesWriter } from '../../common/server/shared-series.ts';
 import { MeshStateReader } from '../../common/state/reader.ts';
+import { Revocations } from '../../common/tls/revocations.ts';
 import { WorkerCertificates } from '../../common/tls/worker-certificates.ts';
 import { metrics } from '../metrics.ts';
 import type { FromWorker, PodSpec, ToWorker, WorkerStart } from '../protocol.ts';
@@ -61,12 +62,16 @@ export class DataWorker {
       randomBytes: pooledRandomBytes(),
       log: this.#log,
       certificates: new WorkerCertificates({
-        tls: { postQuantumOnly: settings.compliance === 'pqc' },
+        tls: { postQuantumOnly: settings.compliance === 'pqc', tls12: settings.tls12 },
         clock: this.#clock,
         want: (identity) => send({ type: 'certificate-wanted', identity }),
       }),
       connections,
       telemetry: new Telemetry({ series, access: this.#access, clock: this.#clock, refusals: this.#refusals }),
+      revocations: new Revocations({
+        onRevoked: (reporter) => series.add(series.slot(metrics.crlRejections, [reporter]), 1),
+        onUntracked: (reporter) => series.add(series.slot(metrics.crlUntracked, [reporter]), 1),
+      }),
       admission: new Admission({
         settings,
         openFiles: start.openFiles,
@@ -114,6 +119,9 @@ export class DataWorker {
         break;
       case 'connections':
         this.#send({ type: 'connections', question: message.question, connections: this.#parts.connections.dump() });
+        break;
+      case 'revoked':
+        this.#parts.revocations.update(message.revoked);
         break;
       case 'shed':
         this.#shed(message.uid, message.cut);
