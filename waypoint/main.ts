@@ -32,7 +32,7 @@ async function main(argv: readonly string[]): Promise<number> {
 }
 
 async function run(): Promise<number> {
-  hardenProcess({ env: process.env, execArgv: process.execArgv });
+  hardenProcess({ env: process.env, execArgv: process.execArgv, keep: [] });
   boundBacktracking();
   const settings = readWaypointSettings(process.env);
   const logs = createLog({ level: settings.log.level, format: settings.logFormat, scope: 'waypoint' });

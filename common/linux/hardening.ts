@@ -4,6 +4,7 @@
  * such as a variable that a base image or a mutating webhook brings along.
  */
 import { call, libc, PR_SET_DUMPABLE, RLIMIT_CORE } from './libc.ts';
+import { type Ability, installSeccompFilter } from './seccomp.ts';
 
 /**
  * Variables by which Node, or the OpenSSL in it, loads other code, trusts other roots, trusts nobody's certificate, or writes down what it does
@@ -37,10 +38,12 @@ export interface ProcessStart {
   readonly env: Readonly<Record<string, string | undefined>>;
   /** Node's own arguments (`process.execArgv`). */
   readonly execArgv: readonly string[];
+  /** What this component cannot do without. */
+  readonly keep: readonly Ability[];
 }
 
 /** @returns what is wrong with how the process was started, one sentence each. Pure */
-export function startProblems({ env, execArgv }: ProcessStart): string[] {
+export function startProblems({ env, execArgv }: Omit<ProcessStart, 'keep'>): string[] {
   return [
     ...REFUSED_VARIABLES.filter((name) => env[name] !== undefined).map(
       (name) => `the variable ${name} is set, which would change Node itself`,
@@ -53,7 +56,7 @@ export function startProblems({ env, execArgv }: ProcessStart): string[] {
 
 /**
  * For the main thread, first of all: no inspector at SIGUSR1 (also where `--disable-sigusr1` was forgotten), no core dump, no other process of
- * the same user that reads our memory, no diagnostic report.
+ * the same user that reads our memory, no diagnostic report, no system call that the component never makes.
  * @throws {HardeningError} where the process was started otherwise; {LinuxError}
  */
 export function hardenProcess(start: ProcessStart): void {
@@ -69,4 +72,5 @@ export function hardenProcess(start: ProcessStart): void {
   // Two zero words: soft and hard, so that nobody raises it again.
   call('setrlimit', 'RLIMIT_CORE', () => libc.setrlimit(RLIMIT_CORE, Buffer.alloc(16)));
   call('prctl', 'PR_SET_DUMPABLE', () => libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));
+  installSeccompFilter(start.keep);
 }

@@ -65,6 +65,13 @@ export const libc = {
     c: number,
     d: number,
   ) => number,
+  // For calls that the C library has no function for.
+  syscall: library.func('long syscall(long number, uint64_t a, uint64_t b, const void *c)') as (
+    number: number,
+    a: number,
+    b: number,
+    c: Buffer,
+  ) => number,
   // process.abort() is refused in worker threads.
   abort: library.func('void abort()') as () => void,
 } as const;
@@ -107,6 +114,7 @@ export const IPV6_FREEBIND = 78;
 export const RLIMIT_CORE = 4;
 export const RLIMIT_NOFILE = 7;
 export const PR_SET_DUMPABLE = 4;
+export const PR_SET_NO_NEW_PRIVS = 38;
 
 const EINTR = 4;
 

@@ -49,6 +49,18 @@ test('a running component opens no debugger and dumps no core', options, async (
   assert.doesNotMatch(program.output(), /Debugger listening/);
 });
 
+test('a component that runs no programs cannot run one, in any of its threads', options, async (t) => {
+  const program = start(t, [], 'test/support/hardened-program.ts', [], {});
+  await program.line(/hardened/);
+  const { pid } = program.process;
+  assert.ok(pid);
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+  assert.match(status, /^NoNewPrivs:\t1/m);
+  assert.match(status, /^Seccomp:\t2/m);
+  process.kill(pid, 'SIGHUP');
+  assert.match(await program.line(/a program/), /a program EPERM/);
+});
+
 test('another process of the same user cannot look into a hardened one', options, async (t) => {
   const child = spawn(process.execPath, [join(root, 'test/support/hardened-program.ts')], { uid: NOBODY, gid: NOBODY, env: {}, cwd: '/' });
   t.after(() => void child.kill('SIGKILL'));
