@@ -393,6 +393,8 @@ export class NodeAgent {
       return daemonSet.metadata.deletionTimestamp !== undefined;
     } catch (error) {
       if (error instanceof KubeApiError && error.status === 404) return true;
+      // Its account or its role is gone: `helm uninstall` deletes them while the agent's pods are still ending.
+      if (error instanceof KubeApiError && (error.status === 401 || error.status === 403)) return true;
       // Not knowing, the rules stay: pods of the mesh that suddenly talk in the clear are worse than leftovers.
       log.warn({ error: errorMessage(error) }, 'whether the agent is uninstalled is not known, so everything stays in place');
       return false;

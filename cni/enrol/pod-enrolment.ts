@@ -212,9 +212,14 @@ export class PodEnrolment {
     await this.#running;
     if (remove && !this.#deleted && this.#netns) {
       await this.#parts.gate(async () => {
-        await this.#voice.silence();
+        // Without the right to say so any more the rules go all the same: they would leave the pod without a network.
+        const unsaid = await this.#voice.silence().then(
+          () => undefined,
+          (error: unknown) => errorMessage(error),
+        );
         if (this.#netns) await this.#parts.network.remove({ netns: this.#netns, about: this.#about() });
         await this.#giveUp();
+        if (unsaid !== undefined) throw new Error(`${this.#about()} is out of the mesh, and its annotation says otherwise: ${unsaid}`);
       });
     }
     this.#closeNetns();

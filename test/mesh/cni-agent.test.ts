@@ -226,6 +226,22 @@ test('an agent that is uninstalled takes every pod out and leaves nothing', opti
   assert.equal(world.nodeRules(), '');
 });
 
+test('an agent whose rights were deleted before it ended takes its rules out all the same', options, async (t) => {
+  const world = await startAgentWorld(t);
+  world.label('shop', 'ambient');
+  const pod = world.pod('shop', 'orders');
+  const untouched = networkOf(pod.ns);
+  await world.start();
+  world.ztunnel();
+  await until(() => world.annotation('shop/orders') === 'enabled');
+  world.kube.put(DAEMON_SETS, { metadata: { name: 'istio-cni-node', namespace: 'istio-system' } });
+  world.kube.intercept = () => ({ status: 403, reason: 'Forbidden' });
+  await world.stop();
+  assert.equal(networkOf(pod.ns), untouched);
+  assert.doesNotMatch(readFileSync(world.conflist, 'utf8'), /istio-cni/);
+  assert.equal(world.nodeRules(), '');
+});
+
 test('a pod that was deleted, or has finished, is taken from ztunnel, and its namespace is not held', options, async (t) => {
   const world = await startAgentWorld(t);
   world.label('shop', 'ambient');
