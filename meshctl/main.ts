@@ -1,6 +1,7 @@
 /** meshctl: argv → command → exit code. Each command is loaded only when it is called, so that `--help` and `version` start at once. */
 import { Command } from 'commander';
 import { addBypass } from './commands/bypass.ts';
+import { addCert } from './commands/cert.ts';
 import { addInstallation } from './commands/installation.ts';
 import { addState } from './commands/state.ts';
 import { CommandError } from './terminal.ts';
@@ -14,6 +15,7 @@ const program = new Command('meshctl')
 
 addInstallation(program, connection);
 addBypass(program, connection);
+addCert(program);
 addState(program, connection);
 
 program
@@ -134,6 +136,9 @@ function connection(): { kubeconfig?: string; context?: string; systemNamespace:
   const { kubeconfig, context, istioNamespace } = program.opts<{ kubeconfig?: string; context?: string; istioNamespace: string }>();
   return { ...(kubeconfig && { kubeconfig }), ...(context && { context }), systemNamespace: istioNamespace, env: process.env };
 }
+
+// As process 1 of a container, a signal that nobody listens to is lost.
+for (const [signal, number] of Object.entries({ SIGINT: 2, SIGTERM: 15 })) process.once(signal, () => process.exit(128 + number));
 
 try {
   await program.parseAsync();
