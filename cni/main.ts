@@ -11,7 +11,7 @@ import { type CniSettings, cniSettings } from './settings.ts';
 
 function settingsOrExit(): CniSettings {
   try {
-    hardenProcess({ env: process.env, execArgv: process.execArgv, keep: ['exec', 'setns'] });
+    hardenProcess({ env: process.env, execArgv: process.execArgv, keep: ['exec', 'setns', 'unshare'] });
     const settings = readSettings(cniSettings, process.env);
     if (settings.nodeName === '') throw new SettingsError(['NODE_NAME is not set: which node is this?']);
     return settings;

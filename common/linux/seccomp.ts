@@ -6,7 +6,7 @@
 import { addressOf, call, isLinuxError, libc, PR_SET_NO_NEW_PRIVS } from './libc.ts';
 
 /** What some component needs and others do not: other programs, other namespaces. */
-export type Ability = 'exec' | 'setns';
+export type Ability = 'exec' | 'setns' | 'unshare';
 
 type Numbers = readonly [x64: number | undefined, arm64: number | undefined];
 
@@ -23,7 +23,6 @@ const NEVER: Readonly<Record<string, Numbers>> = {
   fsmount: [432, 432],
   fspick: [433, 433],
   mount_setattr: [442, 442],
-  unshare: [272, 97],
   ptrace: [101, 117],
   process_vm_readv: [310, 270],
   process_vm_writev: [311, 271],
@@ -66,6 +65,7 @@ const NEVER: Readonly<Record<string, Numbers>> = {
 const ABILITIES: Readonly<Record<Ability, Readonly<Record<string, Numbers>>>> = {
   exec: { execve: [59, 221], execveat: [322, 281] },
   setns: { setns: [308, 268] },
+  unshare: { unshare: [272, 97] },
 };
 
 // linux/bpf_common.h, linux/seccomp.h, linux/audit.h.
