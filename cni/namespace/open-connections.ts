@@ -2,6 +2,7 @@
  * Which of a pod's open connections the mesh does not carry: those that were there before its rules. Read from the sockets alone, so that
  * an agent that was restarted finds the same: a connection that the mesh carries has ztunnel's other half in the same namespace.
  */
+import { isLinuxError } from '../../common/linux/libc.ts';
 import { destroyTcpSocket, listTcpSockets, TCP_STATE, type TcpSocket } from '../../common/linux/tcp-diag.ts';
 import { DNS_PORT, HBONE_PORT, INBOUND_PORT, MARK_MASK, OUTBOUND_PORT, ZTUNNEL_MARK } from '../rules/constants.ts';
 import type { PodRulesConfig } from '../rules/pod-rules.ts';
@@ -53,10 +54,19 @@ export function outsideMesh(sockets: readonly TcpSocket[], captured: CapturedTra
 /**
  * Ends connections at once; the pod's program and the other side are told (a reset).
  * @returns how many were still there
- * @throws {LinuxError} EOPNOTSUPP where the kernel cannot
+ * @throws {LinuxError}; {Error} where the kernel cannot, saying what to do
  */
 export function cutConnections(netns: PodNetns, connections: readonly TcpSocket[]): number {
-  return netns.run(() => connections.filter((connection) => destroyTcpSocket(connection)).length);
+  try {
+    return netns.run(() => connections.filter((connection) => destroyTcpSocket(connection)).length);
+  } catch (error) {
+    if (!isLinuxError(error, 'EOPNOTSUPP')) throw error;
+    const count = connections.length;
+    throw new Error(
+      `${count} connections from before it joined the mesh should end and cannot: this kernel lacks CONFIG_INET_DIAG_DESTROY; restart the pod`,
+      { cause: error },
+    );
+  }
 }
 
 const end = ({ ip, port }: { readonly ip: string; readonly port: number }): string => `${ip} ${port}`;

@@ -50,7 +50,7 @@ export async function startAgentWorld(t: TestContext, env: Record<string, string
   writeFileSync(join(folder, 'net.d/10-test.conflist'), '{"cniVersion":"1.0.0","name":"test","plugins":[{"type":"bridge"}]}');
   const node = makeNetns(t);
   const ports = { health: await freePort(), monitoring: await freePort() };
-  const settings = readSettings(cniSettings, {
+  const environment = {
     NODE_NAME: 'node-1',
     POD_NETNS_DIR: join(folder, 'netns'),
     ZTUNNEL_UDS_ADDRESS: join(folder, 'ztunnel.sock'),
@@ -61,7 +61,8 @@ export async function startAgentWorld(t: TestContext, env: Record<string, string
     HEALTH_PORT: String(ports.health),
     MONITORING_PORT: String(ports.monitoring),
     ...env,
-  });
+  };
+  const settings = readSettings(cniSettings, environment);
   for (const name of ['shop', 'legacy', 'kube-system']) kube.put(NAMESPACES, { metadata: { name } });
   let patches = 0;
   kube.intercept = ({ method, path, body }) => {
@@ -95,8 +96,17 @@ export async function startAgentWorld(t: TestContext, env: Record<string, string
     conflist: join(folder, 'net.d/10-test.conflist'),
     /** What lies beside the plugin on the node. */
     onNode: (name: string) => join(folder, 'bin', name),
-    async start(): Promise<void> {
-      agent = new NodeAgent({ settings, api: kube.client(), clock: systemClock, random: () => 0.5, log: silentLog, nodeNetns: node.netns });
+    /** @param changed settings of this agent alone */
+    async start(changed: Record<string, string> = {}): Promise<void> {
+      const own = readSettings(cniSettings, { ...environment, ...changed });
+      agent = new NodeAgent({
+        settings: own,
+        api: kube.client(),
+        clock: systemClock,
+        random: () => 0.5,
+        log: silentLog,
+        nodeNetns: node.netns,
+      });
       await agent.start();
     },
     stop,

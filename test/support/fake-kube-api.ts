@@ -234,7 +234,7 @@ export class FakeKubeApi {
         else answer(response, 404, { reason: 'NotFound', message: `${key} not found` });
         return;
       case 'POST': {
-        const created = withNamespace(body as Manifest, target.namespace);
+        const created = withName(withNamespace(body as Manifest, target.namespace), ++this.#version);
         if (objects.has(keyOf(created.metadata))) answer(response, 409, { reason: 'AlreadyExists', message: 'already exists' });
         else answer(response, 201, this.put(target.collection, created));
         return;
@@ -323,6 +323,13 @@ function targetOf(path: string): Target | undefined {
 }
 
 const keyOf = ({ namespace, name }: ObjectMeta): string => (namespace ? `${namespace}/${name}` : (name ?? ''));
+
+/** What `generateName` asks for. */
+function withName(manifest: Manifest, number: number): Manifest {
+  const { name, generateName } = manifest.metadata;
+  if (name !== undefined || generateName === undefined) return manifest;
+  return { ...manifest, metadata: { ...manifest.metadata, name: `${generateName}${number.toString(36)}` } };
+}
 
 const withNamespace = (manifest: Manifest, namespace: string | undefined): Manifest =>
   namespace ? { ...manifest, metadata: { ...manifest.metadata, namespace } } : manifest;
