@@ -31,7 +31,8 @@ import { serveGrpc } from './server/grpc-server.ts';
 import { answerMonitoring, answerReadiness } from './server/http-endpoints.ts';
 import { anyAddress } from './server/listen-address.ts';
 import type { IstiodSettings } from './settings.ts';
-import { adsDefinition, createAdsHandler } from './xds/ads-service.ts';
+import { adsDefinition, createAdsHandlers } from './xds/ads-service.ts';
+import { debugTypes } from './xds/debug-types.ts';
 import { Proxies } from './xds/proxies.ts';
 import { Publisher } from './xds/publisher.ts';
 import { PushThrottle } from './xds/push-throttle.ts';
@@ -188,10 +189,13 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
       {
         definition: adsDefinition,
         implementation: {
-          deltaAggregatedResources: createAdsHandler({
+          ...createAdsHandlers({
             access,
-            storesFor: ({ type, namespace: of, gateway }) =>
-              type === 'ztunnel' ? publisher.stores : publisher.waypointStores(`${of}/${gateway}`, waypoints.hostOf(`${of}/${gateway}`)),
+            servedTo: (node) =>
+              node.type === 'ztunnel'
+                ? publisher.forZtunnel(node.node)
+                : publisher.forWaypoint(`${node.namespace}/${node.gateway}`, waypoints.hostOf(`${node.namespace}/${node.gateway}`)),
+            debugTypes: debugTypes(() => proxies.rows()),
             proxies,
             throttle: new PushThrottle({ clock, slots: settings.pushThrottle }),
             metrics,

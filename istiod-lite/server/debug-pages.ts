@@ -40,13 +40,13 @@ export const debugPages: Readonly<Record<string, Page>> = {
   '/debug/syncz': {
     doc: 'what each proxy was sent and acknowledged',
     byNamespace: true,
-    show: ({ proxies }, sight) => proxies.rows().filter(({ proxy }) => sees(sight, proxy.slice(proxy.lastIndexOf('.') + 1))),
+    show: ({ proxies }, sight) => proxies.rows().filter(({ namespace }) => sees(sight, namespace)),
   },
   '/debug/connections': {
     doc: 'which proxies are connected',
     byNamespace: true,
     show({ proxies }, sight) {
-      const clients = proxies.rows().filter(({ proxy }) => sees(sight, proxy.slice(proxy.lastIndexOf('.') + 1)));
+      const clients = proxies.rows().filter(({ namespace }) => sees(sight, namespace));
       return {
         totalClients: clients.length,
         clients: clients.map(({ proxy, address, connectedSince }) => ({ connectionId: proxy, connectedAt: connectedSince, address })),

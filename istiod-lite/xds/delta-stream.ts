@@ -7,7 +7,7 @@ import type { Clock, Timer } from '../../common/base/clock.ts';
 import type { DeltaDiscoveryRequest } from '../../common/codec/gen/discovery.ts';
 import type { PushThrottle, Slot } from './push-throttle.ts';
 import type { ResourceChange, ResourceStore } from './resource-store.ts';
-import { Subscription, TooManyNames } from './subscription.ts';
+import { type Related, Subscription, TooManyNames } from './subscription.ts';
 
 export type StreamFailure = 'INVALID_ARGUMENT' | 'RESOURCE_EXHAUSTED' | 'DEADLINE_EXCEEDED' | 'UNAVAILABLE';
 
@@ -38,6 +38,8 @@ export interface StreamLimits {
 export interface DeltaStreamOptions {
   /** By type URL; sent in this order. */
   stores(): ReadonlyMap<string, ResourceStore>;
+  /** By type URL; for those who ask for names. */
+  related?(): ReadonlyMap<string, Related>;
   readonly transport: StreamTransport;
   readonly observer: StreamObserver;
   readonly limits: StreamLimits;
@@ -131,7 +133,7 @@ export class DeltaStream {
     const known = this.#subscriptions.get(typeUrl);
     const store = this.#options.stores().get(typeUrl);
     if (known || !store) return known;
-    const subscription = new Subscription(store);
+    const subscription = new Subscription(store, this.#options.related?.().get(typeUrl));
     this.#subscriptions.set(typeUrl, subscription);
     return subscription;
   }

@@ -1,12 +1,21 @@
 /** All proxies that are connected: whom a change is told to, and what syncz shows. */
 import { type Clock, sleep } from '../../common/base/clock.ts';
-import type { DeltaStream, SubscriptionStatus } from './delta-stream.ts';
+import type { SubscriptionStatus } from './delta-stream.ts';
 import type { ProxyNode } from './proxy-node.ts';
 import type { ResourceChange, ResourceStore } from './resource-store.ts';
 
+/** One proxy's stream, in whichever form of the protocol. */
+export interface ProxyStream {
+  changed(change: ResourceChange): void;
+  /** Sends what is due and then asks the proxy to come back to whoever answers then. */
+  drain(reason: string): void;
+  /** By type URL. */
+  status(): Record<string, SubscriptionStatus>;
+}
+
 export interface ConnectedProxy {
   readonly node: ProxyNode;
-  readonly stream: Pick<DeltaStream, 'changed' | 'drain' | 'status'>;
+  readonly stream: ProxyStream;
   /** What it is served, by type URL. */
   readonly stores: ReadonlyMap<string, ResourceStore>;
   /** Milliseconds since 1970. */
@@ -20,6 +29,8 @@ export interface ConnectedProxy {
 export interface SyncRow {
   readonly proxy: string;
   readonly proxy_type: string;
+  readonly node_id: string;
+  readonly namespace: string;
   readonly istio_version: string;
   readonly cluster_id: string;
   readonly node: string;
@@ -88,6 +99,8 @@ export class Proxies {
     return [...this.#connected].map(({ node, stream, since, peer }) => ({
       proxy: node.name,
       proxy_type: node.type,
+      node_id: node.id,
+      namespace: node.namespace,
       istio_version: node.version,
       cluster_id: node.clusterId,
       node: node.node,

@@ -19,10 +19,13 @@ import {
   waypointTypes,
 } from '../model/resources.ts';
 import { eachTable, type WaypointChanges } from '../model/waypoint-tables.ts';
+import { AddressFacts } from './address-facts.ts';
 import { AddressScopes, type GatewayName, servicesNamedBy } from './address-scopes.ts';
 import type { Proxies } from './proxies.ts';
 import { PushQueue } from './push-queue.ts';
 import { ResourceStore } from './resource-store.ts';
+import type { Served } from './session.ts';
+import type { Related } from './subscription.ts';
 
 export interface PublisherOptions {
   readonly index: MeshIndex;
@@ -52,7 +55,8 @@ export class Publisher {
   ]);
   /** By Gateway, `namespace/name`. Kept when it is empty: a waypoint may be connected to it. */
   readonly #waypoints = new Map<string, WaypointStores>();
-  readonly #scopes = new AddressScopes(this.#addresses);
+  readonly #facts = new AddressFacts(this.#addresses);
+  readonly #scopes = new AddressScopes(this.#addresses, this.#facts);
   /** Of those Gateways that have had a waypoint connected. */
   readonly #waypointHosts = new Map<string, GatewayName>();
   readonly #startedAt: string;
@@ -80,6 +84,22 @@ export class Publisher {
     this.#waypointHosts.set(key, { namespace, host });
     const addresses = this.#scopes.storeOf({ namespace, host }, servicesNamedBy(stores.routes));
     return new Map([...waypointTableNames.map((name) => [waypointTypes[name], stores[name]] as const), [ADDRESS_TYPE, addresses]]);
+  }
+
+  /** Everything; to those who ask for names what goes with them, and what runs on their node. */
+  forZtunnel(node: string): Served {
+    const facts = this.#facts;
+    const related: Related = {
+      with: (name) => facts.workloadsOf(name),
+      of: (name) => facts.get(name)?.services ?? [],
+      always: () => facts.workloadsOn(node),
+      isAlways: (name) => node !== '' && facts.get(name)?.node === node,
+    };
+    return { stores: this.stores, related: new Map([[ADDRESS_TYPE, related]]) };
+  }
+
+  forWaypoint(key: string, host: string): Served {
+    return { stores: this.waypointStores(key, host), related: new Map() };
   }
 
   /** For `system_version_info`. */
@@ -134,7 +154,9 @@ export class Publisher {
   /** For everybody, and for each waypoint its part. */
   #storeAddresses(changes: ResourceChanges, since: number) {
     const change = this.#store(this.#addresses, changes, since);
-    return change ? [change, ...this.#scopes.addressesChanged(change)] : [];
+    if (!change) return [];
+    this.#facts.changed(change.names);
+    return [change, ...this.#scopes.addressesChanged(change)];
   }
 
   #waypoint(gateway: string): WaypointStores {

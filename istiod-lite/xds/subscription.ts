@@ -15,6 +15,19 @@ interface Outstanding {
   readonly sentAt: number;
 }
 
+/** What an on-demand subscriber gets beside the names that it asks for (Istio: a service's workloads, and what runs on its own node). */
+export interface Related {
+  /** Names that go with a name. */
+  with(name: string): Iterable<string>;
+  /** Names of which this one goes with. */
+  of(name: string): Iterable<string>;
+  /** What it gets without asking. */
+  always(): Iterable<string>;
+  isAlways(name: string): boolean;
+}
+
+const UNRELATED: Related = { with: () => [], of: () => [], always: () => [], isAlways: () => false };
+
 export interface SubscriptionRequest {
   readonly resourceNamesSubscribe: readonly string[];
   readonly resourceNamesUnsubscribe: readonly string[];
@@ -31,6 +44,7 @@ export class TooManyNames extends Error {}
 
 export class Subscription {
   readonly #store: ResourceStore;
+  readonly #related: Related;
   readonly #names = new Set<string>();
   readonly #outstanding: Outstanding[] = [];
   #wildcard = false;
@@ -49,8 +63,9 @@ export class Subscription {
   sentAt = 0;
   lastError = '';
 
-  constructor(store: ResourceStore) {
+  constructor(store: ResourceStore, related: Related = UNRELATED) {
     this.#store = store;
+    this.#related = related;
   }
 
   get typeUrl(): string {
@@ -166,7 +181,10 @@ export class Subscription {
   }
 
   #wants(name: string): boolean {
-    return this.#names.has(name) || (this.#store.get(name)?.aliases.some((alias) => this.#names.has(alias)) ?? false);
+    if (this.#names.has(name) || this.#related.isAlways(name)) return true;
+    if (this.#store.get(name)?.aliases.some((alias) => this.#names.has(alias))) return true;
+    for (const group of this.#related.of(name)) if (this.#names.has(group)) return true;
+    return false;
   }
 
   #takeBody(): Buffer {
@@ -188,7 +206,7 @@ export class Subscription {
     // What it has or asks for and is not there; a removal that waited is said here too.
     const gone = [...new Set([...versions.keys(), ...asked])].filter((name) => !this.#resolves(name)).map(encodeRemoved);
     if (everything && versions.size === 0 && gone.length === 0) return this.#store.everything();
-    const resources = everything ? this.#store.values() : this.#resourcesNamed([...asked, ...this.#names]);
+    const resources = everything ? this.#store.values() : this.#resourcesNamed([...asked, ...this.#names, ...this.#related.always()]);
     const fresh = [...resources].filter(({ name, version }) => versions.get(name) !== version).map(({ encoded }) => encoded);
     return Buffer.concat([...gone, ...fresh]);
   }
@@ -203,12 +221,17 @@ export class Subscription {
     const found = new Map<string, StoredResource>();
     for (const name of names) {
       for (const key of this.#store.get(name) ? [name] : this.#store.withAlias(name)) {
-        const resource = this.#store.get(key);
-        if (resource) found.set(key, resource);
-        if (!this.#wildcard) this.#names.add(key);
+        this.#find(key, found);
+        if (!this.#wildcard) for (const member of this.#related.with(key)) this.#find(member, found);
       }
     }
     return [...found.values()];
+  }
+
+  #find(name: string, found: Map<string, StoredResource>): void {
+    const resource = this.#store.get(name);
+    if (resource) found.set(name, resource);
+    if (!this.#wildcard) this.#names.add(name);
   }
 
   #resolves(name: string): boolean {

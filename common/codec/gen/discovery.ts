@@ -20,12 +20,13 @@ import {
 import { Any } from "./google/protobuf/any.ts";
 import { Duration } from "./google/protobuf/duration.ts";
 import { Struct } from "./google/protobuf/struct.ts";
+import { Timestamp } from "./google/protobuf/timestamp.ts";
 
 export const protobufPackage = "envoy.service.discovery.v3";
 
 export const protobufFileName = "discovery.proto";
 
-/** The part of Envoy's discovery protocol that a delta ADS stream of ours uses. Field numbers are Envoy's v3. */
+/** The part of Envoy's discovery protocol that ADS streams of ours use, and what istioctl asks for over them. Field numbers are Envoy's v3. */
 
 export interface Status {
   code: number;
@@ -38,6 +39,23 @@ export interface Node {
   cluster: string;
   metadata?: { [key: string]: any } | undefined;
   buildVersion: string;
+}
+
+/** State of the world: each response has everything. */
+export interface DiscoveryRequest {
+  versionInfo: string;
+  node?: Node | undefined;
+  resourceNames: string[];
+  typeUrl: string;
+  responseNonce: string;
+  errorDetail?: Status | undefined;
+}
+
+export interface DiscoveryResponse {
+  versionInfo: string;
+  resources: Any[];
+  typeUrl: string;
+  nonce: string;
 }
 
 export interface DeltaDiscoveryRequest {
@@ -74,6 +92,26 @@ export interface Resource {
 
 export interface Resource_CacheControl {
   doNotCache: boolean;
+}
+
+/** envoy.service.status.v3.ClientConfig: what a proxy was sent, as `istioctl proxy-status` reads it. */
+export interface ClientConfig {
+  node?: Node | undefined;
+  genericXdsConfigs: ClientConfig_GenericXdsConfig[];
+}
+
+export interface ClientConfig_GenericXdsConfig {
+  typeUrl: string;
+  lastUpdated?:
+    | Date
+    | undefined;
+  /** 1 synced, 2 not sent, 3 stale, 4 error */
+  configStatus: number;
+  errorState?: UpdateFailureState | undefined;
+}
+
+export interface UpdateFailureState {
+  details: string;
 }
 
 function createBaseStatus(): Status {
@@ -208,6 +246,193 @@ export const Node: MessageFns<Node> = {
             }
 
             message.buildVersion = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseDiscoveryRequest(): DiscoveryRequest {
+  return {
+    versionInfo: "",
+    node: undefined,
+    resourceNames: [],
+    typeUrl: "",
+    responseNonce: "",
+    errorDetail: undefined,
+  };
+}
+
+export const DiscoveryRequest: MessageFns<DiscoveryRequest> = {
+  encode(message: DiscoveryRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.versionInfo !== "") {
+      writer.uint32(10).string(message.versionInfo);
+    }
+    if (message.node !== undefined) {
+      Node.encode(message.node, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.resourceNames) {
+      writer.uint32(26).string(v!);
+    }
+    if (message.typeUrl !== "") {
+      writer.uint32(34).string(message.typeUrl);
+    }
+    if (message.responseNonce !== "") {
+      writer.uint32(42).string(message.responseNonce);
+    }
+    if (message.errorDetail !== undefined) {
+      Status.encode(message.errorDetail, writer.uint32(50).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DiscoveryRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDiscoveryRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.versionInfo = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.node = Node.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.resourceNames.push(reader.string());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.typeUrl = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.responseNonce = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.errorDetail = Status.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseDiscoveryResponse(): DiscoveryResponse {
+  return { versionInfo: "", resources: [], typeUrl: "", nonce: "" };
+}
+
+export const DiscoveryResponse: MessageFns<DiscoveryResponse> = {
+  encode(message: DiscoveryResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.versionInfo !== "") {
+      writer.uint32(10).string(message.versionInfo);
+    }
+    for (const v of message.resources) {
+      Any.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message.typeUrl !== "") {
+      writer.uint32(34).string(message.typeUrl);
+    }
+    if (message.nonce !== "") {
+      writer.uint32(42).string(message.nonce);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DiscoveryResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDiscoveryResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.versionInfo = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.resources.push(Any.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.typeUrl = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.nonce = reader.string();
             continue;
           }
         }
@@ -646,8 +871,199 @@ export const Resource_CacheControl: MessageFns<Resource_CacheControl> = {
   },
 };
 
+function createBaseClientConfig(): ClientConfig {
+  return { node: undefined, genericXdsConfigs: [] };
+}
+
+export const ClientConfig: MessageFns<ClientConfig> = {
+  encode(message: ClientConfig, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.node !== undefined) {
+      Node.encode(message.node, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.genericXdsConfigs) {
+      ClientConfig_GenericXdsConfig.encode(v!, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ClientConfig {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseClientConfig();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.node = Node.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.genericXdsConfigs.push(ClientConfig_GenericXdsConfig.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseClientConfig_GenericXdsConfig(): ClientConfig_GenericXdsConfig {
+  return { typeUrl: "", lastUpdated: undefined, configStatus: 0, errorState: undefined };
+}
+
+export const ClientConfig_GenericXdsConfig: MessageFns<ClientConfig_GenericXdsConfig> = {
+  encode(message: ClientConfig_GenericXdsConfig, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.typeUrl !== "") {
+      writer.uint32(10).string(message.typeUrl);
+    }
+    if (message.lastUpdated !== undefined) {
+      Timestamp.encode(toTimestamp(message.lastUpdated), writer.uint32(42).fork()).join();
+    }
+    if (message.configStatus !== 0) {
+      writer.uint32(48).int32(message.configStatus);
+    }
+    if (message.errorState !== undefined) {
+      UpdateFailureState.encode(message.errorState, writer.uint32(66).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ClientConfig_GenericXdsConfig {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseClientConfig_GenericXdsConfig();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.typeUrl = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.lastUpdated = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.configStatus = reader.int32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.errorState = UpdateFailureState.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseUpdateFailureState(): UpdateFailureState {
+  return { details: "" };
+}
+
+export const UpdateFailureState: MessageFns<UpdateFailureState> = {
+  encode(message: UpdateFailureState, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.details !== "") {
+      writer.uint32(26).string(message.details);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdateFailureState {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpdateFailureState();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.details = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
 export type AggregatedDiscoveryServiceService = typeof AggregatedDiscoveryServiceService;
 export const AggregatedDiscoveryServiceService = {
+  streamAggregatedResources: {
+    path: "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources" as const,
+    requestStream: true as const,
+    responseStream: true as const,
+    requestSerialize: (value: DiscoveryRequest): Buffer => Buffer.from(DiscoveryRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): DiscoveryRequest => DiscoveryRequest.decode(value),
+    responseSerialize: (value: DiscoveryResponse): Buffer => Buffer.from(DiscoveryResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): DiscoveryResponse => DiscoveryResponse.decode(value),
+  },
   deltaAggregatedResources: {
     path: "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources" as const,
     requestStream: true as const,
@@ -662,10 +1078,17 @@ export const AggregatedDiscoveryServiceService = {
 } as const;
 
 export interface AggregatedDiscoveryServiceServer extends UntypedServiceImplementation {
+  streamAggregatedResources: handleBidiStreamingCall<DiscoveryRequest, DiscoveryResponse>;
   deltaAggregatedResources: handleBidiStreamingCall<DeltaDiscoveryRequest, DeltaDiscoveryResponse>;
 }
 
 export interface AggregatedDiscoveryServiceClient extends Client {
+  streamAggregatedResources(): ClientDuplexStream<DiscoveryRequest, DiscoveryResponse>;
+  streamAggregatedResources(options: Partial<CallOptions>): ClientDuplexStream<DiscoveryRequest, DiscoveryResponse>;
+  streamAggregatedResources(
+    metadata: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientDuplexStream<DiscoveryRequest, DiscoveryResponse>;
   deltaAggregatedResources(): ClientDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>;
   deltaAggregatedResources(
     options: Partial<CallOptions>,
@@ -688,6 +1111,18 @@ export const AggregatedDiscoveryServiceClient = makeGenericClientConstructor(
   service: typeof AggregatedDiscoveryServiceService;
   serviceName: string;
 };
+
+function toTimestamp(date: Date): Timestamp {
+  const seconds = BigInt(Math.trunc(date.getTime() / 1_000));
+  const nanos = (date.getTime() % 1_000) * 1_000_000;
+  return { seconds, nanos };
+}
+
+function fromTimestamp(t: Timestamp): Date {
+  let millis = (globalThis.Number(t.seconds.toString()) || 0) * 1_000;
+  millis += (t.nanos || 0) / 1_000_000;
+  return new globalThis.Date(millis);
+}
 
 export interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;

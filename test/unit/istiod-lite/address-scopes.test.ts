@@ -8,6 +8,7 @@ import {
   Workload as WorkloadMessage,
 } from '../../../common/codec/gen/workload.ts';
 import { ADDRESS_TYPE, serviceResource, workloadResource } from '../../../istiod-lite/model/resources.ts';
+import { AddressFacts } from '../../../istiod-lite/xds/address-facts.ts';
 import { AddressScopes } from '../../../istiod-lite/xds/address-scopes.ts';
 import { type ResourceChange, ResourceStore } from '../../../istiod-lite/xds/resource-store.ts';
 
@@ -33,12 +34,15 @@ const workload = (name: string, services: string[], more: Partial<Workload> = {}
 function start(...resources: ReturnType<typeof service>[]) {
   const all = new ResourceStore(ADDRESS_TYPE);
   all.apply(resources, [], 0);
-  const scopes = new AddressScopes(all);
+  const facts = new AddressFacts(all);
+  const scopes = new AddressScopes(all, facts);
   const store = scopes.storeOf({ namespace: 'shop', host: 'wp' }, new Set());
   const names = (): string[] => [...store.values()].map(({ name }) => name).sort();
   const apply = (changed: ReturnType<typeof service>[], removed: string[] = []): readonly string[] => {
     const change = all.apply(changed, removed, 1);
-    return change ? scopes.addressesChanged(change).flatMap(told) : [];
+    if (!change) return [];
+    facts.changed(change.names);
+    return scopes.addressesChanged(change).flatMap(told);
   };
   return { all, scopes, store, names, apply };
 }
@@ -114,7 +118,7 @@ test('whatever changes in whatever order, a waypoint ends with what it would get
     if (i % 25 === 0) scopes.routesChanged({ namespace: 'shop', host: 'wp' }, new Set([`shop/${HOST(`s${random(4)}`)}`]), i);
     if (i % 100 !== 99) continue;
     scopes.routesChanged({ namespace: 'shop', host: 'wp' }, new Set(), i);
-    const fresh = new AddressScopes(all).storeOf({ namespace: 'shop', host: 'wp' }, new Set());
+    const fresh = new AddressScopes(all, new AddressFacts(all)).storeOf({ namespace: 'shop', host: 'wp' }, new Set());
     assert.deepEqual(names(), [...fresh.values()].map((stored) => stored.name).sort());
   }
 });
