@@ -95,11 +95,12 @@ export async function startCluster(
     output: () => output,
     node(node) {
       const target = nodeProcess(name, node, 'cluster');
-      // Not its PID namespace: nsenter would fork to enter it, and what we end or wait for would be nsenter alone.
-      const enter = [`--target=${target}`, ...['--mount', '--net', '--uts', '--ipc', '--cgroup'], '--'];
+      // For what goes on, not its PID namespace: nsenter would fork to enter it, and what we end or wait for would be nsenter alone. What is
+      // run to its end has it, so that process numbers mean the node's: a `kill` outside would hit the machine's.
+      const enter = [`--target=${target}`, ...['--mount', '--net', '--uts', '--ipc', '--cgroup']];
       return {
-        run: (...argv) => command('nsenter', ...enter, ...argv),
-        spawn: (...argv) => spawn('nsenter', [...enter, ...argv], { stdio: ['ignore', 'pipe', 'pipe'] }),
+        run: (...argv) => command('nsenter', ...enter, '--pid', '--', ...argv),
+        spawn: (...argv) => spawn('nsenter', [...enter, '--', ...argv], { stdio: ['ignore', 'pipe', 'pipe'] }),
       };
     },
     cluster,

@@ -107,7 +107,7 @@ func cleanAll(namespaces []string, stderr io.Writer) (cleaned, failed int) {
 func podNamespaces() ([]string, error) {
 	own, err := os.Stat("/proc/self/ns/net")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w; /proc is not that of this shell's processes: enter the node with its PID namespace", cause(err))
 	}
 	seen := map[uint64]bool{inode(own): true}
 	var found []string
