@@ -28,7 +28,7 @@ const MAX_BODY_BYTES = 64 * 1024;
 const CLOSE_GRACE_MS = 1000;
 // A node starts a few dozen pods at a time; the runtime waits for what is not accepted.
 const MAX_CONNECTIONS = 512;
-/** Root, as the runtime is; in a test whoever runs it. */
+/** Of this process: in a test whoever calls need not be root. */
 const OWNER = process.geteuid?.() ?? 0;
 
 /** Whether the pod belongs to the mesh cannot be found out now; the plugin goes by what the agent left on the node (status 503). */
@@ -53,7 +53,7 @@ export async function serveEvents(options: EventServerOptions): Promise<EventSer
   // The file's mode keeps others out already; this holds too where somebody has changed it, or passes a descriptor on.
   server.on('connection', (socket) => {
     const { uid, pid } = peerOf(socket);
-    if (uid === OWNER) return;
+    if (uid === 0 || uid === OWNER) return;
     log.warn({ uid, pid }, 'somebody who may not connected to the socket of the CNI plugin');
     socket.destroy();
   });

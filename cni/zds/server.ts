@@ -43,6 +43,8 @@ export class NoZtunnelError extends Error {
 // Five a second: a ztunnel that crashes and comes back must not occupy the agent.
 const ACCEPT_INTERVAL_MS = 200;
 // One, and one that replaces it; the rest are leftovers that will time out.
+/** Of this process: in a test ztunnel need not be root. */
+const OWNER = process.geteuid?.() ?? 0;
 const MAX_CONNECTIONS = 8;
 
 export class ZdsServer {
@@ -101,7 +103,14 @@ export class ZdsServer {
       socket.close();
       return;
     }
-    const peer = peerText(socket);
+    const { pid, uid } = peerOf(socket);
+    const peer = `pid ${pid}, uid ${uid}`;
+    // It would be given the network namespaces of all pods. The socket's mode keeps others out already, unless somebody has changed it.
+    if (uid !== 0 && uid !== OWNER) {
+      log.warn({ peer }, 'somebody who may not be a ztunnel was turned away');
+      socket.close();
+      return;
+    }
     let greeted = false;
     const connection: ZdsConnection = new ZdsConnection(socket, {
       clock,
@@ -139,12 +148,11 @@ function asRequest(pod: SnapshotPod): ZdsRequest {
 const answer = (start: (settle: (error: Error | undefined) => void) => void): Promise<void> =>
   new Promise((resolve, reject) => start((error) => (error ? reject(error) : resolve())));
 
-function peerText(socket: ZdsSocket): string {
+function peerOf(socket: ZdsSocket): { readonly pid?: number; readonly uid?: number } {
   try {
-    const { pid, uid } = socket.peer();
-    return `pid ${pid}, uid ${uid}`;
+    return socket.peer();
   } catch {
-    // Gone before it was looked at; its connection will say so.
-    return 'unknown';
+    // Gone before it was looked at.
+    return {};
   }
 }

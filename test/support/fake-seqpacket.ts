@@ -9,10 +9,16 @@ export interface SentMessage {
 export class FakeSeqpacketSocket {
   readonly sent: SentMessage[] = [];
   closed = false;
+  /** Of the process at the other end. */
+  readonly uid: number;
   /** Thrown by the next send, once. */
   failNext: Error | undefined;
   #onMessage: ((data: Buffer, fds: number[]) => void) | undefined;
   #onClose: ((error?: Error) => void) | undefined;
+
+  constructor(uid = 0) {
+    this.uid = uid;
+  }
 
   send(data: Uint8Array, fd?: number): void {
     const failure = this.failNext;
@@ -35,7 +41,7 @@ export class FakeSeqpacketSocket {
   }
 
   peer(): { pid: number; uid: number; gid: number } {
-    return { pid: 42, uid: 0, gid: 1337 };
+    return { pid: 42, uid: this.uid, gid: 1337 };
   }
 
   /** A message from the other side. */
@@ -73,8 +79,8 @@ export class FakeSeqpacketListener {
     this.closed = true;
   }
 
-  connect(): FakeSeqpacketSocket {
-    const socket = new FakeSeqpacketSocket();
+  connect(uid?: number): FakeSeqpacketSocket {
+    const socket = new FakeSeqpacketSocket(uid);
     this.#onConnection?.(socket);
     return socket;
   }

@@ -30,6 +30,15 @@ test('hello, then the snapshot one by one with descriptors, then its end', () =>
   }
 });
 
+test('who is not root is no ztunnel, and hears nothing of any pod', () => {
+  const { listener, server } = setUp();
+  const stranger = listener.connect(1000);
+  assert.equal(stranger.closed, true);
+  stranger.receive(HELLO);
+  assert.deepEqual(texts(stranger), []);
+  assert.equal(server.connected, 0);
+});
+
 test('a change waits until the message before it is answered', async () => {
   const { server, ztunnel } = connected();
   const adding = server.add(pod('a'), () => 7);
