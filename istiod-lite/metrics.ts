@@ -23,6 +23,13 @@ export const metricRows = {
   xdsRefused: row('warren_xds_streams_refused_total', 'counter', 'Streams refused or ended by istiod, by gRPC status.', 'code'),
   convergence: row('pilot_proxy_convergence_time', 'histogram', 'Seconds between a change and the moment when a proxy has been sent it.'),
   sendTime: row('pilot_xds_send_time', 'histogram', 'Seconds until a response has left.'),
+  pushTime: row('pilot_xds_push_time', 'histogram', 'Seconds that it takes to make what all proxies are sent of a type.', 'type'),
+  queueTime: row('pilot_proxy_queue_time', 'histogram', 'Seconds between a change and the moment when its response to a proxy is begun.'),
+  debounceTime: row('pilot_debounce_time', 'histogram', 'Seconds that the first change of a push has waited for others.'),
+  internalErrors: row('pilot_total_xds_internal_errors', 'counter', 'Streams that ended by a fault of istiod.'),
+  syncErrors: row('controller_sync_errors_total', 'counter', 'Sets of changes that could not be published at the first attempt.'),
+  inboundUpdates: row('pilot_inbound_updates', 'counter', 'Changes received, by what they are about.', 'type'),
+  services: row('pilot_services', 'gauge', 'Services that are known.'),
   pushTriggers: row('pilot_push_triggers', 'counter', 'Pushes by what caused them.', 'type'),
   resources: row('warren_xds_resources', 'gauge', 'Resources that are served.', 'type'),
   k8sEvents: row('pilot_k8s_reg_events', 'counter', "Changes seen of Kubernetes' own objects.", 'type', 'event'),
@@ -77,6 +84,13 @@ export function createMetrics({ processMetrics }: { processMetrics: boolean }) {
     xdsRefused: counter(metricRows.xdsRefused),
     convergence: new Histogram<string>({ ...options(metricRows.convergence), buckets: CONVERGENCE_SECONDS }),
     sendTime: new Histogram<string>({ ...options(metricRows.sendTime), buckets: CONVERGENCE_SECONDS }),
+    pushTime: new Histogram<string>({ ...options(metricRows.pushTime), buckets: CONVERGENCE_SECONDS }),
+    queueTime: new Histogram<string>({ ...options(metricRows.queueTime), buckets: CONVERGENCE_SECONDS }),
+    debounceTime: new Histogram<string>({ ...options(metricRows.debounceTime), buckets: CONVERGENCE_SECONDS }),
+    internalErrors: counter(metricRows.internalErrors),
+    syncErrors: counter(metricRows.syncErrors),
+    inboundUpdates: counter(metricRows.inboundUpdates),
+    services: gauge(metricRows.services),
     pushTriggers: counter(metricRows.pushTriggers),
     resources: gauge(metricRows.resources),
     k8sEvents: counter(metricRows.k8sEvents),
@@ -103,7 +117,10 @@ export function createMetrics({ processMetrics }: { processMetrics: boolean }) {
 }
 
 /** Counts a change under the name and the labels that Istio has for it. */
-export function countEvent({ k8sEvents, configEvents }: Metrics, kind: WatchedKindName, change: 'added' | 'modified' | 'deleted'): void {
+export function countEvent(metrics: Metrics, kind: WatchedKindName, change: 'added' | 'modified' | 'deleted'): void {
+  const { k8sEvents, configEvents, inboundUpdates, services } = metrics;
+  if (kind === 'Service' && change !== 'modified') services.inc(change === 'added' ? 1 : -1);
+  inboundUpdates.inc({ type: INBOUND_LABELS[kind] ?? 'config' });
   const event = EVENT_LABELS[change];
   const registered = REGISTRY_LABELS[kind];
   if (registered) k8sEvents.inc({ type: registered, event });
@@ -111,6 +128,7 @@ export function countEvent({ k8sEvents, configEvents }: Metrics, kind: WatchedKi
 }
 
 const EVENT_LABELS = { added: 'add', modified: 'update', deleted: 'delete' } as const;
+const INBOUND_LABELS: Readonly<Partial<Record<WatchedKindName, string>>> = { Pod: 'eds', EndpointSlice: 'eds', Service: 'svc' };
 const REGISTRY_LABELS: Readonly<Partial<Record<WatchedKindName, string>>> = {
   Namespace: 'Namespaces',
   Node: 'Nodes',

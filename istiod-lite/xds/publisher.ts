@@ -128,7 +128,8 @@ export class Publisher {
   }
 
   #flush(since: number, mostWorkloads: number): void {
-    const { index, log, proxies, writeStatuses } = this.#options;
+    const { index, log, proxies, writeStatuses, metrics, clock } = this.#options;
+    metrics.debounceTime.observe((clock.monotonic() - since) / 1000);
     try {
       const { address, authorization, waypoints, statuses, problems, more } = index.flush(mostWorkloads);
       for (const { object, message } of problems) log.warn({ object, error: message }, 'object has a problem');
@@ -140,13 +141,14 @@ export class Publisher {
       if (this.#compareAll) changes.push(...this.#compare(since));
       this.#compareAll = false;
       this.#pushes++;
-      if (changes.some((change) => change)) this.#options.metrics.pushTriggers.inc({ type: 'ambient' });
+      if (changes.some((change) => change)) metrics.pushTriggers.inc({ type: 'ambient' });
       for (const change of changes) if (change) proxies.push(change);
       writeStatuses(statuses);
       if (more) this.#queue.changed();
     } catch (error) {
       // What the index handed out is lost on the way, so the next flush compares everything.
       this.#compareAll = true;
+      metrics.syncErrors.inc();
       log.error({ err: error }, 'changes could not be published');
     }
   }
@@ -203,8 +205,12 @@ export class Publisher {
   }
 
   #store(store: ResourceStore, { changed, removed }: ResourceChanges, since: number) {
+    const { metrics, clock } = this.#options;
+    const started = clock.monotonic();
     const change = store.apply(changed, removed, since);
-    this.#options.metrics.resources.set({ type: typeLabel(store.typeUrl) }, store.size);
+    const type = typeLabel(store.typeUrl);
+    if (change) metrics.pushTime.observe({ type }, (clock.monotonic() - started) / 1000);
+    metrics.resources.set({ type }, store.size);
     return change;
   }
 }

@@ -135,6 +135,7 @@ export class Session<Request extends AnyRequest> {
 
   // Ours, not the proxy's; the others go on, and this one comes back.
   #failed(error: unknown): void {
+    this.#options.metrics.internalErrors.inc();
     this.#options.log.error({ ...this.#fields(), err: error }, 'stream failed');
     this.#refuse('UNAVAILABLE', 'internal error');
   }
@@ -184,7 +185,9 @@ export class Session<Request extends AnyRequest> {
     metrics.xdsPushes.inc({ type: typeLabel(typeUrl) });
     metrics.xdsConfigSize.observe({ type: typeUrl }, bytes);
     metrics.sendTime.observe((now - since) / 1000);
-    if (changedSince !== undefined) metrics.convergence.observe((now - changedSince) / 1000);
+    if (changedSince === undefined) return;
+    metrics.convergence.observe((now - changedSince) / 1000);
+    metrics.queueTime.observe((since - changedSince) / 1000);
   }
 
   #rejected(typeUrl: string, error: string): void {
