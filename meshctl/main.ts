@@ -124,6 +124,23 @@ waypoint
     process.exitCode = await remove({ ...connection(), namespace: options.namespace, names, all: options.all });
   });
 
+const ca = program.command('ca').description('the roots of the mesh');
+ca.command('status')
+  .description('what signs, what is trusted, and where a rotation stands; exit status 1 where something is wrong')
+  .option('-o, --output <format>', 'text, json or yaml', 'text')
+  .action(async (options: { output: string }) => {
+    const { caStatus } = await import('./commands/ca.ts');
+    process.exitCode = await caStatus({ ...connection(), ...options });
+  });
+ca.command('rotate')
+  .description('replaces the root of the mesh, in three steps that cut nothing')
+  .option('--rehearse', 'says what would happen and what stands in its way, and changes nothing', false)
+  .option('--abort', 'calls a rotation off, as long as the old root signs', false)
+  .action(async (options: { rehearse: boolean; abort: boolean }) => {
+    const { rotate } = await import('./commands/ca.ts');
+    process.exitCode = await rotate({ ...connection(), ...options });
+  });
+
 program
   .command('version')
   .description('the version of this program')
@@ -139,6 +156,12 @@ function connection(): { kubeconfig?: string; context?: string; systemNamespace:
 
 // As process 1 of a container, a signal that nobody listens to is lost.
 for (const [signal, number] of Object.entries({ SIGINT: 2, SIGTERM: 15 })) process.once(signal, () => process.exit(128 + number));
+
+// `meshctl … | head` is no failure.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit(process.exitCode);
+});
 
 try {
   await program.parseAsync();

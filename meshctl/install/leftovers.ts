@@ -3,7 +3,7 @@
  * Secret and Lease. And what users wrote, which stays unless they say otherwise.
  */
 import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
-import { DATAPLANE_MODE } from '../status/enrolment.ts';
+import { DATAPLANE_MODE, enrolledPods, REDIRECTION } from '../status/enrolment.ts';
 import { plural } from '../terminal.ts';
 import { DEFINITION, DEFINITIONS_PATH } from './kinds.ts';
 
@@ -43,7 +43,11 @@ const DEPLOYED = [
 ] as const;
 
 /** In the order in which they go. Only once istiod is gone: it makes them anew. */
-export async function leftovers(api: ListApi, namespace: string, purge: PurgeOptions): Promise<Leftover[]> {
+export async function leftovers(
+  api: ListApi,
+  namespace: string,
+  purge: PurgeOptions & { readonly staleAnnotations: boolean },
+): Promise<Leftover[]> {
   const gateways = (await listed(api, `${GATEWAY_API}/gateways`)).filter(({ spec }) => classOf(spec) === WAYPOINT_CLASS);
   const classes = (await listed(api, `${GATEWAY_API}/gatewayclasses`)).filter(
     ({ metadata, spec }) => metadata.name === WAYPOINT_CLASS && (spec as { controllerName?: string }).controllerName === MESH_CONTROLLER,
@@ -70,6 +74,7 @@ export async function leftovers(api: ListApi, namespace: string, purge: PurgeOpt
     ...roots.map((object) => leftover('ConfigMap', object, '/api/v1', 'configmaps')),
     ...secrets.map((object) => leftover('Secret', object, '/api/v1', 'secrets')),
     ...leases.map((object) => leftover('Lease', object, '/apis/coordination.k8s.io/v1', 'leases')),
+    ...(purge.staleAnnotations ? await annotations(api) : []),
     ...(purge.purgeLabels ? await labels(api) : []),
     ...(purge.purgeCrds
       ? (await ourDefinitions(api)).map((object) => ({
@@ -107,6 +112,14 @@ async function labels(api: ListApi): Promise<Leftover[]> {
     }
   }
   return found;
+}
+
+/** An agent that lost its rights before it ended took its rules away and could not say so. */
+async function annotations(api: ListApi): Promise<Leftover[]> {
+  return enrolledPods(await listed(api, '/api/v1/pods')).map((pod) => {
+    const { title, path } = leftover('Pod', pod, '/api/v1', 'pods');
+    return { title: `${REDIRECTION} of ${title}`, path: `${path}/status`, patch: { metadata: { annotations: { [REDIRECTION]: null } } } };
+  });
 }
 
 const ourDefinitions = (api: ListApi): Promise<KubeObject[]> => listed(api, DEFINITIONS_PATH, { labelSelector: DEFINITION });

@@ -1,6 +1,7 @@
 /** Whether Deployments and DaemonSets have come up, and if not, why: pure functions of the objects, their pods and events. */
 import type { KubeObject } from '../../common/client/kube-api.ts';
 import { type Finding, failure, oneLine } from '../check/finding.ts';
+import { plural } from '../terminal.ts';
 import { titleOf } from './kinds.ts';
 
 export interface Rollout {
@@ -134,7 +135,7 @@ function containerTrouble(
     const line = logs.get(name);
     const said = line ? `: ${line}` : '';
     return trouble(
-      `${name} ended ${restartCount} times, last with exit code ${ended.exitCode}${said}`,
+      `${name} ended ${plural(restartCount, 'time')}, last with exit code ${ended.exitCode}${said}`,
       mendOfCrash(line ?? '', logsCommand(pod, name, true)),
       60_000,
     );

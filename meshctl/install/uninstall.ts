@@ -43,9 +43,10 @@ export async function runUninstall(work: UninstallWork): Promise<number> {
       ({ kind, metadata }) => (kind === 'Deployment' || kind === 'DaemonSet') && metadata.labels?.app === app,
     );
     findings.push(...(await endWorkloads(work, workloads, selector, progress)));
-    if (app === 'istio-cni-node') findings.push(...(await stillEnrolled(work)));
+    if (app === 'istio-cni-node' && workloads.length > 0) findings.push(...(await stillEnrolled(work)));
   }
-  for (const each of await leftovers(api, namespace, work)) await removeLeftover(api, each, progress);
+  const left = await leftovers(api, namespace, { ...work, staleAnnotations: !hasAgent(installed) });
+  for (const each of left) await removeLeftover(api, each, progress);
   const rest = installed.filter((object) => object.kind !== 'Namespace' && object.kind !== 'Deployment' && object.kind !== 'DaemonSet');
   for (const object of rest.reverse()) {
     await gone(api, objectPath(object));
@@ -65,7 +66,7 @@ export async function runUninstall(work: UninstallWork): Promise<number> {
 async function dryRun({ api, namespace, out, ...purge }: UninstallWork, installed: readonly KubeObject[]): Promise<number> {
   const titles = [
     ...installed.filter(({ kind }) => kind !== 'Namespace').map(titleOf),
-    ...(await leftovers(api, namespace, purge)).map(({ title }) => title),
+    ...(await leftovers(api, namespace, { ...purge, staleAnnotations: !hasAgent(installed) })).map(({ title }) => title),
   ];
   for (const title of titles) out.write(`${title}: would be deleted\n`);
   for (const line of await userObjects(api)) out.write(`stays: ${line}\n`);
@@ -73,13 +74,16 @@ async function dryRun({ api, namespace, out, ...purge }: UninstallWork, installe
   return 0;
 }
 
+const hasAgent = (installed: readonly KubeObject[]): boolean =>
+  installed.some(({ kind, metadata }) => kind === 'DaemonSet' && metadata.labels?.app === 'istio-cni-node');
+
 interface Status {
   readonly conditions?: readonly { readonly type: string; readonly status: string }[];
 }
 
 /** Where no agent is at work nobody takes the rules out of the pods; better known before than after. */
 async function agentless({ api, namespace }: UninstallWork, installed: readonly KubeObject[]): Promise<Finding[]> {
-  if (!installed.some(({ kind, metadata }) => kind === 'DaemonSet' && metadata.labels?.app === 'istio-cni-node')) return [];
+  if (!hasAgent(installed)) return [];
   const [agents, pods] = await Promise.all([
     api.list<KubeObject>(`/api/v1/namespaces/${namespace}/pods`, { labelSelector: 'k8s-app=istio-cni-node' }),
     api.list<KubeObject>('/api/v1/pods'),

@@ -114,7 +114,9 @@ async function lastLines(api: InstallApi, pod: KubeObject): Promise<Map<string, 
 /** The last line that says something: not a stack, not Node's version. */
 export function lastTelling(text: string): string | undefined {
   const lines = text.split('\n').map(oneLine);
-  return lines.findLast((line) => line !== '' && !/^(at |Node\.js v|[{}[\]^]|code: )/.test(line))?.slice(0, MAX_LOG_CHARS);
+  return lines
+    .findLast((line) => line !== '' && !/^(at |Node\.js v|[{}[\]^]|code: |unable to retrieve container logs)/.test(line))
+    ?.slice(0, MAX_LOG_CHARS);
 }
 
 /** Without the right to read events the rest is said all the same. */

@@ -95,7 +95,7 @@ for (const [name, status, events, logs, expected] of [
     container({ waiting: { reason: 'CrashLoopBackOff' } }, { restartCount: 1, lastState: { terminated: { exitCode: 1 } } }),
     [],
     { 'istio-proxy': 'open /proc/1/ns/net: EACCES: permission denied' },
-    'istio-proxy ended 1 times, last with exit code 1: open /proc/1/ns/net: EACCES: permission denied (SELinux or AppArmor may be in the way: --set seLinuxOptions.type=spc_t where SELinux enforces; kubectl logs -n istio-system ztunnel-1 -c istio-proxy --previous)',
+    'istio-proxy ended 1 time, last with exit code 1: open /proc/1/ns/net: EACCES: permission denied (SELinux or AppArmor may be in the way: --set seLinuxOptions.type=spc_t where SELinux enforces; kubectl logs -n istio-system ztunnel-1 -c istio-proxy --previous)',
   ],
   [
     'a container without memory',
@@ -197,6 +197,7 @@ test('the last line that says something is found among a stack and blank lines',
     '2026-01-01T00:00:00Z error cni the node agent could not start',
   );
   assert.equal(lastTelling('\n'), undefined);
+  assert.equal(lastTelling('unable to retrieve container logs for containerd://2e82'), undefined);
 });
 
 test('conflicts of a server-side apply are read from its message, one and several', () => {

@@ -274,3 +274,22 @@ test('a second uninstall finds nothing and says so', async (t) => {
   assert.equal(status, 0);
   assert.match(lines[0] ?? '', /^Nothing of Warren carries the label warren\.dev\/installation=istio-system/);
 });
+
+test('after helm uninstall the rest is found: what istiod made, and annotations that the agent could not take away', async (t) => {
+  const { mesh, before } = await installed(t);
+  istiodWorks(mesh);
+  create(
+    mesh,
+    'v1',
+    'Pod',
+    { name: 'orders', namespace: 'shop', annotations: { 'ambient.istio.io/redirection': 'enabled' } },
+    { spec: { nodeName: 'node1', containers: [{ name: 'c', image: 'i' }] } },
+  );
+  for (const { kind = '', metadata } of source.objects)
+    if (kind !== 'Namespace') mesh.store.delete(kind, metadata.name ?? '', metadata.namespace);
+  const { status, lines } = await run(mesh);
+  assert.equal(status, 0, lines.join('\n'));
+  assert.equal(mesh.store.get('Pod', 'orders', 'shop')?.metadata.annotations?.['ambient.istio.io/redirection'], undefined);
+  const left = everything(mesh.store, false).filter((name) => name !== 'Pod/shop/orders');
+  assert.deepEqual(left, before);
+});
