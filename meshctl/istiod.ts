@@ -49,9 +49,9 @@ export class Istiod {
     page: string,
     proxyId: string,
     method: 'GET' | 'POST' = 'GET',
-    query: Readonly<Record<string, string>> = {},
+    query: Readonly<Record<string, string | readonly string[]>> = {},
   ): Promise<T> {
-    const search = new URLSearchParams({ proxyID: proxyId, ...query });
+    const search = new URLSearchParams([['proxyID', proxyId], ...pairsOf(query)]);
     for (const pod of this.pods) {
       const path = pageOf(pod, `${page}?${search}`);
       try {
@@ -66,6 +66,9 @@ export class Istiod {
     throw new CommandError(`${proxyId} reports to no istiod: is it running, and does it report (meshctl status)?`);
   }
 }
+
+const pairsOf = (query: Readonly<Record<string, string | readonly string[]>>): [string, string][] =>
+  Object.entries(query).flatMap(([name, value]) => [value].flat().map((one): [string, string] => [name, one]));
 
 const isRunning = ({ metadata, status }: KubeObject): boolean =>
   metadata.labels?.app === 'istiod' && (status as { phase?: string } | undefined)?.phase === 'Running';

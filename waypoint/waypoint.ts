@@ -95,7 +95,17 @@ export async function startWaypoint(settings: WaypointSettings, logs: LogRoot, q
     fleet.setLogLevels(level, scopes.access ?? level);
   });
   const dump = (): object => configDump({ state: () => stateDump(writer), certificates: () => keeper.states(), resources, settings });
-  const about = { settings, token, clock, keeper, readiness, levels, configDump: dump };
+  const about = {
+    settings,
+    token,
+    clock,
+    keeper,
+    readiness,
+    levels,
+    configDump: dump,
+    view: writer.view(),
+    configuration: () => resources.snapshot(),
+  };
   const reports = endpoint && diagnostics({ ...about, endpoint, log: log.child({ part: 'diagnostics' }) });
 
   const gauges = {

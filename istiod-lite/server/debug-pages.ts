@@ -100,6 +100,15 @@ export const debugPages: Readonly<Record<string, Page>> = {
         value: textsOf(query, ['namespace', 'pod', 'destination', 'authority', 'source', 'identity']),
       }),
   },
+  '/debug/proxy/request': {
+    doc: 'what a waypoint would do with a request (?proxyID=WAYPOINT.NAMESPACE&authority=&source=&identity=&method=&path=&host=&header=NAME:VALUE)',
+    byNamespace: true,
+    show: ({ reports }, sight, query) =>
+      askProxy(reports, sight, query, {
+        $case: 'request',
+        value: { ...textsOf(query, ['authority', 'source', 'identity', 'method', 'path', 'host']), headers: headersOf(query) },
+      }),
+  },
   '/debug/problems': {
     doc: 'what is wrong with objects of the cluster',
     byNamespace: true,
@@ -155,6 +164,20 @@ const MAX_TEXT = 512;
 
 const textsOf = <K extends string>(query: URLSearchParams, names: readonly K[]): Record<K, string> =>
   Object.fromEntries(names.map((name) => [name, (query.get(name) ?? '').slice(0, MAX_TEXT)])) as Record<K, string>;
+
+const MAX_HEADERS = 50;
+
+const headersOf = (query: URLSearchParams): { name: string; value: string }[] =>
+  query
+    .getAll('header')
+    .slice(0, MAX_HEADERS)
+    .map((text) => ({
+      name: text.slice(0, Math.max(text.indexOf(':'), 0)),
+      value: text
+        .slice(text.indexOf(':') + 1)
+        .trim()
+        .slice(0, MAX_TEXT),
+    }));
 
 /** A ztunnel knows the whole mesh, and lives in the system namespace: only who sees everything sees it. A waypoint knows its namespace's routes. */
 async function askProxy(reports: ProxyReports, sight: Sight, query: URLSearchParams, question: Question): Promise<Buffer | undefined> {

@@ -1,7 +1,7 @@
 /** `meshctl explain`: what would become of a connection, and which rule says so; asked of the proxies that would carry it. */
 import yaml from 'js-yaml';
 import picocolors from 'picocolors';
-import { explain, overall } from '../explain/explanation.ts';
+import { explain, overall, type RequestSketch } from '../explain/explanation.ts';
 import { placeOf, proxiesOf } from '../explain/proxies.ts';
 import { render } from '../explain/render.ts';
 import { Istiod } from '../istiod.ts';
@@ -14,6 +14,9 @@ export interface ExplainOptions extends Connection {
   readonly destination: string;
   readonly namespace: string;
   readonly output: string;
+  readonly method: string;
+  readonly path: string;
+  readonly header: readonly string[];
 }
 
 const EXIT = { delivered: 0, refused: 1, depends: 1, unknown: 0 } as const;
@@ -29,7 +32,11 @@ export async function explainCommand(options: ExplainOptions): Promise<number> {
   try {
     const where = await placeOf(api, namespace, pod);
     istiod = await Istiod.open(api, systemNamespace);
-    const explanation = await explain({ namespace, pod, host, port }, where, await proxiesOf(api, istiod, systemNamespace));
+    const explanation = await explain(
+      { namespace, pod, host, port, request: sketchOf(options) },
+      where,
+      await proxiesOf(api, istiod, systemNamespace),
+    );
     if (output === 'json') console.log(JSON.stringify(explanation, undefined, 2));
     else if (output === 'yaml') console.log(yaml.dump(explanation).trimEnd());
     else console.log(render(explanation, picocolors.createColors(process.stdout.isTTY === true)));
@@ -40,6 +47,13 @@ export async function explainCommand(options: ExplainOptions): Promise<number> {
     istiod?.close();
     api.close();
   }
+}
+
+function sketchOf({ method, path, header }: ExplainOptions): RequestSketch {
+  if (!path.startsWith('/')) throw new CommandError(`--path ${path}: expected a path that begins with /`);
+  const bad = header.find((text) => !/^[!#$%&'*+.^_`|~0-9A-Za-z-]+:/.test(text));
+  if (bad !== undefined) throw new CommandError(`--header ${bad}: expected NAME:VALUE`);
+  return { method: method.toUpperCase(), path, headers: header };
 }
 
 function destinationOf(text: string): { host: string; port: number } {

@@ -1,8 +1,10 @@
 /** `explain`, `ztunnel-config` and `proxy-status`, as commander knows them: istioctl's names, flags and short forms. Each is loaded when it is called. */
 import type { Command } from 'commander';
 import type { Connection } from '../terminal.ts';
+import type { ExplainOptions } from './explain.ts';
 import type { ZtunnelConfigOptions } from './ztunnel-config.ts';
 
+type ExplainFlags = Pick<ExplainOptions, 'namespace' | 'output' | 'method' | 'path' | 'header'>;
 type Flags = Omit<ZtunnelConfigOptions, keyof Connection | 'table' | 'proxy'>;
 type Row = readonly [
   table: ZtunnelConfigOptions['table'],
@@ -51,12 +53,15 @@ export function addState(program: Command, connection: () => Connection): void {
       'what would become of a connection, every decision on its way and the rule that decided, asked of the proxies that would carry it',
     )
     .option('-n, --namespace <name>', 'namespace of the pod', 'default')
+    .option('--method <method>', 'of a request that a waypoint on the way would see', 'GET')
+    .option('--path <path>', 'of the request, with its query', '/')
+    .option('-H, --header <name:value>', 'of the request (several times)', (value: string, before: string[]) => [...before, value], [])
     .option('-o, --output <format>', 'text, json or yaml', 'text')
     .addHelpText(
       'after',
       '\nPOD is POD or NAMESPACE/POD; DESTINATION is HOST or HOST:PORT (80), a name as the pod would write it, or an address.\nExit status: 0 delivered, 1 refused (or on some of the ways), 2 it could not be asked.',
     )
-    .action(async (pod: string, destination: string, options: { namespace: string; output: string }) => {
+    .action(async (pod: string, destination: string, options: ExplainFlags) => {
       const { explainCommand } = await import('./explain.ts');
       process.exitCode = await explainCommand({ ...connection(), ...options, pod, destination });
     });

@@ -3,12 +3,22 @@
  * of it there. The proxies decide with their own code on their own state; here their answers are only put one after the other.
  */
 import type { InboundExplanation, OutboundExplanation, PodSeen, RouteSeen } from '../../common/decision/explain.ts';
+import type { RequestExplanation } from '../../common/decision/explain-http.ts';
 
 export interface Call {
   readonly namespace: string;
   readonly pod: string;
   readonly host: string;
   readonly port: number;
+  /** What a waypoint on the way would see. */
+  readonly request: RequestSketch;
+}
+
+export interface RequestSketch {
+  readonly method: string;
+  readonly path: string;
+  /** `NAME: VALUE`. */
+  readonly headers: readonly string[];
 }
 
 /** Who is asked what, so that tests need no cluster. */
@@ -16,6 +26,15 @@ export interface Proxies {
   /** @throws {Error} in the proxy's words */
   outbound(node: string, call: Call): Promise<OutboundExplanation & { readonly captured: boolean }>;
   inbound(node: string, call: ArrivingCall): Promise<InboundExplanation & { readonly captured: boolean }>;
+  /** @param waypoint one of its pods */
+  request(waypoint: PodSeen, call: WaypointCall): Promise<RequestExplanation>;
+}
+
+export interface WaypointCall extends RequestSketch {
+  readonly authority: string;
+  readonly source: string;
+  readonly identity: string;
+  readonly host: string;
 }
 
 export interface ArrivingCall {
@@ -31,6 +50,9 @@ export interface Way {
   readonly route: RouteSeen;
   /** At the destination; absent where the connection does not get there or nobody of the mesh is there. */
   readonly arrival?: InboundExplanation;
+  /** At the waypoint, and the ways on from there. */
+  readonly request?: RequestExplanation;
+  readonly ways?: readonly Way[];
   readonly verdict: Verdict;
 }
 
@@ -57,13 +79,17 @@ const MAX_WAYS = 8;
 /** @param from where the pod is, and one of its addresses */
 export async function explain(call: Call, from: { readonly node: string; readonly ip: string }, proxies: Proxies): Promise<Explanation> {
   const { source, steps, routes, captured } = await proxies.outbound(from.node, call);
-  const ways = await Promise.all(
-    routes.slice(0, MAX_WAYS).map((route) => follow(route, { ip: from.ip, identity: captured ? source.identity : '' }, proxies)),
-  );
+  const whose = { ip: from.ip, identity: captured ? source.identity : '' };
+  const ways = await Promise.all(routes.slice(0, MAX_WAYS).map((route) => follow(route, whose, call, proxies)));
   return { call, source, captured, steps, ways };
 }
 
-async function follow(route: RouteSeen, source: { readonly ip: string; readonly identity: string }, proxies: Proxies): Promise<Way> {
+interface Source {
+  readonly ip: string;
+  readonly identity: string;
+}
+
+async function follow(route: RouteSeen, source: Source, call: Call, proxies: Proxies): Promise<Way> {
   const { pod, to = '', authority = '' } = route;
   switch (route.via) {
     case 'refuse':
@@ -73,8 +99,7 @@ async function follow(route: RouteSeen, source: { readonly ip: string; readonly 
     case 'double-hbone':
       return { route, verdict: { outcome: 'unknown', reason: 'it goes on in another network, whose proxies are not asked' } };
   }
-  if (route.waypoint === true)
-    return { route, verdict: { outcome: 'unknown', reason: 'the waypoint decides: by its routes and policies, request by request' } };
+  if (route.waypoint === true && pod) return throughWaypoint(route, pod, source, call, proxies);
   if (!pod || pod.node === '' || pod.name === '')
     return { route, verdict: { outcome: 'delivered', reason: 'it leaves the mesh; nobody of the mesh decides any further' } };
   const arrival = await proxies.inbound(pod.node, {
@@ -82,7 +107,7 @@ async function follow(route: RouteSeen, source: { readonly ip: string; readonly 
     pod: pod.name,
     destination: to,
     authority,
-    source: source.ip.includes(':') ? `[${source.ip}]:${SOME_PORT}` : `${source.ip}:${SOME_PORT}`,
+    source: peerOf(source),
     identity: route.via === 'hbone' ? source.identity : '',
   });
   const { allowed, code, policy, reason } = arrival;
@@ -97,6 +122,29 @@ async function follow(route: RouteSeen, source: { readonly ip: string; readonly 
     },
   };
 }
+
+async function throughWaypoint(route: RouteSeen, waypoint: PodSeen, source: Source, call: Call, proxies: Proxies): Promise<Way> {
+  const { authority = '', to = '' } = route;
+  const { identity } = source;
+  const host = call.port === 80 ? call.host : `${call.host}:${call.port}`;
+  const request = await proxies.request(waypoint, { ...call.request, authority, source: peerOf(source), identity, host });
+  const { allowed, code, policy, reason } = request;
+  if (!allowed) {
+    const decided = { ...(code !== undefined && { code }), ...(policy !== undefined && { policy }), reason };
+    return { route, request, verdict: { outcome: 'refused', ...decided } };
+  }
+  if (request.routes.length === 0)
+    return { route, request, verdict: { outcome: 'unknown', reason: 'the waypoint answers it itself, or its rule has no backend' } };
+  // From here on the waypoint is the caller, from its own address.
+  const caller = { ip: to.slice(0, to.lastIndexOf(':')).replace(/^\[|\]$/g, ''), identity: waypoint.identity };
+  const ways = await Promise.all(request.routes.slice(0, MAX_WAYS).map((next) => follow(next, caller, call, proxies)));
+  const [first] = ways;
+  const agreed = new Set(ways.map(({ verdict }) => verdict.outcome)).size === 1;
+  const depends: Verdict = { outcome: 'unknown', reason: 'it depends on the endpoint that the waypoint chooses' };
+  return { route, request, ways, verdict: agreed && first ? first.verdict : depends };
+}
+
+const peerOf = ({ ip }: Source): string => (ip.includes(':') ? `[${ip}]:${SOME_PORT}` : `${ip}:${SOME_PORT}`);
 
 /** One word for all ways: what they have in common, or that it depends. */
 export function overall({ ways }: Explanation): Verdict['outcome'] | 'depends' {

@@ -1,6 +1,7 @@
 /** Where the proxies are that have to be asked, and how: each ztunnel by way of istiod. */
 import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
 import type { InboundExplanation, OutboundExplanation } from '../../common/decision/explain.ts';
+import type { RequestExplanation } from '../../common/decision/explain-http.ts';
 import type { Istiod } from '../istiod.ts';
 import { CommandError } from '../terminal.ts';
 import type { Proxies } from './explanation.ts';
@@ -36,6 +37,8 @@ export async function proxiesOf(api: KubeApi, istiod: Istiod, systemNamespace: s
         host,
         port: String(port),
       }),
+    request: ({ name, namespace }, { headers, ...call }) =>
+      istiod.ofProxy<RequestExplanation>('/debug/proxy/request', `${name}.${namespace}`, 'GET', { ...call, header: headers }),
     inbound: (node, call) =>
       istiod.ofProxy<InboundExplanation & { captured: boolean }>('/debug/proxy/inbound', idOn(node), 'GET', { ...call }),
   };

@@ -17,10 +17,16 @@ export function render(explanation: Explanation, paint: Paint): string {
   ].join('\n');
 }
 
-function wayLines({ route, arrival, verdict }: Way, several: boolean, paint: Paint): string[] {
+function wayLines({ route, arrival, request, ways, verdict }: Way, several: boolean, paint: Paint): string[] {
   const share = several ? `${Math.round(route.share * 100)}% of connections: ` : '';
   const lines = [`${share}${routeText(route)}`];
   for (const peer of route.peers ?? []) lines.push(`  the other end must prove ${peer}`);
+  if (request) {
+    lines.push(`at waypoint ${route.pod?.namespace}/${route.pod?.name} on ${route.pod?.node}`);
+    lines.push(...request.steps.map(({ text }) => `  ${text}`));
+    lines.push(...request.policies.flatMap(policyLines));
+    if (ways) return [...lines, ...ways.flatMap((way) => ['', ...wayLines(way, ways.length > 1, paint)])];
+  }
   if (arrival) {
     lines.push(`at ${route.pod?.namespace}/${route.pod?.name} on ${route.pod?.node}`);
     lines.push(...arrival.steps.map(({ text }) => `  ${text}`));
@@ -56,8 +62,8 @@ function routeText({ via, to, pod, service, waypoint, message }: RouteSeen): str
 
 function policyLines({ policy, action, dryRun, matched, rule, unmet }: PolicySeen): string[] {
   const head = `  ${action}${dryRun ? ' (dry run)' : ''} ${policy}: `;
-  if (matched) return [`${head}rule ${rule} matches`];
-  if (unmet.length === 0) return [`${head}has no rule that could match`];
+  if (matched) return [`${head}${rule === undefined ? 'a rule' : `rule ${rule}`} matches`];
+  if (unmet.length === 0) return [`${head}no rule matches`];
   return [`${head}no rule matches`, ...unmet.map((text) => `    ${text}`)];
 }
 

@@ -66,7 +66,11 @@ test('what explain predicts is what happens', { skip: withoutPlayground, timeout
   const predict = async (caller: string, target: string): Promise<Explanation> => {
     const [namespace = '', name = ''] = caller.split('/');
     const [host = '', port] = target.split(':');
-    return explain({ namespace, pod: name, host, port: Number(port) }, await placeOf(api, namespace, name), proxies);
+    return explain(
+      { namespace, pod: name, host, port: Number(port), request: { method: 'GET', path: '/', headers: [] } },
+      await placeOf(api, namespace, name),
+      proxies,
+    );
   };
   const call = async (caller: string, target: string): Promise<boolean> => {
     const [namespace = '', name = ''] = caller.split('/');

@@ -5,9 +5,12 @@ import { VERSION } from '../../common/base/version.ts';
 import type { CertificateKeeper } from '../../common/certificates/keeper.ts';
 import { DiagnosticsClient } from '../../common/client/diagnostics-client.ts';
 import type { GrpcEndpoint, TokenSource } from '../../common/client/grpc-endpoint.ts';
+import type { MeshView } from '../../common/decision/mesh-view.ts';
 import type { LogLevels } from '../../common/server/log-levels.ts';
 import type { Readiness } from '../../common/server/readiness.ts';
 import type { WaypointSettings } from '../settings.ts';
+import type { ConfigurationPush } from '../worker/configuration.ts';
+import { explainRequestCall } from './explain.ts';
 
 export interface DiagnosticsOptions {
   readonly settings: WaypointSettings;
@@ -19,6 +22,9 @@ export interface DiagnosticsOptions {
   readonly readiness: Readiness;
   readonly levels: LogLevels;
   configDump(): object | Promise<object>;
+  readonly view: MeshView;
+  /** Routes, policies and the like that are in force. */
+  configuration(): readonly ConfigurationPush[];
 }
 
 export function diagnostics({
@@ -31,6 +37,8 @@ export function diagnostics({
   readiness,
   levels,
   configDump,
+  view,
+  configuration,
 }: DiagnosticsOptions): DiagnosticsClient {
   return new DiagnosticsClient({
     endpoint,
@@ -66,6 +74,8 @@ export function diagnostics({
         case 'log':
           levels.change(question.value);
           return JSON.stringify({ level: String(levels) });
+        case 'request':
+          return JSON.stringify(explainRequestCall({ view, configuration: configuration(), settings }, question.value));
         case 'outbound':
         case 'inbound':
           throw new Error('a waypoint captures no pods: ask the ztunnel of its node');

@@ -78,6 +78,8 @@ export function diagnostics({
           return JSON.stringify(explainOutboundCall(parts, question.value));
         case 'inbound':
           return JSON.stringify(explainInboundCall(parts, question.value));
+        case 'request':
+          throw new Error('a ztunnel looks at no requests: ask a waypoint');
       }
     },
   });

@@ -92,6 +92,9 @@ export interface ProxyQuery {
     | //
     /** What becomes of a connection that reaches a pod of this ztunnel's node. */
     { $case: "inbound"; value: InboundQuestion }
+    | //
+    /** What this waypoint would do with a request. */
+    { $case: "request"; value: RequestQuestion }
     | undefined;
 }
 
@@ -126,6 +129,26 @@ export interface InboundQuestion {
   source: string;
   /** SPIFFE URI that the tunnel's peer proved; empty for plaintext. */
   identity: string;
+}
+
+export interface RequestQuestion {
+  /** `:authority` of the tunnel's CONNECT: what the caller connected to. */
+  authority: string;
+  /** `ip:port` of the caller. */
+  source: string;
+  /** SPIFFE URI that the tunnel's peer proved. */
+  identity: string;
+  method: string;
+  /** Path and query. */
+  path: string;
+  /** Of the request: its Host. */
+  host: string;
+  headers: RequestHeader[];
+}
+
+export interface RequestHeader {
+  name: string;
+  value: string;
 }
 
 function createBaseProxyReport(): ProxyReport {
@@ -571,6 +594,9 @@ export const ProxyQuery: MessageFns<ProxyQuery> = {
       case "inbound":
         InboundQuestion.encode(message.question.value, writer.uint32(42).fork()).join();
         break;
+      case "request":
+        RequestQuestion.encode(message.question.value, writer.uint32(50).fork()).join();
+        break;
     }
     return writer;
   },
@@ -626,6 +652,14 @@ export const ProxyQuery: MessageFns<ProxyQuery> = {
             }
 
             message.question = { $case: "inbound", value: InboundQuestion.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.question = { $case: "request", value: RequestQuestion.decode(reader, reader.uint32()) };
             continue;
           }
         }
@@ -898,6 +932,175 @@ export const InboundQuestion: MessageFns<InboundQuestion> = {
             }
 
             message.identity = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseRequestQuestion(): RequestQuestion {
+  return { authority: "", source: "", identity: "", method: "", path: "", host: "", headers: [] };
+}
+
+export const RequestQuestion: MessageFns<RequestQuestion> = {
+  encode(message: RequestQuestion, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.authority !== "") {
+      writer.uint32(10).string(message.authority);
+    }
+    if (message.source !== "") {
+      writer.uint32(18).string(message.source);
+    }
+    if (message.identity !== "") {
+      writer.uint32(26).string(message.identity);
+    }
+    if (message.method !== "") {
+      writer.uint32(34).string(message.method);
+    }
+    if (message.path !== "") {
+      writer.uint32(42).string(message.path);
+    }
+    if (message.host !== "") {
+      writer.uint32(50).string(message.host);
+    }
+    for (const v of message.headers) {
+      RequestHeader.encode(v!, writer.uint32(58).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RequestQuestion {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRequestQuestion();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.authority = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.source = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.identity = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.method = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.path = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.host = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.headers.push(RequestHeader.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseRequestHeader(): RequestHeader {
+  return { name: "", value: "" };
+}
+
+export const RequestHeader: MessageFns<RequestHeader> = {
+  encode(message: RequestHeader, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RequestHeader {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRequestHeader();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
             continue;
           }
         }

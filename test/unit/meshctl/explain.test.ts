@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import picocolors from 'picocolors';
+import type { RequestExplanation } from '../../../common/decision/explain-http.ts';
 import { type ArrivingCall, explain, overall, type Proxies } from '../../../meshctl/explain/explanation.ts';
 import { render } from '../../../meshctl/explain/render.ts';
 
@@ -11,7 +12,8 @@ const seen = (name: string, node: string) => ({
   node,
   identity: `spiffe://cluster.local/ns/shop/sa/${name}`,
 });
-const call = { namespace: 'shop', pod: 'client', host: 'orders', port: 80 };
+const request = { method: 'GET', path: '/', headers: ['x-a: b'] };
+const call = { namespace: 'shop', pod: 'client', host: 'orders', port: 80, request };
 const from = { node: 'node1', ip: '10.0.0.9' };
 const tunnelTo = (name: string, ip: string) => ({
   via: 'hbone' as const,
@@ -23,10 +25,16 @@ const tunnelTo = (name: string, ip: string) => ({
   pod: seen(name, 'node2'),
 });
 
+let requestAnswer: RequestExplanation = { steps: [], policies: [], allowed: true, reason: '', routes: [] };
+
 function proxies(routes: Awaited<ReturnType<Proxies['outbound']>>['routes'], refusedBy: Record<string, string>, captured = true) {
   const asked: (ArrivingCall & { node: string })[] = [];
   const of: Proxies = {
     outbound: async () => ({ source: seen('client', 'node1'), steps: [{ stage: 'name', text: 'orders is known' }], routes, captured }),
+    request: async (waypoint, made) => {
+      asked.push({ ...made, node: waypoint.node, namespace: waypoint.namespace, pod: waypoint.name, destination: '' });
+      return requestAnswer;
+    },
     inbound: async (node, arriving) => {
       asked.push({ ...arriving, node });
       const policy = refusedBy[arriving.pod];
@@ -96,4 +104,60 @@ at shop/b on node2
 
 it depends on the way that it takes`,
   );
+});
+
+test('a waypoint on the way is asked about the request, and from there on it is the caller', async () => {
+  const viaWaypoint = { ...tunnelTo('wp', '10.0.0.7'), waypoint: true, authority: '10.96.0.1:80' };
+  requestAnswer = {
+    steps: [{ stage: 'route', text: 'it takes the rule r' }],
+    policies: [{ policy: 'shop/read', action: 'ALLOW', dryRun: false, matched: true, unmet: [] }],
+    allowed: true,
+    reason: 'explicitly allowed by: shop/read',
+    rule: 'r',
+    routes: [
+      { ...tunnelTo('a', '10.0.0.1'), share: 0.9 },
+      { ...tunnelTo('b', '10.0.0.2'), share: 0.1 },
+    ],
+  };
+  const { of, asked } = proxies([viaWaypoint], { b: 'shop/not-b' });
+  const explanation = await explain(call, from, of);
+  const [atWaypoint, ...atPods] = asked;
+  assert.partialDeepStrictEqual(atWaypoint, {
+    ...request,
+    authority: '10.96.0.1:80',
+    identity: 'spiffe://cluster.local/ns/shop/sa/client',
+    host: 'orders',
+  });
+  assert.deepEqual(
+    atPods.map(({ pod, identity, source }) => [pod, identity, source]),
+    [
+      ['a', 'spiffe://cluster.local/ns/shop/sa/wp', '10.0.0.7:40000'],
+      ['b', 'spiffe://cluster.local/ns/shop/sa/wp', '10.0.0.7:40000'],
+    ],
+  );
+  assert.equal(explanation.ways[0]?.verdict.outcome, 'unknown');
+  const text = render(explanation, picocolors.createColors(false));
+  assert.match(text, /at waypoint shop\/wp on node2\n {2}it takes the rule r\n {2}ALLOW shop\/read: a rule matches/);
+  assert.match(text, /10% of connections: a tunnel to shop\/b/);
+});
+
+test('what the waypoint refuses goes no further', async () => {
+  requestAnswer = {
+    steps: [],
+    policies: [],
+    allowed: false,
+    code: 'POLICY_DENIED',
+    policy: 'shop/p',
+    reason: 'explicitly denied by: shop/p',
+    routes: [],
+  };
+  const { of, asked } = proxies([{ ...tunnelTo('wp', '10.0.0.7'), waypoint: true }], {});
+  const { ways } = await explain(call, from, of);
+  assert.deepEqual(ways[0]?.verdict, {
+    outcome: 'refused',
+    code: 'POLICY_DENIED',
+    policy: 'shop/p',
+    reason: 'explicitly denied by: shop/p',
+  });
+  assert.equal(asked.length, 1);
 });
