@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { chmodSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import type { CacheContent } from '../../cni/plugin/cache.ts';
 import { NAMESPACES, PODS, startAgentWorld } from '../support/agent-world.ts';
 import { openDescriptors } from '../support/descriptors.ts';
 import { type TestNetns, withoutNamespaces } from '../support/netns.ts';
@@ -111,6 +113,69 @@ test('bad calls of the plugin are refused by name and disturb nothing', options,
   assert.match((await world.post(event({ PodName: 'ghost' }))).body, /pod shop\/ghost: .*404/);
   assert.match((await world.post('x'.repeat(70_000))).body, /larger than 65536 bytes/);
   assert.equal((await world.post(event({}), '/cmddel')).status, 404);
+});
+
+test(
+  'an agent that cannot ask the API server says that it does not know, and the plugin has what it needs on the node',
+  options,
+  async (t) => {
+    const world = await startAgentWorld(t);
+    world.label('shop', 'ambient');
+    const outside = world.pod('shop', 'outside', { labels: { 'istio.io/dataplane-mode': 'none' } });
+    await world.start();
+    const pod = world.pod('shop', 'orders', { phase: 'Pending', ip: false });
+    const answer = world.kube.intercept;
+    world.kube.intercept = (request) => (request.method === 'GET' ? { status: 500, message: 'etcd is away' } : answer?.(request));
+    const { status, body } = await world.cmdAdd(pod);
+    assert.equal(status, 503);
+    assert.match(body, /pod shop\/orders: the API server could not be asked: .*etcd is away/);
+    world.kube.intercept = answer;
+
+    await until(() => Object.keys(cacheOf(world).pods).includes(outside.uid));
+    const { namespaces, pods, excludeNamespaces } = cacheOf(world);
+    assert.deepEqual(namespaces, { 'kube-system': 'out', legacy: 'out', shop: 'in' });
+    assert.deepEqual([pods[outside.uid], excludeNamespaces], ['out', ['kube-system']]);
+    world.label('legacy', 'ambient');
+    await until(() => cacheOf(world).namespaces.legacy === 'in');
+  },
+);
+
+test('only root is answered, whatever the mode of the socket', options, async (t) => {
+  const world = await startAgentWorld(t);
+  await world.start();
+  const socket = join(world.folder, 'run/pluginevent.sock');
+  for (const path of [world.folder, join(world.folder, 'run')]) chmodSync(path, 0o755);
+  chmodSync(socket, 0o666);
+  const program = `const s = require('node:net').connect(${JSON.stringify(socket)}, () => s.end('POST /cmdadd HTTP/1.0\\r\\n\\r\\n'));
+    s.on('data', (data) => console.log('answered', String(data))).on('error', (error) => console.log(error.code)).on('close', () => console.log('closed'))`;
+  const ask = (uid: number): Promise<string> =>
+    new Promise((resolve) => {
+      execFile(process.execPath, ['-e', program], { uid, gid: uid, cwd: '/' }, (_error, stdout) => resolve(stdout));
+    });
+  const stranger = await ask(65_534);
+  assert.doesNotMatch(stranger, /answered/);
+  assert.match(stranger, /closed/);
+  assert.match(await ask(0), /answered HTTP\/1\.1 400/);
+});
+
+test('a bypassed namespace leaves the mesh at once and comes back, and its pods say so', options, async (t) => {
+  const world = await startAgentWorld(t);
+  world.label('shop', 'ambient');
+  const pod = world.pod('shop', 'orders');
+  await world.start();
+  world.ztunnel();
+  await until(() => world.annotation('shop/orders') === 'enabled');
+  const metadata = { name: 'shop', labels: { 'istio.io/dataplane-mode': 'ambient' } };
+  world.kube.put(NAMESPACES, { metadata: { ...metadata, annotations: { 'warren.dev/bypass': 'true' } } });
+  const bypassed = () => world.kube.get(PODS, 'shop/orders')?.metadata.annotations?.['warren.dev/bypassed'];
+  await until(() => bypassed() === 'namespace' && world.annotation('shop/orders') === undefined);
+  assert.doesNotMatch(networkOf(pod.ns), /redirect to :15006/);
+  await until(() => cacheOf(world).namespaces.shop === 'out');
+  assert.equal((await world.cmdAdd(world.pod('shop', 'later', { phase: 'Pending', ip: false }))).status, 200);
+
+  world.kube.put(NAMESPACES, { metadata: { ...metadata, annotations: {} } });
+  await until(() => world.annotation('shop/orders') === 'enabled' && bypassed() === undefined);
+  assert.match(networkOf(pod.ns), /redirect to :15006/);
 });
 
 test("the node's own namespace is never captured, whoever names it", options, async (t) => {
@@ -277,6 +342,10 @@ test('health, metrics, plugin and socket are where the documentation says', opti
   assert.equal((await world.fetch('health', '/readyz')).status, 200);
   assert.equal((await world.fetch('health', '/healthz')).status, 200);
 });
+
+/** What the plugin goes by while the agent is away. */
+const cacheOf = (world: { onNode(name: string): string }): CacheContent =>
+  JSON.parse(readFileSync(world.onNode('istio-cni.d/cache.json'), 'utf8'));
 
 const networkOf = (ns: TestNetns): string =>
   ns.exec('nft', 'list', 'ruleset') + ['-4', '-6'].map((family) => ns.exec('ip', family, 'rule')).join('');
