@@ -4,7 +4,7 @@
  */
 import type { MetricFamily } from '../common/server/metric-family.ts';
 
-/** Labels of a connection, in the order in which Istio writes them; the last four only where a locality is known. */
+/** Labels of a connection, in the order in which Istio writes them; the last four only where an end is known. */
 export const TRAFFIC_LABELS = [
   'reporter',
   'source_workload',
@@ -49,7 +49,7 @@ const ON_DEMAND_LABELS = [
 
 const DNS_LABELS = ['request_query_type', 'request_protocol', 'source_canonical_service', 'source_canonical_revision'];
 
-type Options = Partial<Pick<MetricFamily, 'stable' | 'hideZero' | 'expires'>>;
+type Options = Partial<Pick<MetricFamily, 'stable' | 'hideZero' | 'expires' | 'unit'>>;
 
 const counter = (name: string, labels: readonly string[], help: string, options: Options = {}): MetricFamily => ({
   name,
@@ -83,7 +83,11 @@ const stable = { stable: true };
 export const metrics = {
   build: gauge('istio_build', ['component', 'tag'], 'Component and version of this process', stable),
   opened: counter('istio_tcp_connections_opened_total', TRAFFIC_LABELS, 'TCP connections opened', { stable: true, expires: true }),
-  closed: counter('istio_tcp_connections_closed_total', TRAFFIC_LABELS, 'TCP connections closed', { stable: true, expires: true }),
+  closed: counter('istio_tcp_connections_closed_total', TRAFFIC_LABELS, 'TCP connections closed', {
+    stable: true,
+    expires: true,
+    hideZero: true,
+  }),
   received: counter('istio_tcp_received_bytes_total', TRAFFIC_LABELS, 'Bytes that went from client to server', {
     stable: true,
     expires: true,
@@ -111,7 +115,7 @@ export const metrics = {
   ),
   xdsTerminations: counter('istio_xds_connection_terminations_total', ['reason'], 'Ends of the connection to the control plane'),
   xdsMessages: counter('istio_xds_message_total', ['url'], 'Messages from the control plane'),
-  xdsBytes: counter('istio_xds_message_bytes_total', ['url'], 'Bytes of messages from the control plane'),
+  xdsBytes: counter('istio_xds_message_bytes_total', ['url'], 'Bytes of messages from the control plane', { unit: 'bytes' }),
   activeProxies: gauge('workload_manager_active_proxy_count', [], 'Pods that are served'),
   pendingProxies: gauge('workload_manager_pending_proxy_count', [], 'Pods whose listeners could not be opened yet'),
   proxiesStarted: counter('workload_manager_proxies_started_total', [], 'Pods that began to be served'),
@@ -125,6 +129,18 @@ export const metrics = {
   workersReplaced: counter('warren_workers_replaced_total', [], 'Data workers that ended or hung and were replaced'),
   workers: gauge('warren_workers', [], 'Data workers that are serving'),
   spareWorkers: gauge('warren_spare_workers', [], 'Data workers that are ready to take the place of one that is lost'),
+  // Names of the runtime that Istio's ztunnel stands on, with what ours has in their place: dashboards ask for them.
+  runtimeWorkers: gauge('tokio_num_workers', [], 'Data workers', stable),
+  runtimeQueue: gauge('tokio_global_queue_depth', [], 'Work that waits for any worker: always 0, each has its own', stable),
+  runtimeTasks: gauge('tokio_num_alive_tasks', [], 'Open connections of all data workers', stable),
+  runtimeBusy: counter('tokio_worker_total_busy_duration_seconds_total', ['worker'], 'Time that a data worker was busy', stable),
+  runtimeParks: counter('tokio_worker_park_count_total', ['worker'], 'Times that a data worker waited for something to do', stable),
+  runtimeParkUnparks: counter(
+    'tokio_worker_park_unpark_count_total',
+    ['worker'],
+    'Times that a data worker began to wait or ceased to',
+    stable,
+  ),
   seriesOverflow: counter('warren_series_overflow_total', [], 'Times that a metric series did not fit and went to one named other', {
     hideZero: true,
   }),

@@ -14,6 +14,8 @@ export interface MetricFamily {
   readonly buckets?: readonly number[];
   /** Series that nobody has counted in for a while go (peers come and vanish for ever). */
   readonly expires?: boolean;
+  /** Of the values, where the name ends in it (OpenMetrics 1.0, "Unit"). */
+  readonly unit?: string;
   /** Leave a series out while its value is zero. */
   readonly hideZero?: boolean;
 }

@@ -16,6 +16,7 @@ export function metricsText(families: readonly MetricFamily[], samples: Readonly
     // A counter's samples end in _total, its family does not (OpenMetrics 1.0, "Counter").
     const name = family.type === 'counter' ? family.name.replace(/_total$/, '') : family.name;
     lines.push(`# HELP ${name} ${escapeHelp(helpText(family))}`, `# TYPE ${name} ${family.type}`);
+    if (family.unit !== undefined) lines.push(`# UNIT ${name} ${family.unit}`);
     for (const sample of own) lines.push(`${sample.name}${labelText(sample.labels)} ${numberText(sample.value)}`);
   }
   lines.push('# EOF', '');

@@ -9,7 +9,7 @@ import { socketEnds } from '../../common/base/socket-ends.ts';
 import { formatSpiffeId } from '../../common/base/spiffe.ts';
 import { formatBaggage, formatForwarded, formatTraceparent, traceIdOf } from '../../common/decision/headers.ts';
 import type { Workload } from '../../common/decision/mesh-view.ts';
-import { type DoubleTunnel, type OutboundRoute, routeOutbound, type Tunnel } from '../../common/decision/outbound.ts';
+import { type DoubleTunnel, type OutboundRoute, type Refusal, routeOutbound, type Tunnel } from '../../common/decision/outbound.ts';
 import { AppSocket } from '../../common/hbone/app-socket.ts';
 import { relay } from '../../common/hbone/relay.ts';
 import type { Headers, Pipe } from '../../common/hbone/types.ts';
@@ -57,6 +57,13 @@ async function carry(
   try {
     const source = await pod.local.wait(live.signal);
     const route = await decide(pod, source, from, destination);
+    if ('refuse' in route) {
+      // Nothing was opened, so nothing counts as a connection (Istio's ztunnel, src/proxy/outbound.rs); who it was is known all the same.
+      const error = new ProxyError(route.refuse, route.message);
+      telemetry.failedEarly({ direction: 'outbound', source: from, destination, error, id, client: source, service: route.service });
+      app.destroy(error);
+      return;
+    }
     record = telemetry.opened(factsOf({ id, from, source, destination, route }));
     const upstream = await connect(pod, live, { route, source, from, traceparent });
     pod.parts.connections.describe(live, {
@@ -92,15 +99,16 @@ async function decide(pod: PodContext, source: Workload, from: SocketAddress, de
   }
 }
 
+type Route = Exclude<OutboundRoute, Refusal>;
+
 interface Upstream {
-  readonly route: OutboundRoute;
+  readonly route: Route;
   readonly source: Workload;
   readonly from: SocketAddress;
   readonly traceparent: string;
 }
 
 async function connect(pod: PodContext, live: LiveConnection, { route, source, from, traceparent }: Upstream): Promise<Pipe> {
-  if ('refuse' in route) throw new ProxyError(route.refuse, route.message);
   switch (route.via) {
     case 'passthrough':
     case 'tcp':
@@ -126,16 +134,10 @@ function tunnelHeaders({ service }: Tunnel | DoubleTunnel, source: Workload, fro
 }
 
 const PROTOCOLS = { hbone: 'HBONE', 'double-hbone': 'DOUBLEHBONE' } as const;
-const protocolOf = (route: OutboundRoute) =>
+const protocolOf = (route: Route) =>
   'via' in route && (route.via === 'hbone' || route.via === 'double-hbone') ? PROTOCOLS[route.via] : 'TCP';
 
-function factsOf(known: {
-  id: string;
-  from: SocketAddress;
-  source: Workload;
-  destination: SocketAddress;
-  route: OutboundRoute;
-}): ConnectionFacts {
+function factsOf(known: { id: string; from: SocketAddress; source: Workload; destination: SocketAddress; route: Route }): ConnectionFacts {
   const { id, from, source, destination, route } = known;
   const tunnel = 'via' in route && (route.via === 'hbone' || route.via === 'double-hbone') ? route : undefined;
   const workload = 'workload' in route ? route.workload : undefined;

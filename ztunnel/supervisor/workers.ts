@@ -108,6 +108,7 @@ export class WorkerFleet {
   readonly #dumps = new Map<number, { waiting: Set<number>; found: ConnectionDump[]; resolve(found: ConnectionDump[]): void }>();
   readonly #certificates = new Map<string, IdentityCertificate>();
   readonly #workersSlot: number;
+  readonly #runtimeSlot: number;
   readonly #spareSlot: number;
   readonly #replacedSlot: number;
   readonly #removals = new Set<Removal>();
@@ -126,6 +127,8 @@ export class WorkerFleet {
   constructor(options: WorkerFleetOptions) {
     this.#options = options;
     this.#workersSlot = options.series.slot(metrics.workers, []);
+    this.#runtimeSlot = options.series.slot(metrics.runtimeWorkers, []);
+    options.series.set(options.series.slot(metrics.runtimeQueue, []), 0);
     this.#spareSlot = options.series.slot(metrics.spareWorkers, []);
     this.#replacedSlot = options.series.slot(metrics.workersReplaced, []);
   }
@@ -433,6 +436,7 @@ export class WorkerFleet {
 
   #countWorkers(): void {
     this.#options.series.set(this.#workersSlot, this.readyCount);
+    this.#options.series.set(this.#runtimeSlot, this.readyCount);
     this.#options.series.set(this.#spareSlot, this.#spare?.ready ? 1 : 0);
   }
 

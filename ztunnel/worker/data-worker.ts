@@ -83,12 +83,14 @@ export class DataWorker {
       resolver: new HostnameResolver({ lookup: systemLookup, clock: this.#clock }),
       nameservers: start.nameservers,
     };
+    const runtime = measureRuntime(series, start.index, () => connections.size);
     const dropped = series.slot(metrics.logLinesDropped, []);
     const heartbeat = new Int32Array(start.heartbeat);
     // Not unreferenced: it also keeps an idle worker alive.
     setInterval(() => {
       Atomics.add(heartbeat, 0, 1);
       series.set(dropped, logs.writer.dropped);
+      runtime();
       const usage = this.#parts.admission.measure((uid) => this.#pods.get(uid)?.spec.info);
       if (usage) send({ type: 'usage', pods: usage });
       if (this.#refusals.size > 0) send({ type: 'refused', refusals: this.#refusals.take() });
@@ -200,6 +202,21 @@ export class DataWorker {
       this.#announced = [];
     });
   }
+}
+
+/** What a worker says of its event loop. The loop waits once in each turn, unless something is due. @returns to be called now and then */
+function measureRuntime(series: SeriesWriter, worker: number, open: () => number): () => void {
+  const label = [String(worker)];
+  const slot = (family: (typeof metrics)[keyof typeof metrics], labels: readonly string[] = label): number => series.slot(family, labels);
+  const [busy, parks, parkUnparks] = [metrics.runtimeBusy, metrics.runtimeParks, metrics.runtimeParkUnparks].map((family) => slot(family));
+  const tasks = slot(metrics.runtimeTasks, []);
+  return () => {
+    const turns = performance.nodeTiming.uvMetricsInfo.loopCount;
+    series.set(busy ?? 0, performance.eventLoopUtilization().active / 1000);
+    series.set(parks ?? 0, turns);
+    series.set(parkUnparks ?? 0, 2 * turns);
+    series.set(tasks, open());
+  };
 }
 
 /** Random bytes from a pool: one call into the generator for a hundred connections. */

@@ -99,9 +99,12 @@ export class Telemetry {
     id?: string;
     /** Counted, but without a line of its own. */
     quiet?: boolean;
+    /** Who asked, and for which service, where that is known. */
+    client?: Workload;
+    service?: Pick<Service, 'hostname'> | undefined;
   }): void {
-    const { direction, source, destination, error, id, quiet = false } = failure;
-    this.#countRefusal(error, formatSocketAddress(source), formatSocketAddress(destination));
+    const { direction, source, destination, error, id, quiet = false, client, service } = failure;
+    this.#countRefusal(error, nameOf(client, source), service?.hostname ?? formatSocketAddress(destination));
     if (quiet) return;
     this.#options.access.write('warn', 'connection failed', () => [
       ['src.addr', formatSocketAddress(source), 'bare'],
@@ -111,6 +114,8 @@ export class Telemetry {
       ['id', id],
       ['warren.code', error.code],
       ['warren.policy', error.policy],
+      ['warren.client', client && nameOf(client, source)],
+      ['warren.service', service?.hostname],
     ]);
   }
 
@@ -276,8 +281,13 @@ export class ConnectionRecord {
     this.error = error;
     this.flush();
     const { series, access, clock } = this.#options;
-    series.add(this.#slots.closed, 1);
-    if (error) series.add(series.slot(metrics.failed, trafficLabels(this.facts, outcomes[error.code].flag)), 1);
+    if (!error) series.add(this.#slots.closed, 1);
+    else {
+      // Opened without a flag, closed with the one that says how (as the real ztunnel's metrics were recorded).
+      const labels = trafficLabels(this.facts, outcomes[error.code].flag);
+      series.add(series.slot(metrics.closed, labels), 1);
+      series.add(series.slot(metrics.failed, labels), 1);
+    }
     const level = error && outcomes[error.code].level !== 'info' ? 'error' : 'info';
     access.write(level, 'connection complete', () => {
       const outbound = this.facts.direction === 'outbound';
@@ -347,9 +357,10 @@ function trafficLabels(facts: ConnectionFacts, flag: ResponseFlag): string[] {
 
 const NO_LOCALITY = ['', '', '', ''];
 
+/** There as soon as either end is known, if only with unknown values: so the real ztunnel's metrics were recorded. */
 function localityLabels({ sourceWorkload: from, sourceBaggage: said, destinationWorkload: to }: ConnectionFacts): string[] {
-  const values = [from?.locality.region ?? said?.region, from?.locality.zone ?? said?.zone, to?.locality.region, to?.locality.zone];
-  return values.some((value) => value !== undefined && value !== '') ? values.map(orUnknown) : NO_LOCALITY;
+  if (!from && !said && !to) return NO_LOCALITY;
+  return [from?.locality.region || said?.region, from?.locality.zone || said?.zone, to?.locality.region, to?.locality.zone].map(orUnknown);
 }
 
 function leadingFields(facts: ConnectionFacts): AccessField[] {
