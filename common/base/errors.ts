@@ -114,6 +114,12 @@ export const outcomes = {
     'The route chose a backend that does not exist or that a waypoint cannot serve: 500. The status of the route says which.',
   ),
   REQUEST_TIMEOUT: outcome('-', 504, 'warn', "The route's time for the request, or for one attempt at it, was over: 504."),
+  TOKEN_INVALID: outcome(
+    'DENY',
+    401,
+    'warn',
+    'The request brought a JSON Web Token that no RequestAuthentication of its service finds good: 401, or 403 for another audience.',
+  ),
   FAULT_INJECTED: outcome('-', undefined, 'info', "The route's fault injection answered: the VirtualService asks for it."),
   CLIENT_GONE: outcome('-', undefined, 'info', 'The client went away before its response was whole.'),
   CONNECTION_LOST: outcome('-', undefined, 'error', 'The other side reset the connection, or the tunnel under it broke.'),

@@ -4,13 +4,24 @@
  */
 import { type Cidr, cidrContains, type IpAddress, ipBytes } from '../base/address.ts';
 import type { SpiffeId } from '../base/spiffe.ts';
-import type { CompiledAuthorization, CompiledCondition, CompiledOperation, CompiledSource, TextTest } from './http-model.ts';
+import type {
+  ActionName,
+  Attribute,
+  CompiledAuthorization,
+  CompiledCondition,
+  CompiledOperation,
+  CompiledSource,
+  TextTest,
+} from './http-model.ts';
 import { fieldValue, type RoutedRequest } from './http-route.ts';
+import { claimValues, type VerifiedToken } from './jwt.ts';
 
 export interface HttpCaller {
   /** From the tunnel's certificate; undefined for plaintext. */
   readonly identity: SpiffeId | undefined;
   readonly ip: IpAddress;
+  /** What the request brought and a RequestAuthentication found good. */
+  readonly token?: VerifiedToken | undefined;
 }
 
 export interface HttpDestination {
@@ -27,9 +38,12 @@ export interface HttpVerdict {
   readonly reason: string;
   /** Dry-run policies that would have refused. */
   readonly wouldDeny: readonly string[];
+  /** AUDIT policies that the request matches. */
+  readonly audited: readonly string[];
 }
 
-const ALLOWED: HttpVerdict = { allowed: true, policy: undefined, reason: '', wouldDeny: [] };
+const NONE: readonly string[] = [];
+const ALLOWED: HttpVerdict = { allowed: true, policy: undefined, reason: '', wouldDeny: NONE, audited: NONE };
 
 export function decideHttp(
   policies: readonly CompiledAuthorization[],
@@ -43,19 +57,20 @@ export function decideHttp(
   if (applicable.length === 0) return ALLOWED;
   const facts = new Facts(request, caller, destination);
   const wouldDeny: string[] = [];
+  const audited = applicable.flatMap((policy) => (policy.action === 'AUDIT' && matches(policy, facts) ? [policy.key] : NONE));
   for (const policy of applicable) {
     if (policy.action !== 'DENY' || !matches(policy, facts)) continue;
     if (policy.dryRun) wouldDeny.push(policy.key);
-    else return { allowed: false, policy: policy.key, reason: `explicitly denied by: ${policy.key}`, wouldDeny };
+    else return { allowed: false, policy: policy.key, reason: `explicitly denied by: ${policy.key}`, wouldDeny, audited };
   }
   const allows = applicable.filter(({ action, dryRun }) => action === 'ALLOW' && !dryRun);
   for (const policy of applicable) {
     if (policy.action === 'ALLOW' && policy.dryRun && !matches(policy, facts)) wouldDeny.push(policy.key);
   }
   const allowing = allows.find((policy) => matches(policy, facts));
-  if (allows.length === 0 || allowing) return { allowed: true, policy: allowing?.key, reason: '', wouldDeny };
+  if (allows.length === 0 || allowing) return { allowed: true, policy: allowing?.key, reason: '', wouldDeny, audited };
   const only = allows.length === 1 ? allows[0]?.key : undefined;
-  return { allowed: false, policy: only, reason: 'allow policies exist, but none allowed', wouldDeny };
+  return { allowed: false, policy: only, reason: 'allow policies exist, but none allowed', wouldDeny, audited };
 }
 
 /** What rules ask of a request, made when first asked for. */
@@ -104,6 +119,7 @@ const sourceHolds = (source: CompiledSource, facts: Facts): boolean =>
   anyText(source.principals, source.notPrincipals, facts.principal) &&
   anyText(source.namespaces, source.notNamespaces, facts.namespace) &&
   anyText(source.serviceAccounts, source.notServiceAccounts, facts.serviceAccount) &&
+  anyText(source.requestPrincipals, source.notRequestPrincipals, facts.caller.token?.principal ?? '') &&
   anyRange(source.ipBlocks, source.notIpBlocks, facts.caller.ip);
 
 const operationHolds = (operation: CompiledOperation, facts: Facts): boolean =>
@@ -120,32 +136,38 @@ const anyHost = (wanted: readonly TextTest[], unwanted: readonly TextTest[], hos
   return (wanted.length === 0 || wanted.some(holds)) && !unwanted.some(holds);
 };
 
-function conditionHolds(condition: CompiledCondition, facts: Facts, action: CompiledAuthorization['action']): boolean {
-  const { key, values, notValues, ranges, notRanges } = condition;
+function conditionHolds(condition: CompiledCondition, facts: Facts, action: ActionName): boolean {
+  const { key, attribute, values, notValues, ranges, notRanges } = condition;
   if (ranges !== undefined && notRanges !== undefined) {
     const ip = key === 'destination.ip' ? facts.destination.ip : facts.caller.ip;
     return ip !== undefined && anyRange(ranges, notRanges, ip);
   }
-  const value = attribute(key, facts);
   // What an unknown attribute would say is read in the stricter way: it allows nothing, and it does not keep a DENY from refusing.
-  return value === undefined ? action === 'DENY' : anyText(values, notValues, value);
+  if (attribute === undefined) return action === 'DENY' || action === 'CUSTOM';
+  const said = attributeValues(attribute, facts);
+  const holds = (test: TextTest): boolean => said.some((value) => textHolds(test, value));
+  return (values.length === 0 || values.some(holds)) && !notValues.some(holds);
 }
 
-/** The keys of Istio's `when` that a waypoint knows; undefined for any other. */
-function attribute(key: string, facts: Facts): string | undefined {
-  switch (key) {
-    case 'source.namespace':
-      return facts.namespace;
-    case 'source.principal':
-      return facts.principal;
-    case 'source.serviceAccount':
-      return facts.serviceAccount;
-    case 'destination.port':
-      return String(facts.destination.port);
-    default: {
-      const header = /^request\.headers\[(.+)\]$/.exec(key)?.[1];
-      return header === undefined ? undefined : (fieldValue(facts.request.fields, header.toLowerCase()) ?? '');
-    }
+function attributeValues(attribute: Attribute, facts: Facts): readonly string[] {
+  if ('header' in attribute) return [fieldValue(facts.request.fields, attribute.header) ?? ''];
+  const { token } = facts.caller;
+  if ('claim' in attribute) return token ? claimValues(token.claims, attribute.claim) : NONE;
+  switch (attribute.of) {
+    case 'namespace':
+      return [facts.namespace];
+    case 'principal':
+      return [facts.principal];
+    case 'serviceAccount':
+      return [facts.serviceAccount];
+    case 'port':
+      return [String(facts.destination.port)];
+    case 'requestPrincipal':
+      return [token?.principal ?? ''];
+    case 'audiences':
+      return token?.audiences ?? NONE;
+    case 'presenter':
+      return [token?.presenter ?? ''];
   }
 }
 
@@ -156,6 +178,7 @@ function textHolds(test: TextTest, value: string): boolean {
   if (value === '') return false;
   if ('exact' in test) return value === test.exact;
   if ('prefix' in test) return value.startsWith(test.prefix);
+  if ('template' in test) return test.template.test(value);
   return 'suffix' in test ? value.endsWith(test.suffix) : true;
 }
 

@@ -157,7 +157,12 @@ export function compileRegex(source: string, where: string): RegExp {
   }
 }
 
-export type TextTest = { readonly exact: string } | { readonly prefix: string } | { readonly suffix: string } | { readonly presence: true };
+export type TextTest =
+  | { readonly exact: string }
+  | { readonly prefix: string }
+  | { readonly suffix: string }
+  | { readonly presence: true }
+  | { readonly template: RegExp };
 
 export interface CompiledSource {
   readonly principals: readonly TextTest[];
@@ -168,6 +173,8 @@ export interface CompiledSource {
   readonly notServiceAccounts: readonly TextTest[];
   readonly ipBlocks: readonly Cidr[];
   readonly notIpBlocks: readonly Cidr[];
+  readonly requestPrincipals: readonly TextTest[];
+  readonly notRequestPrincipals: readonly TextTest[];
 }
 
 export interface CompiledOperation {
@@ -181,8 +188,16 @@ export interface CompiledOperation {
   readonly notPaths: readonly TextTest[];
 }
 
+/** Where a condition's value comes from; undefined for a key that is not known. */
+export type Attribute =
+  | { readonly header: string }
+  /** Names of claims, the outermost first. */
+  | { readonly claim: readonly string[] }
+  | { readonly of: 'namespace' | 'principal' | 'serviceAccount' | 'port' | 'requestPrincipal' | 'audiences' | 'presenter' };
+
 export interface CompiledCondition {
   readonly key: string;
+  readonly attribute: Attribute | undefined;
   readonly values: readonly TextTest[];
   readonly notValues: readonly TextTest[];
   /** For keys of addresses; then `values` are not used. */
@@ -190,10 +205,19 @@ export interface CompiledCondition {
   readonly notRanges: readonly Cidr[] | undefined;
 }
 
+export type ActionName = 'ALLOW' | 'DENY' | 'AUDIT' | 'CUSTOM';
+
+const ACTIONS: Readonly<Partial<Record<Action, ActionName>>> = {
+  [Action.ALLOW]: 'ALLOW',
+  [Action.DENY]: 'DENY',
+  [Action.AUDIT]: 'AUDIT',
+  [Action.CUSTOM]: 'CUSTOM',
+};
+
 export interface CompiledAuthorization {
   /** namespace/name. */
   readonly key: string;
-  readonly action: 'ALLOW' | 'DENY';
+  readonly action: ActionName;
   readonly dryRun: boolean;
   /** Services (namespace/hostname) that it holds for; undefined for everything that the waypoint serves. */
   readonly services: ReadonlySet<string> | undefined;
@@ -206,12 +230,13 @@ export interface CompiledAuthorization {
 
 /** @throws {Error} that names the field; the resource is then rejected as a whole, since half a policy is another policy */
 export function compileAuthorization(policy: HttpAuthorization): CompiledAuthorization {
-  if (policy.action !== Action.ALLOW && policy.action !== Action.DENY) throw new Error(`unknown action ${policy.action}`);
+  const action = ACTIONS[policy.action];
+  if (!action) throw new Error(`unknown action ${policy.action}`);
   const everything = policy.targets.some(({ type }) => type?.$case === 'everything');
   const services = policy.targets.flatMap(({ type }) => (type?.$case === 'service' ? [type.value] : []));
   return {
     key: `${policy.namespace}/${policy.name}`,
-    action: policy.action === Action.ALLOW ? 'ALLOW' : 'DENY',
+    action,
     dryRun: policy.dryRun,
     services: everything ? undefined : new Set(services),
     rules: policy.rules.map(({ from, to, when }) => ({
@@ -224,6 +249,8 @@ export function compileAuthorization(policy: HttpAuthorization): CompiledAuthori
         notServiceAccounts: tests(source.notServiceAccounts),
         ipBlocks: ranges(source.ipBlocks, 'ipBlocks'),
         notIpBlocks: ranges(source.notIpBlocks, 'notIpBlocks'),
+        requestPrincipals: tests(source.requestPrincipals),
+        notRequestPrincipals: tests(source.notRequestPrincipals),
       })),
       to: to.map((operation) => ({
         hosts: hostTests(operation.hosts),
@@ -236,9 +263,10 @@ export function compileAuthorization(policy: HttpAuthorization): CompiledAuthori
         notPaths: tests(operation.notPaths),
       })),
       when: when.map(({ key, values, notValues }) => {
-        const isAddress = key === 'source.ip' || key === 'destination.ip' || key === 'remote.ip';
+        const isAddress = ADDRESS_KEYS.includes(key);
         return {
           key,
+          attribute: attributeOf(key),
           values: tests(values),
           notValues: tests(notValues),
           ranges: isAddress ? ranges(values.map(exactText), key) : undefined,
@@ -248,6 +276,36 @@ export function compileAuthorization(policy: HttpAuthorization): CompiledAuthori
     })),
   };
 }
+
+const ATTRIBUTES: Readonly<Record<string, Attribute>> = {
+  'source.namespace': { of: 'namespace' },
+  'source.principal': { of: 'principal' },
+  'source.serviceAccount': { of: 'serviceAccount' },
+  'destination.port': { of: 'port' },
+  'request.auth.principal': { of: 'requestPrincipal' },
+  'request.auth.audiences': { of: 'audiences' },
+  'request.auth.presenter': { of: 'presenter' },
+};
+
+/** The keys of Istio's `when` that a waypoint knows; addresses are known beside these. */
+export function attributeOf(key: string): Attribute | undefined {
+  if (Object.hasOwn(ATTRIBUTES, key)) return ATTRIBUTES[key];
+  const header = /^request\.headers\[([^\]]+)\]$/.exec(key)?.[1];
+  if (header !== undefined) return { header: header.toLowerCase() };
+  const claim = /^request\.auth\.claims((?:\[[^\]]+\])+)$/.exec(key)?.[1];
+  return claim === undefined ? undefined : { claim: claim.slice(1, -1).split('][') };
+}
+
+export const ADDRESS_KEYS: readonly string[] = ['source.ip', 'destination.ip', 'remote.ip'];
+
+/** `{*}` is one segment of a path, `{**}` any number of them, none included (Istio, AuthorizationPolicy paths). */
+export const templateRegex = (template: string): RegExp =>
+  new RegExp(
+    `^${template
+      .split(/(\{\*{1,2}\})/)
+      .map((piece) => (piece === '{*}' ? '[^/]+' : piece === '{**}' ? '.*' : escapeRegex(piece)))
+      .join('')}$`,
+  );
 
 const exactText = ({ type }: TextMatch): string => (type?.$case === 'exact' ? type.value : '');
 
@@ -262,6 +320,8 @@ const tests = (matches: readonly TextMatch[]): TextTest[] =>
         return { suffix: type.value };
       case 'presence':
         return { presence: true };
+      case 'template':
+        return { template: templateRegex(type.value) };
       default:
         throw new Error('a match without a value');
     }
@@ -272,6 +332,7 @@ const hostTests = (matches: readonly TextMatch[]): TextTest[] =>
   tests(matches).map((test) => {
     if ('exact' in test) return { exact: test.exact.toLowerCase() };
     if ('prefix' in test) return { prefix: test.prefix.toLowerCase() };
+    if ('template' in test) return test;
     return 'suffix' in test ? { suffix: test.suffix.toLowerCase() } : test;
   });
 

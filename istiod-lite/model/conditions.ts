@@ -81,6 +81,7 @@ export const reporters = {
   GatewayClass: { kind: 'GatewayClass', fieldManager: 'istio.io/mesh-controller', types: ['Accepted'] },
   VirtualService: { kind: 'VirtualService', fieldManager: 'istio-ambient-waypoint-policy', types: [WAYPOINT_ACCEPTED] },
   DestinationRule: { kind: 'DestinationRule', fieldManager: 'istio-ambient-waypoint-policy', types: [WAYPOINT_ACCEPTED] },
+  RequestAuthentication: { kind: 'RequestAuthentication', fieldManager: 'istio-ambient-waypoint-policy', types: [WAYPOINT_ACCEPTED] },
   WaypointPolicy: { kind: 'AuthorizationPolicy', fieldManager: 'istio-ambient-waypoint-policy', types: [WAYPOINT_ACCEPTED] },
 } as const satisfies Record<string, Reporter>;
 

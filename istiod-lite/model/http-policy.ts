@@ -12,6 +12,7 @@ import {
   type Source,
   type TextMatch,
 } from '../../common/codec/gen/waypoint.ts';
+import { ADDRESS_KEYS, attributeOf } from '../../common/decision/http-model.ts';
 import * as names from './names.ts';
 import { annotationFlag, at, isRecord, list, quote, type Report, readMeta, records, text, texts } from './objects.ts';
 
@@ -29,15 +30,16 @@ export function readHttpPolicy(object: unknown, report: Report): HttpPolicy {
   const meta = readMeta(object);
   const spec = at(object, 'spec');
   const action = text(at(spec, 'action')) || 'ALLOW';
-  if (!['ALLOW', 'DENY', 'CUSTOM'].includes(action)) {
+  if (!['ALLOW', 'DENY', 'AUDIT', 'CUSTOM'].includes(action)) {
     const problem = `action ${action} is not carried out by waypoints: nothing comes of this policy`;
     return { action: Action.ALLOW, dryRun: false, rules: [], problem, enforced: false };
   }
-  const deny = action !== 'ALLOW';
+  // What cannot be read errs on the side of refusing; an AUDIT refuses nothing, and then tells less.
+  const deny = action === 'DENY' || action === 'CUSTOM';
   const reader = new RuleReader(deny, meta?.namespace ?? '', report);
   const rules = records(at(spec, 'rules')).flatMap((rule) => reader.rule(rule) ?? []);
   return {
-    action: deny ? Action.DENY : Action.ALLOW,
+    action: action === 'AUDIT' ? Action.AUDIT : deny ? Action.DENY : Action.ALLOW,
     dryRun: annotationFlag(meta?.annotations[names.DRY_RUN]) === true,
     rules,
     problem: problemOf(action, [...reader.unsupported].sort()),
@@ -51,9 +53,11 @@ function problemOf(action: string, unsupported: readonly string[]): string | und
     sentences.push('waypoints do not ask authorization servers yet (action CUSTOM): what the rules match is refused');
   if (unsupported.length > 0) {
     const consequence =
-      action === 'ALLOW'
-        ? 'the rules that use them allow nothing, so less is allowed than written'
-        : 'the rules are enforced without them, so more is denied than written';
+      action === 'AUDIT'
+        ? 'the rules that use them tell nothing'
+        : action === 'ALLOW'
+          ? 'the rules that use them allow nothing, so less is allowed than written'
+          : 'the rules are enforced without them, so more is denied than written';
     sentences.push(`waypoints cannot match ${unsupported.join(', ')} yet: ${consequence}`);
   }
   return sentences.length > 0 ? sentences.join('. ') : undefined;
@@ -70,6 +74,8 @@ const SOURCE = {
   notServiceAccounts: accountMatch,
   ipBlocks: cidrText,
   notIpBlocks: cidrText,
+  requestPrincipals: textMatch,
+  notRequestPrincipals: textMatch,
 } as const satisfies { [F in keyof Source]: Parse<Source[F][number]> };
 
 const OPERATION = {
@@ -82,9 +88,6 @@ const OPERATION = {
   paths: pathMatch,
   notPaths: pathMatch,
 } as const satisfies { [F in keyof Operation]: Parse<Operation[F][number]> };
-
-const ADDRESS_KEYS = ['source.ip', 'destination.ip'];
-const TEXT_KEYS = ['source.namespace', 'source.principal', 'source.serviceAccount', 'destination.port'];
 
 /** An alternative that must never match, one that matches whatever comes, or one with fields. */
 type Alternative<T> = 'never' | 'always' | T;
@@ -132,7 +135,7 @@ class RuleReader {
     const into: Record<string, unknown[]> = { ...match };
     let constrained = false;
     let never = false;
-    for (const [name, values] of isRecord(item) ? Object.entries(item) : []) {
+    for (const [name, values] of isRecord(item) ? Object.entries(withRemote(item)) : []) {
       if (isEmpty(values)) continue;
       const parse = Object.hasOwn(fields, name) ? fields[name] : undefined;
       if (!parse) {
@@ -155,7 +158,7 @@ class RuleReader {
   #when(condition: Record<string, unknown>, unsupported: Set<string>): Alternative<Condition> {
     const key = text(condition.key);
     const isAddress = ADDRESS_KEYS.includes(key);
-    if (!isAddress && !TEXT_KEYS.includes(key) && !/^request\.headers\[[^\]:]+\]$/.test(key)) {
+    if (!isAddress && (attributeOf(key) === undefined || key.startsWith('request.headers[:'))) {
       unsupported.add(key || 'a condition without a key');
       return this.#deny ? 'always' : 'never';
     }
@@ -190,6 +193,20 @@ class RuleReader {
   }
 }
 
+/**
+ * No proxy before a waypoint is trusted to say whose request it is, so the remote address is the caller's; only where a source asks for both
+ * kinds of addresses they stay two fields, of which one is not known.
+ */
+function withRemote(item: Record<string, unknown>): Record<string, unknown> {
+  const { remoteIpBlocks, notRemoteIpBlocks, ...rest } = item;
+  if (rest.ipBlocks !== undefined || rest.notIpBlocks !== undefined) return item;
+  return {
+    ...rest,
+    ...(remoteIpBlocks === undefined ? {} : { ipBlocks: remoteIpBlocks }),
+    ...(notRemoteIpBlocks === undefined ? {} : { notIpBlocks: notRemoteIpBlocks }),
+  };
+}
+
 const emptySource = (): Source => ({
   principals: [],
   notPrincipals: [],
@@ -199,6 +216,8 @@ const emptySource = (): Source => ({
   notServiceAccounts: [],
   ipBlocks: [],
   notIpBlocks: [],
+  requestPrincipals: [],
+  notRequestPrincipals: [],
 });
 
 const emptyOperation = (): Operation => ({
@@ -222,9 +241,9 @@ function textMatch(value: string): TextMatch | undefined {
   return { type: { $case: 'exact', value } };
 }
 
-/** Istio's path templates, {*} for a segment and {**} for any number, are no texts to compare with. */
+/** Istio's path templates: {*} for a segment and {**} for any number. */
 function pathMatch(value: string): TextMatch | undefined {
-  return /\{\*{1,2}\}/.test(value) ? undefined : textMatch(value);
+  return /\{\*{1,2}\}/.test(value) ? { type: { $case: 'template', value } } : textMatch(value);
 }
 
 /** `namespace/account`, or `account` of the policy's own namespace. */

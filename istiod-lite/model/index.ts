@@ -4,7 +4,7 @@
  * somebody wrote into an object.
  */
 import { errorMessage } from '../../common/base/errors.ts';
-import type { HttpAuthorization } from '../../common/codec/gen/waypoint.ts';
+import type { HttpAuthorization, JwtAuthentication } from '../../common/codec/gen/waypoint.ts';
 import { type AuthorizationPolicy, readAuthorizationPolicy } from './authorization-policy.ts';
 import type { Condition, ReporterName, StatusWrite } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
@@ -23,9 +23,11 @@ import { convertPorts, readPeerAuthentication, STATIC_STRICT, staticStrict } fro
 import { readPod } from './pod.ts';
 import { readTargetedPolicy } from './policy-targets.ts';
 import { type Problem, ProblemList } from './problems.ts';
+import { type FetchedKeys, hasTargets } from './request-authentication.ts';
 import {
   authorizationResource,
   httpAuthorizationResource,
+  jwtResource,
   labelsResource,
   type Resource,
   type ResourceChanges,
@@ -177,6 +179,16 @@ export class MeshIndex {
     return this.#inputs.gatewayStatuses.setProblem(key, problem);
   }
 
+  /** Where keys for end users' tokens have to be fetched from: addresses, or `discover ISSUER`. */
+  keySources(): ReadonlySet<string> {
+    return this.#inputs.keySources();
+  }
+
+  /** What was fetched, or why it could not be; the next flush tells it. */
+  setKeys(address: string, found: FetchedKeys | undefined): void {
+    this.#inputs.setKeys(address, found);
+  }
+
   /** The namespace, node and service account of a pod, by which certificates for it are asked for; undefined where there is no such pod. */
   pod(key: string): { readonly namespace: string; readonly node: string; readonly serviceAccount: string } | undefined {
     return this.#inputs.pods.get(key);
@@ -234,8 +246,13 @@ export class MeshIndex {
     AuthorizationPolicy: (key, object, report) => {
       this.#observe('ZtunnelPolicy', key, object);
       this.#observe('WaypointPolicy', key, object);
-      this.#inputs.setTargetedPolicy(key, readTargetedPolicy(object, report));
+      this.#inputs.setTargetedPolicy(`AuthorizationPolicy ${key}`, readTargetedPolicy(object, report));
       this.#setPolicy(key, readAuthorizationPolicy(this.#config, object, report));
+    },
+    RequestAuthentication: (key, object, report) => {
+      this.#observe('RequestAuthentication', key, object);
+      this.#inputs.setTargetedPolicy(`RequestAuthentication ${key}`, readTargetedPolicy(object, report, 'RequestAuthentication'));
+      if (object !== undefined && !hasTargets(object)) report('only targetRefs are read: without them it holds for nothing here');
     },
     PeerAuthentication: (key, object, report) =>
       this.#inputs.setPeerAuthentication(key, readPeerAuthentication(this.#config.rootNamespace, object, report)),
@@ -299,17 +316,25 @@ export class MeshIndex {
 
   #remakeHttpAuthorizations(): void {
     const made = new Map<string, MadeForWaypoints>();
-    drain(this.#inputs.stale.targetedPolicies, (key) =>
-      this.#guard(`targets of ${key}`, () => {
-        const policy = this.#inputs.targetedPolicies.get(key);
-        this.#statuses.want('WaypointPolicy', key, policy ? [this.#translation.targetsCondition(policy)] : []);
+    const tokens = new Map<string, MadeForWaypoints>();
+    drain(this.#inputs.stale.targetedPolicies, (id) =>
+      this.#guard(`targets of ${id}`, () => {
+        const policy = this.#inputs.targetedPolicies.get(id);
+        const reporter = id.startsWith('RequestAuthentication ') ? 'RequestAuthentication' : 'WaypointPolicy';
+        this.#statuses.want(reporter, id.slice(id.indexOf(' ') + 1), policy ? [this.#translation.targetsCondition(policy)] : []);
         const authorizations = policy ? this.#translation.httpAuthorizations(policy) : new Map<string, HttpAuthorization>();
         made.set(
-          key,
+          id,
           mapValues(authorizations, (authorization) => [httpAuthorizationResource(authorization)]),
+        );
+        const authentications = policy ? this.#translation.jwtAuthentications(policy) : new Map<string, JwtAuthentication>();
+        tokens.set(
+          id,
+          mapValues(authentications, (authentication) => [jwtResource(authentication)]),
         );
       }),
     );
+    this.#waypoints.publish('jwtAuthentications', tokens);
     this.#waypoints.publish('httpAuthorizations', made);
   }
 

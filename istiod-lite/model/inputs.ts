@@ -21,6 +21,7 @@ import type { Labels } from './objects.ts';
 import { effectiveMode, type MtlsMode, oldest, type PeerAuthentication } from './peer-authentication.ts';
 import type { Pod } from './pod.ts';
 import { type TargetedPolicy, targetSource } from './policy-targets.ts';
+import { type FetchedKeys, keySources } from './request-authentication.ts';
 import { RouteInputs } from './route-inputs.ts';
 import { LabelIndex, SelectorIndex } from './selectors.ts';
 import type { ServiceEntry } from './service-entry.ts';
@@ -89,6 +90,7 @@ export class Inputs {
   readonly #namespaces = new Map<string, Namespace>();
   readonly #nodes = new Map<string, Locality>();
   readonly #policies = new Map<string, SelectingPolicy>();
+  readonly #keys = new Map<string, FetchedKeys>();
   /** Sources of workloads that services and policies can select. */
   readonly #members = new LabelIndex();
   readonly #selectingServices = new SelectorIndex<Selecting<MeshService>>();
@@ -335,6 +337,24 @@ export class Inputs {
     put(this.#policies, key, selecting);
   }
 
+  keysAt(address: string): FetchedKeys | undefined {
+    return this.#keys.get(address);
+  }
+
+  /** Where keys for tokens come from, as the objects say now. */
+  keySources(): Set<string> {
+    return new Set([...this.targetedPolicies.values()].flatMap(({ tokens }) => (tokens ? keySources(tokens) : [])));
+  }
+
+  setKeys(address: string, found: FetchedKeys | undefined): void {
+    if (isDeepStrictEqual(this.#keys.get(address), found)) return;
+    put(this.#keys, address, found);
+    for (const { id, tokens } of this.targetedPolicies.values()) {
+      if (tokens && keySources(tokens).includes(address)) this.stale.targetedPolicies.add(id);
+    }
+  }
+
+  /** @param key `Kind namespace/name` */
   setTargetedPolicy(key: string, next: TargetedPolicy | undefined): void {
     const before = this.targetedPolicies.get(key);
     if (isDeepStrictEqual(before, next)) return;

@@ -9,16 +9,25 @@ import type { GatewayClass } from './gateway.ts';
 import { type HttpPolicy, readHttpPolicy } from './http-policy.ts';
 import * as names from './names.ts';
 import { at, isRecord, objectKey, type Report, readMeta, records, text } from './objects.ts';
+import { type KeysAt, readTokenPolicy, type TokenPolicy, tokenProblem } from './request-authentication.ts';
 import type { WaypointBinding } from './waypoint-binding.ts';
 
 export interface TargetedPolicy {
+  /** `Kind namespace/name` */
+  readonly id: string;
+  readonly kind: TargetedKind;
   readonly key: string;
   readonly namespace: string;
   readonly name: string;
   readonly generation: number;
   readonly targets: readonly PolicyTarget[];
-  readonly http: HttpPolicy;
+  /** Of an AuthorizationPolicy. */
+  readonly http: HttpPolicy | undefined;
+  /** Of a RequestAuthentication. */
+  readonly tokens: TokenPolicy | undefined;
 }
+
+export type TargetedKind = 'AuthorizationPolicy' | 'RequestAuthentication';
 
 export interface PolicyTarget {
   readonly kind: string;
@@ -45,7 +54,11 @@ export interface TargetView {
 }
 
 /** @returns undefined for a policy without targets */
-export function readTargetedPolicy(object: unknown, report: Report): TargetedPolicy | undefined {
+export function readTargetedPolicy(
+  object: unknown,
+  report: Report,
+  kind: TargetedKind = 'AuthorizationPolicy',
+): TargetedPolicy | undefined {
   const meta = readMeta(object);
   if (!meta) return undefined;
   const single = at(object, 'spec', 'targetRef');
@@ -57,8 +70,18 @@ export function readTargetedPolicy(object: unknown, report: Report): TargetedPol
     namespace: text(reference.namespace) || meta.namespace,
     name: text(reference.name),
   }));
-  const http = readHttpPolicy(object, report);
-  return { key: objectKey(meta), namespace: meta.namespace, name: meta.name, generation: meta.generation, targets, http };
+  const key = objectKey(meta);
+  return {
+    id: `${kind} ${key}`,
+    kind,
+    key,
+    namespace: meta.namespace,
+    name: meta.name,
+    generation: meta.generation,
+    targets,
+    http: kind === 'AuthorizationPolicy' ? readHttpPolicy(object, report) : undefined,
+    tokens: kind === 'RequestAuthentication' ? readTokenPolicy(object, report) : undefined,
+  };
 }
 
 /** Whose change a target's status depends on: `Kind/namespace/name`, or `GatewayClass/name`. */
@@ -105,7 +128,7 @@ export function targetStatus(config: MeshModelConfig, policy: TargetedPolicy, ta
 }
 
 /** One condition for all targets: False where none is bound, and with the names of those that are not. */
-export function targetsCondition(policy: TargetedPolicy, statusOf: (target: PolicyTarget) => TargetStatus): Condition {
+export function targetsCondition(policy: TargetedPolicy, statusOf: (target: PolicyTarget) => TargetStatus, keysAt: KeysAt): Condition {
   const statuses = policy.targets.map((target) => ({ target, ...statusOf(target) }));
   const failed = statuses.filter(({ bound }) => !bound);
   const condition = (status: 'True' | 'False', reason: string, message: string): Condition => ({
@@ -115,7 +138,8 @@ export function targetsCondition(policy: TargetedPolicy, statusOf: (target: Poli
     message,
     observedGeneration: policy.generation,
   });
-  const { problem, enforced } = policy.http;
+  const problem = policy.tokens ? tokenProblem(policy.tokens, keysAt) : policy.http?.problem;
+  const enforced = policy.http?.enforced ?? true;
   const first = failed[0];
   if (problem !== undefined && failed.length < statuses.length) {
     const unbound = failed.length > 0 ? `. Also not enforced: ${sentences(failed)}` : '';

@@ -2,6 +2,7 @@
 import type {
   BackendRef,
   HttpAuthorization,
+  JwtAuthentication,
   ServiceRoutes,
   ServiceTraffic,
   Target,
@@ -31,6 +32,7 @@ import {
   targetStatus,
   targetsCondition,
 } from './policy-targets.ts';
+import { tokenResource } from './request-authentication.ts';
 import { Backends } from './route-backends.ts';
 import { type RouteParentStatus, routeStatus } from './route-status.ts';
 import { type Attachment, portRoutes } from './route-table.ts';
@@ -93,7 +95,11 @@ export class Translation {
 
   /** What the status of a policy with targets says. */
   targetsCondition(policy: TargetedPolicy): Condition {
-    return targetsCondition(policy, (target) => this.targetStatus(policy, target));
+    return targetsCondition(
+      policy,
+      (target) => this.targetStatus(policy, target),
+      (address) => this.#inputs.keysAt(address),
+    );
   }
 
   /** The Gateways that are waypoints of a Service or ServiceEntry, `namespace/name`, whether they are ready or not. */
@@ -110,12 +116,24 @@ export class Translation {
 
   /** What of a policy each waypoint enforces. */
   httpAuthorizations(policy: TargetedPolicy): Map<string, HttpAuthorization> {
+    const { namespace, name, http } = policy;
+    if (!http?.enforced) return new Map();
+    const { action, dryRun, rules } = http;
+    return mapEach(this.#targetsOf(policy), (targets) => ({ namespace, name, action, dryRun, targets, rules: [...rules] }));
+  }
+
+  /** What of a RequestAuthentication each waypoint is told. */
+  jwtAuthentications(policy: TargetedPolicy): Map<string, JwtAuthentication> {
+    const { tokens } = policy;
+    if (!tokens) return new Map();
+    return mapEach(this.#targetsOf(policy), (targets) => tokenResource(policy, tokens, targets, (address) => this.#inputs.keysAt(address)));
+  }
+
+  #targetsOf(policy: TargetedPolicy): Map<string, Target[]> {
     const targets = new Map<string, Target[]>();
     const add = (waypoint: string, target: Target) => targets.set(waypoint, [...(targets.get(waypoint) ?? []), target]);
-    if (policy.http.enforced) for (const target of policy.targets) this.#target(policy, target, add);
-    const { namespace, name, http } = policy;
-    const { action, dryRun, rules } = http;
-    return new Map([...targets].map(([key, found]) => [key, { namespace, name, action, dryRun, targets: found, rules: [...rules] }]));
+    for (const target of policy.targets) this.#target(policy, target, add);
+    return targets;
   }
 
   #target(policy: TargetedPolicy, target: PolicyTarget, add: (waypoint: string, target: Target) => void): void {

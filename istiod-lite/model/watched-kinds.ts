@@ -36,6 +36,7 @@ export const watchedKinds = {
   EndpointSlice: grouped('EndpointSlice', 'discovery.k8s.io/v1', 'endpointslices', { optional: false }),
   AuthorizationPolicy: grouped('AuthorizationPolicy', 'security.istio.io/v1', 'authorizationpolicies', { optional: true }),
   PeerAuthentication: grouped('PeerAuthentication', 'security.istio.io/v1', 'peerauthentications', { optional: true }),
+  RequestAuthentication: grouped('RequestAuthentication', 'security.istio.io/v1', 'requestauthentications', { optional: true }),
   ServiceEntry: grouped('ServiceEntry', 'networking.istio.io/v1', 'serviceentries', { optional: true }),
   WorkloadEntry: grouped('WorkloadEntry', 'networking.istio.io/v1', 'workloadentries', { optional: true }),
   VirtualService: grouped('VirtualService', 'networking.istio.io/v1', 'virtualservices', { optional: true }),

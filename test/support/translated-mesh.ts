@@ -1,5 +1,5 @@
 /** A translation of objects in a test's hand, and what it tells waypoints and writes into statuses. */
-import { HttpAuthorization, ServiceRoutes, ServiceTraffic, WorkloadLabels } from '../../common/codec/gen/waypoint.ts';
+import { HttpAuthorization, JwtAuthentication, ServiceRoutes, ServiceTraffic, WorkloadLabels } from '../../common/codec/gen/waypoint.ts';
 import type { StatusWrite } from '../../istiod-lite/model/conditions.ts';
 import { MeshIndex } from '../../istiod-lite/model/index.ts';
 import type { WatchedKindName } from '../../istiod-lite/model/watched-kinds.ts';
@@ -61,6 +61,12 @@ export class TranslatedMesh {
     const [namespace = '', name = ''] = waypoint.split('/');
     this.flush();
     return this.index.waypointResources(namespace, name).labels.map(({ bytes }) => WorkloadLabels.decode(bytes));
+  }
+
+  tokens(waypoint = 'shop/wp'): JwtAuthentication[] {
+    const [namespace = '', name = ''] = waypoint.split('/');
+    this.flush();
+    return this.index.waypointResources(namespace, name).jwtAuthentications.map(({ bytes }) => JwtAuthentication.decode(bytes));
   }
 
   policies(waypoint = 'shop/wp'): HttpAuthorization[] {

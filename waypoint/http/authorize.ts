@@ -12,10 +12,11 @@ export function authorize({ configuration }: { readonly configuration: Pick<Conf
     const verdict = decideHttp(
       policies,
       request.head,
-      { identity: caller.identity, ip: caller.address.ip },
+      { identity: caller.identity, ip: caller.address.ip, token: request.token },
       { service: target.serviceKey, ip: target.ip, port: target.port },
     );
     request.wouldDeny = verdict.wouldDeny;
+    request.audited = verdict.audited;
     if (verdict.allowed) return next(request);
     const options = verdict.policy === undefined ? {} : { policy: verdict.policy };
     return Promise.reject(new ProxyError('POLICY_DENIED', verdict.reason, options));

@@ -7,6 +7,7 @@ import type { ProxyError } from '../../common/base/errors.ts';
 import type { SpiffeId } from '../../common/base/spiffe.ts';
 import type { Baggage } from '../../common/decision/headers.ts';
 import type { CompiledEntry } from '../../common/decision/http-model.ts';
+import type { VerifiedToken } from '../../common/decision/jwt.ts';
 import type { AppProtocol, Service, Workload } from '../../common/decision/mesh-view.ts';
 import type { BodySource, RequestHead, ResponseHead, ServerExchange } from '../../common/http/types.ts';
 import type { PickedEndpoint } from '../cluster/endpoint.ts';
@@ -96,8 +97,12 @@ export class RequestContext {
   freshConnection = false;
   /** Why we answered ourselves, or why the response is not whole. */
   error: ProxyError | undefined;
+  /** What it brought, and was found good. */
+  token: VerifiedToken | undefined;
   /** Dry-run policies that would have refused. */
   wouldDeny: readonly string[] = [];
+  /** AUDIT policies that it matches. */
+  audited: readonly string[] = [];
   cancelled: ProxyError | undefined;
   #abort: AbortController | undefined;
   #over = false;

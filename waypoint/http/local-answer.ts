@@ -5,12 +5,16 @@ import type { Fields } from '../../common/http/types.ts';
 import type { Answer, RequestContext } from './context.ts';
 import { grpcStatusOf, httpOutcome } from './outcomes.ts';
 import { bufferSource } from './request-body.ts';
+import { TokenRefused } from './token-refused.ts';
 
 /** @returns the answer to a request that failed or was refused with this error */
 export function errorAnswer(request: RequestContext, error: ProxyError): Answer {
   const { status } = httpOutcome(error.code);
   const { caller, target } = request.connection;
   const reason = refusalHeaders(error, request.traceId, caller.identity, target.namespace).flat();
+  if (error instanceof TokenRefused) {
+    return localAnswer(request, error.status, error.message, ['www-authenticate', error.challenge, ...reason]);
+  }
   return localAnswer(request, status || 503, error.code === 'POLICY_DENIED' ? 'RBAC: access denied' : textOf(error), reason);
 }
 

@@ -15,9 +15,11 @@ import { pickEndpoint } from './pick.ts';
 import { type RetryParts, retry } from './retry.ts';
 import { route } from './route.ts';
 import { requestTimeout } from './timeout.ts';
+import { authenticateTokens, type TokenParts } from './tokens.ts';
 
 export type PipelineParts = Parameters<typeof answerAlways>[0] &
   AuthenticateParts &
+  TokenParts &
   Parameters<typeof authorize>[0] &
   Parameters<typeof route>[0] &
   FilterParts &
@@ -30,6 +32,7 @@ export const pipeline = (parts: PipelineParts): Handler =>
     [
       answerAlways(parts),
       authenticate(parts),
+      authenticateTokens(parts),
       authorize(parts),
       route(parts),
       applyFilters(parts),

@@ -3,8 +3,9 @@
  * cannot be used is one rejection; what was in force under its name stays in force.
  */
 import { errorMessage } from '../../common/base/errors.ts';
-import { HttpAuthorization, ServiceRoutes, ServiceTraffic, WorkloadLabels } from '../../common/codec/gen/waypoint.ts';
+import { HttpAuthorization, JwtAuthentication, ServiceRoutes, ServiceTraffic, WorkloadLabels } from '../../common/codec/gen/waypoint.ts';
 import { compileAuthorization, compileRoutes } from '../../common/decision/http-model.ts';
+import { compileJwt } from '../../common/decision/jwt.ts';
 import { compileTraffic } from '../../common/decision/traffic-model.ts';
 import type { Rejection, StatePush } from '../../common/state/writer.ts';
 import { type ConfigurationPush, configurationKinds } from '../worker/configuration.ts';
@@ -13,6 +14,7 @@ export const ROUTES_TYPE = 'type.googleapis.com/warren.waypoint.v1.ServiceRoutes
 export const HTTP_AUTHORIZATION_TYPE = 'type.googleapis.com/warren.waypoint.v1.HttpAuthorization';
 
 export const TRAFFIC_TYPE = 'type.googleapis.com/warren.waypoint.v1.ServiceTraffic';
+export const JWT_TYPE = 'type.googleapis.com/warren.waypoint.v1.JwtAuthentication';
 export const LABELS_TYPE = 'type.googleapis.com/warren.waypoint.v1.WorkloadLabels';
 
 type Kind = ConfigurationPush['kind'];
@@ -22,6 +24,7 @@ const KINDS: Readonly<Record<string, Kind>> = {
   [TRAFFIC_TYPE]: 'traffic',
   [ROUTES_TYPE]: 'routes',
   [HTTP_AUTHORIZATION_TYPE]: 'policies',
+  [JWT_TYPE]: 'authentications',
 };
 
 /** In the order in which they are asked for. */
@@ -37,12 +40,7 @@ const MAX_RESOURCE_BYTES = 4 << 20;
 const MAX_RESOURCES = 100_000;
 
 export class WaypointResources {
-  readonly #held: Readonly<Record<Kind, Map<string, Held>>> = {
-    labels: new Map(),
-    traffic: new Map(),
-    routes: new Map(),
-    policies: new Map(),
-  };
+  readonly #held = Object.fromEntries(configurationKinds.map((kind) => [kind, new Map()])) as Readonly<Record<Kind, Map<string, Held>>>;
   readonly #onChange: (push: ConfigurationPush) => void;
 
   constructor(onChange: (push: ConfigurationPush) => void) {
@@ -97,10 +95,16 @@ export class WaypointResources {
   }
 
   /** For config_dump. */
-  dump(): { routes: ServiceRoutes[]; traffic: ServiceTraffic[]; httpAuthorizations: HttpAuthorization[] } {
+  dump(): {
+    routes: ServiceRoutes[];
+    traffic: ServiceTraffic[];
+    httpAuthorizations: HttpAuthorization[];
+    authentications: JwtAuthentication[];
+  } {
     return {
       routes: [...this.#held.routes.values()].map(({ bytes }) => ServiceRoutes.decode(bytes)),
       traffic: [...this.#held.traffic.values()].map(({ bytes }) => ServiceTraffic.decode(bytes)),
+      authentications: [...this.#held.authentications.values()].map(({ bytes }) => JwtAuthentication.decode(bytes)),
       httpAuthorizations: [...this.#held.policies.values()].map(({ bytes }) => HttpAuthorization.decode(bytes)),
     };
   }
@@ -117,6 +121,7 @@ const KEYS: Readonly<Record<Kind, (bytes: Uint8Array) => string>> = {
   labels: (bytes) => WorkloadLabels.decode(bytes).uid,
   traffic: (bytes) => compileTraffic(ServiceTraffic.decode(bytes)).service,
   routes: (bytes) => compileRoutes(ServiceRoutes.decode(bytes)).service,
+  authentications: (bytes) => compileJwt(JwtAuthentication.decode(bytes)).key,
   policies: (bytes) => compileAuthorization(HttpAuthorization.decode(bytes)).key,
 };
 

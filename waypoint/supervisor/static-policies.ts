@@ -3,20 +3,22 @@ import {
   Action,
   type Condition,
   type HttpAuthorization,
+  type JwtAuthentication,
+  type JwtRule,
   type Operation,
   type Source,
   type Target,
   type TextMatch,
 } from '../../common/codec/gen/waypoint.ts';
 import type { YamlNode } from '../../common/state/yaml-node.ts';
-import { list, one, texts } from './static-yaml.ts';
+import { enumWords, flag, list, one, text, texts } from './static-yaml.ts';
 
 export function policyFrom(node: YamlNode): HttpAuthorization {
   node.allowKeys(['namespace', 'name', 'action', 'dryRun', 'targets', 'rules']);
   return {
     namespace: node.required('namespace').text(),
     name: node.required('name').text(),
-    action: node.optional('action')?.choice({ ALLOW: Action.ALLOW, DENY: Action.DENY }) ?? Action.ALLOW,
+    action: node.optional('action')?.choice(enumWords(Action)) ?? Action.ALLOW,
     dryRun: node.optional('dryRun')?.flag() ?? false,
     targets: list(node, 'targets', targetFrom),
     rules: list(node, 'rules', (rule) => {
@@ -33,8 +35,8 @@ function targetFrom(node: YamlNode): Target {
 }
 
 function textMatchFrom(node: YamlNode): TextMatch {
-  const found = one(node, ['exact', 'prefix', 'suffix', 'presence']);
-  if (!found) throw node.error('expected exact, prefix, suffix or presence');
+  const found = one(node, ['exact', 'prefix', 'suffix', 'presence', 'template']);
+  if (!found) throw node.error('expected exact, prefix, suffix, presence or template');
   if (found.key === 'presence') return { type: { $case: 'presence', value: {} } };
   return { type: { $case: found.key, value: found.value.text() } };
 }
@@ -50,6 +52,8 @@ function sourceFrom(node: YamlNode): Source {
     'notServiceAccounts',
     'ipBlocks',
     'notIpBlocks',
+    'requestPrincipals',
+    'notRequestPrincipals',
   ]);
   return {
     principals: matches('principals'),
@@ -60,6 +64,8 @@ function sourceFrom(node: YamlNode): Source {
     notServiceAccounts: matches('notServiceAccounts'),
     ipBlocks: texts(node, 'ipBlocks'),
     notIpBlocks: texts(node, 'notIpBlocks'),
+    requestPrincipals: matches('requestPrincipals'),
+    notRequestPrincipals: matches('notRequestPrincipals'),
   };
 }
 
@@ -85,5 +91,49 @@ function conditionFrom(node: YamlNode): Condition {
     key: node.required('key').text(),
     values: list(node, 'values', textMatchFrom),
     notValues: list(node, 'notValues', textMatchFrom),
+  };
+}
+
+/** A RequestAuthentication with its keys. */
+export function jwtFrom(node: YamlNode): JwtAuthentication {
+  node.allowKeys(['namespace', 'name', 'targets', 'rules']);
+  return {
+    namespace: node.required('namespace').text(),
+    name: node.required('name').text(),
+    targets: list(node, 'targets', targetFrom),
+    rules: list(node, 'rules', jwtRuleFrom),
+  };
+}
+
+const JWT_RULE_KEYS = [
+  'issuer',
+  'audiences',
+  'keys',
+  'fromHeaders',
+  'fromParams',
+  'fromCookies',
+  'payloadHeader',
+  'forwardToken',
+  'claimHeaders',
+] as const;
+
+function jwtRuleFrom(node: YamlNode): JwtRule {
+  node.allowKeys(JWT_RULE_KEYS);
+  return {
+    issuer: text(node, 'issuer'),
+    audiences: texts(node, 'audiences'),
+    keys: text(node, 'keys'),
+    fromHeaders: list(node, 'fromHeaders', (header) => {
+      header.allowKeys(['name', 'prefix']);
+      return { name: header.required('name').text(), prefix: text(header, 'prefix') };
+    }),
+    fromParams: texts(node, 'fromParams'),
+    fromCookies: texts(node, 'fromCookies'),
+    payloadHeader: text(node, 'payloadHeader'),
+    forwardToken: flag(node, 'forwardToken'),
+    claimHeaders: list(node, 'claimHeaders', (claim) => {
+      claim.allowKeys(['header', 'claim']);
+      return { header: claim.required('header').text(), claim: claim.required('claim').text() };
+    }),
   };
 }

@@ -1,5 +1,5 @@
 /**
- * Routes, traffic settings and L7 policies from a file (LOCAL_ROUTES_PATH): `routes`, `traffic`, `labels` and `policies`, each a list of the
+ * Routes, traffic settings and L7 policies from a file (LOCAL_ROUTES_PATH): `routes`, `traffic`, `labels`, `policies` and `authentications`, each a list of the
  * messages of proto/waypoint.proto in protobuf's JSON names, as YAML or JSON.
  */
 import { load } from 'js-yaml';
@@ -14,6 +14,7 @@ import {
   HttpAuthorization,
   type HttpMatch,
   type HttpRule,
+  JwtAuthentication,
   type PathChange,
   type PathMatch,
   type PortRoutes,
@@ -28,15 +29,15 @@ import {
 } from '../../common/codec/gen/waypoint.ts';
 import type { StatePush } from '../../common/state/writer.ts';
 import { YamlNode } from '../../common/state/yaml-node.ts';
-import { HTTP_AUTHORIZATION_TYPE, LABELS_TYPE, ROUTES_TYPE, TRAFFIC_TYPE } from './resources.ts';
-import { policyFrom } from './static-policies.ts';
+import { HTTP_AUTHORIZATION_TYPE, JWT_TYPE, LABELS_TYPE, ROUTES_TYPE, TRAFFIC_TYPE } from './resources.ts';
+import { jwtFrom, policyFrom } from './static-policies.ts';
 import { labelsFrom, persistenceFrom, trafficFrom } from './static-traffic.ts';
 import { enumWords, flag, list, maybe, number, one, text, textMap, texts, UINT32 } from './static-yaml.ts';
 
 /** @throws {ConfigError} naming the place in the file */
 export function staticRoutes(yaml: string): StatePush[] {
   const root = new YamlNode(load(yaml) ?? {}, '', new WeakMap(), 1);
-  root.allowKeys(['routes', 'traffic', 'labels', 'policies']);
+  root.allowKeys(['routes', 'traffic', 'labels', 'policies', 'authentications']);
   const push = <T>(typeUrl: string, items: readonly T[], name: (item: T) => string, encode: (item: T) => Uint8Array): StatePush => ({
     typeUrl,
     resources: items.map((item) => ({ name: name(item), version: '', bytes: encode(item) })),
@@ -44,6 +45,12 @@ export function staticRoutes(yaml: string): StatePush[] {
   });
   const host = ({ namespace, hostname }: { namespace: string; hostname: string }): string => `${namespace}/${hostname}`;
   return [
+    push(
+      JWT_TYPE,
+      list(root, 'authentications', jwtFrom),
+      ({ namespace, name }) => `${namespace}/${name}`,
+      (one) => JwtAuthentication.encode(one).finish(),
+    ),
     push(
       LABELS_TYPE,
       list(root, 'labels', labelsFrom),

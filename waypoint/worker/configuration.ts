@@ -4,13 +4,14 @@
  */
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
-import { HttpAuthorization, ServiceRoutes, ServiceTraffic, WorkloadLabels } from '../../common/codec/gen/waypoint.ts';
+import { HttpAuthorization, JwtAuthentication, ServiceRoutes, ServiceTraffic, WorkloadLabels } from '../../common/codec/gen/waypoint.ts';
 import { type CompiledAuthorization, type CompiledRoutes, compileAuthorization, compileRoutes } from '../../common/decision/http-model.ts';
+import { type CompiledJwt, type CompiledJwtRule, compileJwt } from '../../common/decision/jwt.ts';
 import { type CompiledTraffic, compileTraffic } from '../../common/decision/traffic-model.ts';
 import { transportPart } from '../tcp/transport-policy.ts';
 
 /** In the order in which a worker is told. */
-export const configurationKinds = ['labels', 'traffic', 'policies', 'routes'] as const;
+export const configurationKinds = ['labels', 'traffic', 'authentications', 'policies', 'routes'] as const;
 
 /** One push of the control plane, as the supervisor passes it on. */
 export interface ConfigurationPush {
@@ -23,9 +24,11 @@ interface Policies {
   readonly http: readonly CompiledAuthorization[];
   /** What of them can be told of a connection that is no HTTP. */
   readonly transport: readonly CompiledAuthorization[];
+  /** Rules for tokens, of all RequestAuthentications that hold. */
+  readonly tokens: readonly CompiledJwtRule[];
 }
 
-const NO_POLICIES: Policies = { http: [], transport: [] };
+const NO_POLICIES: Policies = { http: [], transport: [], tokens: [] };
 /** For pods that are addressed themselves. */
 const NO_SERVICE = '';
 
@@ -40,11 +43,13 @@ export class Configuration {
   readonly #traffic = new Map<string, CompiledTraffic>();
   readonly #labels = new Map<string, Readonly<Record<string, string>>>();
   readonly #policies = new Map<string, CompiledAuthorization>();
+  readonly #authentications = new Map<string, CompiledJwt>();
   /** By service: most have none, and looking at all policies for each request would cost the more the more there are. */
   readonly #byService = new Map<string, Policies>();
   readonly #tables: Readonly<Record<ConfigurationPush['kind'], Table>> = {
     labels: table(this.#labels, (bytes) => WorkloadLabels.decode(bytes).labels),
     traffic: table(this.#traffic, (bytes) => compileTraffic(ServiceTraffic.decode(bytes))),
+    authentications: table(this.#authentications, (bytes) => compileJwt(JwtAuthentication.decode(bytes))),
     policies: table(this.#policies, (bytes) => compileAuthorization(HttpAuthorization.decode(bytes))),
     routes: table(this.#routes, (bytes) => compileRoutes(ServiceRoutes.decode(bytes))),
   };
@@ -62,7 +67,7 @@ export class Configuration {
         this.#log.error({ kind, name, error: errorMessage(error) }, 'resource cannot be used');
       }
     }
-    if (kind === 'policies') this.#byService.clear();
+    if (kind === 'policies' || kind === 'authentications') this.#byService.clear();
   }
 
   /** @param service `namespace/hostname` */
@@ -86,19 +91,24 @@ export class Configuration {
     return this.#of(service).http;
   }
 
+  tokenRulesOf(service: string | undefined): readonly CompiledJwtRule[] {
+    return this.#of(service).tokens;
+  }
+
   transportPoliciesOf(service: string | undefined): readonly CompiledAuthorization[] {
     return this.#of(service).transport;
   }
 
   #of(service: string | undefined): Policies {
-    if (this.#policies.size === 0) return NO_POLICIES;
+    if (this.#policies.size + this.#authentications.size === 0) return NO_POLICIES;
     const key = service ?? NO_SERVICE;
     const known = this.#byService.get(key);
     if (known) return known;
-    const http = [...this.#policies.values()].filter(
-      ({ services }) => services === undefined || (service !== undefined && services.has(service)),
-    );
-    const found: Policies = { http, transport: http.map(transportPart) };
+    const holds = ({ services }: { readonly services: ReadonlySet<string> | undefined }): boolean =>
+      services === undefined || (service !== undefined && services.has(service));
+    const http = [...this.#policies.values()].filter(holds);
+    const tokens = [...this.#authentications.values()].filter(holds).flatMap(({ rules }) => rules);
+    const found: Policies = { http, transport: http.map(transportPart), tokens };
     this.#byService.set(key, found);
     return found;
   }

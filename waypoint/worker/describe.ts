@@ -79,6 +79,8 @@ export function requestLine(request: RequestContext, delivered: Delivered, durat
     ['id', request.traceId],
     ['warren.code', error?.code],
     ['warren.policy', error?.policy],
+    ['warren.audit', request.audited.length > 0 ? request.audited.join(',') : undefined],
+    ['src.token', request.token?.principal],
     ['warren.would_deny', request.wouldDeny.length > 0 ? request.wouldDeny.join(',') : undefined],
   ];
 }

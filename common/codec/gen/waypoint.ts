@@ -70,13 +70,23 @@ export namespace UpstreamHttp {
   export type UNRECOGNIZED = typeof UpstreamHttp.UNRECOGNIZED;
 }
 
-export const Action = { ALLOW: 0, DENY: 1, UNRECOGNIZED: -1 } as const;
+export const Action = {
+  ALLOW: 0,
+  DENY: 1,
+  /** AUDIT - Tells the log what matches, and decides nothing. */
+  AUDIT: 2,
+  /** CUSTOM - Asks a server about what matches, before any DENY and ALLOW. */
+  CUSTOM: 3,
+  UNRECOGNIZED: -1,
+} as const;
 
 export type Action = typeof Action[keyof typeof Action];
 
 export namespace Action {
   export type ALLOW = typeof Action.ALLOW;
   export type DENY = typeof Action.DENY;
+  export type AUDIT = typeof Action.AUDIT;
+  export type CUSTOM = typeof Action.CUSTOM;
   export type UNRECOGNIZED = typeof Action.UNRECOGNIZED;
 }
 
@@ -511,6 +521,41 @@ export interface HttpAuthorization {
   rules: HttpAuthorizationRule[];
 }
 
+/** One resource of type type.googleapis.com/warren.waypoint.v1.JwtAuthentication, named namespace/name: a RequestAuthentication with its keys. */
+export interface JwtAuthentication {
+  namespace: string;
+  name: string;
+  targets: Target[];
+  rules: JwtRule[];
+}
+
+export interface JwtRule {
+  issuer: string;
+  /** Any of them; none: any audience. */
+  audiences: string[];
+  /** A JSON Web Key Set (RFC 7517); empty where there is none yet, and no token of the issuer is valid then. */
+  keys: string;
+  /** Where tokens are looked for; nothing at all means Authorization: Bearer and the parameter access_token. */
+  fromHeaders: JwtHeader[];
+  fromParams: string[];
+  fromCookies: string[];
+  /** Takes the token's payload, in base64url. */
+  payloadHeader: string;
+  forwardToken: boolean;
+  claimHeaders: ClaimHeader[];
+}
+
+export interface JwtHeader {
+  name: string;
+  prefix: string;
+}
+
+export interface ClaimHeader {
+  header: string;
+  /** A name, or names joined with dots. */
+  claim: string;
+}
+
 export interface Target {
   type?:
     | //
@@ -544,6 +589,9 @@ export interface Source {
   /** CIDR text. */
   ipBlocks: string[];
   notIpBlocks: string[];
+  /** ISSUER/SUBJECT of a valid token. */
+  requestPrincipals: TextMatch[];
+  notRequestPrincipals: TextMatch[];
 }
 
 export interface Operation {
@@ -567,7 +615,9 @@ export interface Condition {
 export interface TextMatch {
   type?: { $case: "exact"; value: string } | { $case: "prefix"; value: string } | { $case: "suffix"; value: string } | //
   /** Anything that is not empty. */
-  { $case: "presence"; value: Everything } | undefined;
+  { $case: "presence"; value: Everything } | //
+  /** A path in which {*} is one segment and {**} any number of them. */
+  { $case: "template"; value: string } | undefined;
 }
 
 function createBaseServiceRoutes(): ServiceRoutes {
@@ -4257,6 +4307,343 @@ export const HttpAuthorization: MessageFns<HttpAuthorization> = {
   },
 };
 
+function createBaseJwtAuthentication(): JwtAuthentication {
+  return { namespace: "", name: "", targets: [], rules: [] };
+}
+
+export const JwtAuthentication: MessageFns<JwtAuthentication> = {
+  encode(message: JwtAuthentication, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.name !== "") {
+      writer.uint32(18).string(message.name);
+    }
+    for (const v of message.targets) {
+      Target.encode(v!, writer.uint32(26).fork()).join();
+    }
+    for (const v of message.rules) {
+      JwtRule.encode(v!, writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): JwtAuthentication {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseJwtAuthentication();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.targets.push(Target.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.rules.push(JwtRule.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseJwtRule(): JwtRule {
+  return {
+    issuer: "",
+    audiences: [],
+    keys: "",
+    fromHeaders: [],
+    fromParams: [],
+    fromCookies: [],
+    payloadHeader: "",
+    forwardToken: false,
+    claimHeaders: [],
+  };
+}
+
+export const JwtRule: MessageFns<JwtRule> = {
+  encode(message: JwtRule, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.issuer !== "") {
+      writer.uint32(10).string(message.issuer);
+    }
+    for (const v of message.audiences) {
+      writer.uint32(18).string(v!);
+    }
+    if (message.keys !== "") {
+      writer.uint32(26).string(message.keys);
+    }
+    for (const v of message.fromHeaders) {
+      JwtHeader.encode(v!, writer.uint32(34).fork()).join();
+    }
+    for (const v of message.fromParams) {
+      writer.uint32(42).string(v!);
+    }
+    for (const v of message.fromCookies) {
+      writer.uint32(50).string(v!);
+    }
+    if (message.payloadHeader !== "") {
+      writer.uint32(58).string(message.payloadHeader);
+    }
+    if (message.forwardToken !== false) {
+      writer.uint32(64).bool(message.forwardToken);
+    }
+    for (const v of message.claimHeaders) {
+      ClaimHeader.encode(v!, writer.uint32(74).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): JwtRule {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseJwtRule();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.issuer = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.audiences.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.keys = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.fromHeaders.push(JwtHeader.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.fromParams.push(reader.string());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.fromCookies.push(reader.string());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.payloadHeader = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.forwardToken = reader.bool();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.claimHeaders.push(ClaimHeader.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseJwtHeader(): JwtHeader {
+  return { name: "", prefix: "" };
+}
+
+export const JwtHeader: MessageFns<JwtHeader> = {
+  encode(message: JwtHeader, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.prefix !== "") {
+      writer.uint32(18).string(message.prefix);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): JwtHeader {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseJwtHeader();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.prefix = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseClaimHeader(): ClaimHeader {
+  return { header: "", claim: "" };
+}
+
+export const ClaimHeader: MessageFns<ClaimHeader> = {
+  encode(message: ClaimHeader, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.header !== "") {
+      writer.uint32(10).string(message.header);
+    }
+    if (message.claim !== "") {
+      writer.uint32(18).string(message.claim);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ClaimHeader {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseClaimHeader();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.header = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.claim = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
 function createBaseTarget(): Target {
   return { type: undefined };
 }
@@ -4429,6 +4816,8 @@ function createBaseSource(): Source {
     notServiceAccounts: [],
     ipBlocks: [],
     notIpBlocks: [],
+    requestPrincipals: [],
+    notRequestPrincipals: [],
   };
 }
 
@@ -4457,6 +4846,12 @@ export const Source: MessageFns<Source> = {
     }
     for (const v of message.notIpBlocks) {
       writer.uint32(66).string(v!);
+    }
+    for (const v of message.requestPrincipals) {
+      TextMatch.encode(v!, writer.uint32(74).fork()).join();
+    }
+    for (const v of message.notRequestPrincipals) {
+      TextMatch.encode(v!, writer.uint32(82).fork()).join();
     }
     return writer;
   },
@@ -4536,6 +4931,22 @@ export const Source: MessageFns<Source> = {
             }
 
             message.notIpBlocks.push(reader.string());
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.requestPrincipals.push(TextMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.notRequestPrincipals.push(TextMatch.decode(reader, reader.uint32()));
             continue;
           }
         }
@@ -4789,6 +5200,9 @@ export const TextMatch: MessageFns<TextMatch> = {
       case "presence":
         Everything.encode(message.type.value, writer.uint32(34).fork()).join();
         break;
+      case "template":
+        writer.uint32(42).string(message.type.value);
+        break;
     }
     return writer;
   },
@@ -4836,6 +5250,14 @@ export const TextMatch: MessageFns<TextMatch> = {
             }
 
             message.type = { $case: "presence", value: Everything.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.type = { $case: "template", value: reader.string() };
             continue;
           }
         }

@@ -9,7 +9,7 @@ import {
   type TextMatch,
 } from '../../../common/codec/gen/waypoint.ts';
 import { decideHttp } from '../../../common/decision/http-authorization.ts';
-import { compileAuthorization } from '../../../common/decision/http-model.ts';
+import { compileAuthorization, templateRegex } from '../../../common/decision/http-model.ts';
 
 const is = (value: string): TextMatch => ({ type: { $case: 'exact', value } });
 const startsWith = (value: string): TextMatch => ({ type: { $case: 'prefix', value } });
@@ -23,6 +23,8 @@ const source = (more: Partial<Source>): Source => ({
   notServiceAccounts: [],
   ipBlocks: [],
   notIpBlocks: [],
+  requestPrincipals: [],
+  notRequestPrincipals: [],
   ...more,
 });
 const operation = (more: Partial<Operation>): Operation => ({
@@ -129,9 +131,15 @@ test('addresses, ports, headers and their negations', () => {
 });
 
 test('a condition that nobody can evaluate is read in the stricter way', () => {
-  const when = [{ key: 'request.auth.claims[iss]', values: [is('me')], notValues: [] }];
+  const when = [{ key: 'connection.sni', values: [is('me')], notValues: [] }];
   assert.match(verdict([policy('allow', Action.ALLOW, [{ when }])]), /none allowed/);
   assert.match(verdict([policy('deny', Action.DENY, [{ when }])]), /denied by/);
+});
+
+test('a template of a path stands for segments', () => {
+  const path = (template: string, asked: string) => templateRegex(template).test(asked);
+  assert.deepEqual([path('/a/{*}/c', '/a/b/c'), path('/a/{*}/c', '/a/b/x/c'), path('/a/{*}/c', '/a//c')], [true, false, false]);
+  assert.deepEqual([path('/a/{**}', '/a/'), path('/a/{**}', '/a/b/c'), path('/a/{**}/z.x', '/a/b/zyx')], [true, true, false]);
 });
 
 test('dry run tells and does not refuse', () => {

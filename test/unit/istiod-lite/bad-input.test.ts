@@ -122,6 +122,22 @@ const whole: Readonly<Record<WatchedKindName, Record<string, unknown>>> = {
     },
   }),
   PeerAuthentication: make.peerAuthentication({ name: 'pa', mode: 'STRICT', selector: { app: 'a' }, ports: { 8080: 'PERMISSIVE' } }),
+  RequestAuthentication: make.authorizationPolicy({
+    name: 'ra',
+    spec: {
+      targetRefs: [{ group: '', kind: 'Service', name: 'web' }],
+      jwtRules: [
+        {
+          issuer: 'https://i',
+          jwksUri: 'https://i/keys',
+          audiences: ['a'],
+          fromHeaders: [{ name: 'x', prefix: 'p' }],
+          outputClaimToHeaders: [{ header: 'h', claim: 'c' }],
+        },
+        { issuer: 'j', jwks: '{"keys":[]}' },
+      ],
+    },
+  }),
   ServiceEntry: make.serviceEntry({
     name: 'e',
     spec: {

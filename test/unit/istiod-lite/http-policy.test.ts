@@ -75,10 +75,9 @@ test('no rules at all, and a rule that is empty, are different things', () => {
 });
 
 const unsupported: readonly [name: string, rule: Json][] = [
-  ['a claim of a token', { from: [{ source: { requestPrincipals: ['*'], namespaces: ['a'] } }] }],
-  ['an address before proxies', { from: [{ source: { remoteIpBlocks: ['10.0.0.0/8'], namespaces: ['a'] } }] }],
+  ['both kinds of addresses', { from: [{ source: { remoteIpBlocks: ['10.0.0.0/8'], ipBlocks: [], namespaces: ['a'] } }] }],
   ['a field that nobody knows', { from: [{ source: { trustDomains: ['td'], namespaces: ['a'] } }] }],
-  ['a condition about a claim', { from: [{ source: { namespaces: ['a'] } }], when: [{ key: 'request.auth.claims[iss]', values: ['x'] }] }],
+  ['a condition about the server name', { from: [{ source: { namespaces: ['a'] } }], when: [{ key: 'connection.sni', values: ['x'] }] }],
   ['a pseudo header', { from: [{ source: { namespaces: ['a'] } }], when: [{ key: 'request.headers[:path]', values: ['/'] }] }],
 ];
 
@@ -95,7 +94,7 @@ for (const [name, rule] of unsupported) {
 }
 
 test('values that cannot be read make an ALLOW match less and a DENY match more', () => {
-  const paths = (field: string) => ({ to: [{ operation: { [field]: ['/a', '/{*}/b'] } }] });
+  const paths = (field: string) => ({ to: [{ operation: { [field]: ['/a', ''] } }] });
   assert.deepEqual(
     rulesOf('ALLOW', paths('paths'))?.map(({ to }) => to.map(said)),
     [[{ paths: [exact('/a')] }]],
@@ -120,14 +119,29 @@ test('an alternative that says nothing allows nothing, and denies whatever comes
   assert.deepEqual(rulesOf('DENY', empty), [{ from: [], to: [], when: [] }]);
 });
 
-test('what CUSTOM would ask about is refused; AUDIT restricts nothing and is not sent; both say so', () => {
+test('tokens, addresses before proxies and templates of paths go over', () => {
+  const rule = {
+    from: [{ source: { requestPrincipals: ['iss/*'], remoteIpBlocks: ['10.0.0.0/8'] } }],
+    to: [{ operation: { paths: ['/{*}/b'] } }],
+    when: [{ key: 'request.auth.claims[realm][roles]', values: ['admin'] }],
+  };
+  const mesh = meshWith({ rules: [rule] });
+  const [made] = mesh.policies()[0]?.rules ?? [];
+  assert.deepEqual(said(made?.from[0]), { requestPrincipals: [{ type: { $case: 'prefix', value: 'iss/' } }], ipBlocks: ['10.0.0.0/8'] });
+  assert.deepEqual(said(made?.to[0]), { paths: [{ type: { $case: 'template', value: '/{*}/b' } }] });
+  assert.deepEqual(made?.when[0]?.key, 'request.auth.claims[realm][roles]');
+  assert.deepEqual(mesh.conditions(POLICY), [ACCEPTED]);
+});
+
+test('what CUSTOM would ask about is refused, and says so; AUDIT is sent as it is', () => {
   const rules = [{ to: [{ operation: { paths: ['/admin*'] } }] }];
   const custom = meshWith({ action: 'CUSTOM', provider: { name: 'x' }, rules });
   assert.equal(custom.policies()[0]?.action, Action.DENY);
   assert.deepEqual(custom.conditions(POLICY), [UNSUPPORTED]);
   const audit = meshWith({ action: 'AUDIT', rules });
-  assert.deepEqual(audit.policies(), []);
-  assert.deepEqual(audit.conditions(POLICY), ['WaypointAccepted=False UnsupportedValue']);
+  assert.equal(audit.policies()[0]?.action, Action.AUDIT);
+  assert.deepEqual(audit.conditions(POLICY), [ACCEPTED]);
+  assert.deepEqual(meshWith({ action: 'PRAY', rules }).conditions(POLICY), ['WaypointAccepted=False UnsupportedValue']);
 });
 
 test('a dry run is sent as one', () => {

@@ -121,7 +121,7 @@ test('a file of routes says where it is wrong', () => {
       'routes: [{namespace: a, hostname: b, ports: [{table: [{match: {path: {exact: /, prefix: /}}}]}]}]',
       /path: expected one of exact, prefix, regex/,
     ],
-    ['policies: [{namespace: a, name: b, action: AUDIT}]', /expected one of ALLOW, DENY/],
+    ['policies: [{namespace: a, name: b, action: PRAY}]', /expected one of ALLOW, DENY/],
     ['policies: [{namespace: a, name: b, targets: [{}]}]', /targets\[0\]: expected service or everything/],
     ['other: []', /unknown key "other"/],
   ] as const) {

@@ -1,5 +1,6 @@
 /** What DestinationRules and VirtualServices make of requests in the waypoint: subsets, ejection, sessions, limits, faults, CORS, answers. */
 import assert from 'node:assert/strict';
+import { generateKeyPairSync, sign } from 'node:crypto';
 import { test } from 'node:test';
 import { FakeExchange, ORDERS_V2, pipelineWorld } from '../../support/waypoint-fakes.ts';
 
@@ -197,4 +198,39 @@ test('copies go to several mirrors, each with its share', async () => {
   const world = pipelineWorld((request) => request.answer(200), rule(`backends: [${TO}], mirrors: [${mirror}, ${mirror}]`));
   await world.ask(new FakeExchange());
   assert.deepEqual(endpoints(world).filter((name) => name === 'new-1').length, 2);
+});
+
+test('a token that is good opens what a policy keeps for its claims; a bad one is 401, and none is what the policy makes of it', async () => {
+  const key = generateKeyPairSync('ed25519');
+  const keys = JSON.stringify({ keys: [key.publicKey.export({ format: 'jwk' })] });
+  const config = `
+authentications:
+- namespace: shop
+  name: ra
+  targets: [{service: shop/${HOST}}]
+  rules: [{issuer: me, keys: '${keys}', claimHeaders: [{header: x-role, claim: role}]}]
+policies:
+- namespace: shop
+  name: p
+  targets: [{service: shop/${HOST}}]
+  rules: [{from: [{requestPrincipals: [{exact: me/ada}]}], when: [{key: "request.auth.claims[role]", values: [{exact: admin}]}]}]
+- {namespace: shop, name: watch, action: AUDIT, targets: [{service: shop/${HOST}}], rules: [{to: [{methods: [{exact: GET}]}]}]}
+`;
+  const world = pipelineWorld((request) => request.answer(200), config);
+  const part = (value: object): string => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const token = (claims: object): string => {
+    const signed = `${part({ alg: 'EdDSA' })}.${part({ iss: 'me', ...claims })}`;
+    return `${signed}.${sign(null, Buffer.from(signed), key.privateKey).toString('base64url')}`;
+  };
+  const ask = (fields: string[]) => world.ask(new FakeExchange({ fields }));
+  assert.equal((await ask(['authorization', `Bearer ${token({ sub: 'ada', role: 'admin' })}`])).response?.status, 200);
+  assert.equal(world.requests[0]?.field('x-role'), 'admin');
+  assert.equal(world.requests[0]?.field('authorization'), undefined);
+  assert.deepEqual([world.over[0]?.request.token?.principal, world.over[0]?.request.audited], ['me/ada', ['shop/watch']]);
+  assert.equal((await ask(['authorization', `Bearer ${token({ sub: 'ada', role: 'user' })}`])).response?.status, 403);
+  assert.equal((await ask([])).response?.status, 403);
+  const bad = await ask(['authorization', `Bearer ${token({ sub: 'ada' })}x`]);
+  assert.deepEqual([bad.response?.status, bad.received], [401, 'Jwt verification fails']);
+  assert.equal(bad.field('www-authenticate'), 'Bearer realm="http://orders/", error="invalid_token"');
+  assert.match(bad.field('x-warren-refusal') ?? '', /^code=TOKEN_INVALID/);
 });
