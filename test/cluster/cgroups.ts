@@ -12,6 +12,9 @@ export interface Hierarchy {
   readonly options: string;
 }
 
+/** What a cluster weighs beside other processes of the machine. */
+const PROCESSES = 16;
+
 /** Those that this machine has mounted. With controllers in version 1, a version 2 tree beside them has none, and is left out. */
 export function hierarchies(): Hierarchy[] {
   const found: Hierarchy[] = [];
@@ -43,13 +46,22 @@ export function makeGroup(group: string, node: string): string {
   for (const { mount, version } of hierarchies()) {
     const top = join(mount, group);
     mkdirSync(top, { recursive: true });
-    if (version === 2) delegate(mount, top);
-    else copyCpuset(mount, top);
+    // By default a group weighs as much as one process outside of it, and on a busy machine a whole cluster would get a process's share.
+    if (existsSync(join(top, 'cpu.shares'))) writeFileSync(join(top, 'cpu.shares'), String(PROCESSES * 1024));
+    if (version === 2) {
+      delegate(mount, top);
+      if (existsSync(join(top, 'cpu.weight'))) writeFileSync(join(top, 'cpu.weight'), String(PROCESSES * 100));
+    } else copyCpuset(mount, top);
     mkdirSync(join(top, node), { recursive: true });
     if (version === 2) delegate(top, join(top, node));
     else copyCpuset(top, join(top, node));
   }
   return join(group, node);
+}
+
+/** Moves this process, and with it what it starts, into a group that makeGroup returned. */
+export function joinGroup(path: string): void {
+  for (const { mount } of hierarchies()) writeFileSync(join(mount, path, 'cgroup.procs'), '0');
 }
 
 /** A group of version 1 takes no process until it has processors and memory nodes; below these, groups copy them by themselves. */

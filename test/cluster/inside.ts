@@ -12,6 +12,7 @@ import { connectNodes, startFabric } from '../../playground/network/fabric.ts';
 import { API_PORT, FABRIC, planNode } from '../../playground/network/plan.ts';
 import { INNER, type InnerMessage } from '../../playground/outside.ts';
 import { CACHE, type Parts } from './build.ts';
+import { joinGroup, makeGroup } from './cgroups.ts';
 import { apiGet, startApiServer, startControllers } from './control-plane.ts';
 import { createCredentials, kubeconfig } from './credentials.ts';
 import { Daemons } from './daemons.ts';
@@ -48,6 +49,7 @@ export async function runInside({ nodes, folder, group, parts }: InsideOptions):
       plans.map(({ name }) => name),
     );
 
+    joinGroup(makeGroup(group, 'control-plane'));
     await startFabric(false);
     const apiServer = startApiServer(folders.parts, folders.state, credentials, daemons);
     const started = await Promise.all(plans.map((plan) => startNode(plan, folders, group)));
