@@ -122,6 +122,7 @@ export class NodeAgent {
         outside: findOutside,
         cut: cutConnections,
         policyFor: (pod) => this.#policies.appliedTo(pod),
+        policiesKnown: () => this.#policies.known,
         onCut: (count, reason) => this.#metrics.cut(count, CUT_CODE, reason),
       },
     });

@@ -28,6 +28,8 @@ export interface LeftoversParts {
   /** @returns how many were still there. @throws {LinuxError} where the kernel cannot */
   cut(netns: PodNetns, connections: readonly TcpSocket[]): number;
   policyFor(pod: Pod): AppliedPolicy | undefined;
+  /** Whether `policyFor` knows them all. */
+  policiesKnown(): boolean;
   onCut(count: number, reason: CutReason): void;
 }
 
@@ -36,6 +38,8 @@ export interface LeftoversReport {
   readonly count: number;
   /** Something applies to the pod that these connections go past, and nothing will cut them. */
   readonly past: AppliedPolicy | undefined;
+  /** Whether anything applies is not known: the API server does not let the agent read policies, or has not answered yet. */
+  readonly unknown: boolean;
 }
 
 const SECOND_LOOK_MS = seconds(1);
@@ -58,7 +62,8 @@ export class Leftovers {
   }
 
   get report(): LeftoversReport | undefined {
-    return this.#count > 0 ? { count: this.#count, past: this.#past } : undefined;
+    if (this.#count === 0) return undefined;
+    return { count: this.#count, past: this.#past, unknown: !this.#parts.policiesKnown() };
   }
 
   /** The pod leaves, or has got another network namespace. */

@@ -314,8 +314,9 @@ export class PodEnrolment {
     const outside = this.#leftovers.report;
     if (outside) {
       this.#voice.note('connections that were open before the pod joined the mesh are not in it until they end', 'Normal');
-      const { past } = outside;
+      const { past, unknown } = outside;
       if (past) findings.push(`${past.kind} ${past.policy} does not reach connections that were open before, which its annotation keeps`);
+      if (unknown) findings.push('whether a policy applies to connections from before is not known: the agent cannot read the policies');
     }
     await this.#voice.annotate({
       [OUTSIDE]: outside && String(outside.count),

@@ -45,6 +45,11 @@ export class PolicyWatches {
     });
   }
 
+  /** Types that the cluster does not have are known to be empty. */
+  get known(): boolean {
+    return this.#peerAuthentications.synced && this.#authorizationPolicies.synced;
+  }
+
   /** undefined where every connection to the pod is let in; also as long as the policies are not known yet. */
   appliedTo(pod: Pod): AppliedPolicy | undefined {
     return appliedPolicy(

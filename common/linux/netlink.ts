@@ -24,6 +24,8 @@ const NLMSG_DONE = 3;
 const HEADER_BYTES = 16;
 // The kernel fills at most 32 KiB of a dump at a time, where the reader's buffer has room for it.
 const RECEIVE_BYTES = 64 * 1024;
+// One for all: everything here is synchronous, and nothing of it is kept.
+const received = Buffer.alloc(RECEIVE_BYTES);
 const MSG_TRUNC = 0x20;
 const MSG_DONTWAIT = 0x40;
 
@@ -57,11 +59,10 @@ export class NetlinkSocket {
     message.set(payload, HEADER_BYTES);
     call('netlink', about, () => libc.send(this.#fd, message, message.length, 0));
     const answers: Buffer[] = [];
-    const buffer = Buffer.alloc(RECEIVE_BYTES);
     for (;;) {
-      const length = call('netlink', about, () => libc.recv(this.#fd, buffer, buffer.length, MSG_DONTWAIT | MSG_TRUNC));
-      if (length > buffer.length) throw new LinuxError('netlink', EMSGSIZE, about);
-      if (takeAnswers(buffer.subarray(0, length), { sequence, about, answers })) return answers;
+      const length = call('netlink', about, () => libc.recv(this.#fd, received, received.length, MSG_DONTWAIT | MSG_TRUNC));
+      if (length > received.length) throw new LinuxError('netlink', EMSGSIZE, about);
+      if (takeAnswers(received.subarray(0, length), { sequence, about, answers })) return answers;
     }
   }
 

@@ -397,6 +397,15 @@ test('an annotation that means nothing is named, and is as if it were not there'
   assert.deepEqual(world.outside, [1]);
 });
 
+test('an agent that may not read policies says that it does not know, rather than that nothing applies', async () => {
+  const world = await enrolled({ outside: [1], policiesKnown: false });
+  await world.clock.advance(1_000);
+  assert.match(world.annotations.get(PROBLEM) ?? '', /whether a policy applies to connections from before is not known/);
+  world.policiesKnown = true;
+  await world.clock.advance(5_000);
+  assert.equal(world.annotations.has(PROBLEM), false);
+});
+
 test('a pod that leaves is no longer counted, and nothing of ours stays on it', async () => {
   const world = await enrolled({ outside: [1], findings: ['NetworkPolicy shop/web lets nobody in'] });
   await world.clock.advance(1_000);
@@ -466,6 +475,7 @@ function setUp() {
     /** Ports of remote ends that the mesh does not carry. */
     outside: [] as number[],
     policy: undefined as AppliedPolicy | undefined,
+    policiesKnown: true,
     findings: [] as string[],
     mended: 0,
     cut: [] as string[],
@@ -540,6 +550,7 @@ function setUp() {
         return ports.length;
       },
       policyFor: () => world.policy,
+      policiesKnown: () => world.policiesKnown,
       onCut: (count, reason) => void world.cut.push(`${count} ${reason}`),
     },
   });
