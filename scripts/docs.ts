@@ -1,10 +1,12 @@
-/** The pages of docs/ that are made from tables in the code: errors, settings, metrics. */
+/** The pages of docs/ that are made from tables in the code: errors, settings, metrics, and meshctl's commands. */
+import type { Command } from 'commander';
 import { cniMetrics } from '../cni/metrics.ts';
 import { cniSettings } from '../cni/settings.ts';
 import { outcomes } from '../common/base/errors.ts';
 import type { SettingsTable } from '../common/base/settings.ts';
 import { metricRows } from '../istiod-lite/metrics.ts';
 import { settingsTable as istiodSettings } from '../istiod-lite/settings.ts';
+import { createProgram } from '../meshctl/program.ts';
 import { PEER_LABELS, REQUEST_LABELS, TCP_LABELS, metricFamilies as waypointFamilies } from '../waypoint/metrics.ts';
 import { settingsTable as waypointSettings } from '../waypoint/settings.ts';
 import { metricFamilies, TRAFFIC_LABELS } from '../ztunnel/metrics.ts';
@@ -14,10 +16,30 @@ const NOTE = '<!-- Made by scripts/generate.ts from the tables in the code. Chan
 
 /** Path and text of each page. */
 export function generatedDocs(): [string, string][] {
+  return [['docs/errors.md', errorsPage()], ['docs/config.md', configPage()], ['docs/metrics.md', metricsPage()], ...commandPages()];
+}
+
+/** One page for each command of meshctl: what `--help` says, of it and of its own commands. */
+function commandPages(): [string, string][] {
+  const program = createProgram({});
+  program.configureHelp({ helpWidth: 100 });
+  const help = (command: Command): string => {
+    const text: string[] = [];
+    command.configureHelp({ helpWidth: 100 }).configureOutput({ writeOut: (piece) => void text.push(piece) });
+    command.outputHelp();
+    return text.join('').trimEnd();
+  };
+  const section = (command: Command, name: string): string[] => [
+    `## ${name}\n\n\`\`\`\n${help(command)}\n\`\`\``,
+    ...command.commands.flatMap((child) => section(child, `${name} ${child.name()}`)),
+  ];
+  const index = program.commands.map((command) => [`[\`meshctl ${command.name()}\`](${command.name()}.md)`, command.description()]);
   return [
-    ['docs/errors.md', errorsPage()],
-    ['docs/config.md', configPage()],
-    ['docs/metrics.md', metricsPage()],
+    ['docs/cli/README.md', page('meshctl', `\`\`\`\n${help(program)}\n\`\`\``, [table(['command', 'what it does'], index)])],
+    ...program.commands.map((command): [string, string] => [
+      `docs/cli/${command.name()}.md`,
+      page(`meshctl ${command.name()}`, command.description(), section(command, `meshctl ${command.name()}`)),
+    ]),
   ];
 }
 
