@@ -2,6 +2,7 @@
  * istiod-lite, as a table of contents: the cluster is watched, the index translates, proxies are told over xDS, certificates are signed, and
  * one replica of several writes roots and statuses back to the cluster.
  */
+import { parseCidr } from '../common/base/address.ts';
 import { type Clock, seconds } from '../common/base/clock.ts';
 import { errorMessage } from '../common/base/errors.ts';
 import type { Log } from '../common/base/log.ts';
@@ -18,14 +19,17 @@ import { ProxyReports } from './diagnostics/reports.ts';
 import { createDiagnosticsHandler, diagnosticsDefinition } from './diagnostics/service.ts';
 import { inCluster, startOutside } from './files/outside.ts';
 import { GatewayDeployer } from './gateway/deployer.ts';
+import { fetchKeys, lookupAll } from './jwks/fetch.ts';
+import { KeyKeeper } from './jwks/keeper.ts';
 import type { ClusterApi } from './kube/cluster-api.ts';
 import { watchCluster } from './kube/cluster-watch.ts';
 import { WriterLease } from './kube/lease.ts';
 import { podFacts } from './kube/pod-facts.ts';
 import { StatusWriter } from './kube/status-writer.ts';
-import { countEvent, createMetrics } from './metrics.ts';
+import { countEvent, createMetrics, setExpiry } from './metrics.ts';
 import { MeshIndex } from './model/index.ts';
 import * as names from './model/names.ts';
+import { DISCOVER } from './model/request-authentication.ts';
 import { DEBUG_AUDIENCE } from './server/debug-pages.ts';
 import { serveGrpc } from './server/grpc-server.ts';
 import { answerMonitoring, answerReadiness } from './server/http-endpoints.ts';
@@ -80,8 +84,11 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     directory: settings.rootCaDirectory,
     rootLifetimeMs: settings.rootCertificateMs,
     rotationWaitMs: settings.rootRotationWaitMs,
+    signer: signerOf(settings),
     dnsNames: servingNames(settings),
     servingLifetimeMs: settings.defaultCertificateMs,
+    servingDirectory: settings.servingDirectory,
+    servingRootsFile: settings.servingRootsFile,
     writes: () => lease.held,
     reloaded: (outcome) => metrics.caReloads.inc({ outcome }),
   });
@@ -135,6 +142,21 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     log,
     intervalMs: settings.debounceMs,
     writeStatuses: (writes) => statuses.write(writes),
+    keysWanted: (sources) => keys.want(sources),
+  });
+  const keys: KeyKeeper = new KeyKeeper({
+    clock,
+    random,
+    log,
+    refreshMs: settings.keyRefreshMs,
+    fetch: (from) =>
+      fetchKeys(from, DISCOVER, {
+        timeoutMs: settings.keyTimeoutMs,
+        blocked: settings.blockedKeyRanges.flatMap((range) => parseCidr(range) ?? []),
+        lookup: lookupAll,
+      }),
+    changed: (from, found) => publisher.setKeys(from, found),
+    fetched: (outcome) => (outcome === 'success' ? metrics.keyFetches : metrics.keyFailures).inc(),
   });
   const nodes = new NodeAuthorizer(settings.trustedNodeAccounts);
   const waypoints = new WaypointAccounts();
@@ -248,12 +270,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     reviewer: new TokenReviewer({ ...reviews, audiences: [DEBUG_AUDIENCE, ...settings.tokenAudiences] }),
     missing: () => [...missing, ...(missing.has('cluster') ? cluster.missing : []), ...(leaving.signal.aborted ? ['shutting down'] : [])],
     refreshMetrics() {
-      const now = clock.now();
-      const { rootNotAfter, signerNotAfter } = trust.authority;
-      metrics.rootExpiryTimestamp.set(rootNotAfter / 1000);
-      metrics.rootExpirySeconds.set((rootNotAfter - now) / 1000);
-      metrics.chainExpiryTimestamp.set(signerNotAfter / 1000);
-      metrics.chainExpirySeconds.set((signerNotAfter - now) / 1000);
+      setExpiry(metrics, trust.expiry, clock.now());
       metrics.uptime.set((clock.monotonic() - startedAt) / 1000);
     },
   };
@@ -289,6 +306,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
       await Promise.all([released, proxies.drain('istiod is shutting down; connect to another replica', settings.drainMs), ended]);
       stop.abort(leaving.signal.reason);
       publisher.stop();
+      keys.stop();
       trust.close();
       outside.stop();
       await Promise.all([monitoring.close(), readiness.close()]);
@@ -296,6 +314,9 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     },
   };
 }
+
+const signerOf = ({ caServer, externalCa, kubernetesSigner }: IstiodSettings) =>
+  !caServer ? 'elsewhere' : externalCa === 'ISTIOD_RA_KUBERNETES_API' ? { kubernetes: kubernetesSigner } : 'istiod';
 
 function servingNames({ systemNamespace: namespace, customHost }: IstiodSettings): string[] {
   return [...new Set([`istiod.${namespace}.svc`, `istiod-remote.${namespace}.svc`, `istio-pilot.${namespace}.svc`, ...customHost])];

@@ -53,6 +53,8 @@ export const metricRows = {
   chainExpirySeconds: row('citadel_server_cert_chain_expiry_seconds', 'gauge', 'Seconds until the signing certificate expires.'),
   caReloads: row('warren_ca_reloads_total', 'counter', "Changes of the operator's CA files, by whether they could be used.", 'outcome'),
   tokenReviews: row('warren_token_reviews_total', 'counter', 'Tokens that the API server was asked about, by outcome.', 'outcome'),
+  keyFetches: row('pilot_jwks_resolver_network_fetch_success_total', 'counter', "Key sets for end users' tokens that were fetched."),
+  keyFailures: row('pilot_jwks_resolver_network_fetch_fail_total', 'counter', "Key sets for end users' tokens that could not be fetched."),
   statusWrites: row('warren_status_writes_total', 'counter', "Conditions written to users' objects, by outcome.", 'outcome'),
   writer: row('warren_writer', 'gauge', '1 where this replica holds the lease and writes to the cluster.'),
   build: row('istio_build', 'gauge', 'Always 1; says what runs.', 'component', 'tag'),
@@ -106,6 +108,8 @@ export function createMetrics({ processMetrics }: { processMetrics: boolean }) {
     chainExpirySeconds: gauge(metricRows.chainExpirySeconds),
     caReloads: counter(metricRows.caReloads),
     tokenReviews: counter(metricRows.tokenReviews),
+    keyFetches: counter(metricRows.keyFetches),
+    keyFailures: counter(metricRows.keyFailures),
     statusWrites: counter(metricRows.statusWrites),
     writer: gauge(metricRows.writer),
     uptime: gauge(metricRows.uptime),
@@ -128,6 +132,20 @@ export function countEvent(metrics: Metrics, kind: WatchedKindName, change: 'add
 }
 
 const EVENT_LABELS = { added: 'add', modified: 'update', deleted: 'delete' } as const;
+/** Both in milliseconds since 1970; nothing is set where somebody else's CA signs. */
+export function setExpiry(
+  metrics: Metrics,
+  expiry: { readonly rootNotAfter: number; readonly signerNotAfter: number } | undefined,
+  now: number,
+): void {
+  if (!expiry) return;
+  const { rootNotAfter, signerNotAfter } = expiry;
+  metrics.rootExpiryTimestamp.set(rootNotAfter / 1000);
+  metrics.rootExpirySeconds.set((rootNotAfter - now) / 1000);
+  metrics.chainExpiryTimestamp.set(signerNotAfter / 1000);
+  metrics.chainExpirySeconds.set((signerNotAfter - now) / 1000);
+}
+
 const INBOUND_LABELS: Readonly<Partial<Record<WatchedKindName, string>>> = { Pod: 'eds', EndpointSlice: 'eds', Service: 'svc' };
 const REGISTRY_LABELS: Readonly<Partial<Record<WatchedKindName, string>>> = {
   Namespace: 'Namespaces',

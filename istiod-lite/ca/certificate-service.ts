@@ -21,7 +21,7 @@ export interface CertificateServiceOptions {
   readonly access: Gate;
   readonly limits: Pick<RequestLimits, 'take'>;
   /** May take its time: an outside signer is asked over the network. */
-  sign(request: WorkloadRequest): Signed | Promise<Signed>;
+  readonly sign: ((request: WorkloadRequest) => Signed | Promise<Signed>) | undefined;
   /** The pods are known; before that nobody can be authorised. */
   ready(): boolean;
   readonly trustDomain: string;
@@ -34,7 +34,7 @@ export interface CertificateServiceOptions {
 /** The request as its sender made it goes along: an outside signer wants that. */
 export type WorkloadRequest = SigningRequest & { readonly csr: string };
 
-type Code = 'UNAUTHENTICATED' | 'INVALID_ARGUMENT' | 'UNAVAILABLE' | 'RESOURCE_EXHAUSTED' | 'INTERNAL';
+type Code = 'UNIMPLEMENTED' | 'UNAUTHENTICATED' | 'INVALID_ARGUMENT' | 'UNAVAILABLE' | 'RESOURCE_EXHAUSTED' | 'INTERNAL';
 
 export const certificateDefinition = {
   createCertificate: {
@@ -89,6 +89,8 @@ async function answer(
   context: Record<string, unknown>,
 ): Promise<string[]> {
   const { metrics, log, access, limits } = options;
+  const { sign } = options;
+  if (!sign) throw new Refusal('UNIMPLEMENTED', 'this istiod signs nothing (ENABLE_CA_SERVER is false): ask the CA of this mesh');
   if (!options.ready()) throw new Refusal('UNAVAILABLE', 'istiod has not read the cluster yet');
   if (!request) throw new Refusal('INVALID_ARGUMENT', 'the request is no IstioCertificateRequest');
   const authentication = await access.authenticate(call);
@@ -104,7 +106,7 @@ async function answer(
   context.identity = identity;
   const lifetimeMs = lifetimeOf(options, request.validityDuration);
   const publicKeySpkiDer = readKey(options, request.csr);
-  const { leaf, chain } = await signed(metrics, () => options.sign({ publicKeySpkiDer, uris: [identity], lifetimeMs, csr: request.csr }));
+  const { leaf, chain } = await signed(metrics, () => sign({ publicKeySpkiDer, uris: [identity], lifetimeMs, csr: request.csr }));
   metrics.issued.inc();
   // The audit line: who asked from where, for whom, and which certificate it was.
   const { serial, notAfter } = readCertificate(leaf);

@@ -10,6 +10,52 @@ type Provider = Parameters<typeof experimental.createCertificateProviderServerCr
 type Listener = Parameters<Provider['addIdentityCertificateListener']>[0];
 type RootsListener = Parameters<Provider['addCaCertificateListener']>[0];
 
+/** What a server shows, and against what it verifies clients. */
+export interface ServerCertificate {
+  /** What grpc-js asks. */
+  readonly provider: Provider;
+  /** At once: something has changed. */
+  renew(): void;
+  close(): void;
+}
+
+interface Current {
+  readonly certificate: Buffer;
+  readonly privateKey: Buffer;
+  readonly roots: Buffer;
+}
+
+/** Those in grpc-js that want to know the certificate and the roots. */
+export class CertificateListeners {
+  readonly #identity = new Set<Listener>();
+  readonly #ca = new Set<RootsListener>();
+  #current: Current;
+  readonly provider: Provider = {
+    addIdentityCertificateListener: (listener) => {
+      this.#identity.add(listener);
+      // Not at once: grpc-js passes the answer on to servers that it registers after this call.
+      queueMicrotask(() => this.#identity.has(listener) && listener(this.#current));
+    },
+    removeIdentityCertificateListener: (listener) => void this.#identity.delete(listener),
+    addCaCertificateListener: (listener) => {
+      this.#ca.add(listener);
+      queueMicrotask(() => this.#ca.has(listener) && listener({ caCertificate: this.#current.roots }));
+    },
+    removeCaCertificateListener: (listener) => void this.#ca.delete(listener),
+  };
+
+  constructor(current: Current) {
+    this.#current = current;
+  }
+
+  update(current: Current): void {
+    const before = this.#current;
+    this.#current = current;
+    if (!before.roots.equals(current.roots)) for (const listener of this.#ca) listener({ caCertificate: current.roots });
+    if (!before.certificate.equals(current.certificate)) for (const listener of this.#identity) listener(current);
+  }
+}
+
 export interface ServingCertificateOptions {
   authority(): Authority;
   readonly dnsNames: readonly string[];
@@ -21,48 +67,30 @@ export interface ServingCertificateOptions {
 // Short enough to notice a clock that jumped, or a machine that slept.
 const CHECK_EVERY_MS = minutes(1);
 
-export class ServingCertificate {
+export class ServingCertificate implements ServerCertificate {
   readonly #options: ServingCertificateOptions;
-  readonly #listeners = new Set<Listener>();
-  readonly #rootsListeners = new Set<RootsListener>();
-  #current: { certificate: Buffer; privateKey: Buffer };
+  readonly #listeners: CertificateListeners;
   #renewAt = 0;
   #timer: Timer | undefined;
-  /** What grpc-js asks for the certificate, and for the roots against which it verifies those of clients. */
-  readonly provider: Provider = {
-    addIdentityCertificateListener: (listener) => {
-      this.#listeners.add(listener);
-      // Not at once: grpc-js passes the answer on to servers that it registers after this call.
-      queueMicrotask(() => this.#listeners.has(listener) && listener(this.#current));
-    },
-    removeIdentityCertificateListener: (listener) => void this.#listeners.delete(listener),
-    addCaCertificateListener: (listener) => {
-      this.#rootsListeners.add(listener);
-      queueMicrotask(() => this.#rootsListeners.has(listener) && listener(this.#roots()));
-    },
-    removeCaCertificateListener: (listener) => void this.#rootsListeners.delete(listener),
-  };
 
   /** @throws Error where the CA cannot sign */
   constructor(options: ServingCertificateOptions) {
     this.#options = options;
-    this.#current = this.#issue();
+    this.#listeners = new CertificateListeners(this.#issue());
     this.#arm();
+  }
+
+  get provider(): Provider {
+    return this.#listeners.provider;
   }
 
   /** At once: the root has changed. */
   renew(): void {
-    this.#current = this.#issue();
-    for (const listener of this.#rootsListeners) listener(this.#roots());
-    for (const listener of this.#listeners) listener(this.#current);
+    this.#listeners.update(this.#issue());
   }
 
   close(): void {
     this.#timer?.cancel();
-  }
-
-  #roots(): { caCertificate: Buffer } {
-    return { caCertificate: Buffer.from(this.#options.authority().material.rootBundlePem) };
   }
 
   #arm(): void {
@@ -76,7 +104,7 @@ export class ServingCertificate {
     });
   }
 
-  #issue(): { certificate: Buffer; privateKey: Buffer } {
+  #issue(): Current {
     const { authority, dnsNames, lifetimeMs, clock, log } = this.#options;
     const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
     const publicKeySpkiDer = publicKey.export({ type: 'spki', format: 'der' });
@@ -88,6 +116,7 @@ export class ServingCertificate {
     return {
       certificate: Buffer.from(chain.slice(0, -1).join('')),
       privateKey: Buffer.from(privateKey.export({ type: 'pkcs8', format: 'pem' })),
+      roots: Buffer.from(authority().material.rootBundlePem),
     };
   }
 }

@@ -2,12 +2,12 @@
 import { experimental, Server, type ServiceDefinition, type UntypedServiceImplementation } from '@grpc/grpc-js';
 import { type Clock, minutes, seconds, sleep } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
-import type { ServingCertificate } from '../ca/serving-certificate.ts';
+import type { ServerCertificate } from '../ca/serving-certificate.ts';
 import { anyAddress } from './listen-address.ts';
 
 export interface GrpcServerOptions {
   readonly port: number;
-  readonly certificate: ServingCertificate;
+  readonly certificate: Pick<ServerCertificate, 'provider'>;
   readonly services: readonly { readonly definition: ServiceDefinition; readonly implementation: UntypedServiceImplementation }[];
   readonly maxConnectionAgeMs: number;
   readonly clock: Clock;
