@@ -8,7 +8,7 @@ import type { Clock } from '../../common/base/clock.ts';
 import type { Log } from '../../common/base/log.ts';
 import type { KubeObject } from '../../common/client/kube-api.ts';
 import { type ObjectStore, type WatchableApi, watchObjects } from '../../common/client/kube-watch.ts';
-import { type NetworkPolicy, networkPolicyFindings, policedPod } from '../../common/decision/network-policy.ts';
+import { type NetworkPolicy, networkPolicyFindings, policedPod, probeSourcesOf } from '../../common/decision/network-policy.ts';
 import type { Pod } from '../enrol/decision.ts';
 import { type AppliedPolicy, appliedPolicy, keepPolicy, type PolicyObject } from '../enrol/policies.ts';
 
@@ -64,7 +64,11 @@ export class PolicyWatches {
 
   /** One sentence with its mend for each NetworkPolicy that the mesh changes for the pod. */
   networkFindings(pod: Pod): string[] {
-    const findings = networkPolicyFindings(this.#networkPolicies.values(), policedPod(pod), this.#options.probeSources);
+    const findings = networkPolicyFindings(
+      this.#networkPolicies.values(),
+      policedPod(pod),
+      probeSourcesOf(pod, this.#options.probeSources),
+    );
     return findings.map(({ message, mend }) => `${message}; ${mend}`);
   }
 }

@@ -57,6 +57,7 @@ export interface NetworkPolicyFinding {
 export interface PodWithProbes {
   readonly metadata: { readonly namespace?: string; readonly labels?: Labels };
   readonly spec?: { readonly containers?: readonly ProbedContainer[] };
+  readonly status?: { readonly podIPs?: readonly { readonly ip?: string }[] };
 }
 
 export interface ProbedContainer {
@@ -70,6 +71,13 @@ interface KubeletProbe {
   readonly httpGet?: { readonly port?: number | string };
   readonly tcpSocket?: { readonly port?: number | string };
   readonly grpc?: { readonly port?: number };
+}
+
+/** Those that can reach the pod: of its own families; IPv4 as long as it has no address. */
+export function probeSourcesOf({ status }: PodWithProbes, sources: readonly string[]): string[] {
+  const ips = (status?.podIPs ?? []).flatMap(({ ip }) => ip ?? []);
+  const families = new Set(ips.length > 0 ? ips.map((ip) => ip.includes(':')) : [false]);
+  return sources.filter((source) => families.has(source.includes(':')));
 }
 
 /** What of a Pod matters here. Probes by command connect from inside and are not counted. */

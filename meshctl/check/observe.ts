@@ -19,7 +19,7 @@ export async function observe(api: ReadApi, { namespace, objects, verbs }: Obser
   const unread: string[] = [];
   const server = await api.get<{ major: string; minor: string; gitVersion: string }>('/version');
   const lists = (path: string): Promise<KubeObject[]> => readable(api, path, unread);
-  const [denied, namespaceObject, definitions, deployments, daemonSets, webhooks, nodes] = await Promise.all([
+  const [denied, namespaceObject, definitions, deployments, daemonSets, webhooks, nodes, pods, networkPolicies] = await Promise.all([
     deniedOf(api, namespace, objects, verbs),
     find<KubeObject>(api, `/api/v1/namespaces/${namespace}`).catch(() => undefined),
     lists(DEFINITIONS_PATH),
@@ -27,6 +27,8 @@ export async function observe(api: ReadApi, { namespace, objects, verbs }: Obser
     lists('/apis/apps/v1/daemonsets'),
     lists('/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations'),
     lists('/api/v1/nodes'),
+    lists('/api/v1/pods'),
+    lists('/apis/networking.k8s.io/v1/networkpolicies'),
   ]);
   return {
     namespace,
@@ -41,6 +43,8 @@ export async function observe(api: ReadApi, { namespace, objects, verbs }: Obser
     webhooks,
     nodes,
     daemonSets: daemonSets.filter(({ metadata }) => metadata.namespace !== namespace).map((object) => ({ ...object, kind: 'DaemonSet' })),
+    pods,
+    networkPolicies,
     unread,
     objects,
   };

@@ -6,6 +6,7 @@ import type { KubeObject } from '../../common/client/kube-api.ts';
 import { DEFINITION, INSTALLATION, titleOf } from '../install/kinds.ts';
 import { plural } from '../terminal.ts';
 import { type Finding, failure, ok, warning } from './finding.ts';
+import { networkPolicies } from './network-policies.ts';
 
 export interface Denied {
   readonly verb: string;
@@ -28,6 +29,8 @@ export interface PreflightFacts {
   readonly nodes: readonly KubeObject[];
   /** DaemonSets of the cluster itself: they show where its CNI files are. */
   readonly daemonSets: readonly KubeObject[];
+  readonly pods: readonly KubeObject[];
+  readonly networkPolicies: readonly KubeObject[];
   /** What could not be read, and why. */
   readonly unread: readonly string[];
   /** What is to be installed. */
@@ -50,6 +53,7 @@ export function preflight(facts: PreflightFacts): Finding[] {
     ...cniFolders(facts),
     ...mandatoryAccess(facts),
     ...architectures(facts),
+    ...networkPolicies(facts),
     ...facts.unread.map((what) => warning('reading', what, 'what depends on it was not checked')),
   ];
 }

@@ -1,6 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type NetworkPolicy, networkPolicyFindings, type PolicedPod, policedPod } from '../../../common/decision/network-policy.ts';
+import {
+  type NetworkPolicy,
+  networkPolicyFindings,
+  type PolicedPod,
+  policedPod,
+  probeSourcesOf,
+} from '../../../common/decision/network-policy.ts';
 
 const SOURCES = ['169.254.7.127', 'fd16:9254:7127:1337:ffff:ffff:ffff:ffff'];
 const PROBES = { from: SOURCES.map((source) => ({ ipBlock: { cidr: `${source}/${source.includes(':') ? 128 : 32}` } })) };
@@ -97,6 +103,12 @@ test("probes of an isolated pod need their link-local source let in, on both fam
     'blocked probes shop/deny',
   ]);
   assert.deepEqual(found([closed], pod), [], 'nobody probes it over the network');
+});
+
+test("only sources of the pod's own families can probe it; before it has an address IPv4 is meant", () => {
+  const of = (...ips: string[]): string[] => probeSourcesOf({ metadata: {}, status: { podIPs: ips.map((ip) => ({ ip })) } }, SOURCES);
+  assert.deepEqual(of('10.0.0.1', 'fd00::1'), SOURCES);
+  assert.deepEqual([of('10.0.0.1'), of('fd00::1'), of()], [SOURCES.slice(0, 1), SOURCES.slice(1), SOURCES.slice(0, 1)]);
 });
 
 test('the ports of probes are read from every container, by number or by name; commands connect to nothing', () => {

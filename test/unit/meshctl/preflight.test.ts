@@ -28,6 +28,8 @@ const facts = (changed: Partial<PreflightFacts> = {}): PreflightFacts => ({
   webhooks: [],
   nodes: [node('node1')],
   daemonSets: [],
+  pods: [],
+  networkPolicies: [],
   unread: [],
   objects,
   ...changed,
@@ -46,6 +48,23 @@ const agentWith = (
     change(copy.spec.template.spec);
     return copy;
   });
+
+test('NetworkPolicies that the mesh would change are named once each, with the pods they select and the mend', () => {
+  const pod = (namespace: string, name: string, spec: object = {}): KubeObject => ({
+    metadata: { namespace, name, labels: { app: 'web' } },
+    spec,
+    status: { phase: 'Running', podIPs: [{ ip: '10.0.0.1' }] },
+  });
+  const policy = (namespace: string, name: string, spec: object): KubeObject => ({ metadata: { namespace, name }, spec });
+  const narrow = { podSelector: {}, ingress: [{ ports: [{ port: 8080 }] }] };
+  const pods = [pod('shop', 'a'), pod('shop', 'b'), pod('shop', 'host', { hostNetwork: true }), pod('kube-system', 'dns')];
+  const networkPolicies = [policy('shop', 'web', narrow), policy('kube-system', 'dns', narrow), policy('empty', 'web', narrow)];
+  assert.deepEqual(lines({ pods, networkPolicies }), [
+    '! NetworkPolicies: NetworkPolicy shop/web lets everybody in on port 8080 only; callers of the mesh come by port 15008 and are shut out (2 pods) (add {protocol: TCP, port: 15008} to the ports of that rule)',
+  ]);
+  const open = [policy('shop', 'web', { podSelector: {}, ingress: [{}] })];
+  assert.deepEqual(lines({ pods, networkPolicies: open }), []);
+});
 
 test('a sound cluster has nothing to mend, and says what was looked at', () => {
   const findings = preflight(facts());
