@@ -91,6 +91,8 @@ export class Inputs {
   readonly #nodes = new Map<string, Locality>();
   readonly #policies = new Map<string, SelectingPolicy>();
   readonly #keys = new Map<string, FetchedKeys>();
+  /** Worked out when it is asked for. */
+  #keySources: ReadonlySet<string> | undefined;
   /** Sources of workloads that services and policies can select. */
   readonly #members = new LabelIndex();
   readonly #selectingServices = new SelectorIndex<Selecting<MeshService>>();
@@ -342,8 +344,9 @@ export class Inputs {
   }
 
   /** Where keys for tokens come from, as the objects say now. */
-  keySources(): Set<string> {
-    return new Set([...this.targetedPolicies.values()].flatMap(({ tokens }) => (tokens ? keySources(tokens) : [])));
+  keySources(): ReadonlySet<string> {
+    this.#keySources ??= new Set([...this.targetedPolicies.values()].flatMap(({ tokens }) => (tokens ? keySources(tokens) : [])));
+    return this.#keySources;
   }
 
   setKeys(address: string, found: FetchedKeys | undefined): void {
@@ -361,6 +364,7 @@ export class Inputs {
     for (const target of before?.targets ?? []) this.#policiesOfTarget.remove(targetSource(target), key);
     for (const target of next?.targets ?? []) this.#policiesOfTarget.add(targetSource(target), key);
     put(this.targetedPolicies, key, next);
+    if (before?.tokens || next?.tokens) this.#keySources = undefined;
     this.stale.targetedPolicies.add(key);
   }
 

@@ -9,6 +9,7 @@ import { typeLabel } from '../metrics.ts';
 import type { StatusWrite } from '../model/conditions.ts';
 import type { GatewayProblem } from '../model/gateway-status.ts';
 import type { MeshIndex, ObjectChange } from '../model/index.ts';
+import type { FetchedKeys } from '../model/request-authentication.ts';
 import {
   ADDRESS_TYPE,
   AUTHORIZATION_TYPE,
@@ -36,6 +37,8 @@ export interface PublisherOptions {
   /** Shortest time between two pushes. */
   readonly intervalMs: number;
   writeStatuses(writes: readonly StatusWrite[]): void;
+  /** Where keys for end users' tokens come from, as the objects say after a flush; the same set where nothing has changed. */
+  keysWanted?(sources: ReadonlySet<string>): void;
 }
 
 // 5,000 take about 0.2 s. A change of the mesh's mTLS mode touches every workload, and streams, leases and certificates cannot wait for all.
@@ -117,6 +120,12 @@ export class Publisher {
     if (this.#options.index.setGatewayProblem(key, problem) && this.#started) this.#queue.changed();
   }
 
+  /** Keys that were fetched, or why they could not be. */
+  setKeys(from: string, found: FetchedKeys | undefined): void {
+    this.#options.index.setKeys(from, found);
+    if (this.#started) this.#queue.changed();
+  }
+
   /** The cluster has been read: from now on changes are told. */
   start(): void {
     this.#started = true;
@@ -144,6 +153,7 @@ export class Publisher {
       if (changes.some((change) => change)) metrics.pushTriggers.inc({ type: 'ambient' });
       for (const change of changes) if (change) proxies.push(change);
       writeStatuses(statuses);
+      this.#options.keysWanted?.(index.keySources());
       if (more) this.#queue.changed();
     } catch (error) {
       // What the index handed out is lost on the way, so the next flush compares everything.
