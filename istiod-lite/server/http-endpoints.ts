@@ -27,6 +27,8 @@ const readiness: Readonly<Record<string, Route>> = {
     const why = missing();
     return why.length === 0 ? { status: 200, body: 'ready\n' } : { status: 503, body: `not ready: ${why.join(', ')}\n` };
   },
+  // That the process still turns, and no more: without the API server a restart would mend nothing.
+  '/live': () => ({ status: 200, body: 'live\n' }),
 };
 
 const monitoring: Readonly<Record<string, Route>> = {

@@ -113,6 +113,7 @@ function endpoints(missing: string[] = []) {
 test('readiness says what is missing', async () => {
   assert.deepEqual(await endpoints().readiness('/ready'), { status: 200, body: 'ready\n' });
   assert.deepEqual(await endpoints(['cluster', 'Pod']).readiness('/ready'), { status: 503, body: 'not ready: cluster, Pod\n' });
+  assert.deepEqual(await endpoints(['cluster', 'Pod']).readiness('/live'), { status: 200, body: 'live\n' });
   assert.equal((await endpoints().readiness('/metrics')).status, 404);
   assert.equal((await endpoints().readiness('/debug/syncz')).status, 404);
 });
