@@ -21,6 +21,7 @@ export interface ImageConfig {
 export interface Image {
   /** `warren/ztunnel:0.1.0` */
   readonly reference: string;
+  readonly settings: ImageConfig;
   readonly config: Buffer;
   readonly manifest: Buffer;
   readonly layers: readonly Layer[];
@@ -54,7 +55,7 @@ export function image(reference: string, config: ImageConfig, layers: readonly L
       size: bytes,
     })),
   });
-  return { reference, config: configBlob, manifest, layers };
+  return { reference, settings: config, config: configBlob, manifest, layers };
 }
 
 const MANIFEST = 'application/vnd.oci.image.manifest.v1+json';

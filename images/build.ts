@@ -34,8 +34,10 @@ export interface BuildOptions {
   readonly architecture: Architecture;
   readonly debian: readonly DebianPackage[];
   readonly mirrors: ReadonlyMap<string, string>;
-  /** Folder for what is kept between runs. */
+  /** Folder for what was fetched. */
   readonly cache: string;
+  /** Folder for layers, which the images refer to. */
+  readonly layers: string;
   /** The images' tag; the version of package.json where undefined. */
   readonly tag?: string;
   /** Commit, for the label of that name; left out where undefined, so that equal content has an equal digest. */
@@ -75,15 +77,13 @@ interface Shared {
   readonly below: readonly Layer[];
 }
 
-async function sharedParts(
-  { source, lists, architecture, debian, mirrors, cache, onProgress }: BuildOptions,
-  compiled: string,
-): Promise<Shared> {
+async function sharedParts(options: BuildOptions, compiled: string): Promise<Shared> {
+  const { source, lists, architecture, debian, mirrors, cache, onProgress } = options;
   const lock: unknown = JSON.parse(readFileSync(join(source, 'package-lock.json'), 'utf8'));
   const version = string(fields(lock, 'package-lock.json').version, 'package-lock.json, version');
   onProgress(`packages of package-lock.json for ${architecture}`);
   const installed = installPackages(source, cache, architecture);
-  const layers = new LayerCache(join(cache, 'layers'));
+  const layers = new LayerCache(options.layers);
   const [node] = closure(lock, [`node-linux-${npmCpu[architecture]}`], npmCpu[architecture]);
   if (!node) throw new Error(`package-lock.json has no Node for ${architecture}`);
   const packages = select(debian, Object.keys(lists.packages), new Set(Object.keys(lists.leftOut)));

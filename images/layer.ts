@@ -9,8 +9,10 @@ import {
   globSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   statSync,
   utimesSync,
   writeFileSync,
@@ -31,6 +33,14 @@ export interface Layer {
 
 /** Of every file in every layer, and of `created` in a configuration: images are told apart by content, not by the hour of their making. */
 export const EPOCH_S = 0;
+
+/** Each build leaves its program's layers; what no build has used since then goes. */
+export function removeUnused(folder: string, sinceMs: number): void {
+  for (const name of readdirSync(folder)) {
+    const path = join(folder, name);
+    if ((statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? sinceMs) < sinceMs) rmSync(path, { force: true });
+  }
+}
 
 export class LayerCache {
   readonly #folder: string;

@@ -10,6 +10,7 @@ import { type Built, build } from './build.ts';
 import { type Architecture, architectures, type Component, type Lists, readLists, root } from './components.ts';
 import { type DebianPackage, machineMirrors, readDebianLock } from './debian.ts';
 import { resolveDebian } from './debian-update.ts';
+import { removeUnused } from './layer.ts';
 
 const USAGE = `usage: scripts/images [options] [COMPONENT …]
 
@@ -46,6 +47,8 @@ const options = {
 class UsageError extends Error {}
 
 const CACHE = join(root, 'node_modules/.cache/images');
+const LAYERS = join(CACHE, 'layers');
+const KEPT_MS = 7 * 24 * 3_600_000;
 
 async function main(argv: readonly string[]): Promise<void> {
   const { values, positionals } = parse(argv);
@@ -63,12 +66,14 @@ async function main(argv: readonly string[]): Promise<void> {
       debian: values['newest-debian'] ? newest(lists, architecture, progress) : locked(source, architecture),
       mirrors: mirrors(values.mirror ?? []),
       cache: CACHE,
+      layers: LAYERS,
       ...(values.tag !== undefined && { tag: values.tag }),
       ...(values['label-revision'] !== undefined && { revision: values['label-revision'] }),
       onProgress: progress,
     });
     if (values.trees !== undefined) return writeTrees(built, resolve(values.trees));
     writeImages(built, resolve(values.out), values.bundle);
+    removeUnused(LAYERS, Date.now() - KEPT_MS);
     report(built);
   } finally {
     if (source !== root) rmSync(source, { recursive: true, force: true });

@@ -1,6 +1,6 @@
 /**
- * tar, as much of it as images and Debian packages need: ustar with GNU long names read, ustar with pax paths written. What is written depends
- * on the entries alone (no clock, no user, no order of a folder's listing), so that the same input gives the same digest.
+ * tar, as much of it as images and Debian packages need: ustar with the long names of GNU and of pax read, ustar with pax names written. What
+ * is written depends on the entries alone (no clock, no user, no order of a folder's listing), so that the same input gives the same digest.
  */
 export interface Entry {
   /** Without a leading slash, folders without a trailing one: `usr/bin/nft`. */
@@ -44,7 +44,11 @@ export function readTar(archive: Buffer): Entry[] {
     at += BLOCK + Math.ceil(size / BLOCK) * BLOCK;
     if (type === 'L') longName = cString(content);
     else if (type === 'K') longLink = cString(content);
-    else if (type === 'x' || type === 'g') throw new Error('tar: pax headers are not read');
+    else if (type === 'x') {
+      const records = paxRecords(content);
+      longName = records.get('path');
+      longLink = records.get('linkpath');
+    } else if (type === 'g') throw new Error('tar: a global pax header, which nothing here writes');
     else {
       const prefix = text(header, 'magic') === 'ustar' ? text(header, 'prefix') : '';
       const path = cleanPath(longName ?? (prefix === '' ? text(header, 'name') : `${prefix}/${text(header, 'name')}`));
@@ -90,6 +94,19 @@ const text = (header: Buffer, field: keyof typeof LAYOUT): string =>
 function cString(bytes: Buffer): string {
   const end = bytes.indexOf(0);
   return bytes.toString('utf8', 0, end === -1 ? bytes.length : end);
+}
+
+/** POSIX pax, "Extended Header": `LENGTH KEY=VALUE\n`, the length counting the whole record. */
+function paxRecords(content: Buffer): Map<string, string> {
+  const records = new Map<string, string>();
+  for (let at = 0; at < content.length; ) {
+    const [, digits, key] = /^(\d+) ([^=]+)=/.exec(content.toString('latin1', at, at + 64)) ?? [];
+    const length = Number(digits);
+    if (key === undefined || !(length > 0) || at + length > content.length) throw new Error('tar: a pax record that cannot be read');
+    records.set(key, content.toString('utf8', at + (digits?.length ?? 0) + key.length + 2, at + length - 1));
+    at += length;
+  }
+  return records;
 }
 
 const cleanPath = (path: string): string =>

@@ -1,5 +1,6 @@
 /** Programs of this repository as processes of a mesh test: in a namespace of the test's, their output kept, ended with the test. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, type ChildProcessByStdio, spawn } from 'node:child_process';
+import type { Readable } from 'node:stream';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { TestNetns } from './netns.ts';
@@ -27,7 +28,11 @@ export function startProgram(
 ): Program {
   const argv = [process.execPath, file, ...args];
   const [command = '', ...rest] = netns ? ['nsenter', `--net=${netns.path}`, '--', ...argv] : argv;
-  const child = spawn(command, rest, { cwd: ROOT, env: { ...inherited(), ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+  return follow(t, spawn(command, rest, { cwd: ROOT, env: { ...inherited(), ...env }, stdio: ['ignore', 'pipe', 'pipe'] }), file);
+}
+
+/** Any process of a test: its output kept, ended with the test. @param name for errors */
+export function follow(t: TestContext, child: ChildProcessByStdio<null, Readable, Readable>, name: string): Program {
   let output = '';
   const watchers = new Set<() => void>();
   const took = (chunk: Buffer): void => {
@@ -62,7 +67,7 @@ export function startProgram(
         };
         const timer = setTimeout(() => {
           done();
-          reject(new Error(`${file}: no line like ${pattern} within ${withinMs} ms in:\n${output}`));
+          reject(new Error(`${name}: no line like ${pattern} within ${withinMs} ms in:\n${output}`));
         }, withinMs);
         watchers.add(look);
         look();
