@@ -10,14 +10,17 @@ async function main(argv: readonly string[]): Promise<number> {
       const { runClient } = await import('./echo-client.ts');
       return await runClient(argv.slice(1), process.stdout, process.stderr);
     }
+    // Before anything waits: as process 1 of a container, a signal that nobody listens to is lost.
+    const asked = new Promise<void>((resolve) => {
+      for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve());
+    });
     const { startServer } = await import('./echo-server.ts');
     const server = await startServer(
       parseServerOptions(argv[0] === 'server' ? argv.slice(1) : argv),
       process.env.POD_NAME ?? process.env.HOSTNAME ?? '',
     );
-    await new Promise<void>((resolve) => {
-      for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => void server.stop().then(resolve));
-    });
+    await asked;
+    await server.stop();
     return 0;
   } catch (error) {
     process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
