@@ -268,6 +268,8 @@ export class TunnelConnection implements FrameHandler, StreamCarrier {
       else this.#onClosedStream(streamId, 'HEADERS');
     } else if (stream.remoteEnded) this.streamError(streamId, ErrorCode.STREAM_CLOSED, 'HEADERS after END_STREAM');
     else if (stream.waiting && this.#side === 'client') stream.waiting.head(fields, endStream);
+    // Trailers of a request that is no CONNECT, before its refusal has left: it deserves the refusal.
+    else if (stream.refusedMethod && endStream) stream.endRemote();
     // A tunnel has no trailers (RFC 9113 §8.5).
     else this.streamError(streamId, ErrorCode.PROTOCOL_ERROR, 'HEADERS inside a tunnel');
   }

@@ -69,6 +69,7 @@ export class HboneServerConnection implements ConnectionRole {
       return;
     }
     const stream = connection.add(streamId);
+    stream.refusedMethod = head !== undefined && head.method !== 'CONNECT';
     if (endStream) stream.endRemote();
     const request = new IncomingConnect(stream, connection, head ?? { method: '', authority: '', headers: [] });
     if (head) this.#options.onConnect(request);

@@ -52,6 +52,8 @@ export class TunnelStream implements StreamPipe, Endpoint, DataReceiver {
   readonly id: number;
   readonly sendWindow: SendWindow;
   headers: Headers = [];
+  /** Not a CONNECT, so that what follows its head is a message's and not a tunnel's. */
+  refusedMethod = false;
   /** Set until the CONNECT is answered. */
   waiting: HeadListener | undefined;
   readonly #carrier: StreamCarrier;

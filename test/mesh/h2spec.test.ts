@@ -1,0 +1,78 @@
+/**
+ * h2spec against ztunnel's HBONE listener, through a relay that adds the client's certificate. The server takes CONNECT and nothing else, so
+ * requests of h2spec are answered 400; that is an answer, and everything about frames, states and header compression holds as for any other.
+ */
+import assert from 'node:assert/strict';
+import { execFile, execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { withoutNamespaces } from '../support/netns.ts';
+import { dedicatedEnv, makePair, NAMESPACE } from '../support/pair.ts';
+import { startProgram } from '../support/programs.ts';
+
+const TOOLS = fileURLToPath(new URL('../../node_modules/.cache/go-tools', import.meta.url));
+const RELAY_PORT = 18_080;
+
+/** What h2spec wants and this server does not owe it. */
+const NOT_OURS: readonly string[] = [
+  // Both wait for a response's DATA; a refusal is header-only.
+  'Sends a WINDOW_UPDATE frame on half-closed (remote) stream',
+  'Sends a PRIORITY frame on half-closed (remote) stream',
+  // Requests are refused before as many are open: the limit has a test of its own.
+  'Sends HEADERS frames that causes their advertised concurrent stream limit to be exceeded',
+  // RFC 7540; RFC 9113 has no dependencies any more, and PRIORITY is passed over.
+  'Sends HEADERS frame that depend on itself',
+  'Sends PRIORITY frame that depend on itself',
+];
+
+/** Where it is, or could be built: H2SPEC_BIN, what an earlier run has built, or the Go that is here. */
+function h2spec(): string | undefined {
+  const built = join(TOOLS, 'h2spec');
+  for (const path of [process.env.H2SPEC_BIN, built]) if (path !== undefined && existsSync(path)) return path;
+  try {
+    mkdirSync(TOOLS, { recursive: true });
+    execFileSync('go', ['install', 'github.com/summerwind/h2spec/cmd/h2spec@latest'], {
+      env: { ...process.env, GOBIN: TOOLS },
+      stdio: 'pipe',
+      timeout: 240_000,
+    });
+    return built;
+  } catch {
+    // No Go, or no way to its modules.
+    return undefined;
+  }
+}
+
+const program = withoutNamespaces === undefined ? h2spec() : undefined;
+const skip = withoutNamespaces ?? (program === undefined ? 'needs h2spec (H2SPEC_BIN), or Go to build it' : false);
+
+test('h2spec finds nothing wrong with the HBONE listener', { skip, timeout: 300_000 }, async (t) => {
+  const pair = await makePair(t, { capture: [] });
+  const ztunnel = startProgram(t, pair.server.netns, 'ztunnel/main.ts', ['proxy', 'ztunnel'], {
+    ...dedicatedEnv(pair, pair.server),
+    // h2spec takes 20,000 bytes for more than any frame may have.
+    HTTP2_FRAME_SIZE: '16384',
+  });
+  await ztunnel.line(/ztunnel serves/);
+  const certificate = join(pair.certificates, NAMESPACE, 'client');
+  const relay = startProgram(t, pair.client.netns, 'test/support/tls-relay-program.ts', [
+    String(RELAY_PORT),
+    pair.server.v4,
+    '15008',
+    certificate,
+  ]);
+  await relay.line(/^listening/);
+  const argv = [`--net=${pair.client.netns.path}`, '--', program ?? '', '-h', '127.0.0.1', '-p', String(RELAY_PORT), '-o', '5'];
+  const sections = ['generic', 'hpack', 'http2/3', 'http2/4', 'http2/5', 'http2/6', 'http2/7'];
+  const output = await new Promise<string>((resolve) => {
+    execFile('nsenter', [...argv, ...sections], { timeout: 280_000, maxBuffer: 16 << 20 }, (_error, stdout, stderr) =>
+      resolve(stdout + stderr),
+    );
+  });
+  assert.match(output, /\d+ tests, \d+ passed/, output);
+  const report = output.slice(output.indexOf('Failures:'));
+  const failed = [...report.matchAll(/× \d+: (.+)/g)].map(([, name = '']) => name.trim()).filter((name) => !NOT_OURS.includes(name));
+  assert.deepEqual(output.includes('Failures:') ? failed : [], [], report);
+});
