@@ -108,6 +108,34 @@ test('a pod that is deleted while ztunnel is being asked leaves nothing behind',
   assert.doesNotMatch(world.nodeRules(), /10\.0\.0\.1/);
 });
 
+test(
+  'a NetworkPolicy that shuts the mesh out is named at the pod with its mend, right after the label, until it is mended',
+  options,
+  async (t) => {
+    const world = await startAgentWorld(t);
+    const policy = (...ports: number[]): void =>
+      void world.kube.put('/apis/networking.k8s.io/v1/networkpolicies', {
+        metadata: { namespace: 'shop', name: 'web' },
+        spec: { podSelector: {}, ingress: [{ from: [{ podSelector: {} }], ports: ports.map((port) => ({ port })) }] },
+      });
+    policy(8080);
+    world.pod('shop', 'orders');
+    await world.start();
+    world.ztunnel();
+    world.label('shop', 'ambient');
+    const problem = (): string => world.kube.get(PODS, 'shop/orders')?.metadata.annotations?.['warren.dev/enrolment-problem'] ?? '';
+    await until(() =>
+      /NetworkPolicy shop\/web lets pods \(all\) in on port 8080 only; .*add \{protocol: TCP, port: 15008\}/.test(problem()),
+    );
+    assert.equal(world.annotation('shop/orders'), 'enabled');
+    await until(() => world.events().some((message) => message.startsWith('NetworkPolicy shop/web')));
+    policy(8080, 15_008);
+    await until(() => /filters no ports; say it in an AuthorizationPolicy: .*"8080"/.test(problem()));
+    world.kube.remove('/apis/networking.k8s.io/v1/networkpolicies', 'shop/web');
+    await until(() => problem() === '');
+  },
+);
+
 test('without nft the agent says so and uses iptables; without both it does not start, and says why', options, async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'warren-cni-'));
   t.after(() => rmSync(folder, { recursive: true }));
