@@ -7,7 +7,7 @@
  */
 import type { IpAddress } from '../../common/base/address.ts';
 import { Backoff } from '../../common/base/backoff.ts';
-import { type Clock, seconds, type Timer } from '../../common/base/clock.ts';
+import { type Clock, seconds, sleep, type Timer } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
 import { BYPASSED, type BypassScope } from '../bypass/bypass.ts';
@@ -68,6 +68,9 @@ const LEAVE_GRACE_MS = seconds(2);
 const DRAIN_POLL_MS = seconds(5);
 // A bypass takes the mesh out of the path within ten seconds, relayed connections included.
 const BYPASS_DRAIN_MS = seconds(4);
+// Within the agent's own grace period: an agent that is killed takes no rules out.
+const UNINSTALL_DRAIN_MS = seconds(10);
+const UNINSTALL_POLL_MS = 500;
 
 type Step = { readonly done: true } | { readonly againMs: number };
 const DONE: Step = { done: true };
@@ -211,16 +214,21 @@ export class PodEnrolment {
     for (const waiter of this.#waiters) waiter.reject(new Error('the node agent is stopping'));
     await this.#running;
     if (remove && !this.#deleted && this.#netns) {
-      await this.#parts.gate(async () => {
-        // Without the right to say so any more the rules go all the same: they would leave the pod without a network.
-        const unsaid = await this.#voice.silence().then(
+      // Requests that are under way would lose their answers with the rules. What fails here, the removal below mends.
+      const drained = this.#rules === undefined ? undefined : await this.#drain(this.#netns).catch(() => undefined);
+      // Without the right to say so any more the rules go all the same: they would leave the pod without a network.
+      const unsaid = await this.#parts.gate(() =>
+        this.#voice.silence().then(
           () => undefined,
           (error: unknown) => errorMessage(error),
-        );
+        ),
+      );
+      if (drained !== undefined) await this.#relayedEnd(this.#netns, drained);
+      await this.#parts.gate(async () => {
         if (this.#netns) await this.#parts.network.remove({ netns: this.#netns, about: this.#about() });
         await this.#giveUp();
-        if (unsaid !== undefined) throw new Error(`${this.#about()} is out of the mesh, and its annotation says otherwise: ${unsaid}`);
       });
+      if (unsaid !== undefined) throw new Error(`${this.#about()} is out of the mesh, and its annotation says otherwise: ${unsaid}`);
     }
     this.#closeNetns();
   }
@@ -368,6 +376,16 @@ export class PodEnrolment {
     await network.remove(pod);
     this.#parts.log.info({ ...this.#fields, cut: relayed }, 'the pod has left the mesh');
     return this.#release();
+  }
+
+  /** Resolves when ztunnel relays nothing for the pod any more, or it has had its time. */
+  async #relayedEnd(netns: PodNetns, since: number): Promise<void> {
+    const { clock, network } = this.#parts;
+    for (;;) {
+      const passed = clock.monotonic() - since;
+      if (passed >= UNINSTALL_DRAIN_MS || (passed >= LEAVE_GRACE_MS && network.countRelayed(netns) === 0)) return;
+      await sleep(clock, UNINSTALL_POLL_MS);
+    }
   }
 
   /** Captures nothing new. @returns since when */

@@ -255,13 +255,31 @@ test('a pod that lost its label while no agent ran goes out', async () => {
   assert.deepEqual(world.done, ['annotate none', 'drain', 'del', 'remove', 'close 10']);
 });
 
-test('stopping leaves everything in place, or takes everything out at once', async () => {
+test('stopping leaves everything in place', async () => {
   const kept = await enrolled();
   await kept.enrolment.stop(false);
   assert.deepEqual(kept.take(), ['close 10']);
+});
+
+test('an agent that is uninstalled captures nothing more, and takes its rules out when the requests under way have their answers', async () => {
   const removed = await enrolled();
-  assert.deepEqual(await removed.enrolment.stop(true), []);
-  assert.deepEqual(removed.take(), ['annotate none', 'remove', 'del', 'close 10']);
+  removed.relayed = 1;
+  const stopped = removed.enrolment.stop(true);
+  await removed.clock.advance(4_000);
+  assert.deepEqual(removed.take(), ['drain', 'annotate none']);
+  removed.relayed = 0;
+  await removed.clock.advance(500);
+  assert.deepEqual(await stopped, []);
+  assert.deepEqual(removed.take(), ['remove', 'del', 'close 10']);
+});
+
+test('an agent that is uninstalled does not wait for connections that go on and on', async () => {
+  const removed = await enrolled();
+  removed.relayed = 1;
+  const stopped = removed.enrolment.stop(true);
+  await removed.clock.advance(10_000);
+  assert.deepEqual(await stopped, []);
+  assert.deepEqual(removed.take(), ['drain', 'annotate none', 'remove', 'del', 'close 10']);
 });
 
 test('a pod that a CNI call brought and that the API never shows is forgotten at the second sweep', async () => {
