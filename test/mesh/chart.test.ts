@@ -34,6 +34,7 @@ test('with everything turned on, and with each piece turned off, the API server 
     'network=one',
     'logging.json=true',
     'dnsCapture=true',
+    'revocationLists=true',
     'resourceQuota.enabled=true',
   ];
   const more = ['seLinuxOptions.type=spc_t', 'openshift.securityContextConstraints=true', 'istiod.env.PILOT_PUSH_THROTTLE=5'];
