@@ -27,6 +27,8 @@ export class DnsServer {
   #udp: UdpSocket[] = [];
   #tcp: Server[] = [];
   readonly #connections = new Set<Socket>();
+  #underWay = 0;
+  #whenIdle: (() => void)[] = [];
 
   constructor(pod: PodContext, nameservers: readonly SocketAddress[]) {
     this.#pod = pod;
@@ -46,6 +48,21 @@ export class DnsServer {
         throw new Error(`cannot listen for DNS on ${address} port ${port} for ${this.#pod.name}: ${errorMessage(error)}`, { cause: error });
       }
     }
+  }
+
+  /**
+   * Takes no more connections, and goes on answering datagrams: another ztunnel listens beside us by now, but the kernel gives some of the
+   * pod's questions to us for as long as our socket is there, and a question that is lost costs its asker seconds.
+   */
+  drain(): void {
+    for (const server of this.#tcp) server.close();
+    this.#tcp = [];
+  }
+
+  /** Resolves when no question is under way. */
+  idle(): Promise<void> {
+    if (this.#underWay === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#whenIdle.push(resolve));
   }
 
   close(): void {
@@ -100,9 +117,9 @@ export class DnsServer {
     const parsed = parseQuery(raw);
     if (!parsed) return undefined;
     if ('refusal' in parsed) return parsed.refusal;
+    this.#underWay++;
     try {
-      const answer = await this.#answer(parsed.query, protocol);
-      return protocol === 'udp' ? fitUdp(parsed.query, answer) : answer;
+      return await this.#answer(parsed.query, protocol);
     } catch (error) {
       // A name that can be read and not be written again; its asker will give up on it.
       this.#pod.parts.log.warn(
@@ -110,6 +127,9 @@ export class DnsServer {
         'no DNS answer',
       );
       return undefined;
+    } finally {
+      this.#underWay--;
+      if (this.#underWay === 0) for (const resolve of this.#whenIdle.splice(0)) resolve();
     }
   }
 
@@ -131,17 +151,19 @@ export class DnsServer {
         'dns',
       );
       const { alias, addresses } = found;
-      return encodeAnswer(query, {
+      const answer = encodeAnswer(query, {
         rcode: 'NOERROR',
         authoritative: true,
         alias: addresses.length > 0 ? alias : undefined,
         addresses: this.#shuffled(addresses),
       });
+      return protocol === 'udp' ? fitUdp(query, answer) : answer;
     }
     const finished = telemetry.dnsUpstream(asker);
     try {
       const answer = await this.#forwarder.ask(query.raw, protocol);
       finished(true);
+      // As it came: the nameserver knew from the same question how much the asker takes.
       return answer;
     } catch (error) {
       finished(false);

@@ -175,6 +175,7 @@ export class DataWorker {
     const draining = [...this.#pods.values()].map((pod) => pod.drain());
     void Promise.all(draining)
       .then(() => this.#parts.connections.empty())
+      .then(() => Promise.all([...this.#pods.values()].map((pod) => pod.answered())))
       .then(() => {
         for (const uid of [...this.#pods.keys()]) this.#removePod(uid);
         this.#parts.telemetry.flush();

@@ -80,6 +80,7 @@ export class PodProxy implements PodContext {
       if (dnsPort !== undefined) this.#dns.listen(dnsPort);
     } catch (error) {
       this.stopListening();
+      this.#dns.close();
       throw error;
     }
   }
@@ -88,12 +89,17 @@ export class PodProxy implements PodContext {
   stopListening(): void {
     for (const server of this.#servers) server.close();
     this.#servers = [];
-    this.#dns.close();
+  }
+
+  /** Resolves when no DNS question of the pod is under way. */
+  answered(): Promise<void> {
+    return this.#dns.idle();
   }
 
   /** Tells peers to open no more tunnels on their connections, and resolves when those have ended. */
   drain(): Promise<void> {
     this.stopListening();
+    this.#dns.drain();
     return this.#inbound.drain();
   }
 
@@ -109,6 +115,7 @@ export class PodProxy implements PodContext {
   /** The end of everything, at once. */
   destroy(error: ProxyError): void {
     this.stopListening();
+    this.#dns.close();
     this.#removed.abort(error);
     this.parts.connections.abortAll(error, this.spec.uid);
     this.#inbound.destroy(error);

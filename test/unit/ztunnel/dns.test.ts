@@ -3,7 +3,7 @@ import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { type TestContext, test } from 'node:test';
-import { decode, encode, type OptAnswer, type Packet } from 'dns-packet';
+import { decode, encode, type OptAnswer, type Packet, RECURSION_DESIRED } from 'dns-packet';
 import fc from 'fast-check';
 import { systemClock } from '../../../common/base/clock.ts';
 import { DnsForwarder } from '../../../ztunnel/dns/forward.ts';
@@ -178,6 +178,25 @@ test('a query goes on under another id and its answer comes back under its own, 
   }
   assert.ok(ids.size > 1);
   assert.equal(rcodeOf(await forwarder.ask(question('www.example'), 'tcp')), 3);
+});
+
+test('an answer comes back byte for byte, however large and whatever is in it, over both transports', async (t) => {
+  const query = encode({
+    type: 'query',
+    id: 9,
+    flags: RECURSION_DESIRED,
+    questions: [{ type: 'TXT', name: 'large.example', class: 'IN' }],
+    additionals: [
+      { type: 'OPT', name: '.', udpPayloadSize: 4096, extendedRcode: 0, ednsVersion: 0, flags: 0, flag_do: false, options: [] },
+    ],
+  });
+  const large = Buffer.concat([respond(query), Buffer.alloc(3000, 0xa5)]);
+  const server = await nameserver(t, (asked) => [Buffer.concat([asked.subarray(0, 2), large.subarray(2)])]);
+  for (const protocol of ['udp', 'tcp'] as const) {
+    const answer = await new DnsForwarder(pod, [server]).ask(query, protocol);
+    assert.equal(Buffer.compare(answer, large), 0, protocol);
+    assert.equal(Buffer.compare(server.asked.at(-1)?.subarray(2) ?? Buffer.alloc(0), query.subarray(2)), 0, 'the question as well');
+  }
 });
 
 test('answers with a wrong id or to another question are not believed', async (t) => {
