@@ -2,7 +2,7 @@
  * The node agent, as a table of contents: the node's pods and all namespaces are watched; what an earlier agent enrolled is taken over; then
  * ztunnels are let in, the CNI plugin is answered, and every pod goes where its labels say. Last the CNI plugin is installed.
  */
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type Clock, minutes, seconds, type Timer } from '../common/base/clock.ts';
 import { errorMessage } from '../common/base/errors.ts';
@@ -19,6 +19,7 @@ import { decideEnrolment, type EnrolmentDecision, isFinished, type Pod, podIps }
 import { Enrolment } from './enrol/enrolment.ts';
 import { CUT_CODE } from './enrol/leftovers.ts';
 import { REDIRECTION } from './enrol/pod-voice.ts';
+import { ownSocketFolder } from './host/host-file.ts';
 import { findKubeletUid } from './host/kubelet-user.ts';
 import { ProbeSets } from './host/probe-sets.ts';
 import { NamespaceLabels } from './kube/namespace-labels.ts';
@@ -278,7 +279,7 @@ export class NodeAgent {
 
   #listenForZtunnel(): ZdsServer {
     const { settings, clock, log } = this.#parts;
-    mkdirSync(dirname(settings.ztunnelSocket), { recursive: true });
+    ownSocketFolder(dirname(settings.ztunnelSocket));
     return new ZdsServer({
       listener: SeqpacketServer.listen(settings.ztunnelSocket, 0o600),
       clock,
@@ -309,6 +310,7 @@ export class NodeAgent {
     });
     this.#namespaces.learn(namespace);
     this.#bypass.seeNamespace(namespace);
+    this.#installation.enrolmentChanged();
     if (!this.#decide(pod, namespace.metadata.labels ?? {}).enrol) return;
     await this.#enrolment.join(pod, event.netns, event.ips, settings.cmdAddTimeoutMs);
   }

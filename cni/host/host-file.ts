@@ -2,14 +2,14 @@
  * Files that the agent leaves on the node for others to read while it is away: whole or not at all, and still there after a power cut. Where
  * one cannot be written the error says what is wrong with the node, not which system call said so.
  */
-import { closeSync, fchmodSync, fsyncSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, closeSync, fchmodSync, fsyncSync, lstatSync, mkdirSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { errorMessage } from '../../common/base/errors.ts';
 
 /** The message is a sentence for the operator and names the path. */
 export class HostFileError extends Error {
-  constructor(path: string, cause: unknown) {
-    super(`${path} cannot be written: ${reasonOf(cause)}`, { cause });
+  constructor(path: string, cause: unknown, what = 'written') {
+    super(`${path} cannot be ${what}: ${reasonOf(cause)}`, { cause });
     this.name = 'HostFileError';
   }
 }
@@ -49,6 +49,23 @@ export function writeHostFile(path: string, content: string | Uint8Array, mode: 
       // The first error is the one to tell.
     }
     throw new HostFileError(path, error);
+  }
+}
+
+/**
+ * Makes the folder of a socket, or takes the one that is there: nobody but its owner may put another socket in our socket's place.
+ * @throws {HostFileError} where it is no folder, somebody else's, or cannot be made
+ */
+export function ownSocketFolder(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o755 });
+    const found = lstatSync(path);
+    const own = process.geteuid?.() ?? 0;
+    if (!found.isDirectory()) throw new Error('it is no folder (a link, perhaps)');
+    if (found.uid !== own) throw new Error(`it belongs to user ${found.uid}, not to ${own}`);
+    if ((found.mode & 0o022) !== 0) chmodSync(path, found.mode & 0o755);
+  } catch (error) {
+    throw new HostFileError(path, error, 'used for a socket');
   }
 }
 

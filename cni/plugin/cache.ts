@@ -81,6 +81,7 @@ export class CacheFile {
   readonly #parts: CacheFileParts;
   #timer: Timer | undefined;
   #text: string | undefined;
+  #dirty = true;
   #failed: string | undefined;
   #stopped = false;
 
@@ -90,6 +91,7 @@ export class CacheFile {
 
   /** Something that it tells may have changed. */
   changed(): void {
+    this.#dirty = true;
     if (this.#stopped || this.#timer) return;
     this.#timer = this.#parts.clock.after(COLLECT_MS, () => {
       this.#timer = undefined;
@@ -100,7 +102,8 @@ export class CacheFile {
   /** Writes it now unless it is there as it should be. @returns the path where it was written. @throws {HostFileError} */
   ensure(): string[] {
     const { path, describe } = this.#parts;
-    const text = `${JSON.stringify(describe())}\n`;
+    const text = this.#text === undefined || this.#dirty ? `${JSON.stringify(describe())}\n` : this.#text;
+    this.#dirty = false;
     if (text === this.#text && readText(path) === text) return [];
     const folder = dirname(path);
     try {
@@ -110,7 +113,12 @@ export class CacheFile {
       throw new HostFileError(folder, error);
     }
     // Who belongs to the mesh is nobody's business but root's.
-    writeHostFile(path, text, 0o600);
+    try {
+      writeHostFile(path, text, 0o600);
+    } catch (error) {
+      this.#dirty = true;
+      throw error;
+    }
     // An old one is replaced at each change; only the first is news.
     const isNew = this.#text === undefined;
     this.#text = text;

@@ -3,7 +3,7 @@
  * belong to the mesh, otherwise when ztunnel serves it. Anything but 200 makes the kubelet try again, so a pod of the mesh never starts
  * outside of it.
  */
-import { chmodSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import { chmodSync, renameSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { dirname } from 'node:path';
@@ -12,6 +12,7 @@ import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
 import { fdOf } from '../../common/linux/node.ts';
 import { type PeerCredentials, peerCredentials } from '../../common/linux/peer-credentials.ts';
+import { ownSocketFolder } from '../host/host-file.ts';
 import { type CmdAdd, parseCmdAdd } from './cmdadd.ts';
 
 export interface EventServerOptions {
@@ -41,7 +42,7 @@ export interface EventServer {
 /** @throws the Error of node:net where the socket cannot be made, naming the path */
 export async function serveEvents(options: EventServerOptions): Promise<EventServer> {
   const { path, log } = options;
-  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+  ownSocketFolder(dirname(path));
   const server = createServer((request, response) => {
     handle(options, request, response).catch((error: unknown) => {
       log.error({ error: errorMessage(error) }, 'answering the CNI plugin failed');
