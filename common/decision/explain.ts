@@ -263,7 +263,7 @@ function matchText(match: StringMatch): string {
   if ('exact' in match) return match.exact;
   if ('prefix' in match) return `${match.prefix}*`;
   if ('suffix' in match) return `*${match.suffix}`;
-  return 'anybody with an identity';
+  return 'somebody with an identity';
 }
 
 const describe = ({ namespace, name, hostname }: Workload): string => `${namespace}/${name || hostname}`;

@@ -141,6 +141,15 @@ spec:
   const line = await shop.accessLog('node2', [ORDERS, 'POLICY_DENIED', 'payments-for-frontend']);
   narrator.saw(line);
   narrator.ok('the refusal names the policy: shop/payments-for-frontend');
+  const caller = (await shop.pods('shop')).find(({ name }) => name.startsWith('orders-v1-'))?.name ?? '';
+  const explained = await shop.meshctl('explain', `shop/${caller}`, 'payments');
+  narrator.command(`scripts/meshctl explain shop/${caller} payments`);
+  narrator.saw(explained.stdout.trimEnd());
+  expect(
+    explained.code === 1 && explained.stdout.includes('refused POLICY_DENIED, by policy shop/payments-for-frontend'),
+    `meshctl explain does not say so: ${explained.stdout}${explained.stderr}`,
+  );
+  narrator.ok('and meshctl explain says it ahead, rule by rule');
   await mustAnswer(shop, 'shop', 'frontend', 'http://payments/');
   narrator.ok('the frontend is served');
 }
