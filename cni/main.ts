@@ -1,4 +1,5 @@
 /** Starts the node agent: settings from the environment, ends at SIGTERM. Exit status 2 for bad settings, 1 where it could not start. */
+import { accessSync, constants, existsSync } from 'node:fs';
 import { systemClock } from '../common/base/clock.ts';
 import { errorMessage } from '../common/base/errors.ts';
 import { createLog } from '../common/base/log.ts';
@@ -29,7 +30,20 @@ function exit(status: number): never {
   process.exit(status);
 }
 
+/**
+ * The old iptables locks a file of the whole machine, which is not there to be written in a container with a read-only root; then each network
+ * namespace is its own lock, as nobody else writes rules in a pod. Mount the host's /run/xtables.lock where such programs write on the node too.
+ */
+function chooseIptablesLock(): void {
+  try {
+    accessSync('/run', constants.W_OK);
+  } catch {
+    if (!existsSync('/run/xtables.lock')) process.env.XTABLES_LOCKFILE ??= '/proc/self/ns/net';
+  }
+}
+
 try {
+  chooseIptablesLock();
   raiseOpenFileLimit();
   const api = KubeApi.load({ env: process.env });
   const agent = new NodeAgent({ settings, api, clock: systemClock, random: Math.random, log });
