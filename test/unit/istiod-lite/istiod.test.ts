@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { createPublicKey, generateKeyPairSync, X509Certificate } from 'node:crypto';
+import { createPublicKey, generateKeyPairSync, type KeyObject, X509Certificate } from 'node:crypto';
 import { test } from 'node:test';
 import { connect } from 'node:tls';
 import { status } from '@grpc/grpc-js';
@@ -9,6 +9,7 @@ import { XdsClient } from '../../../common/client/xds-client.ts';
 import type { DeltaDiscoveryResponse } from '../../../common/codec/gen/discovery.ts';
 import { issueCertificate, readIssuer, selfSignedRoot } from '../../../common/codec/x509/certificate.ts';
 import { createCsr } from '../../../common/codec/x509/csr.ts';
+import { decodePem, encodePem } from '../../../common/codec/x509/pem.ts';
 import { readCertificate } from '../../../common/codec/x509/read-certificate.ts';
 import { ADDRESS, AUTHORIZATION, runPod, startTestIstiod, until, ztunnelNode, ztunnelOf } from '../../support/istiod.ts';
 
@@ -184,8 +185,42 @@ test('bad certificate requests get their status and disturb nobody', async (t) =
     /^UNAUTHENTICATED: request imp/,
   );
   assert.match(await refused('ztunnel-node1', { csr: 'x'.repeat(5 << 20), metadata }), /^RESOURCE_EXHAUSTED/);
+  const foreign = { ImpersonatedIdentity: 'spiffe://other/ns/shop/sa/orders' };
+  assert.match(await refused('ztunnel-node1', { csr: csr(), metadata: foreign }), /^UNAUTHENTICATED: request imp/);
+  for (const [what, bad] of Object.entries(wrongRequests())) {
+    assert.match(await refused('ztunnel-node1', { csr: bad, metadata }), /^INVALID_ARGUMENT: /, what);
+  }
   assert.equal(await refused('ztunnel-node1', { csr: csr(), metadata }), 'issued');
+  const audit = mesh.log.entries.find(({ message }) => message === 'certificate issued');
+  assert.deepEqual([audit?.fields.caller, audit?.fields.pod, audit?.fields.identity], ['istio-system/ztunnel', 'ztunnel-node1', IDENTITY]);
+  assert.match(String(audit?.fields.serial), /^[0-9a-f]{32}$/);
+  assert.ok(mesh.log.entries.some(({ message, fields }) => message === 'certificate refused' && fields.identity === IDENTITY));
 });
+
+/** Requests of every wrong kind, by what is wrong with them. */
+function wrongRequests(): Record<string, string> {
+  const good = csr();
+  const der = decodePem(good)[0]?.der ?? Buffer.alloc(0);
+  const pem = (bytes: Uint8Array, label = 'CERTIFICATE REQUEST') => encodePem(label, bytes);
+  const altered = Buffer.from(der);
+  // The last byte is the signature's.
+  altered[altered.length - 1] = (altered.at(-1) ?? 0) ^ 1;
+  const nested = Buffer.alloc(9000, 0x30);
+  const request = (key: KeyObject) => createCsr({ uri: IDENTITY, key });
+  return {
+    nothing: '',
+    'another kind of PEM': pem(der, 'CERTIFICATE'),
+    'two at once': good + good,
+    'cut off': pem(der.subarray(0, der.length - 10)),
+    'more behind it': pem(Buffer.concat([der, Buffer.from('more')])),
+    'a signature that is not its own': pem(altered),
+    'an RSA key that is too short': request(generateKeyPairSync('rsa', { modulusLength: 1024 }).privateKey),
+    'no ASN.1': pem(Buffer.from('hello')),
+    'nested without end': pem(nested),
+    'too large': pem(Buffer.alloc(20_000)),
+    'another key in it': pem(Buffer.from(der.toString('hex').replace(/^(.{60})../, '$1ff'), 'hex')),
+  };
+}
 
 test('a caller that is no node account gets its own identity and no other', async (t) => {
   const mesh = await startTestIstiod(t, { prepare: (kube) => runPod(kube, { name: 'orders-1', ip: '10.1.0.1', account: 'orders' }) });
