@@ -1,9 +1,11 @@
 /** ztunnel's entry: argv and environment to settings, run until a signal, drain, exit code. */
+import { existsSync, readFileSync } from 'node:fs';
 import { errorMessage } from '../common/base/errors.ts';
 import { createLog } from '../common/base/log.ts';
 import { SettingsError } from '../common/base/settings.ts';
 import { VERSION } from '../common/base/version.ts';
 import { hardenProcess } from '../common/linux/hardening.ts';
+import { MESH_CONFIG_FILE } from './proxy-config.ts';
 import { readZtunnelSettings } from './settings.ts';
 import { startZtunnel } from './ztunnel.ts';
 
@@ -32,7 +34,7 @@ async function main(argv: readonly string[]): Promise<number> {
 
 async function run(): Promise<number> {
   hardenProcess({ env: process.env, execArgv: process.execArgv, keep: ['setns'] });
-  const settings = readZtunnelSettings(process.env);
+  const settings = readZtunnelSettings(process.env, existsSync(MESH_CONFIG_FILE) ? readFileSync(MESH_CONFIG_FILE, 'utf8') : undefined);
   const logs = createLog({ level: settings.log.level, format: settings.logFormat, scope: 'ztunnel' });
   // Until the end is asked for, something has to keep the process: timers of the clock do not.
   const alive = setInterval(() => undefined, 60_000);

@@ -3,8 +3,8 @@
  * of Istio's ztunnel that are not built here are refused by name: a setting that silently does nothing would be worse than none.
  */
 
+import { availableParallelism } from 'node:os';
 import { dirname, isAbsolute, join } from 'node:path';
-import { load } from 'js-yaml';
 import { parsePort } from '../common/base/address.ts';
 import { errorMessage } from '../common/base/errors.ts';
 import {
@@ -35,6 +35,7 @@ import {
   text,
 } from '../common/base/settings.ts';
 import { outboundTrafficPolicies } from '../common/decision/mesh-view.ts';
+import { readMeshConfig, readProxyConfig } from './proxy-config.ts';
 
 const mark: Form<number | undefined> = {
   name: 'packet mark',
@@ -58,6 +59,17 @@ const dnsAddress: Form<number> = {
     const port = parsePort(/^(?:localhost|127\.0\.0\.1|\[::1\]|0\.0\.0\.0|\[::\]):(\d+)$/.exec(value)?.[1] ?? '');
     if (port === undefined || port === 0) throw new Error('expected localhost:PORT');
     return port;
+  },
+};
+
+/** Kubernetes's quantity of processors, rounded up. */
+const cpuQuantity: Form<number | undefined> = {
+  name: 'processors',
+  parse(value) {
+    if (value === '') return undefined;
+    const found = /^(\d{1,6}(?:\.\d{1,3})?)(m?)$/.exec(value);
+    if (!found) throw new Error('expected processors such as 500m or 1.5');
+    return Math.ceil(Number(found[1]) / (found[2] === 'm' ? 1000 : 1));
   },
 };
 
@@ -96,7 +108,7 @@ export const settingsTable = {
     'serve all enrolled pods of a node, or one workload in this namespace',
   ),
   workload: setting('PROXY_WORKLOAD_INFO', podInfo, undefined, 'the one workload of dedicated mode: namespace/name/serviceaccount', 'none'),
-  proxy: setting('ENABLE_PROXY', flag, true, 'run the proxy (nothing else is left to run when it is off)'),
+  proxy: setting('ENABLE_PROXY', flag, true, 'carry connections; false leaves the DNS proxy alone'),
   ipv6: setting('IPV6_ENABLED', flag, true, 'listen on IPv6 as well'),
   xdsAddress: setting(
     'XDS_ADDRESS',
@@ -204,6 +216,12 @@ export const settingsTable = {
   keepaliveTimeMs: setting('KEEPALIVE_TIME', duration, 180_000, 'idle time before the first keepalive probe', '180s'),
   keepaliveIntervalMs: setting('KEEPALIVE_INTERVAL', duration, 180_000, 'time between keepalive probes', '180s'),
   keepaliveProbes: setting('KEEPALIVE_RETRIES', count, 9, 'keepalive probes without an answer before a connection is given up'),
+  userTimeout: setting(
+    'USER_TIMEOUT_ENABLED',
+    flag,
+    false,
+    'give connections up whose bytes stay unacknowledged for as long as keepalive would take (TCP_USER_TIMEOUT)',
+  ),
   streamWindow: setting('HTTP2_STREAM_WINDOW_SIZE', count, 4 << 20, 'receive window of a tunnel, bytes'),
   connectionWindow: setting('HTTP2_CONNECTION_WINDOW_SIZE', count, 16 << 20, 'receive window of an HBONE connection, bytes'),
   frameSize: setting('HTTP2_FRAME_SIZE', count, 1 << 20, 'largest HTTP/2 frame accepted, bytes'),
@@ -224,7 +242,16 @@ export const settingsTable = {
     "the pod's grace period, from which the deadline is made",
     'none',
   ),
-  workers: setting('ZTUNNEL_WORKER_THREADS', threads, 2, 'data workers: a number, a percentage of the processors, or 0 for all'),
+  workers: setting(
+    'ZTUNNEL_WORKER_THREADS',
+    optionalText,
+    undefined,
+    'data workers: a number, a percentage of the processors, or 0 for all',
+    'concurrency of PROXY_CONFIG; else ZTUNNEL_RESOURCE_CPU_LIMIT; else a quarter of the processors, at least 2',
+  ),
+  cpuLimit: setting('ZTUNNEL_RESOURCE_CPU_LIMIT', cpuQuantity, undefined, "processors of the container's limit, such as 500m or 2", 'none'),
+  cpuRequest: setting('ZTUNNEL_RESOURCE_CPU_REQUEST', cpuQuantity, undefined, 'processors that the container asks for', 'none'),
+  cpuLimitOld: setting('ZTUNNEL_CPU_LIMIT', cpuQuantity, undefined, 'processors of the machine, where it is not what is detected', 'none'),
   workerHeapMb: setting('WARREN_WORKER_HEAP_MB', count, 512, 'heap of one data worker in MiB; a worker that needs more is replaced'),
   podMaxConnections: setting('WARREN_POD_MAX_CONNECTIONS', positive, 16_384, 'open connections and tunnels of one pod, over all workers'),
   podMaxHandshakes: setting(
@@ -297,7 +324,12 @@ export interface ZtunnelSettings
     | 'kubernetesHost'
     | 'dnsCapture'
     | 'dnsAddress'
+    | 'workers'
+    | 'cpuLimit'
+    | 'cpuRequest'
+    | 'cpuLimitOld'
   > {
+  readonly workers: number;
   readonly clusterId: string;
   readonly drainDeadlineMs: number;
   readonly logFormat: 'text' | 'json';
@@ -312,19 +344,26 @@ export interface ZtunnelSettings
   readonly metadata: Readonly<Record<string, unknown>>;
 }
 
-/** @throws {SettingsError} naming everything that is wrong, not just the first */
-export function readZtunnelSettings(env: Environment): ZtunnelSettings {
+/**
+ * @param meshConfig text of MESH_CONFIG_FILE, where there is one
+ * @throws {SettingsError} naming everything that is wrong, not just the first
+ */
+export function readZtunnelSettings(env: Environment, meshConfig?: string): ZtunnelSettings {
   const problems: string[] = [];
-  const file = collect(problems, () => readProxyConfig(env.PROXY_CONFIG)) ?? {};
+  // The environment's wins, key by key.
+  const file = {
+    ...(collect(problems, () => readMeshConfig(meshConfig)) ?? {}),
+    ...(collect(problems, () => readProxyConfig('PROXY_CONFIG', env.PROXY_CONFIG)) ?? {}),
+  };
   const metadata = collect(problems, () => readMetadata(env, file.proxyMetadata)) ?? {};
-  const withFile = file.concurrency !== undefined ? { ZTUNNEL_WORKER_THREADS: String(file.concurrency), ...env } : env;
-  const read = collect(problems, () => readSettings(settingsTable, withFile));
+  const read = collect(problems, () => readSettings(settingsTable, env));
+  const workers = collect(problems, () => workerCount(read, file.concurrency));
   for (const [name, { asks, what }] of Object.entries(unsupported)) {
     const value = env[name];
     if (value !== undefined && asks(value)) problems.push(`${name}=${JSON.stringify(value)}: this version does not have ${what}`);
   }
-  if (read) problems.push(...contradictions(read));
-  if (!read || problems.length > 0) throw new SettingsError(problems);
+  if (read) problems.push(...contradictions(read, workers ?? 1));
+  if (!read || workers === undefined || problems.length > 0) throw new SettingsError(problems);
 
   const inCluster = read.kubernetesHost !== undefined;
   const fallback = file.discoveryAddress ?? (inCluster ? 'istiod.istio-system.svc:15012' : 'localhost:15012');
@@ -337,10 +376,14 @@ export function readZtunnelSettings(env: Environment): ZtunnelSettings {
     kubernetesHost,
     dnsCapture,
     dnsAddress: dnsPort,
+    cpuLimit,
+    cpuRequest,
+    cpuLimitOld,
     ...rest
   } = read;
   return {
     ...rest,
+    workers,
     clusterId: read.clusterId ?? clusterIdPlain,
     stateDir: keptFolder(read, read.stateDir, 'state'),
     keysDir: read.certDir === undefined ? keptFolder(read, read.keysDir, 'keys') : undefined,
@@ -361,16 +404,16 @@ export function readZtunnelSettings(env: Environment): ZtunnelSettings {
 export const OUTBOUND_PORT = 15001;
 export const INBOUND_PLAINTEXT_PORT = 15006;
 
-function contradictions(read: Settings<typeof settingsTable>): string[] {
+function contradictions(read: Settings<typeof settingsTable>, workers: number): string[] {
   const found: string[] = [];
   if (read.localXdsPath !== undefined && read.localXds !== undefined) found.push('LOCAL_XDS_PATH and LOCAL_XDS: give one of them');
   if (read.mode === 'dedicated' && !read.workload) found.push('PROXY_WORKLOAD_INFO: dedicated mode needs namespace/name/serviceaccount');
-  if (!read.proxy) found.push('ENABLE_PROXY="false": nothing is left to run');
+  if (!read.proxy && read.dnsCapture !== 'true') found.push('ENABLE_PROXY="false" and no DNS proxy: nothing is left to run');
   if (read.connectionWindow < read.streamWindow) found.push('HTTP2_CONNECTION_WINDOW_SIZE: smaller than HTTP2_STREAM_WINDOW_SIZE');
   if (read.frameSize < 16_384 || read.frameSize > 0xffffff)
     found.push('HTTP2_FRAME_SIZE: expected 16384 to 16777215 (RFC 9113, section 6.5.2)');
   if (read.streamWindow < 1 || read.connectionWindow > 0x7fffffff) found.push('HTTP2 window sizes: expected 1 to 2147483647');
-  if (read.mode === 'shared' && !read.portReuse && read.workers > 1) found.push('INPOD_PORT_REUSE="false": needs ZTUNNEL_WORKER_THREADS=1');
+  if (read.mode === 'shared' && !read.portReuse && workers > 1) found.push('INPOD_PORT_REUSE="false": needs ZTUNNEL_WORKER_THREADS=1');
   return found;
 }
 
@@ -390,50 +433,17 @@ function graceDeadlineMs(graceSeconds: number | undefined): number {
   return Math.max(1, graceSeconds > 10 ? graceSeconds - 5 : graceSeconds - 1) * 1000;
 }
 
-interface ProxyConfigFile {
-  readonly discoveryAddress?: string;
-  readonly proxyAdminPort?: number;
-  readonly statsPort?: number;
-  readonly concurrency?: number;
-  readonly proxyMetadata?: Readonly<Record<string, string>>;
-}
-
-function readProxyConfig(yaml: string | undefined): ProxyConfigFile {
-  if (yaml === undefined || yaml.trim() === '') return {};
-  const read = parseYaml(yaml);
-  if (typeof read !== 'object' || read === null || Array.isArray(read)) throw new SettingsError(['PROXY_CONFIG: expected a YAML mapping']);
-  const found = read as Record<string, unknown>;
-  const problems: string[] = [];
-  const numberOf = (key: string): number | undefined => {
-    const value = found[key];
-    if (value === undefined || value === null) return undefined;
-    if (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= 65535) return value;
-    problems.push(`PROXY_CONFIG ${key}: expected a whole number up to 65535`);
-    return undefined;
-  };
-  const adminPort = numberOf('proxyAdminPort');
-  const statsPort = numberOf('statsPort');
-  const concurrency = numberOf('concurrency');
-  const discoveryAddress = found.discoveryAddress;
-  if (discoveryAddress !== undefined && typeof discoveryAddress !== 'string') problems.push('PROXY_CONFIG discoveryAddress: expected text');
-  const proxyMetadata = found.proxyMetadata;
-  if (proxyMetadata !== undefined && (typeof proxyMetadata !== 'object' || proxyMetadata === null)) {
-    problems.push('PROXY_CONFIG proxyMetadata: expected a mapping');
+/** A number, a share of the processors, or all; else what the container was given (Istio's ztunnel, src/config.rs). */
+function workerCount(read: Settings<typeof settingsTable> | undefined, concurrency: number | undefined): number {
+  const wanted = read?.workers ?? (concurrency === undefined ? undefined : String(concurrency));
+  const processors = read?.cpuLimit ?? read?.cpuLimitOld ?? availableParallelism();
+  if (wanted !== undefined) {
+    try {
+      return threads.parse(wanted);
+    } catch (error) {
+      throw new SettingsError([`ZTUNNEL_WORKER_THREADS=${JSON.stringify(wanted)}: ${errorMessage(error)}`]);
+    }
   }
-  if (problems.length > 0) throw new SettingsError(problems);
-  return {
-    ...(typeof discoveryAddress === 'string' ? { discoveryAddress } : {}),
-    ...(adminPort !== undefined ? { proxyAdminPort: adminPort } : {}),
-    ...(statsPort !== undefined ? { statsPort } : {}),
-    ...(concurrency !== undefined ? { concurrency } : {}),
-    ...(proxyMetadata ? { proxyMetadata: Object.fromEntries(Object.entries(proxyMetadata).map(([k, v]) => [k, String(v)])) } : {}),
-  };
-}
-
-function parseYaml(yaml: string): unknown {
-  try {
-    return load(yaml);
-  } catch (error) {
-    throw new SettingsError([`PROXY_CONFIG: ${errorMessage(error)}`]);
-  }
+  const asked = read?.cpuRequest ?? 0;
+  return Math.min(64, read?.cpuLimit !== undefined ? Math.max(1, read.cpuLimit, asked) : Math.max(Math.ceil(processors / 4), asked, 2));
 }

@@ -34,6 +34,7 @@ import {
   TCP_KEEPIDLE,
   TCP_KEEPINTVL,
   TCP_NODELAY,
+  TCP_USER_TIMEOUT,
 } from './libc.ts';
 import type { Netns } from './netns.ts';
 import { decodeSocketAddress, encodeSocketAddress } from './sockaddr.ts';
@@ -61,6 +62,8 @@ export interface Keepalive {
   readonly timeS: number;
   readonly intervalS: number;
   readonly probes: number;
+  /** How long what was sent may stay unacknowledged before the connection is given up; the kernel's own measure where absent. */
+  readonly userTimeoutMs?: number;
 }
 
 export interface DialOptions {
@@ -136,12 +139,13 @@ export function setMark(fd: number, mark: number): void {
 }
 
 /** Sets TCP_NODELAY and keepalive. @throws {LinuxError} EINVAL for times out of the kernel's range */
-export function setNoDelayKeepalive(fd: number, { timeS, intervalS, probes }: Keepalive): void {
+export function setNoDelayKeepalive(fd: number, { timeS, intervalS, probes, userTimeoutMs }: Keepalive): void {
   setOption(fd, SOL_TCP, TCP_NODELAY, 1, 'TCP_NODELAY');
   setOption(fd, SOL_SOCKET, SO_KEEPALIVE, 1, 'SO_KEEPALIVE');
   setOption(fd, SOL_TCP, TCP_KEEPIDLE, timeS, 'TCP_KEEPIDLE');
   setOption(fd, SOL_TCP, TCP_KEEPINTVL, intervalS, 'TCP_KEEPINTVL');
   setOption(fd, SOL_TCP, TCP_KEEPCNT, probes, 'TCP_KEEPCNT');
+  if (userTimeoutMs !== undefined) setOption(fd, SOL_TCP, TCP_USER_TIMEOUT, userTimeoutMs, 'TCP_USER_TIMEOUT');
 }
 
 const inside = <T>(netns: Netns | undefined, fn: () => T): T => (netns ? netns.run(fn) : fn());

@@ -72,12 +72,13 @@ export class PodProxy implements PodContext {
   /** @throws {Error} naming port and pod where a listener cannot be opened; then none is left open */
   listen(): void {
     try {
-      this.#listen(HBONE_PORT, (socket) => this.#inbound.accept(socket));
+      const { dnsPort, proxy } = this.parts.settings;
+      if (proxy) this.#listen(HBONE_PORT, (socket) => this.#inbound.accept(socket));
       if (this.spec.kind === 'self') return;
+      if (dnsPort !== undefined) this.#dns.listen(dnsPort);
+      if (!proxy) return;
       this.#listen(INBOUND_PLAINTEXT_PORT, (socket) => servePlaintext(this, socket));
       this.#listen(OUTBOUND_PORT, (socket) => serveOutbound(this, socket));
-      const { dnsPort } = this.parts.settings;
-      if (dnsPort !== undefined) this.#dns.listen(dnsPort);
     } catch (error) {
       this.stopListening();
       this.#dns.close();
@@ -183,4 +184,7 @@ const keepaliveOf = (settings: ZtunnelSettings): Keepalive => ({
   timeS: Math.max(1, Math.round(settings.keepaliveTimeMs / 1000)),
   intervalS: Math.max(1, Math.round(settings.keepaliveIntervalMs / 1000)),
   probes: settings.keepaliveProbes,
+  ...(settings.userTimeout
+    ? { userTimeoutMs: Math.min(settings.keepaliveTimeMs + settings.keepaliveProbes * settings.keepaliveIntervalMs, 2 ** 31 - 1) }
+    : {}),
 });

@@ -124,3 +124,26 @@ test('log directives set a level for everything and one for the access log; othe
     scopes: { access: 'silent' },
   });
 });
+
+test('the mesh configuration fills what PROXY_CONFIG leaves out', () => {
+  const mesh = 'rootNamespace: x\ndefaultConfig: {discoveryAddress: "from.mesh:1", statsPort: 1234, concurrency: 3}';
+  const settings = readZtunnelSettings({ PROXY_CONFIG: 'discoveryAddress: own:2' }, mesh);
+  assert.deepEqual([settings.xds?.target, settings.statsPort, settings.workers], ['own:2', 1234, 3]);
+  assert.throws(() => readZtunnelSettings({}, 'defaultConfig: {statsPort: x}'), /etc\/istio\/config\/mesh defaultConfig statsPort/);
+});
+
+test('workers follow what the container may use, where nobody says how many', () => {
+  const workers = (env: Record<string, string>): number => readZtunnelSettings(env).workers;
+  assert.equal(workers({ ZTUNNEL_RESOURCE_CPU_LIMIT: '2500m' }), 3);
+  assert.equal(workers({ ZTUNNEL_RESOURCE_CPU_LIMIT: '500m', ZTUNNEL_RESOURCE_CPU_REQUEST: '2' }), 2);
+  assert.equal(workers({ ZTUNNEL_CPU_LIMIT: '16' }), 4);
+  assert.equal(workers({ ZTUNNEL_CPU_LIMIT: '2', ZTUNNEL_RESOURCE_CPU_REQUEST: '200m' }), 2);
+  assert.equal(workers({ ZTUNNEL_RESOURCE_CPU_LIMIT: '8', ZTUNNEL_WORKER_THREADS: '1' }), 1);
+  assert.match(problemsOf({ ZTUNNEL_RESOURCE_CPU_LIMIT: 'many' })[0] ?? '', /^ZTUNNEL_RESOURCE_CPU_LIMIT="many": expected processors/);
+  assert.match(problemsOf({ ZTUNNEL_WORKER_THREADS: 'x' })[0] ?? '', /^ZTUNNEL_WORKER_THREADS="x"/);
+});
+
+test('without the proxy there is DNS, and without both nothing', () => {
+  assert.equal(readZtunnelSettings({ ENABLE_PROXY: 'false' }).proxy, false);
+  assert.match(problemsOf({ ENABLE_PROXY: 'false', ISTIO_META_DNS_CAPTURE: 'false' })[0] ?? '', /nothing is left to run/);
+});
