@@ -37,8 +37,16 @@ function problems(name: string, found: readonly string[]): void {
 function check(): void {
   command('lint and format', [join(root, 'node_modules/.bin/biome'), 'check', '--error-on-warnings', '.']);
   command('types', [join(root, 'node_modules/.bin/tsc'), '-p', '.']);
+  goVet();
   problems('dependency rules', checkImports(root));
   problems('generated files', checkGenerated(root));
+}
+
+/** The CNI plugin's executable is the one thing that is not TypeScript. */
+function goVet(): void {
+  const name = 'Go: format and vet';
+  if (spawnSync('go', ['version']).status !== 0) record(name, 'skipped', 'no Go on this machine');
+  else command(name, ['sh', '-c', 'cd cni/plugin/executable && test -z "$(gofmt -l .)" && GOFLAGS=-mod=mod GOWORK=off go vet ./...']);
 }
 
 async function tests(kind: string, files: readonly string[]): Promise<void> {
