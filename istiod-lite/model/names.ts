@@ -4,6 +4,8 @@ export const DATAPLANE_MODE = 'istio.io/dataplane-mode';
 export const REDIRECTION = 'ambient.istio.io/redirection';
 export const TUNNEL = 'networking.istio.io/tunnel';
 export const INBOUND_BINDING = 'ambient.istio.io/waypoint-inbound-binding';
+/** Of a namespace: Istio's word for what becomes of connections to what is no known service. */
+export const OUTBOUND_TRAFFIC_POLICY = 'warren.dev/outbound-traffic-policy';
 export const DRY_RUN = 'istio.io/dry-run';
 
 export const USE_WAYPOINT = 'istio.io/use-waypoint';

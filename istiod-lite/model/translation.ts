@@ -49,7 +49,7 @@ import {
   type WaypointBinding,
   waypointCondition,
 } from './waypoint-binding.ts';
-import type { Surroundings } from './workload.ts';
+import { outboundTrafficPolicyOf, type Surroundings } from './workload.ts';
 import { workloadEntryUid, workloadEntryWorkload } from './workload-entry.ts';
 
 export interface TranslatedWorkloads {
@@ -412,6 +412,7 @@ export class Translation {
       services: member.services,
       policies: reference === undefined ? policies : [...policies, reference].sort(),
       networkGateway: this.#networkGateway(member.network, used),
+      outboundTrafficPolicy: outboundTrafficPolicyOf(this.#inputs.namespace(namespace)),
       ...this.#workloadWaypoint(member, used),
     };
   }

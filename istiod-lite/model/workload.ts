@@ -12,6 +12,8 @@ import {
   WorkloadStatus,
   WorkloadType,
 } from '../../common/codec/gen/workload.ts';
+import type { OutboundTrafficPolicy } from '../../common/decision/mesh-view.ts';
+import { outboundPolicyExtension } from '../../common/state/outbound-policy.ts';
 import { type MeshModelConfig, sentTrustDomain } from './config.ts';
 import { type MeshService, serviceKeyOf } from './mesh-service.ts';
 import * as names from './names.ts';
@@ -26,6 +28,8 @@ export interface Surroundings {
   readonly waypoint: GatewayAddress | undefined;
   readonly applicationTunnel: ApplicationTunnel | undefined;
   readonly networkGateway: GatewayAddress | undefined;
+  /** Of the namespace, where it has one. */
+  readonly outboundTrafficPolicy?: OutboundTrafficPolicy | undefined;
 }
 
 export const ALONE: Surroundings = {
@@ -63,9 +67,16 @@ export function blankWorkload(config: MeshModelConfig, surroundings: Surrounding
     applicationTunnel: surroundings.applicationTunnel,
     locality: undefined,
     networkMode: NetworkMode.STANDARD,
-    extensions: [],
+    extensions: outboundPolicyExtension(surroundings.outboundTrafficPolicy),
     capacity: undefined,
   };
+}
+
+/** What a namespace says of connections to nowhere known; a word that is none of Istio's is taken for the stricter one. */
+export function outboundTrafficPolicyOf({ annotations }: { readonly annotations: Labels }): OutboundTrafficPolicy | undefined {
+  const word = annotations[names.OUTBOUND_TRAFFIC_POLICY];
+  if (word === undefined) return undefined;
+  return word === 'ALLOW_ANY' ? 'ALLOW_ANY' : 'REGISTRY_ONLY';
 }
 
 /** Sorted by name: equal inputs must give equal bytes, whatever the order in which objects came. */

@@ -9,6 +9,7 @@ import {
   type Workload,
   WorkloadStatus,
 } from '../../../common/codec/gen/workload.ts';
+import { outboundPolicyOf } from '../../../common/state/outbound-policy.ts';
 import { MeshIndex } from '../../../istiod-lite/model/index.ts';
 import type { WatchedKindName } from '../../../istiod-lite/model/watched-kinds.ts';
 import * as make from '../../support/kube-objects.ts';
@@ -358,4 +359,18 @@ test('a label that means nothing is a problem of its object', () => {
     mesh.index.flush().problems.map(({ object }) => object),
     ['Namespace shop', 'Pod shop/a', 'Gateway shop/wp'],
   );
+});
+
+test("a namespace's outboundTrafficPolicy is on its pods, and a word that is none of Istio's means the stricter one", () => {
+  const policyOf = (annotations: Record<string, string>) => {
+    const mesh = new Mesh();
+    mesh.set('Namespace', make.namespace('shop', {}, annotations)).set('Pod', make.pod({ name: 'client' }));
+    mesh.flush();
+    return outboundPolicyOf(mesh.pod('client').extensions);
+  };
+  const name = 'warren.dev/outbound-traffic-policy';
+  assert.equal(policyOf({}), undefined);
+  assert.equal(policyOf({ [name]: 'ALLOW_ANY' }), 'ALLOW_ANY');
+  assert.equal(policyOf({ [name]: 'REGISTRY_ONLY' }), 'REGISTRY_ONLY');
+  assert.equal(policyOf({ [name]: 'registry-only' }), 'REGISTRY_ONLY');
 });
