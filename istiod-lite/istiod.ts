@@ -27,6 +27,7 @@ import { WriterLease } from './kube/lease.ts';
 import { podFacts } from './kube/pod-facts.ts';
 import { StatusWriter } from './kube/status-writer.ts';
 import { countEvent, createMetrics, setExpiry } from './metrics.ts';
+import type { MeshModelConfig } from './model/config.ts';
 import { MeshIndex } from './model/index.ts';
 import * as names from './model/names.ts';
 import { DISCOVER } from './model/request-authentication.ts';
@@ -129,6 +130,9 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     trustDomain: settings.trustDomain,
     revision: settings.revision,
     network,
+    ...autoAddresses(settings),
+    guardClaims: settings.guardClaims,
+    grantedHosts: settings.grantedHosts,
   });
   const proxies = new Proxies(clock, (versions) => {
     metrics.xds.reset();
@@ -320,6 +324,15 @@ const signerOf = ({ caServer, externalCa, kubernetesSigner }: IstiodSettings) =>
 
 function servingNames({ systemNamespace: namespace, customHost }: IstiodSettings): string[] {
   return [...new Set([`istiod.${namespace}.svc`, `istiod-remote.${namespace}.svc`, `istio-pilot.${namespace}.svc`, ...customHost])];
+}
+
+/** @throws {Error} for a range that is none */
+function autoAddresses({ autoAllocate, autoAllocateV4, autoAllocateV6 }: IstiodSettings): Pick<MeshModelConfig, 'autoAddresses'> {
+  if (!autoAllocate) return {};
+  const [v4, v6] = [parseCidr(autoAllocateV4), parseCidr(autoAllocateV6)];
+  if (v4?.bytes.length !== 4) throw new Error(`PILOT_IP_AUTOALLOCATE_IPV4_PREFIX: ${autoAllocateV4} is no range of IPv4`);
+  if (v6?.bytes.length !== 16) throw new Error(`PILOT_IP_AUTOALLOCATE_IPV6_PREFIX: ${autoAllocateV6} is no range of IPv6`);
+  return { autoAddresses: { v4, v6 } };
 }
 
 /** The label on istiod's namespace; none where it cannot be read, since a cluster of one network needs none. */

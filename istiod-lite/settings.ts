@@ -137,6 +137,16 @@ export const settingsTable = {
     '30m',
   ),
   maxProxies: setting('PILOT_MAX_PROXIES', count, 5000, 'Proxies connected at a time.'),
+  autoAllocate: setting('PILOT_ENABLE_IP_AUTOALLOCATE', flag, true, 'ServiceEntries without addresses are given one of each family.'),
+  autoAllocateV4: setting('PILOT_IP_AUTOALLOCATE_IPV4_PREFIX', text, '240.240.0.0/16', 'Range of these addresses, IPv4.'),
+  autoAllocateV6: setting('PILOT_IP_AUTOALLOCATE_IPV6_PREFIX', text, '2001:2::/48', 'Range of these addresses, IPv6.'),
+  guardClaims: setting(
+    'WARREN_GUARD_CLAIMS',
+    flag,
+    true,
+    "ServiceEntries may not claim names of the cluster's domain or addresses of Services in other namespaces, nor link-local addresses.",
+  ),
+  grantedHosts: setting('WARREN_GRANTED_HOSTS', list, [], 'Claims that are allowed all the same, as namespace=host.', ''),
   keyRefreshMs: setting(
     'PILOT_JWT_PUB_KEY_REFRESH_INTERVAL',
     duration,

@@ -62,6 +62,8 @@ function stamped(value: unknown, now: string): unknown {
 
 export const WAYPOINT_BOUND = 'istio.io/WaypointBound';
 export const WAYPOINT_MISSING = 'istio.io/WaypointMissing';
+/** Our own: something that the object claims is another namespace's, or nobody's to claim. */
+export const CLAIM_REFUSED = 'warren.dev/ClaimRefused';
 export const ZTUNNEL_ACCEPTED = 'ZtunnelAccepted';
 export const WAYPOINT_ACCEPTED = 'WaypointAccepted';
 
@@ -75,7 +77,7 @@ interface Reporter {
 /** Who writes which conditions: under Istio's field managers, so that either control plane replaces what the other one wrote. */
 export const reporters = {
   Service: { kind: 'Service', fieldManager: 'istio-ambient-service', types: [WAYPOINT_BOUND] },
-  ServiceEntry: { kind: 'ServiceEntry', fieldManager: 'istio-ambient-service', types: [WAYPOINT_BOUND, WAYPOINT_MISSING] },
+  ServiceEntry: { kind: 'ServiceEntry', fieldManager: 'istio-ambient-service', types: [WAYPOINT_BOUND, WAYPOINT_MISSING, CLAIM_REFUSED] },
   WorkloadEntry: { kind: 'WorkloadEntry', fieldManager: 'istio-ambient-workloadentry', types: [WAYPOINT_BOUND] },
   ZtunnelPolicy: { kind: 'AuthorizationPolicy', fieldManager: 'istio-ambient-ztunnel-policy', types: [ZTUNNEL_ACCEPTED] },
   GatewayClass: { kind: 'GatewayClass', fieldManager: 'istio.io/mesh-controller', types: ['Accepted'] },

@@ -1,4 +1,5 @@
 /** What the translation needs to know about the mesh as a whole. */
+import type { AutoAddressRanges } from './auto-addresses.ts';
 import type { Labels } from './objects.ts';
 
 export interface MeshModelConfig {
@@ -15,6 +16,12 @@ export interface MeshModelConfig {
   readonly revision?: string;
   /** Sends policies annotated `istio.io/dry-run: "true"` instead of refusing them; ztunnels before 1.29 would enforce them. */
   readonly dryRunPolicies?: boolean;
+  /** Gives ServiceEntries without addresses one of these; none where it is missing. */
+  readonly autoAddresses?: AutoAddressRanges;
+  /** ServiceEntries may not claim what is other namespaces' (entry-claims.ts). */
+  readonly guardClaims?: boolean;
+  /** `namespace=host`: claims that the administrator allows all the same. */
+  readonly grantedHosts?: readonly string[];
   /** Who may see a namespace's ServiceEntries, by the namespace's labels; everybody where it is missing. */
   readonly serviceEntryVisibility?: (namespaceLabels: Labels) => Visibility;
 }

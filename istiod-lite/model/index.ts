@@ -6,6 +6,7 @@
 import { errorMessage } from '../../common/base/errors.ts';
 import type { HttpAuthorization, JwtAuthentication } from '../../common/codec/gen/waypoint.ts';
 import { type AuthorizationPolicy, readAuthorizationPolicy } from './authorization-policy.ts';
+import { AutoAddresses } from './auto-addresses.ts';
 import type { Condition, ReporterName, StatusWrite } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
 import { readDestinationRule } from './destination-rule.ts';
@@ -77,6 +78,7 @@ export class MeshIndex {
   readonly #waypoints = new WaypointTables();
   readonly #statuses = new StatusTable();
   readonly #objectStatuses = new ObjectStatusTable();
+  readonly #autoAddresses: AutoAddresses | undefined;
   readonly #problems = new ProblemList();
   /** What could not be translated. */
   readonly #broken = new Set<string>();
@@ -85,7 +87,8 @@ export class MeshIndex {
 
   constructor(config: MeshModelConfig) {
     this.#config = config;
-    this.#inputs = new Inputs(config.rootNamespace);
+    this.#inputs = new Inputs(config.rootNamespace, config.guardClaims);
+    this.#autoAddresses = config.autoAddresses && new AutoAddresses(config.autoAddresses);
     this.#translation = new Translation(config, this.#inputs);
   }
 
@@ -132,7 +135,7 @@ export class MeshIndex {
       address: this.#addresses.take(),
       authorization: this.#authorizations.take(),
       waypoints: this.#waypoints.take(),
-      statuses: [...this.#statuses.take(), ...this.#objectStatuses.take()],
+      statuses: [...this.#statuses.take(), ...this.#objectStatuses.take(), ...(this.#autoAddresses?.take() ?? [])],
       problems: this.#problems.takeFresh(),
       more: stale.workloads.size + stale.labels.size > 0,
     };
@@ -211,6 +214,7 @@ export class MeshIndex {
     },
     ServiceEntry: (key, object, report) => {
       this.#observe('ServiceEntry', key, object);
+      this.#autoAddresses?.set(key, object);
       const entry = readServiceEntry(this.#config, object, report);
       this.#inputs.setServiceEntry(key, entry);
       this.#inputs.setServices('ServiceEntry', key, entry && sourceOf(entry, readBindingWords(object), this.#entryServices(entry)));

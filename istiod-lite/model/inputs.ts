@@ -4,9 +4,11 @@
  * Outputs are named by their source, `Kind/namespace/name`.
  */
 import { isDeepStrictEqual } from 'node:util';
-import type { Locality } from '../../common/codec/gen/workload.ts';
+import { ipBytes } from '../../common/base/address.ts';
+import type { Locality, NetworkAddress } from '../../common/codec/gen/workload.ts';
 import type { AuthorizationPolicy } from './authorization-policy.ts';
 import type { EndpointSlice, PodReference } from './endpoint-slice.ts';
+import { addressText, covers } from './entry-claims.ts';
 import type { Gateway, GatewayClass } from './gateway.ts';
 import { networkGateway } from './gateway.ts';
 import { GatewayInputs } from './gateway-inputs.ts';
@@ -107,12 +109,16 @@ export class Inputs {
   readonly #claims = new Groups<MeshService>();
   readonly #sourcesOfNetwork = new Groups<string>();
   readonly #policiesOfTarget = new Groups<string>();
+  readonly #guardClaims: boolean;
+  /** Addresses of Kubernetes Services, with their namespaces. */
+  readonly #serviceAddresses = new Groups<string>();
   readonly #interests = new LabelInterests();
   readonly #backendUse = new BackendUse();
   readonly #gatewayUse = { service: new GatewayUse(), workload: new GatewayUse() };
 
-  constructor(rootNamespace: string) {
+  constructor(rootNamespace: string, guardClaims = false) {
     this.#rootNamespace = rootNamespace;
+    this.#guardClaims = guardClaims;
     this.hosts = new HostInputs(rootNamespace);
   }
 
@@ -220,6 +226,37 @@ export class Inputs {
     for (const service of this.services.get(source)?.services ?? []) {
       this.hosts.staleHostname(service.hostname);
       this.stale.traffic.add(serviceKeyOf(service));
+    }
+  }
+
+  /** Addresses that a ServiceEntry claims and a Kubernetes Service of another namespace has; only where claims are guarded. */
+  takenAddresses(source: string): string[] {
+    if (!this.#guardClaims) return [];
+    const [, namespace = ''] = source.split('/');
+    const claims = (this.services.get(source)?.services ?? []).flatMap(({ addresses }) => addresses);
+    if (claims.length === 0 || namespace === this.#rootNamespace || !source.startsWith('ServiceEntry/')) return [];
+    return [...new Set(claims.filter((claim) => this.#isTaken(claim, namespace)).map(addressText))];
+  }
+
+  #isTaken(claim: NetworkAddress, namespace: string): boolean {
+    if (claim.length === undefined) return [...this.#serviceAddresses.of(addressText(claim))].some((owner) => owner !== namespace);
+    // Ranges are few.
+    for (const text of this.#serviceAddresses.keys()) {
+      const bytes = ipBytes(text);
+      if (bytes && covers(claim, bytes) && [...this.#serviceAddresses.of(text)].some((owner) => owner !== namespace)) return true;
+    }
+    return false;
+  }
+
+  /** A Kubernetes Service has come or gone: entries that claim its addresses have more or less of them now. */
+  #staleClaimants(addresses: readonly NetworkAddress[]): void {
+    if (!this.#guardClaims) return;
+    for (const [source, { services }] of this.services) {
+      if (!source.startsWith('ServiceEntry/')) continue;
+      const touched = services.some((service) =>
+        service.addresses.some((claim) => addresses.some(({ address }) => covers(claim, address))),
+      );
+      if (touched) this.stale.services.add(source);
     }
   }
 
@@ -391,6 +428,10 @@ export class Inputs {
 
   #claim(service: MeshService): void {
     this.#claims.add(service.hostname, service);
+    if (service.source === 'Service') {
+      for (const address of service.addresses) this.#serviceAddresses.add(addressText(address), service.namespace);
+      this.#staleClaimants(service.addresses);
+    }
     if (isSelecting(service)) this.#selectingServices.add(service.namespace, service);
     this.#staleClaims(service);
   }
@@ -398,6 +439,10 @@ export class Inputs {
   #withdraw(service: MeshService): void {
     this.#staleClaims(service);
     this.#claims.remove(service.hostname, service);
+    if (service.source === 'Service') {
+      for (const address of service.addresses) this.#serviceAddresses.remove(addressText(address), service.namespace);
+      this.#staleClaimants(service.addresses);
+    }
     if (isSelecting(service)) this.#selectingServices.remove(service.namespace, service);
   }
 

@@ -4,6 +4,7 @@ import { IPFamilies, type NetworkAddress, Service_Visibility, type Workload } fr
 import { declaredProtocol } from './app-protocol.ts';
 import type { MeshModelConfig, Visibility } from './config.ts';
 import { type Endpoint, endpointWorkload, readEndpoint } from './endpoint.ts';
+import { addressText, isForbiddenAddress, mayClaimHost } from './entry-claims.ts';
 import { passthrough } from './load-balancing.ts';
 import type { MeshPort, MeshService } from './mesh-service.ts';
 import * as names from './names.ts';
@@ -37,6 +38,8 @@ export interface ServiceEntry {
   readonly endpoints: readonly Endpoint[];
   readonly distribution: string | undefined;
   readonly subjectAltNames: readonly string[];
+  /** Hosts and addresses that it may not claim, and which count for nothing. */
+  readonly refused: readonly string[];
 }
 
 interface HostAddresses {
@@ -58,6 +61,18 @@ export function readServiceEntry(config: MeshModelConfig, object: unknown, repor
   const spec = at(object, 'spec');
   const selector = selectorLabels(at(spec, 'workloadSelector', 'labels'), 'spec.workloadSelector.labels', report);
   const resolution = text(at(spec, 'resolution')) || 'NONE';
+  const written = entryHosts(config, object, meta, resolution, report);
+  const foreign = written.filter(({ host }) => !mayClaimHost(config, meta.namespace, host)).map(({ host }) => host);
+  const forbidden = config.guardClaims
+    ? [
+        ...new Set(
+          written
+            .flatMap(({ addresses }) => addresses)
+            .filter(isForbiddenAddress)
+            .map(addressText),
+        ),
+      ]
+    : [];
   return {
     key: objectKey(meta),
     namespace: meta.namespace,
@@ -65,7 +80,9 @@ export function readServiceEntry(config: MeshModelConfig, object: unknown, repor
     labels: meta.labels,
     createdAt: meta.createdAt,
     resolution,
-    hosts: entryHosts(config, object, meta, resolution, report),
+    hosts: written
+      .filter(({ host }) => !foreign.includes(host))
+      .map(({ host, addresses }) => ({ host, addresses: addresses.filter((address) => !forbidden.includes(addressText(address))) })),
     ports: records(at(spec, 'ports')).flatMap((port) => entryPort(port, report)),
     // An empty selector would pick every pod of the namespace; Istio takes it as none.
     selector: selector !== 'unreadable' && selector && Object.keys(selector).length > 0 ? selector : undefined,
@@ -75,6 +92,7 @@ export function readServiceEntry(config: MeshModelConfig, object: unknown, repor
     ),
     distribution: meta.annotations[names.TRAFFIC_DISTRIBUTION],
     subjectAltNames: texts(at(spec, 'subjectAltNames')),
+    refused: [...foreign, ...forbidden],
   };
 }
 

@@ -9,10 +9,11 @@ import type {
   WorkloadLabels,
 } from '../../common/codec/gen/waypoint.ts';
 import type { GatewayAddress, Service, Workload } from '../../common/codec/gen/workload.ts';
-import { type Condition, WAYPOINT_MISSING, type WantedStatus } from './conditions.ts';
+import { CLAIM_REFUSED, type Condition, WAYPOINT_MISSING, type WantedStatus } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
 import type { DestinationRule } from './destination-rule.ts';
 import { sliceWorkload } from './endpoint-slice.ts';
+import { addressText } from './entry-claims.ts';
 import { applicationTunnel, networkGateway } from './gateway.ts';
 import { gatewayStatus, isOurs } from './gateway-status.ts';
 import { HostTranslation } from './host-translation.ts';
@@ -89,8 +90,25 @@ export class Translation {
       return [];
     }
     const binding = this.#bindService(source, found);
-    const conditions = [waypointCondition(binding, this.#ingress(found)), wildcardCondition(source, found.services, binding)];
+    const conditions = [
+      waypointCondition(binding, this.#ingress(found)),
+      wildcardCondition(source, found.services, binding),
+      this.#claimsCondition(source),
+    ];
     return conditions.filter((condition) => condition !== undefined);
+  }
+
+  /** What a ServiceEntry claims that it may not. */
+  #claimsCondition(source: string): Condition | undefined {
+    const entry = source.startsWith('ServiceEntry/') ? this.#inputs.serviceEntries.get(source.slice('ServiceEntry/'.length)) : undefined;
+    const refused = entry ? [...entry.refused, ...this.#inputs.takenAddresses(source)] : [];
+    if (refused.length === 0) return undefined;
+    return {
+      type: CLAIM_REFUSED,
+      status: 'True',
+      reason: 'ForeignClaim',
+      message: `counts for nothing, as it is not this namespace's to claim: ${refused.slice(0, MOST_NAMED).join(', ')}`,
+    };
   }
 
   /** What the status of a policy with targets says. */
@@ -299,7 +317,10 @@ export class Translation {
     if (!found) return undefined;
     const binding = this.#bindService(source, found);
     const waypoint = publishedWaypoint(binding);
-    return serviceMessage(service, {
+    const taken = this.#inputs.takenAddresses(source);
+    const own =
+      taken.length === 0 ? service : { ...service, addresses: service.addresses.filter((one) => !taken.includes(addressText(one))) };
+    return serviceMessage(own, {
       distribution: this.#inputs.namespace(service.namespace).annotations[names.TRAFFIC_DISTRIBUTION],
       waypoint,
       weightedWaypoints: binding.at === 'bound' ? binding.weighted : [],
@@ -459,6 +480,9 @@ interface WorkloadMember {
   readonly services: readonly MeshService[];
   readonly network: string;
 }
+
+/** Of a message there is only so much that anybody reads. */
+const MOST_NAMED = 20;
 
 /** Services that routes send to, `namespace/hostname`. */
 function backendsOf(routes: readonly ServiceRoutes[]): Set<string> {
