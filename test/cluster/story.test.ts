@@ -1,0 +1,398 @@
+/**
+ * The story on real Kubernetes, with the product as it is shipped: its images, its manifest, `meshctl`. A shop whose frontend on node1 calls
+ * orders on node2 is put into the mesh, held to policies, given a waypoint, has every component replaced under it, and is let go again.
+ */
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { startCluster, type TestCluster, withoutCluster } from '../support/cluster.ts';
+import { runProgram, succeeded } from '../support/kube-commands.ts';
+import { root } from '../support/playground.ts';
+import { hasText, hasTunnel, onTheWire } from '../support/wire.ts';
+
+const BUILD_TIMEOUT_MS = 900_000;
+const MESHCTL_TIMEOUT_MS = 240_000;
+const ROLLOUT = '240s';
+/** Old pods get 30 s to end what is open. */
+const SETTLE_MS = 120_000;
+/** What the load goes on for before and after each replacement. */
+const CALM_MS = 3000;
+const MARKER = 'rabbit-in-the-clear';
+
+const deployment = (name: string, app: string, node: string): string => `
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: ${name}, namespace: shop }
+spec:
+  selector: { matchLabels: { app: ${app}, version: ${name} } }
+  strategy: { rollingUpdate: { maxSurge: 1, maxUnavailable: 0 } }
+  template:
+    metadata: { labels: { app: ${app}, version: ${name} } }
+    spec:
+      serviceAccountName: ${app}
+      nodeSelector: { kubernetes.io/hostname: ${node} }
+      terminationGracePeriodSeconds: 15
+      containers:
+        - name: echo
+          image: warren/echo:0.1.0
+          imagePullPolicy: Never
+          args: ["--port=8080", "--version=${name}"]
+          # Kubernetes takes a pod out of its Services while it ends, not before.
+          lifecycle: { preStop: { sleep: { seconds: 4 } } }
+          readinessProbe: { httpGet: { path: /, port: 8080 }, periodSeconds: 1 }
+`;
+
+const service = (name: string, selector: string): string => `
+---
+apiVersion: v1
+kind: Service
+metadata: { name: ${name}, namespace: shop }
+spec: { selector: { ${selector} }, ports: [{ name: http, port: 80, targetPort: 8080 }] }
+`;
+
+const SHOP = `
+apiVersion: v1
+kind: Namespace
+metadata: { name: shop }
+---
+apiVersion: v1
+kind: Namespace
+metadata: { name: legacy }
+${['frontend', 'orders', 'stock'].map((name) => `---\napiVersion: v1\nkind: ServiceAccount\nmetadata: { name: ${name}, namespace: shop }`).join('\n')}
+${deployment('frontend', 'frontend', 'node1')}
+${deployment('orders-v1', 'orders', 'node2')}
+${deployment('orders-v2', 'orders', 'node2')}
+${deployment('stock', 'stock', 'node2')}
+${service('orders', 'app: orders')}
+${service('orders-v1', 'version: orders-v1')}
+${service('orders-v2', 'version: orders-v2')}
+${service('stock', 'app: stock')}
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: client, namespace: legacy }
+spec:
+  nodeSelector: { kubernetes.io/hostname: node1 }
+  terminationGracePeriodSeconds: 0
+  containers: [{ name: echo, image: "warren/echo:0.1.0", imagePullPolicy: Never, args: ["--port=8080"] }]
+`;
+
+const STRICT = `
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: { name: strict, namespace: shop }
+spec: { mtls: { mode: STRICT } }
+`;
+
+const ONLY_FRONTEND = `
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: only-frontend, namespace: shop }
+spec:
+  selector: { matchLabels: { app: stock } }
+  action: ALLOW
+  rules: [{ from: [{ source: { principals: [cluster.local/ns/shop/sa/frontend] } }] }]
+`;
+
+const SPLIT = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: orders, namespace: shop }
+spec:
+  parentRefs: [{ group: "", kind: Service, name: orders, port: 80 }]
+  rules: [{ backendRefs: [{ name: orders-v1, port: 80, weight: 90 }, { name: orders-v2, port: 80, weight: 10 }] }]
+`;
+
+/** Half of the load goes through the waypoint, half from ztunnel to ztunnel. */
+const load = (): string => `
+apiVersion: v1
+kind: Pod
+metadata: { name: load, namespace: shop, labels: { app: load } }
+spec:
+  serviceAccountName: frontend
+  nodeSelector: { kubernetes.io/hostname: node1 }
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: load
+      image: warren/echo:0.1.0
+      imagePullPolicy: Never
+      command: [node, --input-type=module, -e, ${JSON.stringify(readFileSync(join(root, 'test/support/load-program.mjs'), 'utf8').replaceAll('$(', '$$('))}]
+      env: [{ name: TARGETS, value: "http://orders/,http://stock/" }]
+`;
+
+interface Tally {
+  readonly sent: number;
+  readonly lost: number;
+  readonly longSent: number;
+  /** Long connections that ended in the middle of a request, and between two. */
+  readonly cut: number;
+  readonly renewed: number;
+}
+
+const NOTHING: Tally = { sent: 0, lost: 0, longSent: 0, cut: 0, renewed: 0 };
+
+test('the story, on Kubernetes with two nodes', { skip: withoutCluster ?? false, timeout: 900_000 }, async (t) => {
+  const cluster = await startCluster(t, { nodes: 2, images: [await bundle(t)], gatewayApi: true });
+  const meshctl = async (...args: string[]): Promise<string> =>
+    succeeded(
+      `meshctl ${args.join(' ')}`,
+      await runProgram(
+        process.execPath,
+        [join(root, 'meshctl/main.ts'), '--kubeconfig', cluster.kubeconfig, ...args],
+        undefined,
+        MESHCTL_TIMEOUT_MS,
+      ),
+    );
+  const call = (from: string, url: string, ...more: string[]) => cluster.exec('shop', `deploy/${from}`, 'client', url, ...more);
+  const answered = async (from: string, url: string, ...more: string[]): Promise<string> =>
+    succeeded(`client ${url} in ${from}`, await call(from, url, ...more));
+  const ordersInTheClear = (): Promise<boolean> =>
+    onTheWire(cluster.node('node2'), () => answered('frontend', 'http://orders/', '-H', `x-marker:${MARKER}`)).then((seen) =>
+      hasText(seen, MARKER),
+    );
+
+  await t.test('meshctl install brings up the mesh from its images', async () => {
+    await cluster.apply(SHOP);
+    await meshctl('install');
+    await cluster.podsReady('shop', SETTLE_MS);
+    await cluster.podsReady('legacy');
+    assert.ok(await ordersInTheClear(), 'outside of the mesh, what the frontend says to orders can be read on the wire');
+  });
+
+  await t.test('a label puts the shop into it: mutual TLS on the wire, both identities in both logs, no pod restarted', async () => {
+    const before = await podNames(cluster);
+    await cluster.kubectl('label', 'namespace', 'shop', 'istio.io/dataplane-mode=ambient');
+    await enrolled(cluster);
+    // A pod's peers learn of it a moment later than its node agent says so.
+    await cluster.eventually('what the frontend says to orders is not in a tunnel, or can be read on the wire', async () => {
+      const seen = await onTheWire(cluster.node('node2'), () => answered('frontend', 'http://orders/', '-H', `x-marker:${MARKER}`));
+      return hasTunnel(seen) && !hasText(seen, MARKER);
+    });
+    const identities = [
+      'src.identity="spiffe://cluster.local/ns/shop/sa/frontend"',
+      'dst.identity="spiffe://cluster.local/ns/shop/sa/orders"',
+    ];
+    await logged(cluster, 'node1', 'direction="outbound"', ...identities);
+    await logged(cluster, 'node2', 'direction="inbound"', ...identities);
+    assert.deepEqual(await podNames(cluster), before);
+  });
+
+  await t.test('under STRICT, plaintext is refused and the kubelet still gets through', async () => {
+    await cluster.apply(STRICT);
+    await cluster.eventually('a client outside of the mesh is not refused', async () => {
+      return (await cluster.exec('legacy', 'client', 'client', 'http://orders.shop/')).code !== 0;
+    });
+    await logged(cluster, 'node2', 'warren.code="MTLS_REQUIRED"', 'src.namespace="legacy"');
+    // A pod that starts now passes its probes under it, or the replacement comes to no end; those that ran before stay ready.
+    await cluster.kubectl('rollout', 'restart', '-n', 'shop', 'deploy/orders-v1');
+    await cluster.kubectl('rollout', 'status', '-n', 'shop', 'deploy/orders-v1', `--timeout=${ROLLOUT}`);
+    await cluster.podsReady('shop', SETTLE_MS);
+    await answered('frontend', 'http://orders/');
+  });
+
+  await t.test('an AuthorizationPolicy lets in whom it names, and refuses the others by its name', async () => {
+    await cluster.apply(ONLY_FRONTEND);
+    await cluster.eventually('orders may still call stock', async () => (await call('orders-v1', 'http://stock/')).code !== 0);
+    const line = await logged(cluster, 'node2', 'direction="inbound"', 'warren.policy="shop/only-frontend"');
+    assert.match(line, /src\.identity="spiffe:\/\/cluster\.local\/ns\/shop\/sa\/orders"/);
+    assert.match(line, /warren\.code="POLICY_DENIED"/);
+    await answered('frontend', 'http://stock/');
+  });
+
+  await t.test('meshctl waypoint apply deploys a waypoint, and a route sends nine of ten requests to the old version', async () => {
+    await meshctl('waypoint', 'apply', '-n', 'shop', '--wait');
+    await cluster.apply(SPLIT);
+    await cluster.kubectl('label', 'service', '-n', 'shop', 'orders', 'istio.io/use-waypoint=waypoint');
+    await cluster.eventually('requests to orders do not pass the waypoint', async () => {
+      return /x-request-id/i.test((await call('frontend', 'http://orders/')).stdout);
+    });
+    const requests = 200;
+    const answers = await answered('frontend', 'http://orders/', `--count=${requests}`);
+    const newer = answers.match(/ServiceVersion=orders-v2/g)?.length ?? 0;
+    assert.equal((answers.match(/StatusCode=200/g) ?? []).length, requests);
+    // Five standard deviations of 200 requests at 10 %.
+    assert.ok(newer > 0 && newer < 0.207 * requests, `${newer} of ${requests} requests went to the new version`);
+  });
+
+  await cluster.apply(load());
+  await cluster.podsReady('shop', SETTLE_MS);
+  const tally = async (): Promise<Record<string, Tally>> => {
+    const lines = (await cluster.kubectl('logs', '-n', 'shop', 'load', '--tail=20')).split('\n').filter((line) => line.startsWith('{'));
+    // The load program's.
+    return JSON.parse(lines.at(-1) ?? '{}') as Record<string, Tally>;
+  };
+  /** What was lost, to which target, while something happened. */
+  const during = async (what: () => Promise<void>): Promise<Record<string, Tally>> => {
+    await cluster.eventually('the load does not run', async () => Object.values(await tally()).every(({ sent }) => sent > 20));
+    const before = await tally();
+    await what();
+    await sleep(CALM_MS);
+    const after = await tally();
+    const change = Object.entries(after).map(([target, now]): [string, Tally] => {
+      const { sent, lost, longSent, cut, renewed } = before[target] ?? NOTHING;
+      const tally = {
+        sent: now.sent - sent,
+        lost: now.lost - lost,
+        longSent: now.longSent - longSent,
+        cut: now.cut - cut,
+        renewed: now.renewed - renewed,
+      };
+      t.diagnostic(
+        `${target}: ${tally.lost} of ${tally.sent} requests lost; of long connections ${tally.cut} cut, ${tally.renewed} renewed (${tally.longSent} requests)`,
+      );
+      return [target, tally];
+    });
+    assert.ok(
+      change.every(([, { sent, longSent }]) => sent > 50 && longSent > 5),
+      'the load stood still',
+    );
+    return Object.fromEntries(change);
+  };
+  const replace = async (namespace: string, what: string): Promise<void> => {
+    t.diagnostic(`${what} is replaced`);
+    await cluster.kubectl('rollout', 'restart', '-n', namespace, what);
+    succeeded(
+      'kubectl rollout status',
+      await runProgram(
+        'kubectl',
+        [`--kubeconfig=${cluster.kubeconfig}`, 'rollout', 'status', '-n', namespace, what, `--timeout=${ROLLOUT}`],
+        undefined,
+        MESHCTL_TIMEOUT_MS,
+      ),
+    );
+    await cluster.podsReady(namespace, SETTLE_MS);
+  };
+  const failures = async (): Promise<string> =>
+    (await cluster.kubectl('logs', '-n', 'shop', 'load'))
+      .split('\n')
+      .filter((line) => / (?:lost|cut) /.test(line))
+      .join('\n');
+
+  for (const what of ['deployment/istiod', 'daemonset/istio-cni-node']) {
+    await t.test(`replacing ${what} under load loses no request and cuts no connection`, async () => {
+      const change = await during(() => replace('istio-system', what));
+      for (const [target, { lost, cut, renewed }] of Object.entries(change))
+        assert.deepEqual({ target, lost, cut, renewed }, { target, lost: 0, cut: 0, renewed: 0 }, await failures());
+    });
+  }
+
+  // Connections that stay open longer than the drain are what may be lost here, as they are with Istio's.
+  await t.test('replacing ztunnel under load loses no request; connections that outlive its grace period may be cut', async () => {
+    const change = await during(() => replace('istio-system', 'daemonset/ztunnel'));
+    for (const [target, { lost }] of Object.entries(change)) assert.deepEqual({ target, lost }, { target, lost: 0 }, await failures());
+  });
+
+  await t.test('replacing the waypoint under load loses no request', async () => {
+    const change = await during(() => replace('shop', 'deployment/waypoint'));
+    for (const [target, { lost }] of Object.entries(change)) assert.deepEqual({ target, lost }, { target, lost: 0 }, await failures());
+    assert.equal(change['stock']?.cut, 0, await failures());
+  });
+
+  await t.test('replacing the applications under load loses no request, with a preStop pause as without a mesh', async () => {
+    const change = await during(async () => {
+      await replace('shop', 'deployment/orders-v1');
+      await replace('shop', 'deployment/stock');
+    });
+    for (const [target, { lost }] of Object.entries(change)) assert.deepEqual({ target, lost }, { target, lost: 0 }, await failures());
+  });
+
+  await t.test('meshctl uninstall lets running pods go: their traffic goes on in plaintext, and nothing is left with them', async () => {
+    const before = await podNames(cluster);
+    const change = await during(async () => {
+      await meshctl('uninstall', '--skip-confirmation', '--purge-gateways', '--purge-labels', '--purge-crds');
+    });
+    t.diagnostic(JSON.stringify(change));
+    assert.equal(change['stock']?.lost, 0, await failures());
+    assert.ok(await ordersInTheClear());
+    await cluster.eventually('the waypoint is still there', async () => {
+      return !/waypoint/.test(await cluster.kubectl('get', 'pods', '-n', 'shop', '-o', 'name'));
+    });
+    assert.deepEqual(await podNames(cluster), before);
+    for (const kind of [
+      'configmaps',
+      'secrets',
+      'serviceaccounts',
+      'services',
+      'gateways.gateway.networking.k8s.io',
+      'poddisruptionbudgets',
+    ])
+      assert.doesNotMatch(await cluster.kubectl('get', kind, '-n', 'shop', '-o', 'name'), /istio|waypoint/);
+    assert.doesNotMatch(await cluster.kubectl('get', 'pods,namespaces,services', '-n', 'shop', '-o', 'yaml'), /istio/);
+    for (const node of ['node1', 'node2']) assert.deepEqual(leftOnNode(cluster, node), []);
+  });
+});
+
+/** The images of this checkout, in one archive. */
+async function bundle(t: TestContext): Promise<string> {
+  const folder = mkdtempSync(join(tmpdir(), 'warren-test-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const file = join(folder, 'images.tar');
+  succeeded('scripts/images', await runProgram(join(root, 'scripts/images'), ['--test', '--bundle', file], undefined, BUILD_TIMEOUT_MS));
+  return file;
+}
+
+/** Of the applications: which pods there are, to see whether one was replaced. */
+const podNames = async (cluster: TestCluster): Promise<string[]> =>
+  (await cluster.kubectl('get', 'pods', '-n', 'shop', '-o', 'name'))
+    .split('\n')
+    .filter((name) => name !== '' && !name.includes('waypoint'))
+    .sort();
+
+/** Waits until the agents say of every pod of the shop that it is redirected. */
+async function enrolled(cluster: TestCluster): Promise<void> {
+  await cluster.eventually('not every pod of the shop is in the mesh', async () => {
+    const said = await cluster.kubectl(
+      'get',
+      'pods',
+      '-n',
+      'shop',
+      '-o',
+      'jsonpath={range .items[*]}[{.metadata.annotations.ambient\\.istio\\.io/redirection}]{end}',
+    );
+    return /^(?:\[enabled\])+$/.test(said);
+  });
+}
+
+/** Waits for a line in the log of a node's ztunnel that has all these words. */
+async function logged(cluster: TestCluster, node: string, ...words: string[]): Promise<string> {
+  let line: string | undefined;
+  await cluster.eventually(`no line with ${words.join(', ')} in the log of ${node}'s ztunnel`, async () => {
+    const name = await cluster.kubectl(
+      'get',
+      'pod',
+      '-n',
+      'istio-system',
+      '-l',
+      'app=ztunnel',
+      `--field-selector=spec.nodeName=${node}`,
+      '-o',
+      'name',
+    );
+    const lines = (await cluster.kubectl('logs', '-n', 'istio-system', name.trim())).split('\n');
+    line = lines.findLast((text) => words.every((word) => text.includes(word)));
+    return line !== undefined;
+  });
+  return line ?? '';
+}
+
+/** Rules, plugins and configuration of a mesh that should be gone, in the node and in its pods' network namespaces. */
+function leftOnNode(cluster: TestCluster, node: string): string[] {
+  const script = `
+    for ns in /run/netns/cni-*; do
+      nsenter --net=$ns nft list ruleset
+      nsenter --net=$ns ip rule | grep -vE 'lookup (local|main|default)'
+    done
+    nft list tables | grep -v kube-proxy
+    ls /opt/cni/bin | grep istio
+    grep -l istio /etc/cni/net.d/*
+    true`;
+  return cluster
+    .node(node)
+    .run('sh', '-c', script)
+    .split('\n')
+    .filter((line) => line !== '');
+}
