@@ -585,4 +585,4 @@ class GatewayUse {
   }
 }
 
-export const inheritedAnnotations = [names.TRAFFIC_DISTRIBUTION, names.USE_WAYPOINT_CANARY_WEIGHT] as const;
+export const inheritedAnnotations = [names.TRAFFIC_DISTRIBUTION, names.USE_WAYPOINT_CANARY_WEIGHT, names.OUTBOUND_TRAFFIC_POLICY] as const;
