@@ -170,17 +170,19 @@ export class DeltaStream {
       monotonic: clock.monotonic(),
     };
     const { frame, changedSince } = subscription.take(head);
+    // Closures that name the frame would keep it beside the copy that gRPC makes of it until the proxy has taken that: megabytes for each.
+    const bytes = frame.length;
     this.#writing = true;
     this.#watch(limits.writeTimeoutMs, () => {
       observer.writeTimeout();
-      this.#giveUp(`a response of ${frame.length} bytes was not taken for ${limits.writeTimeoutMs / 1000} s`);
+      this.#giveUp(`a response of ${bytes} bytes was not taken for ${limits.writeTimeoutMs / 1000} s`);
     });
     transport.write(frame, () => {
       if (this.#state === 'closed') return;
       this.#writing = false;
       this.#slot?.leave();
       this.#slot = undefined;
-      observer.sent({ typeUrl: subscription.typeUrl, bytes: frame.length, since: head.monotonic, changedSince });
+      observer.sent({ typeUrl: subscription.typeUrl, bytes, since: head.monotonic, changedSince });
       this.#watchdog?.cancel();
       this.#watchdog = undefined;
       this.#flush();

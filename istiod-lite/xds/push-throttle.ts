@@ -1,7 +1,7 @@
 /**
  * How many large responses are on their way at once. A response is a buffer of its own until it has left, so a thousand proxies that connect
  * together would otherwise cost a thousand copies of the mesh. A proxy that takes long keeps its slot only for a while, so that a few slow
- * ones do not stop the rest.
+ * ones do not stop the rest; as many again as there are slots may be late, and then the rest waits, since each is a copy.
  */
 import { type Clock, seconds, type Timer } from '../../common/base/clock.ts';
 
@@ -28,6 +28,8 @@ interface Ticket extends Slot {
 export class PushThrottle {
   readonly #options: PushThrottleOptions;
   readonly #waiting = new Set<Ticket>();
+  /** Have had their time, and are still on their way. */
+  readonly #late = new Set<Ticket>();
   #free: number;
 
   constructor(options: PushThrottleOptions) {
@@ -46,10 +48,22 @@ export class PushThrottle {
   #grant(ticket: Ticket): void {
     this.#free--;
     ticket.granted = true;
-    ticket.timer = this.#options.clock.after(HELD_FOR_MS, () => this.#giveBack(ticket));
+    this.#hold(ticket);
+  }
+
+  #hold(ticket: Ticket): void {
+    ticket.timer = this.#options.clock.after(HELD_FOR_MS, () => {
+      if (this.#late.size >= this.#options.slots) {
+        this.#hold(ticket);
+        return;
+      }
+      this.#late.add(ticket);
+      this.#giveBack(ticket);
+    });
   }
 
   #leave(ticket: Ticket): void {
+    this.#late.delete(ticket);
     if (!this.#waiting.delete(ticket)) this.#giveBack(ticket);
   }
 

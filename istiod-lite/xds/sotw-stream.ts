@@ -132,17 +132,18 @@ export class SotwStream {
     const [since, changedSince] = [clock.monotonic(), watched.since];
     const response = { versionInfo: systemVersion(), resources: this.#resources(typeUrl, watched.names), typeUrl, nonce: nonce() };
     const frame = Buffer.from(DiscoveryResponse.encode(response).finish());
+    const bytes = frame.length;
     Object.assign(watched, { due: false, since: undefined, sent: response.nonce, sentAt: clock.now() });
     watched.unansweredSince ??= since;
     this.#writing = true;
     this.#watch(limits.writeTimeoutMs, () => {
       observer.writeTimeout();
-      this.#giveUp(`a response of ${frame.length} bytes was not taken for ${limits.writeTimeoutMs / 1000} s`);
+      this.#giveUp(`a response of ${bytes} bytes was not taken for ${limits.writeTimeoutMs / 1000} s`);
     });
     transport.write(frame, () => {
       if (this.#state === 'closed') return;
       this.#writing = false;
-      observer.sent({ typeUrl, bytes: frame.length, since, changedSince });
+      observer.sent({ typeUrl, bytes, since, changedSince });
       this.#watchdog?.cancel();
       this.#flush();
     });
