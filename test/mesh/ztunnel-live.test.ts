@@ -151,3 +151,33 @@ test('a certificate that is revoked ends its connections on both sides, and make
   await server.line(/revocation list read.*serials=0/);
   assert.equal((await call(pair.client.netns, pair.server.v4, 8080)).received, 'hello worldhello world');
 });
+
+test('under REGISTRY_ONLY what is no known service or workload is refused by name, what is known is not', options, async (t) => {
+  const pair = await makePair(t);
+  const { client } = await startDedicated(t, pair, { WARREN_OUTBOUND_TRAFFIC_POLICY: 'REGISTRY_ONLY' });
+  await startEcho(t, pair.server.netns);
+  assert.equal((await call(pair.client.netns, pair.server.v4, 8080)).received, 'hello worldhello world');
+  assert.equal((await call(pair.client.netns, '192.0.2.1', 443)).received, '');
+  const line = await client.line(/connection failed.*dst\.addr=192\.0\.2\.1:443/);
+  assert.match(
+    line,
+    /error="192\.0\.2\.1:443 is no known service.*REGISTRY_ONLY".*warren\.code="NOT_IN_REGISTRY".*warren\.client="shop\/client"/,
+  );
+});
+
+test('a pod that has all of its connections gets no more until one of them ends, and those go on', options, async (t) => {
+  const pair = await makePair(t);
+  const { ztunnel, home } = await startShared(t, pair, { WARREN_POD_MAX_CONNECTIONS: '6', ZTUNNEL_WORKER_THREADS: '1' });
+  await startEcho(t, pair.server.netns);
+  // Six are the client's as their opener; the server has the same six as their receiver.
+  const held = await Promise.all(Array.from({ length: 6 }, () => holdOpen(t, pair.client.netns, pair.server.v4, 8080)));
+  const refused = await call(pair.client.netns, pair.server.v4, 8080);
+  assert.equal(refused.received, '');
+  await ztunnel.line(/connection failed.*shop\/client has 6 connections in this worker.*warren\.code="OVERLOADED"/);
+  assert.ok(held.every((one) => !/over/.test(one.output())));
+  const { body } = await get(home, 'http://127.0.0.1:15020/metrics');
+  assert.match(body, /^warren_limited_total\{limit="connections"\} [1-9]/m);
+  for (const one of held.slice(0, 3)) one.kill('SIGKILL');
+  const deadline = Date.now() + 20_000;
+  while ((await call(pair.client.netns, pair.server.v4, 8080)).received === '') assert.ok(Date.now() < deadline, 'there is room again');
+});

@@ -65,7 +65,8 @@ export class Admission {
 
   /**
    * A connection of the pod is there, or a tunnel to it is asked for.
-   * @param fd of the accepted socket: the kernel gives the lowest free number, so a high one means that there are few left
+   * @param fd of the accepted socket: the kernel gives the lowest free number, so a high one means that there are few left; undefined for a
+   *   tunnel, which is counted already when this is asked
    * @param peers connections of peers that the pod has, where it is one more of these
    * @throws {LimitReached}
    */
@@ -76,7 +77,8 @@ export class Admission {
       throw this.#refusal(pod, 'descriptors', `this process has ${openFiles} descriptors and few are left`);
     }
     const share = this.#share(settings.podMaxConnections);
-    if (Math.max(peers, this.#options.connectionsOf(uid)) >= share) {
+    const others = this.#options.connectionsOf(uid) - (fd === undefined ? 1 : 0);
+    if (Math.max(peers, others) >= share) {
       throw this.#refusal(pod, 'connections', `${pod.name} has ${share} connections in this worker (WARREN_POD_MAX_CONNECTIONS)`);
     }
     const waiting = this.#waiting.get(uid) ?? 0;

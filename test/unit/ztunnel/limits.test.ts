@@ -54,6 +54,14 @@ test("a pod has its share of connections in each worker, and does not take its n
   assert.equal(refused('victim'), undefined);
 });
 
+test('a tunnel does not count against itself', () => {
+  const { open, admission } = admissionOf();
+  open.set('a', 5);
+  admission.connection(pod('a'), undefined);
+  open.set('a', 6);
+  assert.throws(() => admission.connection(pod('a'), undefined), LimitReached);
+});
+
 test('connections of peers without a tunnel count as well', () => {
   const { refused } = admissionOf();
   assert.equal(refused('a', 50, 4), undefined);
