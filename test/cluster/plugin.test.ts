@@ -95,6 +95,41 @@ test('the CNI plugin, on Kubernetes with two nodes', { skip: withoutCluster ?? f
     await cluster.kubectl('delete', 'pod', '-n', 'legacy', 'outsider');
   });
 
+  await t.test('each process of the mesh has the rights that the security model lists, and no more', () => {
+    const processes = NODES.flatMap((node) => meshProcesses(cluster, node));
+    assert.deepEqual(new Set(processes.map(({ component }) => component)), new Set(Object.keys(RIGHTS)));
+    for (const { component, status, limits } of processes) {
+      const field = (name: string): string => new RegExp(`^${name}:\\t(\\S+)`, 'm').exec(status)?.[1] ?? '';
+      assert.equal(Number.parseInt(field('CapEff'), 16), bits(RIGHTS[component] ?? []), `${component}: ${field('CapEff')}`);
+      assert.equal(field('CapEff'), field('CapPrm'), component);
+      assert.equal(field('NoNewPrivs'), '1', component);
+      // The runtime's profile, and its own.
+      assert.equal(field('Seccomp_filters'), '2', component);
+      assert.equal(field('Uid'), component === 'istiod-lite' ? '1337' : '0', component);
+      assert.match(limits, /^Max core file size +0 +0 /m, component);
+    }
+    for (const node of NODES) {
+      const sockets = cluster
+        .node(node)
+        .run(
+          'stat',
+          '-c',
+          '%U %a %n',
+          '/run/istio-cni/pluginevent.sock',
+          '/run/ztunnel/ztunnel.sock',
+          '/opt/cni/bin/istio-cni.d',
+          '/opt/cni/bin/istio-cni.d/cache.json',
+        );
+      assert.deepEqual(
+        sockets
+          .trim()
+          .split('\n')
+          .map((line) => line.split(' ').slice(0, 2).join(' ')),
+        ['root 600', 'root 600', 'root 700', 'root 600'],
+      );
+    }
+  });
+
   await t.test('the plugin is put back into a configuration that the network rewrites', async () => {
     const file = '/etc/cni/net.d/10-pods.conflist';
     const node = cluster.node('node1');
@@ -211,6 +246,28 @@ test('the CNI plugin, on Kubernetes with two nodes', { skip: withoutCluster ?? f
     );
   });
 });
+
+/** docs/security-model.md. */
+const RIGHTS: Readonly<Record<string, readonly Capability[]>> = {
+  'istiod-lite': [],
+  ztunnel: ['NET_ADMIN', 'SYS_ADMIN'],
+  cni: ['DAC_OVERRIDE', 'NET_ADMIN', 'NET_RAW', 'SYS_PTRACE', 'SYS_ADMIN'],
+};
+
+/** Their numbers in include/uapi/linux/capability.h. */
+const CAPABILITIES = { DAC_OVERRIDE: 1, NET_ADMIN: 12, NET_RAW: 13, SYS_PTRACE: 19, SYS_ADMIN: 21 } as const;
+type Capability = keyof typeof CAPABILITIES;
+const bits = (names: readonly Capability[]): number => names.reduce((sum, name) => sum + 2 ** CAPABILITIES[name], 0);
+
+function meshProcesses(cluster: TestCluster, node: string): { component: string; status: string; limits: string }[] {
+  const run = (...argv: string[]): string => cluster.node(node).run(...argv);
+  const pids = run('sh', '-c', "grep -l '/app/.*/main.js' /proc/[0-9]*/cmdline 2>/dev/null || true").match(/\d+/g) ?? [];
+  return pids.flatMap((pid) => {
+    const component = /\/app\/([^/]+)\/main\.js/.exec(run('sh', '-c', `cat /proc/${pid}/cmdline 2>/dev/null || true`))?.[1];
+    if (component === undefined) return [];
+    return [{ component, status: run('cat', `/proc/${pid}/status`), limits: run('cat', `/proc/${pid}/limits`) }];
+  });
+}
 
 const podsOf = async (cluster: TestCluster, app: string): Promise<boolean> =>
   (await cluster.kubectl('get', 'pods', '-n', 'istio-system', '-l', `app=${app}`, '-o', 'name')) !== '';

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { watchedKinds } from '../../../istiod-lite/model/watched-kinds.ts';
 import { builtInTypes } from '../../../playground/apiserver/built-in-types.ts';
 import type { KubeObject } from '../../../playground/apiserver/object.ts';
 import { loadDefinitions } from '../../../playground/apiserver/schemas/definitions.ts';
 import { MANIFEST_FILE } from '../../../scripts/manifest.ts';
-import { manifest, nameOf, refusals } from '../../support/manifests.ts';
+import { manifest, nameOf, refusals, root } from '../../support/manifests.ts';
 
 const objects = manifest(MANIFEST_FILE);
 const definitions = manifest('manifests/charts/warren/crds/istio.yaml');
@@ -29,6 +31,14 @@ const workloads = objects
 
 test('the API server takes every object of the plain manifest and every definition, unknown fields refused', () => {
   assert.deepEqual(refusals([...objects, ...definitions]), []);
+});
+
+test('every reader of YAML reads the same numbers, and what is applied twice by two managers is the same', () => {
+  const text = readFileSync(join(root, MANIFEST_FILE), 'utf8');
+  // Go's reader takes 0440 for octal, others for 440.
+  assert.doesNotMatch(text, /: 0\d+\s/);
+  // Kubernetes fills in the version, and compares a reference as a whole: without it two managers would be in conflict.
+  assert.equal(text.match(/fieldRef:\n/g)?.length, text.match(/fieldRef:\n +apiVersion: v1\n +fieldPath:/g)?.length);
 });
 
 test('every object can be found by the label of its installation', () => {
