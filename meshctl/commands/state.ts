@@ -1,4 +1,4 @@
-/** `explain`, `ztunnel-config` and `proxy-status`, as commander knows them: istioctl's names, flags and short forms. Each is loaded when it is called. */
+/** `explain`, `coverage`, `ztunnel-config` and `proxy-status`, as commander knows them: istioctl's names, flags and short forms. Each is loaded when it is called. */
 import type { Command } from 'commander';
 import type { Connection } from '../terminal.ts';
 import type { ExplainOptions } from './explain.ts';
@@ -64,6 +64,16 @@ export function addState(program: Command, connection: () => Connection): void {
     .action(async (pod: string, destination: string, options: ExplainFlags) => {
       const { explainCommand } = await import('./explain.ts');
       process.exitCode = await explainCommand({ ...connection(), ...options, pod, destination });
+    });
+  program
+    .command('coverage')
+    .description('where each authorization policy is enforced: at nodes, at waypoints, in part or nowhere, and because of what')
+    .option('-n, --namespace <name>', 'only policies of this namespace')
+    .option('-o, --output <format>', 'text, json or yaml', 'text')
+    .addHelpText('after', '\nExit status: 0 all are enforced, 1 one is not or not wholly, 2 the cluster could not be asked.')
+    .action(async (options: { namespace?: string; output: string }) => {
+      const { coverageCommand } = await import('./coverage.ts');
+      process.exitCode = await coverageCommand({ ...connection(), ...options });
     });
   const config = program.command('ztunnel-config').alias('zc').description('what a ztunnel knows, holds and carries, asked of itself');
   for (const [table, aliases, doc, flags] of TABLES) {

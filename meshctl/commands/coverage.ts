@@ -1,0 +1,51 @@
+/** `meshctl coverage`: where every authorization policy is enforced, and why not where it is not. */
+import yaml from 'js-yaml';
+import picocolors from 'picocolors';
+import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
+import { type Covered, coverage } from '../coverage/coverage.ts';
+import { CommandError, type Connection, clusterError, connect, table } from '../terminal.ts';
+
+export async function coverageCommand({
+  namespace,
+  output,
+  ...connection
+}: Connection & { readonly namespace?: string; readonly output: string }): Promise<number> {
+  if (!['text', 'json', 'yaml'].includes(output)) throw new CommandError(`-o ${output}: expected text, json or yaml`);
+  const api = connect(connection);
+  try {
+    const [policies, pods] = await Promise.all([policiesOf(api), api.list<KubeObject>('/api/v1/pods')]);
+    const rows = coverage({ policies, pods, rootNamespace: connection.systemNamespace }).filter(
+      ({ policy }) => namespace === undefined || policy.startsWith(`${namespace}/`),
+    );
+    if (output === 'json') console.log(JSON.stringify(rows, undefined, 2));
+    else if (output === 'yaml') console.log(yaml.dump(rows).trimEnd());
+    else console.log(coverageTable(rows, process.stdout.isTTY === true));
+    return rows.every(({ enforced }) => enforced === 'node' || enforced === 'waypoint') ? 0 : 1;
+  } catch (error) {
+    throw error instanceof CommandError ? error : clusterError(error);
+  } finally {
+    api.close();
+  }
+}
+
+export function coverageTable(rows: readonly Covered[], colour: boolean): string {
+  if (rows.length === 0) return 'no authorization policies';
+  const paint = picocolors.createColors(colour);
+  const text = table(
+    ['POLICY', 'ACTION', 'ENFORCED', 'BECAUSE'],
+    rows.map(({ policy, action, enforced, because }) => [policy, action, enforced, because]),
+  );
+  const [head = '', ...lines] = text.split('\n');
+  const shade = { node: paint.green, waypoint: paint.green, 'in part': paint.yellow, nowhere: paint.red };
+  return [head, ...lines.map((line, i) => shade[rows[i]?.enforced ?? 'nowhere'](line))].join('\n');
+}
+
+async function policiesOf(api: KubeApi): Promise<KubeObject[]> {
+  try {
+    return await api.list<KubeObject>('/apis/security.istio.io/v1/authorizationpolicies');
+  } catch (error) {
+    if (error instanceof KubeApiError && error.status === 404)
+      throw new CommandError('this cluster does not know AuthorizationPolicies: is the mesh installed (meshctl install)?');
+    throw error;
+  }
+}
