@@ -149,9 +149,11 @@ test('images: the same input gives the same digest, and each image runs as its u
   });
 
   await t.test('the node agent has both kinds of rules at hand, and the CNI plugin to hand out', async (t) => {
-    for (const argv of ['nft list ruleset', 'iptables --version', 'ip6tables --version', 'iptables-legacy --version']) {
-      const { status, output } = await tool(t, 'cni', `/usr/sbin/${argv}`.split(' '));
-      assert.equal(status, 0, output);
+    const variants = ['iptables', 'ip6tables'].flatMap((name) => [name, `${name}-nft`, `${name}-legacy`]);
+    const commands = variants.flatMap((name) => [`${name}-save --version`, `${name}-restore --version`]);
+    for (const command of ['nft list ruleset', 'ipset --version', ...commands]) {
+      const { status, output } = await tool(t, 'cni', `/usr/sbin/${command}`.split(' '));
+      assert.equal(status, 0, `${command}: ${output}`);
     }
     assert.match((await tool(t, 'cni', ['/opt/cni/bin/istio-cni'])).output, /istio-cni: no network configuration/);
   });
