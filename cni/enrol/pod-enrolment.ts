@@ -19,7 +19,7 @@ import type { PodRulesConfig } from '../rules/pod-rules.ts';
 import type { ZdsPod } from '../zds/messages.ts';
 import type { SnapshotPod } from '../zds/server.ts';
 import { type EnrolmentDecision, isFinished, type Pod, podIps } from './decision.ts';
-import { Leftovers, type LeftoversParts } from './leftovers.ts';
+import { Leftovers, type LeftoversParts, type LeftoversReport } from './leftovers.ts';
 import { openConnectionsWish } from './open-connections-wish.ts';
 import { type AnnotationChanges, type EventType, OUTSIDE, PodVoice, PROBLEM, REDIRECTION } from './pod-voice.ts';
 
@@ -286,10 +286,11 @@ export class PodEnrolment {
     if (this.#served && !this.#given) for (const waiter of this.#waiters) waiter.resolve();
     const redirection = this.#served ? 'enabled' : 'pending';
     const joined = this.#voice.redirection !== redirection;
-    await this.#voice.annotate({ [REDIRECTION]: redirection, [BYPASSED]: undefined });
+    const around = refusal === undefined ? this.#lookAround(this.#netns, config) : { failure: refusal };
+    await this.#voice.annotate({ [REDIRECTION]: redirection, [BYPASSED]: undefined, ...around.annotations });
     if (joined) this.#parts.log.info({ ...this.#fields, served: this.#served }, 'the pod is in the mesh');
-    if (refusal !== undefined) throw refusal;
-    return this.#lookAround(this.#netns, config);
+    if (around.failure !== undefined) throw around.failure;
+    return around.againMs === undefined ? DONE : { againMs: around.againMs };
   }
 
   /** Writes the rules where they are not known to be there. */
@@ -311,26 +312,26 @@ export class PodEnrolment {
     this.#rules = text;
   }
 
-  /** What else is to be said, and done, about a pod that is in the mesh. */
-  async #lookAround(netns: PodNetns, captured: PodRulesConfig): Promise<Step> {
+  /** What else is to be done and said about a pod that is in the mesh. That it fails does not change that the pod is. */
+  #lookAround(netns: PodNetns, captured: PodRulesConfig): Around {
     const { wish, problems } = openConnectionsWish(this.#pod.metadata.annotations, this.#parts.namespaceAnnotations(this.#pod));
     for (const problem of problems) this.#voice.note(problem);
-    // What the rules themselves have reset is not outside.
-    const againMs = captured.captureOpenConnections ? undefined : this.#leftovers.look(netns, this.#pod, captured, wish);
+    let againMs: number | undefined;
+    try {
+      // What the rules themselves have reset is not outside.
+      if (!captured.captureOpenConnections) againMs = this.#leftovers.look(netns, this.#pod, captured, wish);
+    } catch (failure) {
+      return { failure };
+    }
     const findings = [...this.#parts.networkFindings(this.#pod)];
     for (const finding of findings) this.#voice.note(finding);
     const outside = this.#leftovers.report;
     if (outside) {
       this.#voice.note('connections that were open before the pod joined the mesh are not in it until they end', 'Normal');
-      const { past, unknown } = outside;
-      if (past) findings.push(`${past.kind} ${past.policy} does not reach connections that were open before, which its annotation keeps`);
-      if (unknown) findings.push('whether a policy applies to connections from before is not known: the agent cannot read the policies');
+      findings.push(...outsideProblems(outside));
     }
-    await this.#voice.annotate({
-      [OUTSIDE]: outside && String(outside.count),
-      [PROBLEM]: findings.length > 0 ? findings.join('; ') : undefined,
-    });
-    return againMs === undefined ? DONE : { againMs };
+    const annotations = { [OUTSIDE]: outside && String(outside.count), [PROBLEM]: findings.length > 0 ? findings.join('; ') : undefined };
+    return { annotations, ...(againMs !== undefined && { againMs }) };
   }
 
   /** @returns why ztunnel does not serve the pod: the rules are written all the same, as a pod of the mesh may not talk past it */
@@ -474,6 +475,20 @@ export class PodEnrolment {
   }
 
   #about = (): string => `pod ${this.#pod.metadata.namespace}/${this.#pod.metadata.name}`;
+}
+
+interface Around {
+  readonly annotations?: Readonly<Record<string, string | undefined>>;
+  /** When to look again. */
+  readonly againMs?: number;
+  readonly failure?: unknown;
+}
+
+function outsideProblems({ past, unknown }: LeftoversReport): string[] {
+  return [
+    ...(past ? [`${past.kind} ${past.policy} does not reach connections that were open before, which its annotation keeps`] : []),
+    ...(unknown ? ['whether a policy applies to connections from before is not known: the agent cannot read the policies'] : []),
+  ];
 }
 
 /** To see whether rules must be written again. */
