@@ -11,7 +11,7 @@ import {
   policedPod,
   probeSourcesOf,
 } from '../../common/decision/network-policy.ts';
-import { isCandidate } from '../status/enrolment.ts';
+import { DATAPLANE_MODE, isCandidate } from '../status/enrolment.ts';
 import { plural } from '../terminal.ts';
 import { type Finding, ok, warning } from './finding.ts';
 
@@ -29,7 +29,10 @@ const MAX_FINDINGS = 50;
 export function networkPolicies({ pods, networkPolicies: policies }: PolicedCluster): Finding[] {
   const seen = new Map<string, { finding: NetworkPolicyFinding; pods: number }>();
   const byNamespace = Map.groupBy(policies, ({ metadata }) => metadata.namespace);
-  for (const pod of pods.filter((each) => isCandidate(each) && each.metadata.namespace !== EXCLUDED)) {
+  // The mesh's own pods, and others that say for themselves that they stay out, are changed by nothing.
+  const mayJoin = (pod: KubeObject): boolean =>
+    isCandidate(pod) && pod.metadata.namespace !== EXCLUDED && pod.metadata.labels?.[DATAPLANE_MODE] !== 'none';
+  for (const pod of pods.filter(mayJoin)) {
     const own = (byNamespace.get(pod.metadata.namespace) ?? []) as readonly (KubeObject & NetworkPolicy)[];
     const policed = pod as KubeObject & PodWithProbes;
     for (const finding of networkPolicyFindings(own, policedPod(policed), probeSourcesOf(policed, PROBE_SOURCES))) {

@@ -57,7 +57,11 @@ test('NetworkPolicies that the mesh would change are named once each, with the p
   });
   const policy = (namespace: string, name: string, spec: object): KubeObject => ({ metadata: { namespace, name }, spec });
   const narrow = { podSelector: {}, ingress: [{ ports: [{ port: 8080 }] }] };
-  const pods = [pod('shop', 'a'), pod('shop', 'b'), pod('shop', 'host', { hostNetwork: true }), pod('kube-system', 'dns')];
+  const outside = {
+    ...pod('shop', 'ztunnel'),
+    metadata: { namespace: 'shop', name: 'ztunnel', labels: { 'istio.io/dataplane-mode': 'none' } },
+  };
+  const pods = [pod('shop', 'a'), pod('shop', 'b'), pod('shop', 'host', { hostNetwork: true }), pod('kube-system', 'dns'), outside];
   const networkPolicies = [policy('shop', 'web', narrow), policy('kube-system', 'dns', narrow), policy('empty', 'web', narrow)];
   assert.deepEqual(lines({ pods, networkPolicies }), [
     '! NetworkPolicies: NetworkPolicy shop/web lets everybody in on port 8080 only; callers of the mesh come by port 15008 and are shut out (2 pods) (add {protocol: TCP, port: 15008} to the ports of that rule)',

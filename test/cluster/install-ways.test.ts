@@ -1,0 +1,162 @@
+/**
+ * The other ways to install, on real Kubernetes: by Helm, and by kubectl from the plain manifest. The API server's own RBAC, server-side apply
+ * and schemas have the last word here, which the playground has not.
+ */
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import yaml from 'js-yaml';
+import { CHART, findHelm } from '../../scripts/manifest.ts';
+import { startCluster, type TestCluster, withoutCluster } from '../support/cluster.ts';
+import { type Ran, runProgram, succeeded } from '../support/kube-commands.ts';
+import { root } from '../support/manifests.ts';
+
+const BUILD_TIMEOUT_MS = 900_000;
+const COMMAND_TIMEOUT_MS = 300_000;
+const MANIFEST = join(root, 'manifests/install.yaml');
+const DEFINITIONS = join(root, CHART, 'crds');
+
+const pod = (name: string): string => `
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: ${name}, namespace: shop, labels: { app: ${name} } }
+spec:
+  terminationGracePeriodSeconds: 0
+  containers: [{ name: echo, image: "warren/echo:0.1.0", imagePullPolicy: Never, args: ["--port=8080"] }]
+`;
+const SHOP = `
+apiVersion: v1
+kind: Namespace
+metadata: { name: shop, labels: { istio.io/dataplane-mode: ambient } }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: server, namespace: shop }
+spec: { selector: { app: server }, ports: [{ name: http, port: 80, targetPort: 8080 }] }
+${pod('server')}${pod('client')}`;
+
+const VIEWER = `
+apiVersion: v1
+kind: ServiceAccount
+metadata: { name: viewer, namespace: default }
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: { name: viewer }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view }
+subjects: [{ kind: ServiceAccount, name: viewer, namespace: default }]
+`;
+
+const helm = findHelm(root, process.env) ?? '';
+const skip = withoutCluster ?? (helm === '' && !process.env.CI ? 'no helm here (scripts/helm version installs one)' : false);
+
+test('Helm and kubectl install the same mesh on Kubernetes', { skip, timeout: 900_000 }, async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'warren-test-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const cluster = await startCluster(t, { nodes: 1, images: [await bundle(folder)] });
+  const meshctl = (...args: readonly string[]): Promise<Ran> => meshctlAs(cluster.kubeconfig, ...args);
+  const call = (): Promise<Ran> => cluster.exec('shop', 'client', 'client', 'http://server/');
+  const throughTheMesh = async (): Promise<void> => {
+    await cluster.eventually('the pods are not in the mesh', async () => {
+      const found = await cluster.kubectl('get', 'pods', '-n', 'shop', '-o', 'jsonpath={.items[*].metadata.annotations}');
+      return (found.match(/"ambient\.istio\.io\/redirection":"enabled"/g) ?? []).length === 2;
+    });
+    await cluster.eventually('no connection through the mesh', async () => {
+      await call();
+      const log = await cluster.kubectl('logs', '-n', 'istio-system', '-l', 'app=ztunnel', '--tail=50');
+      return /connection complete.*src\.identity="spiffe:\/\/cluster\.local\/ns\/shop\/sa\/default"/.test(log);
+    });
+  };
+  await cluster.apply(SHOP);
+  await cluster.podsReady('shop');
+
+  await t.test('who may only look is told what is missing, and nothing is changed', async () => {
+    await cluster.apply(VIEWER);
+    const kubeconfig = await kubeconfigOf(cluster, folder, 'viewer');
+    const { code, stdout } = await meshctlAs(kubeconfig, 'check', '--pre');
+    assert.equal(code, 1, stdout);
+    assert.match(stdout, /✘ permissions: you may not create .* \(use an account that is bound to cluster-admin/);
+    const install = await meshctlAs(kubeconfig, 'install');
+    assert.equal(install.code, 1);
+    assert.match(install.stdout, /Nothing was changed\.$/m);
+  });
+
+  await t.test('helm install brings it up, and helm uninstall leaves no pod without a network', async () => {
+    const release = ['warren', '-n', 'istio-system', '--kubeconfig', cluster.kubeconfig, '--wait', '--timeout', '5m'];
+    const install = ['install', ...release, join(root, CHART), '--create-namespace'];
+    succeeded('helm install', await runProgram(helm, install, undefined, COMMAND_TIMEOUT_MS));
+    const checked = await meshctl('check');
+    assert.equal(checked.code, 0, checked.stdout);
+    await throughTheMesh();
+    const upgrade = await meshctl('upgrade', '--dry-run');
+    assert.equal(upgrade.code, 1);
+    assert.match(upgrade.stdout, /belongs to Helm's release istio-system\/warren/);
+    succeeded('helm uninstall', await runProgram(helm, ['uninstall', ...release], undefined, COMMAND_TIMEOUT_MS));
+    await cluster.eventually('the pods have no network after helm uninstall', async () => (await call()).code === 0);
+    const rest = await meshctl('uninstall', '--skip-confirmation');
+    assert.equal(rest.code, 0, rest.stdout);
+    const left = await cluster.kubectl('get', 'pods,configmaps,secrets', '-A', '-o', 'yaml');
+    assert.doesNotMatch(left, /istio-ca|ambient\.istio\.io\/redirection: enabled/);
+    // Helm's --create-namespace made it, so it is not ours to delete.
+    await cluster.kubectl('delete', 'namespace', 'istio-system', '--wait');
+  });
+
+  await t.test('kubectl installs the plain manifest, meshctl agrees with it, sees what a user changes, and takes it away', async () => {
+    await cluster.tryKubectl('create', '-f', DEFINITIONS);
+    await cluster.kubectl('apply', '--server-side', '-f', MANIFEST);
+    for (const workload of ['deployment/istiod', 'daemonset/istio-cni-node', 'daemonset/ztunnel'])
+      succeeded(
+        `rollout of ${workload}`,
+        await runProgram(
+          'kubectl',
+          ['--kubeconfig', cluster.kubeconfig, 'rollout', 'status', '-n', 'istio-system', workload, '--timeout=240s'],
+          undefined,
+          COMMAND_TIMEOUT_MS,
+        ),
+      );
+    await throughTheMesh();
+    const again = await meshctl('install', '--dry-run');
+    assert.equal(again.code, 0, again.stdout);
+    assert.doesNotMatch(again.stdout, /would be (created|changed)/);
+    await cluster.kubectl('scale', '-n', 'istio-system', 'deployment/istiod', '--replicas=3');
+    const refused = await meshctl('upgrade');
+    assert.equal(refused.code, 1);
+    assert.match(refused.stdout, /✘ Deployment istio-system\/istiod: \.spec\.replicas was set by kubectl/);
+    const forced = await meshctl('upgrade', '--force-conflicts');
+    assert.equal(forced.code, 0, forced.stdout);
+    const removed = await meshctl('uninstall', '--skip-confirmation', '--purge-crds');
+    assert.equal(removed.code, 0, removed.stdout);
+    assert.equal((await call()).code, 0);
+    assert.doesNotMatch(await cluster.kubectl('get', 'crds,clusterroles,clusterrolebindings', '-o', 'name'), /istio/);
+  });
+});
+
+const meshctlAs = (kubeconfig: string, ...args: readonly string[]): Promise<Ran> =>
+  runProgram(process.execPath, [join(root, 'meshctl/main.ts'), '--kubeconfig', kubeconfig, ...args], undefined, COMMAND_TIMEOUT_MS);
+
+/** The cluster's own kubeconfig with another user in it. */
+async function kubeconfigOf(cluster: TestCluster, folder: string, account: string): Promise<string> {
+  const token = (await cluster.kubectl('create', 'token', account)).trim();
+  const config = yaml.load(readFileSync(cluster.kubeconfig, 'utf8')) as { users: { user: object }[] };
+  for (const each of config.users) each.user = { token };
+  const path = join(folder, account);
+  writeFileSync(path, yaml.dump(config), { mode: 0o600 });
+  return path;
+}
+
+async function bundle(folder: string): Promise<string> {
+  const file = join(folder, 'images.tar');
+  succeeded(
+    'scripts/images',
+    await runProgram(
+      join(root, 'scripts/images'),
+      ['--test', '--bundle', file, 'istiod', 'ztunnel', 'cni', 'echo'],
+      undefined,
+      BUILD_TIMEOUT_MS,
+    ),
+  );
+  return file;
+}
