@@ -288,7 +288,11 @@ export class WorkerFleet {
     };
     this.#workers.set(id, running);
     worker.onMessage((message) => this.#received(running, message));
-    worker.onError((error) => this.#options.log.error({ worker: id, error: errorMessage(error) }, 'data worker failed'));
+    worker.onError((error) => {
+      this.#options.log.error({ worker: id, error: errorMessage(error) }, 'data worker failed');
+      // Its thread still cleans up; its place need not wait for that.
+      if (!running.ended) this.#lost(running);
+    });
     worker.onExit((code) => this.#exited(running, code));
     if (this.#levels) post(running, { type: 'log-level', ...this.#levels });
     if (this.#revoked) post(running, { type: 'revoked', revoked: this.#revoked });
