@@ -39,11 +39,14 @@ export interface DecidedRequest {
 
 /** Policy first, then the route, as the waypoint does it. */
 export function explainRequest({ policies, routes, request, caller, destination, source }: ArrivingRequest): DecidedRequest {
-  const seen = policies.map((policy): PolicySeen => {
+  const seen = policies.flatMap((policy): PolicySeen[] => {
+    const { action } = policy;
+    // What only tells, or asks somebody else, decides nothing here.
+    if (action !== 'ALLOW' && action !== 'DENY') return [];
     // Alone and enforced, a DENY that matches refuses, and an ALLOW that does not.
     const { allowed } = decideHttp([{ ...policy, dryRun: false }], request, caller, destination);
-    const matched = policy.action === 'DENY' ? !allowed : allowed;
-    return { policy: policy.key, action: policy.action, dryRun: policy.dryRun, matched, unmet: [] };
+    const matched = action === 'DENY' ? !allowed : allowed;
+    return [{ policy: policy.key, action, dryRun: policy.dryRun, matched, unmet: [] }];
   });
   const verdict = decideHttp(policies, request, caller, destination);
   const steps: Step[] = [];

@@ -3,7 +3,15 @@
  * match looks like: a gRPC call is a POST to /SERVICE/METHOD. Hostnames mean nothing where the parent is a Service, except as the server names
  * of a TLSRoute.
  */
-import { type PathChange, type Redirect, RedirectPort, type Retry, type Rewrite } from '../../common/codec/gen/waypoint.ts';
+import {
+  type Cors,
+  type PathChange,
+  type Persistence,
+  type Redirect,
+  RedirectPort,
+  type Retry,
+  type Rewrite,
+} from '../../common/codec/gen/waypoint.ts';
 import { at, isRecord, objectKey, portOf, quote, type Report, readMeta, records, text, texts, whole } from './objects.ts';
 import { filterType, type HeaderChanges, readBackends, readDuration, readHeaderFilter, readMirror, readParents } from './read-route.ts';
 import { EVERY_REQUEST, readGrpcMatch, readHttpMatch } from './route-match.ts';
@@ -51,13 +59,13 @@ function readRule(rule: Record<string, unknown>, { kind, name, namespace, report
     for (const problem of problems) unreadable.add(problem);
     return problems.length > 0 ? [] : [read];
   });
-  if (isRecord(rule.sessionPersistence)) report('sessionPersistence is not supported: requests of one session may reach several endpoints');
   return {
     name,
     matches: !isOfRequests(kind) ? [] : written.length > 0 ? matches : [EVERY_REQUEST],
     ...readFilters(rule, namespace, unsupported),
     requestTimeoutMs: readDuration(at(rule, 'timeouts', 'request'), 'timeouts.request', report),
     backendTimeoutMs: readDuration(at(rule, 'timeouts', 'backendRequest'), 'timeouts.backendRequest', report),
+    persistence: readPersistence(rule.sessionPersistence, report),
     retry: readRetry(rule.retry, report),
     backends: readBackends(rule, namespace, unsupported),
     unsupported: [...unsupported].sort(),
@@ -65,10 +73,22 @@ function readRule(rule: Record<string, unknown>, { kind, name, namespace, report
   };
 }
 
-type Filters = HeaderChanges & { redirect: Redirect | undefined; rewrite: Rewrite | undefined; mirrors: RouteMirror[] };
+type Filters = HeaderChanges & {
+  redirect: Redirect | undefined;
+  rewrite: Rewrite | undefined;
+  cors: Cors | undefined;
+  mirrors: RouteMirror[];
+};
 
 function readFilters(rule: Record<string, unknown>, namespace: string, unsupported: Set<string>): Filters {
-  const read: Filters = { requestHeaders: undefined, responseHeaders: undefined, redirect: undefined, rewrite: undefined, mirrors: [] };
+  const read: Filters = {
+    requestHeaders: undefined,
+    responseHeaders: undefined,
+    redirect: undefined,
+    rewrite: undefined,
+    cors: undefined,
+    mirrors: [],
+  };
   for (const filter of records(rule.filters)) {
     if (readHeaderFilter(filter, read)) continue;
     switch (filter.type) {
@@ -81,6 +101,9 @@ function readFilters(rule: Record<string, unknown>, namespace: string, unsupport
           path: readPathChange(at(filter, 'urlRewrite', 'path'), unsupported),
         };
         break;
+      case 'CORS':
+        read.cors = readCors(filter.cors);
+        break;
       case 'RequestMirror':
         read.mirrors.push(readMirror(filter, namespace));
         break;
@@ -90,6 +113,41 @@ function readFilters(rule: Record<string, unknown>, namespace: string, unsupport
   }
   return read;
 }
+
+/** Seconds that a preflight's answer holds where the route does not say (Gateway API, HTTPCORSFilter). */
+const DEFAULT_MAX_AGE_S = 5;
+
+function readCors(cors: unknown): Cors {
+  return {
+    allowOrigins: texts(at(cors, 'allowOrigins')).map(originMatch),
+    allowMethods: [...texts(at(cors, 'allowMethods'))],
+    allowHeaders: [...texts(at(cors, 'allowHeaders'))],
+    exposeHeaders: [...texts(at(cors, 'exposeHeaders'))],
+    maxAgeS: whole(at(cors, 'maxAge')) ?? DEFAULT_MAX_AGE_S,
+    allowCredentials: at(cors, 'allowCredentials') === true,
+    answerAllPreflights: true,
+  };
+}
+
+/** `https://*.example.com`: the star is any number of labels. */
+function originMatch(origin: string): Cors['allowOrigins'][number] {
+  if (origin === '*' || !origin.includes('*')) return { name: '', type: { $case: 'exact', value: origin } };
+  const pieces = origin.split('*').map((piece) => piece.replace(/[.+?^${}()|[\]\\/]/g, '\\$&'));
+  return { name: '', type: { $case: 'regex', value: pieces.join('[^/]+') } };
+}
+
+/** A cookie of the browser's session unless it is asked to last, or a header of that name. */
+function readPersistence(written: unknown, report: Report): Persistence | undefined {
+  if (!isRecord(written)) return undefined;
+  const name = text(written.sessionName) || DEFAULT_SESSION;
+  if (written.idleTimeout !== undefined) report('sessionPersistence.idleTimeout is not kept: a session lasts as absoluteTimeout says');
+  if (written.type === 'Header') return { carrier: { $case: 'header', value: name.toLowerCase() } };
+  const lasting = at(written, 'cookieConfig', 'lifetimeType') === 'Permanent';
+  const seconds = Math.floor(readDuration(written.absoluteTimeout, 'sessionPersistence.absoluteTimeout', report) / 1000);
+  return { carrier: { $case: 'cookie', value: { name, path: '', ttlS: lasting ? seconds : 0 } } };
+}
+
+const DEFAULT_SESSION = 'warren-session';
 
 function readRedirect(redirect: unknown, unsupported: Set<string>): Redirect {
   return {

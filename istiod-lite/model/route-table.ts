@@ -121,13 +121,15 @@ function httpRule(rule: RouteRule, resolve: (reference: BackendReference) => Bac
   const { name, unsupported } = rule;
   const blank = { requestHeaders: undefined, responseHeaders: undefined, redirect: undefined, rewrite: undefined, retry: undefined };
   if (unsupported.length > 0) return { ...blank, name, mirrors: [], requestTimeoutMs: 0, backendTimeoutMs: 0, backends: [] };
-  const { requestHeaders, responseHeaders, redirect, rewrite, requestTimeoutMs, backendTimeoutMs, retry } = rule;
+  const { requestHeaders, responseHeaders, redirect, rewrite, cors, persistence, requestTimeoutMs, backendTimeoutMs, retry } = rule;
   return {
     name,
     requestHeaders,
     responseHeaders,
     redirect,
     rewrite,
+    cors,
+    persistence,
     // The original is served whatever becomes of its copy.
     mirrors: rule.mirrors.flatMap(({ to, numerator, denominator }): Mirror[] => {
       const found = numerator > 0 ? resolve(to) : undefined;

@@ -3,7 +3,7 @@
  * What a rule says that a waypoint cannot do is kept beside it: such a rule answers 500 and the route's status says why (decision 8), since
  * a filter that is passed over would let through what it was to change or to refuse.
  */
-import type { HeaderChange, HttpMatch, Redirect, Retry, Rewrite } from '../../common/codec/gen/waypoint.ts';
+import type { Cors, HeaderChange, HttpMatch, Persistence, Redirect, Retry, Rewrite } from '../../common/codec/gen/waypoint.ts';
 import type { MeshService } from './mesh-service.ts';
 
 export type RouteKind = 'HTTPRoute' | 'GRPCRoute' | 'TCPRoute' | 'TLSRoute';
@@ -44,6 +44,8 @@ export interface RouteRule {
   readonly responseHeaders: HeaderChange | undefined;
   readonly redirect: Redirect | undefined;
   readonly rewrite: Rewrite | undefined;
+  readonly cors: Cors | undefined;
+  readonly persistence: Persistence | undefined;
   readonly mirrors: readonly RouteMirror[];
   readonly requestTimeoutMs: number;
   readonly backendTimeoutMs: number;

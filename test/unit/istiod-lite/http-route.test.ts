@@ -245,3 +245,22 @@ test('durations are those of GEP-2257; others are reported and mean none', () =>
   assert.deepEqual(['1', 's', '1.5s', '-1s', '1d', '123456s', 5, '1s1s1s1s1s'].map(read), [0, 0, 0, 0, 0, 0, 0, 0]);
   assert.equal(problems.length, 8);
 });
+
+test('CORS of a route: origins with a star are expressions, and preflights of others are answered and not sent on', () => {
+  const filter = (cors: Json) => ruleOf({ filters: [{ type: 'CORS', cors }] })?.cors;
+  const cors = filter({ allowOrigins: ['https://*.example.com', 'https://a'], allowMethods: ['GET'], maxAge: 60, allowCredentials: true });
+  assert.deepEqual(
+    cors?.allowOrigins.map(({ type }) => type?.value),
+    ['https:\\/\\/[^/]+\\.example\\.com', 'https://a'],
+  );
+  assert.deepEqual([cors?.maxAgeS, cors?.allowCredentials, cors?.answerAllPreflights], [60, true, true]);
+  assert.equal(filter({ allowOrigins: ['*'] })?.maxAgeS, 5);
+});
+
+test('a session is a cookie of the browser or one that lasts, or a header', () => {
+  const carrier = (sessionPersistence: Json) => ruleOf({ sessionPersistence })?.persistence?.carrier;
+  assert.deepEqual(carrier({ sessionName: 's' }), { $case: 'cookie', value: { name: 's', path: '', ttlS: 0 } });
+  const lasting = { sessionName: 's', absoluteTimeout: '1h', cookieConfig: { lifetimeType: 'Permanent' } };
+  assert.deepEqual(carrier(lasting), { $case: 'cookie', value: { name: 's', path: '', ttlS: 3600 } });
+  assert.deepEqual(carrier({ type: 'Header', sessionName: 'X-S' }), { $case: 'header', value: 'x-s' });
+});

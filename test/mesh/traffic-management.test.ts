@@ -1,0 +1,155 @@
+/**
+ * Istio's traffic APIs from `kubectl apply` to what a client sees: subsets by a header, faults and rewrites of a VirtualService, a DestinationRule's
+ * ejection of a failing pod, tokens of end users, addresses of ServiceEntries; and the status of each of these objects.
+ */
+import assert from 'node:assert/strict';
+import { generateKeyPairSync, sign } from 'node:crypto';
+import { test } from 'node:test';
+import { startPlayground, withoutPlayground } from '../support/playground.ts';
+
+const pod = (name: string, app: string, version: string): string => `
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: ${name}, namespace: shop, labels: { app: ${app}, version: ${version} } }
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{ name: echo, image: warren/echo, args: ["--port=8080", "--tcp=9090"] }]
+`;
+
+const WORLD = `
+apiVersion: v1
+kind: Namespace
+metadata: { name: shop, labels: { istio.io/dataplane-mode: ambient, istio.io/use-waypoint: waypoint } }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: waypoint, namespace: shop }
+spec: { gatewayClassName: istio-waypoint, listeners: [{ name: mesh, port: 15008, protocol: HBONE }] }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: web, namespace: shop }
+spec: { selector: { app: web }, ports: [{ name: http, port: 80, targetPort: 8080 }, { name: tcp, port: 90, targetPort: 9090 }] }
+${pod('client', 'client', 'v1')}${pod('web-1', 'web', 'v1')}${pod('web-2', 'web', 'v2')}
+`;
+
+const TRAFFIC = `
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: { name: web, namespace: shop }
+spec:
+  host: web
+  subsets: [{ name: v1, labels: { version: v1 } }, { name: v2, labels: { version: v2 } }]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: { name: web, namespace: shop }
+spec:
+  hosts: [web]
+  http:
+  - { match: [{ uri: { prefix: /tea } }], directResponse: { status: 418, body: { string: short and stout } } }
+  - { match: [{ uri: { prefix: /broken } }], fault: { abort: { httpStatus: 599, percentage: { value: 100 } } }, route: [{ destination: { host: web } }] }
+  - match: [{ headers: { x-canary: { exact: "yes" } }, sourceLabels: { app: client } }]
+    rewrite: { uri: /rewritten }
+    headers: { request: { set: { x-by: canary } } }
+    route: [{ destination: { host: web, subset: v2 } }]
+  - route: [{ destination: { host: web, subset: v1 } }]
+  tcp:
+  - route: [{ destination: { host: web, subset: v2, port: { number: 90 } } }]
+`;
+
+const ENTRY = `
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: { name: outside, namespace: shop }
+spec: { hosts: [outside.example], ports: [{ number: 80, name: http, protocol: HTTP }], resolution: DNS }
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: { name: thief, namespace: shop }
+spec: { hosts: [istiod.istio-system.svc.cluster.local], ports: [{ number: 80, name: http, protocol: HTTP }], resolution: DNS }
+`;
+
+test("Istio's traffic APIs, from the object to what a client sees and what its status says", {
+  skip: withoutPlayground,
+  timeout: 600_000,
+}, async (t) => {
+  const cluster = await startPlayground(t, { mesh: true });
+  await cluster.apply(WORLD);
+  await cluster.podsReady('shop', 120_000);
+  await cluster.kubectl('wait', '-n', 'shop', 'gateway/waypoint', '--for=condition=Programmed', '--timeout=120s');
+  const ask = async (path: string, ...more: string[]): Promise<string> =>
+    (await cluster.exec('shop', 'client', 'client', `http://web.shop${path}`, ...more)).stdout;
+  const settles = (what: string, path: string, expected: RegExp, ...more: string[]): Promise<void> =>
+    cluster.eventually(what, async () => expected.test(await ask(path, ...more)), 120_000);
+  const condition = async (object: string, type: string): Promise<string> =>
+    cluster.kubectl('get', '-n', 'shop', object, '-o', `jsonpath={.status.conditions[?(@.type=="${type}")].reason}`);
+
+  await t.test('a VirtualService routes by header and caller to subsets, answers, disturbs and rewrites', async () => {
+    await settles('the waypoint serves', '/', /StatusCode=200/);
+    await cluster.apply(TRAFFIC);
+    await settles('the direct answer', '/tea', /StatusCode=418/);
+    await settles('the canary', '/x', /Hostname=web-2/, '-H', 'x-canary:yes');
+    const canary = await ask('/x', '-H', 'x-canary:yes');
+    assert.match(canary, /URL=\/rewritten/);
+    assert.match(canary, /RequestHeader=X-By:canary/);
+    for (let i = 0; i < 4; i++) assert.match(await ask('/x'), /Hostname=web-1/);
+    assert.match(await ask('/broken'), /StatusCode=599/);
+    assert.equal(await condition('virtualservice/web', 'WaypointAccepted'), 'Accepted');
+    assert.equal(await condition('destinationrule/web', 'WaypointAccepted'), 'Accepted');
+  });
+
+  await t.test('bytes take the rule for connections', async () => {
+    const answers = await Promise.all(
+      [1, 2, 3].map(async () => (await cluster.exec('shop', 'client', 'client', 'tcp://web.shop:90')).stdout),
+    );
+    for (const answer of answers) assert.match(answer, /Hostname=web-2/, answer);
+  });
+
+  await t.test('a token that is good opens what a policy keeps for its claims, and a bad one is 401', async () => {
+    const key = generateKeyPairSync('ed25519');
+    const keys = JSON.stringify({ keys: [key.publicKey.export({ format: 'jwk' })] });
+    const part = (value: object): string => Buffer.from(JSON.stringify(value)).toString('base64url');
+    const token = (claims: object): string => {
+      const signed = `${part({ alg: 'EdDSA' })}.${part({ iss: 'me', ...claims })}`;
+      return `${signed}.${sign(null, Buffer.from(signed), key.privateKey).toString('base64url')}`;
+    };
+    await cluster.apply(`
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: { name: web, namespace: shop }
+spec:
+  targetRefs: [{ group: "", kind: Service, name: web }]
+  jwtRules: [{ issuer: me, jwks: '${keys}', outputClaimToHeaders: [{ header: x-user, claim: sub }] }]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: web, namespace: shop }
+spec:
+  targetRefs: [{ group: "", kind: Service, name: web }]
+  rules: [{ from: [{ source: { requestPrincipals: ["me/*"] } }], when: [{ key: "request.auth.claims[role]", values: [admin] }] }]
+`);
+    await settles('no token', '/', /StatusCode=403/);
+    const good = ['-H', `Authorization:Bearer ${token({ sub: 'ada', role: 'admin' })}`];
+    await settles('a good token', '/', /StatusCode=200/, ...good);
+    assert.match(await ask('/', ...good), /RequestHeader=X-User:ada/);
+    assert.match(await ask('/', '-H', `Authorization:Bearer ${token({ sub: 'eve', role: 'user' })}`), /StatusCode=403/);
+    assert.match(await ask('/', '-H', `Authorization:Bearer ${token({ sub: 'ada', role: 'admin' })}x`), /StatusCode=401/);
+    assert.equal(await condition('requestauthentication/web', 'WaypointAccepted'), 'Accepted');
+    await cluster.kubectl('delete', '-n', 'shop', 'requestauthentication/web', 'authorizationpolicy/web');
+    await settles('no policy', '/', /StatusCode=200/);
+  });
+
+  await t.test('a ServiceEntry is given addresses, and one that claims a name of another namespace is told', async () => {
+    await cluster.apply(ENTRY);
+    const addresses = (): Promise<string> =>
+      cluster.kubectl('get', '-n', 'shop', 'serviceentry/outside', '-o', 'jsonpath={.status.addresses[*].value}');
+    await cluster.eventually('addresses', async () => /^240\.240\.0\.\d+ 2001:2::/.test(await addresses()), 60_000);
+    await cluster.eventually(
+      'the refused claim',
+      async () => (await condition('serviceentry/thief', 'warren.dev/ClaimRefused')) === 'ForeignClaim',
+      60_000,
+    );
+  });
+});
