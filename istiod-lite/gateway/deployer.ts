@@ -8,12 +8,13 @@ import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
 import { KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
 import { watchObjects } from '../../common/client/kube-watch.ts';
-import type { GatewayProblem } from '../model/gateway-status.ts';
 import type { ClusterApi } from '../kube/cluster-api.ts';
+import type { GatewayProblem } from '../model/gateway-status.ts';
 import * as names from '../model/names.ts';
 import { GATEWAY_CLASSES, MESH_CONTROLLER } from './classes.ts';
 import { GatewayParameters } from './parameters.ts';
 import { isDeployed, MANAGED, type RenderOptions, renderWaypoint } from './render.ts';
+import { ROLLING_AT_ONCE, Rollouts } from './rollouts.ts';
 
 export interface DeployerOptions extends RenderOptions {
   readonly api: ClusterApi;
@@ -47,6 +48,7 @@ export class GatewayDeployer {
   readonly #due = new Set<string>();
   readonly #backoff: Backoff;
   readonly #parameters: GatewayParameters;
+  readonly #rollouts: Rollouts;
   #working = false;
   #classesSeen = new Set<string>();
 
@@ -54,6 +56,7 @@ export class GatewayDeployer {
     const { api, signal, log, clock, random } = options;
     this.#options = options;
     this.#parameters = new GatewayParameters({ ...options, changed: (keys) => this.#lookAt(keys) });
+    this.#rollouts = new Rollouts(ROLLING_AT_ONCE, (waiting) => this.#lookAt(waiting));
     this.#backoff = new Backoff({ firstMs: 500, maxMs: LAST_BACKOFF_MS, jitter: 0.2, random });
     for (const path of ['/apis/apps/v1/deployments', '/api/v1/services']) {
       watchObjects<KubeObject>(api, {
@@ -63,13 +66,21 @@ export class GatewayDeployer {
         random,
         log,
         signal,
-        keep: ({ apiVersion = '', kind = '', metadata }) => ({ apiVersion, kind, metadata }),
+        keep: ({ apiVersion = '', kind = '', metadata, spec, status }) => ({
+          apiVersion,
+          kind,
+          metadata,
+          ...(kind === 'Deployment' && { spec: { replicas: (spec as { replicas?: number } | undefined)?.replicas }, status }),
+        }),
         onChange: ({ type, object, previous }) => {
           // A Deployment's status changes with every pod. Services have no generation: applying once more then changes nothing.
           const { generation } = object.metadata;
           const wish = type === 'deleted' || (previous && (generation === undefined || previous.metadata.generation !== generation));
           const gateway = object.metadata.labels?.[names.GATEWAY_NAME];
-          if (wish && gateway !== undefined) this.#lookAt([`${object.metadata.namespace}/${gateway}`]);
+          if (gateway === undefined) return;
+          const key = `${object.metadata.namespace}/${gateway}`;
+          if (object.kind === 'Deployment') this.#rollouts.seen(key, type === 'deleted' ? undefined : object);
+          if (wish) this.#lookAt([key]);
         },
       });
     }
@@ -77,8 +88,10 @@ export class GatewayDeployer {
 
   gatewayChanged(gateway: KubeObject, deleted: boolean): void {
     const key = `${gateway.metadata.namespace}/${gateway.metadata.name}`;
-    if (deleted) this.#gateways.delete(key);
-    else this.#gateways.set(key, gateway);
+    if (deleted) {
+      this.#gateways.delete(key);
+      this.#rollouts.forget(key);
+    } else this.#gateways.set(key, gateway);
     this.#parameters.gatewayChanged(key, deleted ? undefined : gateway);
     this.#lookAt([key]);
   }
@@ -152,6 +165,10 @@ export class GatewayDeployer {
     if (!parameters || 'problem' in parameters) return;
     const objects = renderWaypoint(gateway, this.#options, parameters.overlays);
     const changed: string[] = [];
+    if (!(await this.#mayRoll(objects, key))) {
+      log.info({ gateway: key, atOnce: ROLLING_AT_ONCE }, 'waypoint waits for others that are being replaced');
+      return;
+    }
     for (const object of objects) {
       try {
         if (await this.#apply(object, key)) changed.push(object.kind ?? '');
@@ -167,6 +184,19 @@ export class GatewayDeployer {
     if (changed.length > 0) log.info({ gateway: key, changed }, 'waypoint deployed');
   }
 
+  /** Whether its Deployment may be changed now: one that is new, or stays as it is, may be written at any time. */
+  async #mayRoll(objects: readonly KubeObject[], gateway: string): Promise<boolean> {
+    const deployment = objects.find(({ kind }) => kind === 'Deployment');
+    const path = deployment && pathOf('Deployment', deployment.metadata);
+    const present = path === undefined ? undefined : await this.#find(path);
+    if (!deployment || path === undefined || present?.metadata.labels?.[names.GATEWAY_MANAGED] !== MANAGED) return true;
+    const tried = await this.#options.api
+      .patch<KubeObject>(path, deployment, { type: 'apply', fieldManager: MESH_CONTROLLER, force: true, dryRun: true })
+      // What the API server does not take is told when it is applied.
+      .catch(() => undefined);
+    return tried === undefined || tried.metadata.generation === present.metadata.generation || this.#rollouts.mayChange(gateway);
+  }
+
   /** Whether it changed something. Never takes over what somebody else made under the same name. */
   async #apply(object: KubeObject, gateway: string): Promise<boolean> {
     const { api } = this.#options;
@@ -177,6 +207,8 @@ export class GatewayDeployer {
       throw new Error(`${object.kind} ${namespace}/${name} exists and is not ours; give Gateway ${gateway} another name`);
     }
     const applied = await api.patch<KubeObject>(path, object, { type: 'apply', fieldManager: MESH_CONTROLLER, force: true });
+    if (object.kind === 'Deployment' && applied.metadata.generation !== present?.metadata.generation)
+      this.#rollouts.changed(gateway, applied.metadata.generation ?? 0);
     return applied.metadata.resourceVersion !== present?.metadata.resourceVersion;
   }
 
