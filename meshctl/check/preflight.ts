@@ -49,6 +49,7 @@ export function preflight(facts: PreflightFacts): Finding[] {
     ...gatewayApi(facts),
     ...istioKinds(facts),
     ...foreignMeshes(facts),
+    ...leaving(facts),
     ...podSecurity(facts),
     ...cniFolders(facts),
     ...mandatoryAccess(facts),
@@ -155,6 +156,12 @@ type Labels = Readonly<Record<string, string>>;
 function pieceOf({ kind, metadata }: KubeObject): (typeof PIECES)[number] | undefined {
   if (kind !== 'Deployment' && kind !== 'DaemonSet') return undefined;
   return PIECES.find(({ is }) => is(metadata.labels ?? {}));
+}
+
+/** Of an installation before: nothing can be made in it any more. */
+function leaving({ namespaceObject, namespace }: PreflightFacts): Finding[] {
+  if (namespaceObject?.metadata.deletionTimestamp === undefined) return [];
+  return [failure('namespace', `${namespace} is being deleted`, `wait until it is gone: kubectl wait --for=delete namespace/${namespace}`)];
 }
 
 /** PodSecurity of a namespace that Helm's users, or somebody before us, have labelled. */

@@ -15,6 +15,7 @@ export function addInstallation(program: Command, connection: () => Connection):
       .option('-f, --values <file>', "values of the chart (several times, as Helm's); needs helm on the PATH", many, [])
       .option('--set <name=value>', 'one value of the chart; needs helm on the PATH', many, [])
       .option('--dry-run', 'says what would be done and what is in the way, and changes nothing', false)
+      .option('--wait', 'waits until everything is ready', true)
       .option('--no-wait', 'returns when everything is applied')
       .option('--timeout <duration>', 'how long to wait for each step: 90, 90s, 5m', '5m')
       .option('--force-conflicts', 'takes over fields that somebody else has set', false)

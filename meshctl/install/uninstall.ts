@@ -156,7 +156,7 @@ async function removeLeftover(api: InstallApi, { title, path, patch }: Leftover,
 }
 
 /** Ours by its label, and empty: somebody may have put something of his own there. */
-async function removeNamespace({ api, namespace }: UninstallWork, progress: Progress): Promise<Finding[]> {
+async function removeNamespace({ api, clock, namespace, timeoutMs }: UninstallWork, progress: Progress): Promise<Finding[]> {
   const found = await find<KubeObject>(api, `/api/v1/namespaces/${namespace}`);
   if (!found || found.metadata.labels?.[INSTALLATION] !== namespace) return [];
   const strangers = await strangersIn(api, namespace);
@@ -165,7 +165,16 @@ async function removeNamespace({ api, namespace }: UninstallWork, progress: Prog
     const more = strangers.length > 4 ? ` and ${strangers.length - 4} more` : '';
     return [warning(`Namespace ${namespace}`, `stays, since it has ${shown}${more}`, `kubectl delete namespace ${namespace}`)];
   }
-  await gone(api, `/api/v1/namespaces/${namespace}`);
+  const path = `/api/v1/namespaces/${namespace}`;
+  await gone(api, path);
+  const deadline = clock.monotonic() + timeoutMs;
+  while ((await find(api, path)) !== undefined) {
+    progress.show([`… Namespace ${namespace}: is being deleted`]);
+    if (clock.monotonic() >= deadline)
+      return [failure(`Namespace ${namespace}`, 'is still being deleted', `kubectl get namespace ${namespace} -o yaml says what holds it`)];
+    await pause(clock, POLL_MS);
+  }
+  progress.show([]);
   progress.note(`✔ Namespace ${namespace} deleted`);
   return [];
 }

@@ -159,6 +159,13 @@ test('a sidecar injector is a warning: its pods are not enrolled', () => {
   assert.match(found[0] ?? '', /^! other meshes: Istio's sidecar injector is there/);
 });
 
+test('a namespace that is on its way out is named: nothing can be made in it', () => {
+  const namespaceObject: KubeObject = { metadata: { name: 'istio-system', deletionTimestamp: '2026-01-01T00:00:00Z' } };
+  assert.deepEqual(lines({ namespaceObject }), [
+    '✘ namespace: istio-system is being deleted (wait until it is gone: kubectl wait --for=delete namespace/istio-system)',
+  ]);
+});
+
 test('a namespace whose pod security would refuse the node’s pieces is named, with the label', () => {
   const namespaceObject: KubeObject = { metadata: { name: 'istio-system', labels: { 'pod-security.kubernetes.io/enforce': 'baseline' } } };
   const rendered = objects.filter(({ kind }) => kind !== 'Namespace');

@@ -243,6 +243,19 @@ test('a namespace where somebody keeps something of his own stays, with the reas
   assert.ok(mesh.store.get('Namespace', NAMESPACE));
 });
 
+test('the namespace is waited for; one that something holds is named', async (t) => {
+  const { mesh } = await installed(t);
+  const namespace = mesh.store.get('Namespace', NAMESPACE);
+  mesh.refuse = ({ method, path }) =>
+    method === 'GET' && path === `/api/v1/namespaces/${NAMESPACE}` ? { status: 200, body: namespace } : undefined;
+  const { status, lines } = await run(mesh);
+  assert.equal(status, 1);
+  assert.ok(
+    lines.includes('✘ Namespace istio-system: is still being deleted (kubectl get namespace istio-system -o yaml says what holds it)'),
+    lines.join('\n'),
+  );
+});
+
 test('somebody else’s ConfigMap of the same name stays', async (t) => {
   const { mesh } = await installed(t);
   create(mesh, 'v1', 'ConfigMap', { name: 'istio-ca-root-cert', namespace: 'shop' });
