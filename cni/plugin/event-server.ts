@@ -27,8 +27,8 @@ export interface EventServerOptions {
 
 const MAX_BODY_BYTES = 64 * 1024;
 const CLOSE_GRACE_MS = 1000;
-// A node starts a few dozen pods at a time; the runtime waits for what is not accepted.
-const MAX_CONNECTIONS = 512;
+// Several times what a node may have of pods. What is beyond is closed at once, and its pod's start tried again by the kubelet.
+const MAX_CONNECTIONS = 4096;
 /** Of this process: in a test whoever calls need not be root. */
 const OWNER = process.geteuid?.() ?? 0;
 
@@ -125,7 +125,7 @@ function peerOf(socket: Socket): Partial<PeerCredentials> {
 function listen(server: Server, path: string): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', reject);
-    server.listen(path, () => {
+    server.listen({ path, backlog: MAX_CONNECTIONS }, () => {
       server.off('error', reject);
       resolve();
     });

@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import type { CacheContent } from '../../cni/plugin/cache.ts';
 import { NAMESPACES, PODS, startAgentWorld } from '../support/agent-world.ts';
 import { openDescriptors } from '../support/descriptors.ts';
-import { type TestNetns, withoutNamespaces } from '../support/netns.ts';
+import { makeNetns, type TestNetns, withoutNamespaces } from '../support/netns.ts';
 import { ack } from '../support/zds-client.ts';
 
 // Each test stands in a namespace of its own as the node, so that its rules for probes meet nobody else's.
@@ -156,6 +156,21 @@ test('only root is answered, whatever the mode of the socket', options, async (t
   assert.doesNotMatch(stranger, /answered/);
   assert.match(stranger, /closed/);
   assert.match(await ask(0), /answered HTTP\/1\.1 400/);
+});
+
+test('a thousand pods that start at once are all answered, and one that cannot be enrolled holds up no other', options, async (t) => {
+  const world = await startAgentWorld(t, { CNI_ADD_TIMEOUT: '60s' });
+  world.label('shop', 'ambient');
+  await world.start();
+  // No ztunnel: pods of the mesh wait.
+  const held = world.cmdAdd(world.pod('shop', 'held', { phase: 'Pending', ip: false }));
+  const ns = makeNetns(t);
+  const answers = await Promise.all(
+    Array.from({ length: 1000 }, (_, i) => world.cmdAdd(world.pod('legacy', `p${i}`, { phase: 'Pending', ip: false, ns }))),
+  );
+  assert.deepEqual(new Set(answers.map(({ status }) => status)), new Set([200]));
+  world.ztunnel();
+  assert.equal((await held).status, 200);
 });
 
 test('a bypassed namespace leaves the mesh at once and comes back, and its pods say so', options, async (t) => {

@@ -62,7 +62,9 @@ func askAgent(socket string, event []byte, patience time.Duration, waitForIt boo
 		if err == nil {
 			return exchange(connection, event, deadline, patience)
 		}
-		if !isAway(err) || time.Now().After(giveUp) {
+		// A queue that is full is an agent that is there: many pods start at once.
+		busy := errors.Is(err, syscall.EAGAIN) && time.Now().Before(deadline)
+		if !busy && (!isAway(err) || time.Now().After(giveUp)) {
 			return answer{err: fmt.Errorf("nobody answers at %s: %w", socket, cause(err))}
 		}
 		time.Sleep(retryPause)
@@ -120,7 +122,7 @@ func lost(err error, patience time.Duration) answer {
 }
 
 func isAway(err error) bool {
-	return errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EAGAIN)
+	return errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // cause leaves out what net adds to an error: the path is in ours already.
