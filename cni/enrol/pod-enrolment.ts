@@ -215,7 +215,7 @@ export class PodEnrolment {
     await this.#running;
     if (remove && !this.#deleted && this.#netns) {
       // Requests that are under way would lose their answers with the rules. What fails here, the removal below mends.
-      const drained = this.#rules === undefined ? undefined : await this.#drain(this.#netns).catch(() => undefined);
+      const drained = this.#rules === undefined ? undefined : await this.#openAndDrain(this.#netns).catch(() => undefined);
       // Without the right to say so any more the rules go all the same: they would leave the pod without a network.
       const unsaid = await this.#parts.gate(() =>
         this.#voice.silence().then(
@@ -377,6 +377,20 @@ export class PodEnrolment {
     await network.remove(pod);
     this.#parts.log.info({ ...this.#fields, cut: relayed }, 'the pod has left the mesh');
     return this.#release();
+  }
+
+  /**
+   * Every node's agent ends at a moment of its own. So plaintext is let into all pods first, and they are no longer captured a little later:
+   * a pod that is let go may call one that another agent still has to let go. @returns since when nothing new is captured
+   */
+  async #openAndDrain(netns: PodNetns): Promise<number> {
+    const { clock, gate, network, nodeRules } = this.#parts;
+    if (!this.#draining) {
+      const config = { ...rulesFor(nodeRules, podOptions(this.#pod.metadata)), ingressMode: true };
+      await gate(() => network.apply({ netns, about: this.#about() }, config));
+      await sleep(clock, LEAVE_GRACE_MS);
+    }
+    return gate(() => this.#drain(netns));
   }
 
   /** Resolves when ztunnel relays nothing for the pod any more, or it has had its time. */
