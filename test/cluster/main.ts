@@ -1,10 +1,12 @@
 /**
- * scripts/cluster: real Kubernetes for tests and trials. `up` starts a cluster and stays until Ctrl-C, the other commands talk to one that
- * runs. `inside` is what `up` starts for itself.
+ * scripts/cluster: real Kubernetes for tests and trials. `up` starts a cluster and stays until Ctrl-C (or leaves it running, with `--detach`),
+ * the other commands talk to one that runs. `inside` is what `up` starts for itself.
  */
 import { spawn, spawnSync } from 'node:child_process';
-import { createReadStream, statSync, writeFileSync } from 'node:fs';
+import { closeSync, createReadStream, existsSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { errorMessage } from '../../common/base/errors.ts';
@@ -27,6 +29,7 @@ const USAGE = `usage: cluster up [--nodes N] [--name NAME] [--kubeconfig FILE] [
        cluster list`;
 const DEFAULT_NAME = 'warren';
 const DOWN_PATIENCE_MS = 30_000;
+const READY_POLL_MS = 100;
 
 const options = {
   name: { type: 'string', default: DEFAULT_NAME },
@@ -52,7 +55,7 @@ async function main(argv: string[]): Promise<number> {
       return await run(named ? (rest[1] ?? '') : DEFAULT_NAME, rest.slice(named ? 2 : 0));
     }
     const { values, positionals } = parseArgs({ args: rest, options, strict: true, allowPositionals: command === 'load' });
-    if (command === 'up') return await up(values);
+    if (command === 'up') return await (values.detach ? upDetached(values) : up(values));
     if (command === 'build') return await build(say).then(() => 0);
     if (command === 'load') return await load(values.name, positionals);
     if (command === 'gateway-api') return await kubectl(values.name, ['apply', '--server-side', '-f', await gatewayApiDefinitions()]);
@@ -114,6 +117,38 @@ async function up(values: Values): Promise<number> {
     if (stopping) say(`cluster ${instance.name}: ended, nothing is left`);
   }
   return status;
+}
+
+/** For scripts: the cluster outlives this process, and `down` ends it. What is built is built here, where it can be watched. */
+async function upDetached(values: Values): Promise<number> {
+  const why = missingToBuild();
+  if (why !== undefined) throw new UsageError(why);
+  await build(say);
+  const folder = mkdtempSync(join(tmpdir(), 'warren-cluster-'));
+  const [ready, said] = [join(folder, 'ready'), join(folder, 'said')];
+  const output = openSync(said, 'a');
+  try {
+    const named = ['--name', values.name ?? DEFAULT_NAME, '--nodes', values.nodes ?? '', '--ready-file', ready];
+    const args = [...named, ...(values.kubeconfig === undefined ? [] : ['--kubeconfig', values.kubeconfig])];
+    const child = spawn(process.execPath, [fileURLToPath(import.meta.url), 'up', ...args], {
+      stdio: ['ignore', output, output],
+      detached: true,
+    });
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill('SIGTERM'));
+    const ended = new Promise<number>((resolve) => child.once('close', (status) => resolve(status ?? 1)));
+    for (;;) {
+      const status = await Promise.race([ended, sleep(READY_POLL_MS)]);
+      if (status === undefined && !existsSync(ready)) continue;
+      process.stderr.write(readFileSync(said));
+      if (status !== undefined) return status;
+      if (values['ready-file'] !== undefined) writeFileSync(values['ready-file'], readFileSync(ready));
+      child.unref();
+      return 0;
+    }
+  } finally {
+    closeSync(output);
+    rmSync(folder, { recursive: true });
+  }
 }
 
 async function down(name: string): Promise<number> {
