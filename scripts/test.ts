@@ -50,7 +50,8 @@ function goVet(): void {
 }
 
 async function tests(kind: string, files: readonly string[]): Promise<void> {
-  if (files.some((file) => file.startsWith('test/cluster/'))) await buildCluster();
+  const onKubernetes = files.some((file) => file.startsWith('test/cluster/'));
+  if (onKubernetes) await buildCluster();
   if (files.length === 0) return record(kind, 'skipped', 'no test file');
   // Unit tests share one process, since they touch nothing outside; the others may move their process about, so each file has its own.
   const isolation = kind === 'unit' ? 'none' : 'process';
@@ -60,7 +61,7 @@ async function tests(kind: string, files: readonly string[]): Promise<void> {
     isolation,
     // Playgrounds wait more than they work, so two mesh tests side by side take little longer than one; clusters want the machine for themselves.
     concurrency: kind === 'mesh' ? 2 : false,
-    timeout: kind === 'cluster' ? 900_000 : 300_000,
+    timeout: onKubernetes ? 900_000 : 300_000,
     execArgv: ['--disable-warning=ExperimentalWarning'],
   });
   stream.on('test:pass', ({ skip, details }) => {
@@ -104,9 +105,7 @@ async function main(what: string): Promise<void> {
   if (all || what === 'unit') await tests('unit', files('unit'));
   if (all || what === 'conformance') conformance();
   if (all || what === 'mesh') await tests('mesh', files('mesh'));
-  if (all || what === 'cluster') {
-    await tests('cluster', files('cluster'));
-  }
+  if (all || what === 'cluster') await tests('cluster', files('cluster'));
   if (what === 'interop') await tests('interop', files('interop'));
 }
 
