@@ -286,3 +286,14 @@ test('a silent log is enough', async () => {
   });
   abort.abort();
 });
+
+test('a first list that breaks off between two pages is begun again, and what vanished meanwhile is said to be gone', async () => {
+  const run = start([page([pod('a', 1), pod('b', 2)], 5, 'more'), expired, page([pod('b', 2), pod('c', 3)], 9)]);
+  await run.clock.advance(0);
+  assert.deepEqual(run.changes, ['added a@1', 'added b@2'], 'each page as it comes');
+  assert.equal(run.synced, 0);
+  await run.clock.advance(seconds(2));
+  assert.deepEqual(run.changes.slice(2), ['deleted a@1', 'added c@3']);
+  assert.equal(run.synced, 1);
+  run.abort.abort(new Error('done'));
+});
