@@ -202,18 +202,6 @@ test('a listener that cannot be opened is a NACK that names port and pod, and is
   while ((await get(home, 'http://127.0.0.1:15021/healthz/ready')).status !== 200) assert.ok(Date.now() < deadline, ztunnel.output());
 });
 
-test('a worker that is killed is replaced; its pods are served by the others meanwhile', options, async (t) => {
-  const pair = await makePair(t);
-  const { ztunnel, home } = await startShared(t, pair, { WARREN_WORKER_HEAP_MB: '64' });
-  await startEcho(t, pair.server.netns);
-  assert.match((await get(home, METRICS)).body, /^warren_workers 2$/m);
-  // A worker has no switch to make it fail; the debugger's door, opened by a signal, lets a test throw inside one.
-  await killWorker(home, ztunnel.process.pid ?? 0);
-  await ztunnel.line(/data worker ended, starting another one/);
-  for (let i = 0; i < 5; i++) assert.deepEqual(await call(pair.client.netns, pair.server.v4, 8080), { received: 'hello worldhello world' });
-  assert.match((await get(home, METRICS)).body, /^warren_workers_replaced_total 1$/m);
-});
-
 interface Started {
   readonly client: { line(pattern: RegExp): Promise<string> };
   readonly server: { line(pattern: RegExp): Promise<string> };
@@ -259,33 +247,4 @@ async function getUntil(netns: TestNetns, url: string, holds: (answer: Answer) =
     const answer = await get(netns, url);
     if (holds(answer) || performance.now() > deadline) return answer;
   }
-}
-
-/** Through the inspector of the process: attaches to its first worker thread and makes it throw outside any handler. */
-async function killWorker(home: Pair['client']['netns'], pid: number): Promise<void> {
-  const { runScript } = await import('../support/programs.ts');
-  process.kill(pid, 'SIGUSR1');
-  await runScript(
-    home,
-    `let list;
-    for (let i = 0; i < 100 && !list; i++) {
-      list = await fetch('http://127.0.0.1:9229/json/list').then((answer) => answer.json()).catch(() => undefined);
-      if (!list) await new Promise((resolve) => setTimeout(resolve, 50));
-    }
-    const socket = new WebSocket(list[0].webSocketDebuggerUrl);
-    let id = 0;
-    const send = (method, params = {}) => socket.send(JSON.stringify({ id: ++id, method, params }));
-    await new Promise((resolve) => socket.addEventListener('open', resolve));
-    const event = (method) => new Promise((resolve) => socket.addEventListener('message', ({ data }) => {
-      const message = JSON.parse(data);
-      if (message.method === method) resolve(message.params);
-    }));
-    const attached = event('NodeWorker.attachedToWorker');
-    send('NodeWorker.enable', { waitForDebuggerOnStart: false });
-    const { sessionId } = await attached;
-    const evaluated = event('NodeWorker.receivedMessageFromWorker');
-    send('NodeWorker.sendMessageToWorker', { sessionId, message: JSON.stringify({ id: 1, method: 'Runtime.evaluate', params: { expression: "setTimeout(() => { throw new Error('killed by a test') })" } }) });
-    await evaluated;
-    process.exit(0);`,
-  );
 }
