@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import yaml from 'js-yaml';
 import { VERSION } from '../../../common/base/version.ts';
 import { architectures, compiledPath, entrypoint, readLists, root } from '../../../images/components.ts';
 import { readDebianLock, select } from '../../../images/debian.ts';
@@ -100,4 +101,40 @@ test('a list that is not of the form is an error that says where', () => {
   assert.throws(broken({ usr: '1:1' }), /components\.z: unknown usr/);
   assert.throws(broken({ entries: [] }), /components\.z\.entries: empty/);
   assert.throws(broken({ command: 'run' }), /components\.z\.command: expected a list/);
+});
+
+interface Workload {
+  readonly spec?: {
+    readonly template?: { readonly spec: { readonly securityContext?: Context; readonly containers: readonly ManifestContainer[] } };
+  };
+}
+
+interface Context {
+  readonly runAsUser?: number;
+  readonly runAsGroup?: number;
+  readonly readOnlyRootFilesystem?: boolean;
+}
+
+interface ManifestContainer {
+  readonly image: string;
+  readonly command?: readonly string[];
+  readonly env?: readonly { readonly name: string }[];
+  readonly securityContext: Context;
+}
+
+test('the manifest runs each image as the user that the image has, on a read-only root, by its own entry point', () => {
+  const objects = yaml.loadAll(read('manifests/install.yaml')) as (Workload | null)[];
+  const pods = objects.flatMap((object) => object?.spec?.template?.spec ?? []);
+  const seen = pods.flatMap(({ securityContext: pod, containers }) =>
+    containers.map(({ image, command, env = [], securityContext }) => {
+      const name = image.split('/').pop()?.split(':')[0] ?? '';
+      const { runAsUser, runAsGroup, readOnlyRootFilesystem } = { ...pod, ...securityContext };
+      assert.equal(`${runAsUser}:${runAsGroup}`, lists.components.find((component) => component.name === name)?.user, image);
+      assert.equal(readOnlyRootFilesystem, true, image);
+      assert.equal(command, undefined, image);
+      assert.ok(!env.some(({ name }) => name === 'NODE_OPTIONS'), image);
+      return name;
+    }),
+  );
+  assert.deepEqual(seen.sort(), ['cni', 'istiod', 'ztunnel']);
 });
