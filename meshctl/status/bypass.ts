@@ -2,7 +2,13 @@
 import type { KubeObject } from '../../common/client/kube-api.ts';
 import { BYPASS, BYPASSED, wayBack } from '../bypass/scope.ts';
 import { podSpec } from './enrolment.ts';
-import type { Problem } from './report.ts';
+
+/** One of the report's problems. */
+export interface BypassProblem {
+  readonly severity: 'error';
+  readonly object: string;
+  readonly message: string;
+}
 
 interface Seen {
   readonly systemNamespace: string;
@@ -14,8 +20,12 @@ interface Seen {
 const MEANING = 'is bypassed: plaintext, and no policy of the mesh holds';
 
 /** An error each: what somebody protects with the mesh is not protected. */
-export function bypassProblems({ systemNamespace, namespaces, nodes, pods }: Seen): Problem[] {
-  const problem = (object: string, way: string): Problem => ({ severity: 'error', object, message: `${MEANING}; the way back: ${way}` });
+export function bypassProblems({ systemNamespace, namespaces, nodes, pods }: Seen): BypassProblem[] {
+  const problem = (object: string, way: string): BypassProblem => ({
+    severity: 'error',
+    object,
+    message: `${MEANING}; the way back: ${way}`,
+  });
   const is = (object: KubeObject, value: string): boolean => object.metadata.annotations?.[BYPASS] === value;
   const name = ({ metadata }: KubeObject): string => metadata.name ?? '';
   const byHand = new Set(
