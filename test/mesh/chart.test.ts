@@ -64,6 +64,11 @@ test('a piece that is turned off leaves nothing of itself', { skip }, () => {
   }
 });
 
+test('a single istiod has no disruption budget, which would keep its node from being drained', { skip }, () => {
+  const kinds = documentsOf(renderChart(root, helm, ['--set', 'istiod.replicas=1'])).map(({ kind }) => kind);
+  assert.ok(!kinds.includes('PodDisruptionBudget'));
+});
+
 test('another namespace is told to every piece', { skip }, () => {
   const text = renderChart(root, helm, ['--namespace', 'mesh']);
   assert.doesNotMatch(text, /istio-system/);

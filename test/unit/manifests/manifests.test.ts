@@ -2,11 +2,14 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { cniSettings } from '../../../cni/settings.ts';
 import { watchedKinds } from '../../../istiod-lite/model/watched-kinds.ts';
+import { settingsTable as istiodSettings } from '../../../istiod-lite/settings.ts';
 import { builtInTypes } from '../../../playground/apiserver/built-in-types.ts';
 import type { KubeObject } from '../../../playground/apiserver/object.ts';
 import { loadDefinitions } from '../../../playground/apiserver/schemas/definitions.ts';
 import { MANIFEST_FILE } from '../../../scripts/manifest.ts';
+import { settingsTable as ztunnelSettings } from '../../../ztunnel/settings.ts';
 import { manifest, nameOf, refusals, root } from '../../support/manifests.ts';
 
 const objects = manifest(MANIFEST_FILE);
@@ -17,6 +20,7 @@ interface Container {
   readonly image: string;
   readonly args?: readonly string[];
   readonly command?: readonly string[];
+  readonly env?: readonly { readonly name: string }[];
   readonly securityContext: { readonly [field: string]: unknown; readonly capabilities: { drop: string[]; add?: string[] } };
   readonly resources: { requests: Record<string, string>; limits: Record<string, string> };
   readonly readinessProbe?: object;
@@ -177,4 +181,23 @@ test('there is a definition for each of Istio’s kinds that istiod watches', ()
     .map(({ apiVersion, path }) => `${path.slice(path.lastIndexOf('/') + 1)}.${apiVersion.split('/')[0]}`)
     .filter((name) => !names.includes(name));
   assert.deepEqual(missing, []);
+});
+
+test('every variable that the manifest sets is a setting of its component', () => {
+  const known: Readonly<Record<string, ReadonlySet<string>>> = {
+    discovery: new Set(Object.values(istiodSettings).map(({ env }) => env)),
+    'istio-proxy': new Set(Object.values(ztunnelSettings).map(({ env }) => env)),
+    'install-cni': new Set(Object.values(cniSettings).map(({ env }) => env)),
+  };
+  for (const { template } of workloads) {
+    for (const { name, env = [] } of template.spec.containers) {
+      const strange = env.filter((each) => !known[name]?.has(each.name) && !/^ISTIO_META_/.test(each.name));
+      assert.deepEqual(strange, [], name);
+    }
+  }
+  const settings = objects.find((each) => nameOf(each) === 'ConfigMap/istio-system/istio-cni-config');
+  assert.deepEqual(
+    Object.keys(settings?.data ?? {}).filter((name) => !known['install-cni']?.has(name)),
+    [],
+  );
 });
