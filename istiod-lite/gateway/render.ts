@@ -181,6 +181,8 @@ function podSpec(gatewayName: string, account: string, selector: Record<string, 
   const probe = { httpGet: { path: '/healthz/ready', port: STATUS_PORT }, timeoutSeconds: 1 };
   return {
     serviceAccountName: account,
+    // It asks istiod and nobody else, with a token of its own audience.
+    automountServiceAccountToken: false,
     terminationGracePeriodSeconds: 30,
     affinity: {
       podAntiAffinity: {

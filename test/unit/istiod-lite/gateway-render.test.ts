@@ -28,7 +28,11 @@ interface Rendered {
     ports: { name: string; port: number; appProtocol: string }[];
     template: {
       metadata: { labels: Record<string, string> };
-      spec: { serviceAccountName: string; containers: { image: string; securityContext: object }[] };
+      spec: {
+        serviceAccountName: string;
+        automountServiceAccountToken?: boolean;
+        containers: { image: string; securityContext: object }[];
+      };
     };
   };
 }
@@ -56,6 +60,7 @@ test('a waypoint has two replicas, is not captured itself, and runs without righ
   const { spec } = render(gateway(), 'Deployment');
   assert.equal(spec.replicas, 2);
   assert.equal(spec.template.metadata.labels['istio.io/dataplane-mode'], 'none');
+  assert.equal(spec.template.spec.automountServiceAccountToken, false, "the API server's token is not for it");
   assert.deepEqual(spec.template.spec.containers[0]?.securityContext, {
     allowPrivilegeEscalation: false,
     privileged: false,
