@@ -101,17 +101,20 @@ export async function fetchPackage(item: DebianPackage, folder: string, mirrors:
 
 async function download(url: string, { name, version, size }: DebianPackage): Promise<Buffer> {
   for (let attempt = 1; ; attempt++) {
-    try {
-      const response = await fetch(url);
-      if (response.status === 404)
-        throw new Error(`the mirror no longer has ${name} ${version}: take the newer one with scripts/images --update-debian`);
-      if (!response.ok) throw new Error(`${url}: status ${response.status}`);
-      const content = Buffer.from(await response.arrayBuffer());
-      if (content.length !== size) throw new Error(`${url}: ${content.length} bytes, expected ${size}`);
-      return content;
-    } catch (error) {
-      if (attempt === ATTEMPTS) throw error;
+    const response = await fetch(url).catch((error: unknown) => (error instanceof Error ? error : new Error(String(error))));
+    if (response instanceof Error) {
+      if (attempt < ATTEMPTS) continue;
+      const { cause } = response;
+      throw new Error(`${url}: ${cause instanceof Error ? cause.message : response.message}`);
     }
+    if (response.status === 404)
+      throw new Error(
+        `the mirror no longer has ${name} ${version}: take the newer one with scripts/images --update-debian (for tests: --newest-debian)`,
+      );
+    if (!response.ok) throw new Error(`${url}: status ${response.status}`);
+    const content = Buffer.from(await response.arrayBuffer());
+    if (content.length !== size) throw new Error(`${url}: ${content.length} bytes, images/debian.json has ${size}`);
+    return content;
   }
 }
 

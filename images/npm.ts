@@ -31,12 +31,20 @@ export function installPackages(source: string, cache: string, architecture: Arc
       cwd: work,
       stdio: ['ignore', 'ignore', 'inherit'],
     });
-    // Renamed when it is whole. Another run may have been faster, and made the same.
-    if (!existsSync(folder)) renameSync(work, folder);
+    renameWhole(work, folder);
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
   return folder;
+}
+
+/** A reader sees the whole folder or none. Another run may have been faster, and made the same. */
+function renameWhole(from: string, to: string): void {
+  try {
+    renameSync(from, to);
+  } catch (error) {
+    if (!existsSync(to)) throw error;
+  }
 }
 
 const LOADED = /\.(js|cjs|mjs|json|node|wasm)$/;
