@@ -11,7 +11,7 @@ import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
 import { decodePem } from '../../common/codec/x509/pem.ts';
 import { Authority, type CaMaterial } from './authority.ts';
-import type { CertificateAuthority } from './ca-keeper.ts';
+import type { CertificateAuthority } from './certificate-authority.ts';
 
 export interface PluggedInOptions {
   readonly directory: string;

@@ -9,7 +9,6 @@ import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
 import { type KubeApi, KubeApiError } from '../../common/client/kube-api.ts';
 import { Authority } from './authority.ts';
-import type { CertificateAuthority } from './ca-keeper.ts';
 import {
   afterStep,
   CA_SECRET,
@@ -21,6 +20,7 @@ import {
   secretPath,
   withAnnotation,
 } from './ca-secret.ts';
+import type { CertificateAuthority } from './certificate-authority.ts';
 import { LONGEST_CERTIFICATE, nextStep, plan, type RotationStep } from './rotation.ts';
 
 export interface SelfSignedOptions {

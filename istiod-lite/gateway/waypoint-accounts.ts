@@ -1,7 +1,7 @@
 /** Which service accounts are waypoints of which Gateways, and under which hostname a Gateway's waypoints are bound. */
 import type { KubeObject } from '../../common/client/kube-api.ts';
-import { accountOf } from '../gateway/render.ts';
 import { at, list, text } from '../model/objects.ts';
+import { accountOf } from './render.ts';
 
 interface Facts {
   readonly account: string;
