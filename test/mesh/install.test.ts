@@ -81,6 +81,10 @@ test('meshctl installs the mesh, checks it, and takes it away again without a tr
   assert.match(await listeners('client'), LISTENING);
   await playground.eventually('no connection through the mesh', async () => (await call()).code === 0);
 
+  const upgraded = await meshctl(playground.kubeconfig, 'upgrade', '--timeout', '120s');
+  assert.equal(upgraded.code, 0, upgraded.stdout + upgraded.stderr);
+  assert.match(upgraded.stdout, /Warren is upgraded to /);
+
   const removed = await meshctl(playground.kubeconfig, 'uninstall', '--timeout', '120s', '--purge-labels');
   assert.equal(removed.code, 0, removed.stdout + removed.stderr);
   assert.equal((await call()).code, 0, 'the pods have no network');
