@@ -230,31 +230,34 @@ export class Translation {
     const [, namespace = ''] = source.split('/');
     const wanted = this.#inputs.labelsWanted(namespace);
     if (wanted.size === 0) return made;
-    for (const { uid, labels } of this.#labelled(source)) {
+    for (const { uid, labels, addresses } of this.#labelled(source)) {
       for (const [waypoint, names] of wanted) {
         const own = pick(labels, [...names].sort());
-        if (Object.keys(own).length > 0) made.set(waypoint, [...(made.get(waypoint) ?? []), { uid, labels: { ...own } }]);
+        if (Object.keys(own).length > 0) {
+          made.set(waypoint, [...(made.get(waypoint) ?? []), { uid, labels: { ...own }, addresses: [...addresses] }]);
+        }
       }
     }
     return made;
   }
 
-  #labelled(source: string): { readonly uid: string; readonly labels: Labels }[] {
+  #labelled(source: string): { readonly uid: string; readonly labels: Labels; readonly addresses: readonly string[] }[] {
     const slash = source.indexOf('/');
     const key = source.slice(slash + 1);
     switch (source.slice(0, slash)) {
       case 'Pod': {
         const pod = this.#inputs.pods.get(key);
-        return pod ? [{ uid: podUid(this.#config, pod), labels: pod.labels }] : [];
+        // The host network's address is shared by many, and so nobody's.
+        return pod ? [{ uid: podUid(this.#config, pod), labels: pod.labels, addresses: pod.hostNetwork ? [] : pod.addresses }] : [];
       }
       case 'WorkloadEntry': {
         const entry = this.#inputs.workloadEntries.get(key);
-        return entry ? [{ uid: workloadEntryUid(this.#config, entry), labels: entry.labels }] : [];
+        return entry ? [{ uid: workloadEntryUid(this.#config, entry), labels: entry.labels, addresses: [entry.endpoint.address] }] : [];
       }
       case 'ServiceEntry': {
         const entry = this.#inputs.serviceEntries.get(key);
         return (entry ? entryEndpoints(entry) : []).flatMap(({ endpoint }) =>
-          entry ? [{ uid: entryEndpointUid(this.#config, entry, endpoint), labels: endpoint.labels }] : [],
+          entry ? [{ uid: entryEndpointUid(this.#config, entry, endpoint), labels: endpoint.labels, addresses: [] }] : [],
         );
       }
       default:

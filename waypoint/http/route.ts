@@ -7,7 +7,7 @@ import type { Configuration } from '../worker/configuration.ts';
 import type { Caller, Stage } from './context.ts';
 
 export interface RouteParts {
-  readonly configuration: Pick<Configuration, 'routesOf' | 'labelOf'>;
+  readonly configuration: Pick<Configuration, 'routesOf' | 'labelOf' | 'labelAt'>;
   readonly view: Pick<MeshView, 'serviceByKey'>;
 }
 
@@ -35,13 +35,13 @@ export function route({ configuration, view }: RouteParts): Stage {
 const sources = new WeakMap<Caller, RouteSource>();
 
 /** @param configuration the worker's own, which there is one of */
-export function routeSource(configuration: Pick<Configuration, 'labelOf'>, caller: Caller): RouteSource {
+export function routeSource(configuration: Pick<Configuration, 'labelOf' | 'labelAt'>, caller: Caller): RouteSource {
   const known = sources.get(caller);
   if (known) return known;
-  const { identity, workload } = caller;
+  const { identity, workload, address } = caller;
   const source: RouteSource = {
     namespace: identity?.namespace ?? '',
-    label: (name) => (workload ? configuration.labelOf(workload.uid, name) : undefined),
+    label: (name) => (workload ? configuration.labelOf(workload.uid, name) : configuration.labelAt(address.ip, name)),
   };
   sources.set(caller, source);
   return source;

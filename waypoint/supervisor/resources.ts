@@ -98,12 +98,14 @@ export class WaypointResources {
   dump(): {
     routes: ServiceRoutes[];
     traffic: ServiceTraffic[];
+    workloadLabels: WorkloadLabels[];
     httpAuthorizations: HttpAuthorization[];
     authentications: JwtAuthentication[];
   } {
     return {
       routes: [...this.#held.routes.values()].map(({ bytes }) => ServiceRoutes.decode(bytes)),
       traffic: [...this.#held.traffic.values()].map(({ bytes }) => ServiceTraffic.decode(bytes)),
+      workloadLabels: [...this.#held.labels.values()].map(({ bytes }) => WorkloadLabels.decode(bytes)),
       authentications: [...this.#held.authentications.values()].map(({ bytes }) => JwtAuthentication.decode(bytes)),
       httpAuthorizations: [...this.#held.policies.values()].map(({ bytes }) => HttpAuthorization.decode(bytes)),
     };

@@ -17,8 +17,8 @@ import type { YamlNode } from '../../common/state/yaml-node.ts';
 import { enumWords, flag, list, maybe, number, one, text, textMap, texts } from './static-yaml.ts';
 
 export function labelsFrom(node: YamlNode): WorkloadLabels {
-  node.allowKeys(['uid', 'labels']);
-  return { uid: node.required('uid').text(), labels: textMap(node, 'labels') };
+  node.allowKeys(['uid', 'labels', 'addresses']);
+  return { uid: node.required('uid').text(), labels: textMap(node, 'labels'), addresses: texts(node, 'addresses') };
 }
 
 export function trafficFrom(node: YamlNode): ServiceTraffic {

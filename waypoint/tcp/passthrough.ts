@@ -19,7 +19,7 @@ import type { TcpRecord } from '../worker/tcp-record.ts';
 import type { Telemetry } from '../worker/telemetry.ts';
 
 export interface PassthroughParts {
-  readonly configuration: Pick<Configuration, 'transportPoliciesOf' | 'routesOf' | 'labelOf'>;
+  readonly configuration: Pick<Configuration, 'transportPoliciesOf' | 'routesOf' | 'labelOf' | 'labelAt'>;
   readonly view: Pick<MeshView, 'serviceByKey'>;
   readonly picker: Pick<EndpointPicker, 'pick' | 'alone' | 'size'>;
   readonly clock: Clock;

@@ -7,18 +7,22 @@ import type { CompiledAuthorization, CompiledOperation } from '../../common/deci
 type Rule = CompiledAuthorization['rules'][number];
 
 export function transportPart(policy: CompiledAuthorization): CompiledAuthorization {
-  const rules = policy.action === 'ALLOW' ? policy.rules.flatMap(allowPart) : policy.rules.map(denyPart);
+  const rules = policy.action === 'ALLOW' || policy.action === 'AUDIT' ? policy.rules.flatMap(allowPart) : policy.rules.map(denyPart);
   return { ...policy, rules };
 }
 
 function allowPart(rule: Rule): Rule[] {
   const to = rule.to.filter((operation) => !asksForHttp(operation));
-  if ((to.length === 0 && rule.to.length > 0) || rule.when.some(({ key }) => isHttpKey(key))) return [];
-  return [{ ...rule, to }];
+  const from = rule.from.filter(
+    ({ requestPrincipals, notRequestPrincipals }) => requestPrincipals.length + notRequestPrincipals.length === 0,
+  );
+  if ((to.length === 0 && rule.to.length > 0) || (from.length === 0 && rule.from.length > 0)) return [];
+  return rule.when.some(({ key }) => isHttpKey(key)) ? [] : [{ ...rule, from, to }];
 }
 
 const denyPart = (rule: Rule): Rule => ({
   ...rule,
+  from: rule.from.map((source) => ({ ...source, requestPrincipals: [], notRequestPrincipals: [] })),
   to: rule.to.map((operation) => ({ ...operation, ...NO_HTTP })),
   when: rule.when.filter(({ key }) => !isHttpKey(key)),
 });

@@ -41,13 +41,23 @@ export class Configuration {
   readonly #log: Log;
   readonly #routes = new Map<string, CompiledRoutes>();
   readonly #traffic = new Map<string, CompiledTraffic>();
-  readonly #labels = new Map<string, Readonly<Record<string, string>>>();
+  readonly #labels = new Map<string, WorkloadLabels>();
+  /** Whose labels those of an address are. */
+  readonly #uids = new Map<string, string>();
   readonly #policies = new Map<string, CompiledAuthorization>();
   readonly #authentications = new Map<string, CompiledJwt>();
   /** By service: most have none, and looking at all policies for each request would cost the more the more there are. */
   readonly #byService = new Map<string, Policies>();
   readonly #tables: Readonly<Record<ConfigurationPush['kind'], Table>> = {
-    labels: table(this.#labels, (bytes) => WorkloadLabels.decode(bytes).labels),
+    labels: {
+      set: (uid, bytes) => {
+        this.#forgetLabels(uid);
+        const labels = WorkloadLabels.decode(bytes);
+        this.#labels.set(uid, labels);
+        for (const address of labels.addresses) this.#uids.set(address, uid);
+      },
+      delete: (uid) => this.#forgetLabels(uid),
+    },
     traffic: table(this.#traffic, (bytes) => compileTraffic(ServiceTraffic.decode(bytes))),
     authentications: table(this.#authentications, (bytes) => compileJwt(JwtAuthentication.decode(bytes))),
     policies: table(this.#policies, (bytes) => compileAuthorization(HttpAuthorization.decode(bytes))),
@@ -82,8 +92,20 @@ export class Configuration {
 
   /** One of the labels of a workload that something here asks for. */
   labelOf(uid: string, name: string): string | undefined {
-    const labels = this.#labels.get(uid);
+    const labels = this.#labels.get(uid)?.labels;
     return labels !== undefined && Object.hasOwn(labels, name) ? labels[name] : undefined;
+  }
+
+  /** The same for who has this address: a caller that this waypoint was told no more of. */
+  labelAt(address: string, name: string): string | undefined {
+    const uid = this.#uids.get(address);
+    return uid === undefined ? undefined : this.labelOf(uid, name);
+  }
+
+  /** An address may be another workload's already. */
+  #forgetLabels(uid: string): void {
+    for (const address of this.#labels.get(uid)?.addresses ?? []) if (this.#uids.get(address) === uid) this.#uids.delete(address);
+    this.#labels.delete(uid);
   }
 
   /** Those that hold for a service, or for a pod that was addressed itself. */

@@ -502,6 +502,8 @@ export interface RetryBudget {
 export interface WorkloadLabels {
   uid: string;
   labels: { [key: string]: string };
+  /** In the network of the waypoint: callers are known by these, and a waypoint is not told of every workload that may call. */
+  addresses: string[];
 }
 
 export interface WorkloadLabels_LabelsEntry {
@@ -4090,7 +4092,7 @@ export const RetryBudget: MessageFns<RetryBudget> = {
 };
 
 function createBaseWorkloadLabels(): WorkloadLabels {
-  return { uid: "", labels: {} };
+  return { uid: "", labels: {}, addresses: [] };
 }
 
 export const WorkloadLabels: MessageFns<WorkloadLabels> = {
@@ -4101,6 +4103,9 @@ export const WorkloadLabels: MessageFns<WorkloadLabels> = {
     globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
       WorkloadLabels_LabelsEntry.encode({ key: key as any, value }, writer.uint32(18).fork()).join();
     });
+    for (const v of message.addresses) {
+      writer.uint32(26).string(v!);
+    }
     return writer;
   },
 
@@ -4134,6 +4139,14 @@ export const WorkloadLabels: MessageFns<WorkloadLabels> = {
             if (entry2.value !== undefined) {
               message.labels[entry2.key] = entry2.value;
             }
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.addresses.push(reader.string());
             continue;
           }
         }

@@ -100,9 +100,15 @@ test('a subset is of labels, and the waypoint is told those labels of the pods o
   const mesh = TranslatedMesh.shop().set('DestinationRule', rule({ subsets: [{ name: 'v1', labels: { version: 'v1' } }] }));
   mesh.set('Pod', make.pod({ name: 'a', labels: { app: 'web', version: 'v1' } }));
   mesh.set('Pod', make.pod({ name: 'b', namespace: 'other', labels: { version: 'v1' } }));
-  assert.deepEqual(mesh.labels(), [{ uid: 'Kubernetes//Pod/shop/a', labels: { version: 'v1' } }]);
+  assert.deepEqual(
+    mesh.labels().map(({ uid, labels }) => [uid, labels]),
+    [['Kubernetes//Pod/shop/a', { version: 'v1' }]],
+  );
   mesh.set('Pod', make.pod({ name: 'a', labels: { app: 'web', version: 'v2' } }));
-  assert.deepEqual(mesh.labels(), [{ uid: 'Kubernetes//Pod/shop/a', labels: { version: 'v2' } }]);
+  assert.deepEqual(
+    mesh.labels().map(({ uid, labels }) => [uid, labels]),
+    [['Kubernetes//Pod/shop/a', { version: 'v2' }]],
+  );
   mesh.remove('DestinationRule', rule({}));
   assert.deepEqual([mesh.labels(), mesh.traffic()], [[], []]);
 });

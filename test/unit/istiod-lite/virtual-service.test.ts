@@ -88,7 +88,10 @@ test('a rule can be for callers of a namespace, or with a label, and waypoints a
   assert.equal(taken(mesh, request('/'), source('near')), 'namespace');
   assert.equal(taken(mesh, request('/'), source('far', { tier: 'front' })), 'labels');
   assert.equal(taken(mesh, request('/'), source('far')), 'no-match');
-  assert.deepEqual(mesh.labels(), [{ uid: 'Kubernetes//Pod/far/front', labels: { tier: 'front' } }]);
+  assert.deepEqual(
+    mesh.labels().map(({ uid, labels }) => [uid, labels]),
+    [['Kubernetes//Pod/far/front', { tier: 'front' }]],
+  );
   mesh.remove('VirtualService', virtual([]));
   assert.deepEqual(mesh.labels(), []);
 });

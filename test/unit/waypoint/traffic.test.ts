@@ -234,3 +234,20 @@ policies:
   assert.equal(bad.field('www-authenticate'), 'Bearer realm="http://orders/", error="invalid_token"');
   assert.match(bad.field('x-warren-refusal') ?? '', /^code=TOKEN_INVALID/);
 });
+
+test('a rule for callers with a label is taken by those whose workload has it', async () => {
+  const config = (tier: string): string => `
+routes:
+- namespace: shop
+  hostname: ${HOST}
+  ports:
+  - port: 80
+    table: [{match: {headers: [{name: x-canary, exact: "yes"}], source: {labels: {tier: front}}}, rule: 0}, {match: {}, rule: 1}]
+    rules: [{name: canary, directAnswer: {status: 201}}, {name: rest, directAnswer: {status: 202}}]
+labels: [{uid: "Kubernetes//Pod/shop/client", labels: {tier: ${tier}}, addresses: [10.0.9.9]}]
+`;
+  const status = async (tier: string) =>
+    (await pipelineWorld((request) => request.answer(200), config(tier)).ask(new FakeExchange({ fields: ['x-canary', 'yes'] }))).response
+      ?.status;
+  assert.deepEqual([await status('front'), await status('back')], [201, 202]);
+});
