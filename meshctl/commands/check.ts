@@ -8,7 +8,13 @@ import { preflight } from '../check/preflight.ts';
 import { loadSource } from '../install/source.ts';
 import { CommandError, type Connection, plural } from '../terminal.ts';
 import { withApi } from './install.ts';
-import type { CheckFlags } from './installation.ts';
+
+export interface CheckFlags {
+  readonly pre: boolean;
+  readonly values: readonly string[];
+  readonly set: readonly string[];
+  readonly output: string;
+}
 
 export async function checkCommand(options: Connection & CheckFlags): Promise<number> {
   const { systemNamespace: namespace, pre, values, set, output, env } = options;

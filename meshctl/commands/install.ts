@@ -7,7 +7,25 @@ import { runInstall } from '../install/install.ts';
 import { loadSource } from '../install/source.ts';
 import { runUninstall } from '../install/uninstall.ts';
 import { CommandError, type Connection, clusterError, connect } from '../terminal.ts';
-import type { InstallFlags, UninstallFlags } from './installation.ts';
+
+export interface InstallFlags {
+  readonly values: readonly string[];
+  readonly set: readonly string[];
+  readonly dryRun: boolean;
+  readonly wait: boolean;
+  readonly timeout: string;
+  readonly forceConflicts: boolean;
+  readonly output: string;
+}
+
+export interface UninstallFlags {
+  readonly skipConfirmation: boolean;
+  readonly dryRun: boolean;
+  readonly timeout: string;
+  readonly purgeGateways: boolean;
+  readonly purgeLabels: boolean;
+  readonly purgeCrds: boolean;
+}
 
 export async function installCommand(options: Connection & InstallFlags & { readonly upgrade: boolean }): Promise<number> {
   const { systemNamespace: namespace, values, set, env, output } = options;

@@ -1,6 +1,8 @@
 /** The commands install, upgrade, uninstall and check, as commander knows them. Each is loaded when it is called. */
 import type { Command } from 'commander';
 import type { Connection } from '../terminal.ts';
+import type { CheckFlags } from './check.ts';
+import type { InstallFlags, UninstallFlags } from './install.ts';
 
 /** @param connection of the program's own flags, once they have been read */
 export function addInstallation(program: Command, connection: () => Connection): void {
@@ -52,30 +54,4 @@ export function addInstallation(program: Command, connection: () => Connection):
       const { checkCommand } = await import('./check.ts');
       process.exitCode = await checkCommand({ ...connection(), ...options });
     });
-}
-
-export interface InstallFlags {
-  readonly values: readonly string[];
-  readonly set: readonly string[];
-  readonly dryRun: boolean;
-  readonly wait: boolean;
-  readonly timeout: string;
-  readonly forceConflicts: boolean;
-  readonly output: string;
-}
-
-export interface UninstallFlags {
-  readonly skipConfirmation: boolean;
-  readonly dryRun: boolean;
-  readonly timeout: string;
-  readonly purgeGateways: boolean;
-  readonly purgeLabels: boolean;
-  readonly purgeCrds: boolean;
-}
-
-export interface CheckFlags {
-  readonly pre: boolean;
-  readonly values: readonly string[];
-  readonly set: readonly string[];
-  readonly output: string;
 }
