@@ -1,5 +1,5 @@
 /** `scripts/images`: command line to images on disk, with their sizes and digests. Exit status 1 where an input is missing or wrong, 2 for a bad flag. */
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -129,8 +129,10 @@ function updateDebian(progress: (text: string) => void): void {
 
 /** @returns a folder of its own that has the commit's files, and the packages installed here */
 function checkOut(revision: string): string {
+  const git = spawnSync('git', ['archive', '--', revision], { cwd: root, maxBuffer: 256 << 20 });
+  if (git.status !== 0) throw new Error(`--commit ${revision}: ${git.error?.message ?? git.stderr.toString().trim()}`);
+  const archive = git.stdout;
   const folder = mkdtempSync(join(tmpdir(), 'warren-images-source-'));
-  const archive = execFileSync('git', ['archive', revision], { cwd: root, maxBuffer: 256 << 20 });
   execFileSync('tar', ['-x', '-C', folder], { input: archive });
   symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'));
   return folder;
