@@ -26,6 +26,9 @@ export interface PodVoiceParts {
   event(pod: Pod, type: EventType, message: string): void;
 }
 
+/** undefined takes an annotation away. */
+type Wanted = Readonly<Record<string, string | undefined>>;
+
 const MAX_NOTES = 32;
 const MAX_TEXT = 1024;
 
@@ -35,6 +38,7 @@ export class PodVoice {
   readonly #noted = new Set<string>();
   #pod: Pod;
   #reported: string | undefined;
+  #last: Promise<void> = Promise.resolve();
 
   constructor(parts: PodVoiceParts, pod: Pod, fields: Readonly<Record<string, unknown>>) {
     this.#parts = parts;
@@ -51,20 +55,27 @@ export class PodVoice {
     this.#pod = pod;
   }
 
-  /** @returns whether an annotation had to be changed. @throws as `annotate` */
-  async annotate(wanted: { readonly [name: string]: string | undefined }): Promise<boolean> {
+  /** One change after the other, each on top of what the one before has made. @throws what `PodVoiceParts.annotate` throws */
+  annotate(wanted: Wanted): Promise<void> {
+    const turn = this.#last.then(() => this.#change(wanted));
+    this.#last = turn.catch(() => {
+      // Whoever wanted it has been told; the next one compares with what is there.
+    });
+    return turn;
+  }
+
+  async #change(wanted: Wanted): Promise<void> {
     const changes = Object.entries(wanted).flatMap(([name, text]): [string, string | null][] => {
       const value = text === undefined ? null : cut(text);
       return (this.#value(name) ?? null) === value ? [] : [[name, value]];
     });
-    if (changes.length === 0) return false;
+    if (changes.length === 0) return;
     await this.#parts.annotate(this.#pod, Object.fromEntries(changes));
     this.#pod = withAnnotations(this.#pod, changes);
-    return true;
   }
 
   /** Nothing of ours is left on the pod. @throws as `annotate` */
-  silence = (): Promise<boolean> => this.annotate({ [REDIRECTION]: undefined, [OUTSIDE]: undefined, [PROBLEM]: undefined });
+  silence = (): Promise<void> => this.annotate({ [REDIRECTION]: undefined, [OUTSIDE]: undefined, [PROBLEM]: undefined });
 
   /** What nobody can retry away: said once. */
   note(problem: string, type: EventType = 'Warning'): void {
