@@ -1,6 +1,6 @@
 /**
  * Keeps a certificate for every identity that is served here: fetched once however many ask, at most eight at a time and the urgent ones
- * first, renewed at half of its life, kept while it is valid even where renewal fails (Istio's ztunnel, src/identity).
+ * first, renewed around half of its life, kept while it is valid even where renewal fails (Istio's ztunnel, src/identity).
  */
 import { Backoff } from '../base/backoff.ts';
 import type { Clock } from '../base/clock.ts';
@@ -66,6 +66,8 @@ interface Entry {
 export const MAX_FETCHES = 8;
 /** A node's pods have that many service accounts at the very most; more is somebody's mistake. */
 const MAX_IDENTITIES = 10_000;
+/** Renewal falls into a tenth of a certificate's life around its half. */
+const RENEWAL_JITTER = 0.1;
 const FIRST_BACKOFF_MS = 1000;
 const LONGEST_BACKOFF_MS = 150_000;
 const RANK: Readonly<Record<Priority, number>> = { realtime: 0, warmup: 1, background: 2 };
@@ -204,8 +206,9 @@ export class CertificateKeeper {
     entry.certificate = certificate;
     entry.error = undefined;
     entry.backoff.reset();
-    const { clock, listener, source } = this.#options;
-    const half = certificate.notBefore + (certificate.notAfter - certificate.notBefore) / 2;
+    const { clock, listener, source, random } = this.#options;
+    // Not all at once: a mesh that was installed in one moment would ask its CA in one moment for ever.
+    const half = certificate.notBefore + (certificate.notAfter - certificate.notBefore) * (0.5 + (random() - 0.5) * RENEWAL_JITTER);
     const renewAt = Math.min(half, clock.now() + (source.lookAgainMs ?? Infinity));
     // One that is past its half when it arrives (a clock that is off, a short-lived CA) must not make us ask without pause.
     this.#renew(entry, Math.max(renewAt, clock.now() + FIRST_BACKOFF_MS));

@@ -19,7 +19,15 @@ import { FakeClock } from '../../support/fake-clock.ts';
 const identityOf = (name: string): string => `spiffe://cluster.local/ns/shop/sa/${name}`;
 
 /** A keeper over a source in the test's hand: each fetch waits until it is answered. */
-function keep({ lookAgainMs, kept }: { lookAgainMs?: number; kept?: (identity: string) => FetchedCertificate | undefined } = {}) {
+function keep({
+  lookAgainMs,
+  kept,
+  random = () => 0.5,
+}: {
+  lookAgainMs?: number;
+  random?: () => number;
+  kept?: (identity: string) => FetchedCertificate | undefined;
+} = {}) {
   const clock = new FakeClock();
   const fetches: {
     identity: string;
@@ -48,7 +56,7 @@ function keep({ lookAgainMs, kept }: { lookAgainMs?: number; kept?: (identity: s
       ...(lookAgainMs === undefined ? {} : { lookAgainMs }),
     },
     clock,
-    random: () => 0.5,
+    random,
     log: silentLog,
     ...(kept ? { kept } : {}),
     listener: {
@@ -102,6 +110,21 @@ test('a certificate is renewed at half of its life, and the old one serves until
   assert.equal(keeper.states()[0]?.at, 'available');
   await next().answer();
   assert.deepEqual(events, ['a: chain 0', 'a: chain 1']);
+});
+
+test('certificates that were issued in one moment are not renewed in one', async () => {
+  for (const [random, hoursLater] of [
+    [0, 10.8],
+    [1, 13.2],
+  ] as const) {
+    const { keeper, clock, next, fetches } = keep({ random: () => random });
+    keeper.want(identityOf('a'), 'warmup');
+    await next().answer({ ms: hours(24) });
+    await clock.advance(hours(hoursLater) - 1000);
+    assert.equal(fetches.length, 0, `${hoursLater} h`);
+    await clock.advance(2000);
+    assert.equal(fetches.length, 1, `${hoursLater} h`);
+  }
 });
 
 test('where renewal fails the valid certificate is kept, and tried again with growing waits', async () => {
