@@ -9,7 +9,14 @@ import { type Condition, type ReporterName, readConditions, reporters, type Stat
 import { MeshIndex } from '../../../istiod-lite/model/index.ts';
 import { type WatchedKindName, watchedKinds } from '../../../istiod-lite/model/watched-kinds.ts';
 import { type ConfigDump, configDump, sortDump } from '../../support/config-dump.ts';
-import { absentWaypoints, type ClusterObject, denyWithoutEmptyClauses, portLevelAsWritten } from '../../support/conformance-rules.ts';
+import {
+  absentWaypoints,
+  type ClusterObject,
+  denyWithoutEmptyClauses,
+  OWN_STATUS_KINDS,
+  OWN_STATUS_RULE,
+  portLevelAsWritten,
+} from '../../support/conformance-rules.ts';
 import { attempt, type CaseResult, type Cases, type Suite } from '../suite.ts';
 import { deployedObjects } from './deployed-waypoints.ts';
 
@@ -82,7 +89,7 @@ function runCase(name: string, { cluster, ztunnel }: RecordedCase): CaseResult {
       status || kind === 'GatewayClass' ? [] : [[`${kind} ${namespace}/${object}`, plain(conditions)]],
     ),
   );
-  const shown = expectedConditions(cluster);
+  const shown = withOwnStatuses(expectedConditions(cluster), written, rules);
   const difference = firstDifference(written, shown);
   if (difference) return { case: name, verdict: 'fail', reason: `conditions: ${difference}` };
   return { case: name, verdict: 'pass', reason: [...rules].map((rule) => `differs: ${rule}`).join('; ') };
@@ -176,6 +183,17 @@ function notYet(cluster: readonly ClusterObject[]): [part: string, reason: strin
 
 /** Type, status and reason; the words are each control plane's own. */
 const plain = (conditions: readonly Condition[]) => conditions.map(({ type, status, reason }) => `${type}=${status} ${reason}`).sort();
+
+/** Where Istio says nothing of an object, what we say is the difference that is meant. */
+function withOwnStatuses(
+  shown: Record<string, string[]>,
+  written: Readonly<Record<string, string[]>>,
+  rules: Set<string>,
+): Record<string, string[]> {
+  const ours = Object.entries(written).filter(([key]) => shown[key] === undefined && OWN_STATUS_KINDS.includes(key.split(' ', 1)[0] ?? ''));
+  if (ours.length > 0) rules.add(OWN_STATUS_RULE);
+  return { ...shown, ...Object.fromEntries(ours) };
+}
 
 function expectedConditions(cluster: readonly ClusterObject[]): Record<string, string[]> {
   return Object.fromEntries(
