@@ -117,7 +117,11 @@ test('metadata and extra headers are taken from prefixed variables and from PROX
 });
 
 test('log directives set a level for everything and one for the access log; other scopes are refused', () => {
-  assert.match(problemsOf({ RUST_LOG: 'info,hyper=warn' })[0] ?? '', /no scope hyper/);
+  assert.deepEqual(readZtunnelSettings({ RUST_LOG: 'debug,hyper=warn,ztunnel::access=error' }).log, {
+    level: 'debug',
+    scopes: { hyper: 'warn', access: 'error' },
+  });
+  assert.match(problemsOf({ RUST_LOG: 'info,a b=warn' })[0] ?? '', /no scope: a b/);
   assert.equal(readZtunnelSettings({ RUST_LOG: 'ztunnel=debug' }).log.level, 'debug');
   assert.deepEqual(readZtunnelSettings({ RUST_LOG: 'warn,access=off' }).log, {
     level: 'warn',
