@@ -170,6 +170,17 @@ function lastEvent(
     if (kind !== undefined && kind !== 'Pod' && name !== metadata.name) return false;
     return (uid !== undefined && uid === metadata.uid) || (uid === undefined && name === metadata.name);
   });
-  const message = about.filter(({ reason }) => reasons.includes(String(reason))).at(-1)?.message;
-  return typeof message === 'string' ? { message: oneLine(message) } : undefined;
+  const messages = about
+    .filter(({ reason, message }) => reasons.includes(String(reason)) && typeof message === 'string')
+    .sort((a, b) => timeOf(a).localeCompare(timeOf(b)))
+    .map(({ message }) => oneLine(String(message)));
+  // A pod has several volumes: what passes by itself says less than what does not.
+  const message = messages.findLast((each) => !PASSING.test(each)) ?? messages.at(-1);
+  return message === undefined ? undefined : { message };
 }
+
+const PASSING = /failed to sync (configmap|secret) cache|configmap "istio-ca-root-cert" not found/;
+
+/** The API server lists events by name. */
+const timeOf = ({ lastTimestamp, eventTime, metadata }: KubeObject): string =>
+  String(lastTimestamp ?? eventTime ?? metadata.creationTimestamp ?? '');

@@ -158,6 +158,22 @@ for (const [name, status, events, logs, expected] of [
   });
 }
 
+test('of several things that hold a pod up, the one that does not pass by itself is said, whatever came first', () => {
+  const folder = event(
+    'FailedMount',
+    'MountVolume.SetUp failed for volume "cni-bin-dir" : hostPath type check failed: /nope is not a directory',
+  );
+  const cache = event('FailedMount', 'MountVolume.SetUp failed for volume "x" : failed to sync configmap cache: timed out');
+  for (const events of [
+    [folder, { ...cache, lastTimestamp: '2026-01-01T00:00:09Z' }],
+    [cache, folder],
+  ])
+    assert.match(said({ phase: 'Pending' }, events) ?? '', /^MountVolume.SetUp failed for volume "cni-bin-dir"/);
+  const older = { ...event('Unhealthy', 'before'), lastTimestamp: '2026-01-01T00:00:01Z' };
+  const newer = { ...event('Unhealthy', 'after'), lastTimestamp: '2026-01-01T00:00:02Z' };
+  assert.match(said(container({ running: {} }, { ready: false }), [newer, older]) ?? '', /is not ready: after/);
+});
+
 test('a ready pod, and one that is just starting, are no trouble', () => {
   assert.equal(said(container({ running: {} }, { ready: true })), undefined);
   assert.equal(
