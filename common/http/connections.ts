@@ -18,8 +18,13 @@ export interface HttpServerOptions {
 }
 
 export interface HttpServerConnection {
-  /** Takes no more requests than are under way, and closes when they are answered: GOAWAY, or Connection: close. */
+  /**
+   * Tells the client to go elsewhere: GOAWAY, or Connection: close with the next answer. Over HTTP/1.1 only an answer can say so, and a
+   * request may be on its way while nothing is open, so such a connection stays until it has had an answer, or `endIdle`.
+   */
   drain(): void;
+  /** Drains, and closes as soon as no request is open. */
+  endIdle(): void;
   /** Tears the connection down; exchanges learn that their client is gone. */
   destroy(error?: ProxyError): void;
   readonly openExchanges: number;

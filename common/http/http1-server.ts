@@ -42,8 +42,11 @@ class Http1Server extends Http1Connection implements HttpServerConnection {
   }
 
   drain(): void {
-    if (this.#draining) return;
     this.#draining = true;
+  }
+
+  endIdle(): void {
+    this.drain();
     if (!this.#exchange) this.closeSoon();
   }
 

@@ -35,6 +35,10 @@ class Http2Server extends Http2Connection implements HttpServerConnection {
     this.sendPing(DRAIN_PING);
   }
 
+  endIdle(): void {
+    this.drain();
+  }
+
   protected opened(streamId: number, fields: readonly HeaderField[], tooLarge: boolean, endStream: boolean): void {
     if ((streamId & 1) === 0)
       throw new Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, `a client's stream with the even number ${streamId}`);

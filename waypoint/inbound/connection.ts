@@ -59,7 +59,13 @@ export class Connections {
   /** Asks clients to go elsewhere when their requests are answered. */
   drain(): void {
     this.#draining = true;
-    for (const connection of this.#http) connection.drain();
+    for (const connection of [...this.#http]) connection.drain();
+  }
+
+  /** Whoever has not come with a request by now is no longer waited for. */
+  endIdle(): void {
+    this.#draining = true;
+    for (const connection of [...this.#http]) connection.endIdle();
   }
 
   policiesChanged(): void {

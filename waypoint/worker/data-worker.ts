@@ -238,6 +238,7 @@ export class DataWorker {
   #close(): void {
     this.#inbound.close();
     this.#plaintext.close();
+    this.#connections.endIdle();
     void this.#connections.empty().then(() => {
       const error = new ProxyError('DRAINED', 'the waypoint has ended');
       this.#inbound.destroy(error);

@@ -384,12 +384,26 @@ test('a peer that does not close after our end is cut off in time', async () => 
   assert.equal(clock.pending, 0);
 });
 
-test('draining closes an idle connection at once and a busy one with its answer', async () => {
+test('draining ends a connection with its next answer: a request may be on its way to one that looks idle', async () => {
   const idle = await serve('', 100, () => {});
   idle.connection.drain();
+  assert.ok(!idle.pipe.outputEnded);
+  idle.pipe.feed('GET / HTTP/1.1\r\nHost: a\r\n\r\n');
+  await settle(1);
+  const [late] = idle.exchanges;
+  assert.ok(late);
+  answer(late, 200, 'ok');
+  await settle(1);
+  assert.match(idle.pipe.text, /connection: close\r\n\r\nok$/);
+  assert.ok(idle.pipe.outputEnded);
+});
+
+test('ending idle connections closes an idle one at once and a busy one with its answer', async () => {
+  const idle = await serve('', 100, () => {});
+  idle.connection.endIdle();
   assert.ok(idle.pipe.outputEnded);
   const busy = await serve('GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n', 1000, () => {});
-  busy.connection.drain();
+  busy.connection.endIdle();
   assert.ok(!busy.pipe.outputEnded);
   const [exchange] = busy.exchanges;
   assert.ok(exchange);
