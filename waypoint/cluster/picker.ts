@@ -2,7 +2,7 @@
  * Which endpoint gets a request. The endpoints of a service are looked up once for each picture of the mesh and each change of its traffic
  * settings, not for each request; what is known about each of them (requests under way, failures) outlives a picture.
  */
-import { isIpv6 } from '../../common/base/address.ts';
+import { type IpAddress, isIpv6 } from '../../common/base/address.ts';
 import type { Clock } from '../../common/base/clock.ts';
 import { formatSpiffeId } from '../../common/base/spiffe.ts';
 import { eligibleEndpoints, eligibleTiers } from '../../common/decision/load-balance.ts';
@@ -78,6 +78,20 @@ export class EndpointPicker {
   /** A pod that was addressed itself. */
   alone(workload: Workload, port: number): PickedEndpoint {
     return this.#endpoint(workload, port, undefined, this.#alone);
+  }
+
+  /** Whether requests of a service go to where the client was going: a ServiceEntry of resolution NONE, or a DestinationRule's word. */
+  keepsDestination(service: Service, port: number, subset = ''): boolean {
+    return service.loadBalancing.mode === 'PASSTHROUGH' || this.policy(service, port, subset)?.balancing === 'passthrough';
+  }
+
+  /** The address that the client asked for, as an endpoint of the service. */
+  original(service: Service, port: number, ip: IpAddress): PickedEndpoint {
+    const { view, self } = this.#options;
+    const own = self();
+    const state = this.#state(`${serviceKey(service)}:${port}`);
+    state.policy = this.policy(service, port);
+    return this.#endpoint(view.workloadByAddress(own.network, ip) ?? outside(own, ip), service.ports.get(port) || port, service, state);
   }
 
   /** Endpoints that are known of a service's port. */
@@ -179,6 +193,24 @@ export class EndpointPicker {
     return this.#options.clock.monotonic();
   }
 }
+
+/** Somewhere that the mesh does not know: reached in the clear. */
+const outside = (self: Workload, ip: IpAddress): Workload => ({
+  ...self,
+  uid: `outside/${ip}`,
+  name: ip,
+  namespace: '',
+  addresses: [ip],
+  hostname: '',
+  protocol: 'TCP',
+  serviceAccount: '',
+  node: '',
+  canonicalName: '',
+  canonicalRevision: '',
+  workloadName: '',
+  locality: { region: '', zone: '', subzone: '' },
+  services: new Map(),
+});
 
 /** Time that an endpoint is remembered for at least, lest one that is away for a moment count as a new one. */
 const FORGET_MS = 600_000;

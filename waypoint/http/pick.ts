@@ -8,7 +8,7 @@ import type { Backend, RequestContext, Stage } from './context.ts';
 import { type HashParts, requestHash, sessionAddress, tellSession } from './session.ts';
 
 export interface PickParts extends HashParts {
-  readonly picker: Pick<EndpointPicker, 'pick' | 'alone' | 'at' | 'policy'>;
+  readonly picker: Pick<EndpointPicker, 'pick' | 'alone' | 'at' | 'policy' | 'original' | 'keepsDestination'>;
 }
 
 export function pickEndpoint(parts: PickParts): Stage {
@@ -32,6 +32,10 @@ export function pickEndpoint(parts: PickParts): Stage {
 function choose(parts: PickParts, request: RequestContext, { service, port, subset }: Backend): PickedEndpoint | undefined {
   const { picker } = parts;
   if (!service) return undefined;
+  const { target } = request.connection;
+  if (target.ip !== undefined && target.service?.hostname === service.hostname && picker.keepsDestination(service, port, subset)) {
+    return picker.original(service, port, target.ip);
+  }
   const policy: CompiledPolicy | undefined = picker.policy(service, port, subset);
   const session = request.entry?.rule.persistence?.carrier ?? policy?.persistence;
   if (policy === undefined && session === undefined) return picker.pick(service, port, request.refusedBy, subset);

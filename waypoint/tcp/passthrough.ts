@@ -21,7 +21,7 @@ import type { Telemetry } from '../worker/telemetry.ts';
 export interface PassthroughParts {
   readonly configuration: Pick<Configuration, 'transportPoliciesOf' | 'routesOf' | 'labelOf' | 'labelAt'>;
   readonly view: Pick<MeshView, 'serviceByKey'>;
-  readonly picker: Pick<EndpointPicker, 'pick' | 'alone' | 'size'>;
+  readonly picker: Pick<EndpointPicker, 'pick' | 'alone' | 'size' | 'original' | 'keepsDestination'>;
   readonly clock: Clock;
   readonly random: () => number;
   readonly dialer: Pick<Dialer, 'connect'>;
@@ -109,7 +109,13 @@ export class Passthrough {
     const { service, workload, port, subset } = await this.#backend();
     const refused = new Set<string>();
     for (;;) {
-      const endpoint = service ? picker.pick(service, port, refused, subset) : workload && picker.alone(workload, port);
+      const keeps = service !== undefined && service === target.service && picker.keepsDestination(service, port, subset);
+      const endpoint =
+        keeps && target.ip !== undefined
+          ? picker.original(service, port, target.ip)
+          : service
+            ? picker.pick(service, port, refused, subset)
+            : workload && picker.alone(workload, port);
       if (!endpoint) throw new ProxyError('NO_HEALTHY_UPSTREAM', `no healthy upstream: ${service?.hostname ?? target.ip} port ${port}`);
       const { cluster, key, load } = endpoint;
       try {

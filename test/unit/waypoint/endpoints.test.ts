@@ -260,3 +260,17 @@ test('at the end nothing stays open and nothing can be opened', async () => {
   assert.deepEqual([made[0]?.destroyed, upstreams.size], [true, 0]);
   await assert.rejects(open(upstreams, 'http1'), { code: 'DRAINED' });
 });
+
+test('where a service keeps the destination, the address that was asked for is the endpoint, in the clear and on its own port', () => {
+  const anywhere = service({
+    name: 'outside',
+    ports: { 80: 8080, 81: 0 },
+    loadBalancing: { preferences: [], mode: 'PASSTHROUGH', allowUnhealthy: true },
+  });
+  const { picker } = pickerOf([], { of: anywhere });
+  assert.equal(picker.keepsDestination(anywhere, 80), true);
+  const endpoint = picker.original(anywhere, 80, '192.0.2.7');
+  assert.deepEqual([endpoint.address, endpoint.peers], [{ ip: '192.0.2.7', port: 8080 }, undefined]);
+  assert.equal(picker.original(anywhere, 81, '192.0.2.7').port, 81);
+  assert.equal(picker.keepsDestination(orders, 80), false);
+});
