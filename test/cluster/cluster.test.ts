@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { startCluster, type TestCluster, withoutCluster } from '../support/cluster.ts';
 import { runProgram } from '../support/kube-commands.ts';
-import { CACHE } from './build.ts';
+import { build } from './build.ts';
 import { imageArchive } from './image-archive.ts';
 import { PAUSE_IMAGE } from './pause-image.ts';
 
@@ -58,7 +58,7 @@ const machine = (): string[] =>
 
 test('a cluster of two nodes', { skip }, async (t) => {
   const before = machine();
-  const cluster = await startCluster(t, { nodes: 2, images: [ownImage(t)] });
+  const cluster = await startCluster(t, { nodes: 2, images: [await ownImage(t)] });
 
   await t.test('runs pods of the images that were loaded, and pulls none', async () => {
     await cluster.apply(PODS);
@@ -109,12 +109,11 @@ test('clusters live side by side, and leave nothing, whether they are ended or k
   assert.deepEqual(remains(one), []);
 });
 
-function ownImage(t: TestContext): string {
+async function ownImage(t: TestContext): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), 'warren-test-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
-  const [program = ''] = globSync(join(CACHE, 'kubernetes-*/pause'));
-  const content = readFileSync(program);
+  const { pause } = await build(() => undefined);
   const archive = join(folder, 'own.tar');
-  writeFileSync(archive, imageArchive({ name: 'test/own:1', entrypoint: ['/own'], user: '1:1' }, [{ path: 'own', content, mode: 0o755 }]));
+  writeFileSync(archive, imageArchive({ name: 'test/own:1', entrypoint: ['/own'], user: '1:1' }, readFileSync(pause)));
   return archive;
 }

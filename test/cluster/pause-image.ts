@@ -4,4 +4,4 @@ import { imageArchive } from './image-archive.ts';
 export const PAUSE_IMAGE = 'warren/pause:1';
 
 export const pauseImage = (program: Buffer): Buffer =>
-  imageArchive({ name: PAUSE_IMAGE, entrypoint: ['/pause'], user: '65535:65535' }, [{ path: 'pause', content: program, mode: 0o755 }]);
+  imageArchive({ name: PAUSE_IMAGE, entrypoint: ['/pause'], user: '65535:65535' }, program);

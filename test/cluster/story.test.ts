@@ -105,6 +105,14 @@ spec:
   rules: [{ backendRefs: [{ name: orders-v1, port: 80, weight: 90 }, { name: orders-v2, port: 80, weight: 10 }] }]
 `;
 
+interface RawObject {
+  readonly metadata: {
+    readonly name: string;
+    readonly labels?: Readonly<Record<string, string>>;
+    readonly annotations?: Readonly<Record<string, string>>;
+  };
+}
+
 test('the story, on Kubernetes with two nodes', { skip: withoutCluster ?? false, timeout: 900_000 }, async (t) => {
   const cluster = await startCluster(t, { nodes: 2, images: [await bundle(t)], gatewayApi: true });
   const meshctl = async (...args: string[]): Promise<string> =>
@@ -259,7 +267,14 @@ test('the story, on Kubernetes with two nodes', { skip: withoutCluster ?? false,
       'poddisruptionbudgets',
     ])
       assert.doesNotMatch(await cluster.kubectl('get', kind, '-n', 'shop', '-o', 'name'), /istio|waypoint/);
-    assert.doesNotMatch(await cluster.kubectl('get', 'pods,namespaces,services', '-n', 'shop', '-o', 'yaml'), /istio/);
+    const { items } = JSON.parse(await cluster.kubectl('get', 'pods,services', '-n', 'shop', '-o', 'json')) as { items: RawObject[] };
+    const words = [...items, JSON.parse(await cluster.kubectl('get', 'namespace', 'shop', '-o', 'json')) as RawObject].flatMap(
+      ({ metadata: { name, labels, annotations } }) => Object.keys({ ...labels, ...annotations }).map((key) => `${name}: ${key}`),
+    );
+    assert.deepEqual(
+      words.filter((word) => /istio|warren/.test(word)),
+      [],
+    );
     for (const node of ['node1', 'node2']) assert.deepEqual(leftOnNode(cluster, node), []);
   });
 });
