@@ -24,7 +24,6 @@ export interface RetryPlan {
   /** It broke after the request was sent, and before a response. */
   readonly onReset: boolean;
   readonly sameEndpoint: boolean;
-  readonly otherLocalities: boolean;
 }
 
 export interface CorsPlan {
@@ -103,7 +102,6 @@ function retryPlan(retry: Retry): RetryPlan {
     onConnectFailure: plain || conditions.some((word) => CONNECT_CONDITIONS.has(word)),
     onReset: plain || conditions.some((word) => RESET_CONDITIONS.has(word)),
     sameEndpoint: retry.sameEndpoint,
-    otherLocalities: retry.otherLocalities,
   };
 }
 

@@ -258,8 +258,6 @@ class PolicyReader {
     return {
       percent: Math.round(Math.min(Math.max(Number.isFinite(percent) ? percent : 20, 0), 100)),
       minConcurrency: written.minRetryConcurrency === undefined ? 3 : count(written.minRetryConcurrency),
-      intervalMs: 0,
-      minPerInterval: 0,
     };
   }
 }

@@ -185,7 +185,6 @@ function readRetry(retry: unknown, report: Report): Retry | undefined {
     }),
     backoffMs: readDuration(retry.backoff, 'retry.backoff', report) || DEFAULT_BACKOFF_MS,
     conditions: [],
-    otherLocalities: false,
     sameEndpoint: false,
   };
 }

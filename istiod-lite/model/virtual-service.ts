@@ -256,7 +256,7 @@ function readRetry(retries: Record<string, unknown>, problems: Problems): Retry 
     backoffMs: optionalDurationMs(retries.backoff, 'retries.backoff', problems) || DEFAULT_BACKOFF_MS,
     // With codes alone, failed connections are meant as well (Istio adds retriable-status-codes to nothing).
     conditions: words.length === 0 ? DEFAULT_CONDITIONS : conditions.length === 0 ? ['retriable-status-codes'] : conditions,
-    otherLocalities: at(retries, 'retryRemoteLocalities') === true,
+    // Further localities are asked in any case once everybody near has refused, so retryRemoteLocalities says nothing more.
     sameEndpoint: at(retries, 'retryIgnorePreviousHosts') === false,
   };
 }

@@ -29,8 +29,8 @@ export class Cluster {
   readonly #shares: readonly { readonly weight: number; readonly tiers: readonly Tier[] }[];
   readonly #random: () => number;
   readonly #now: () => number;
-  /** Where there is nothing to choose between but the endpoints of one tier. */
-  readonly #only: Tier | undefined;
+  /** The tier that has everything as long as it is well, where shares leave no choice. */
+  readonly #near: Tier | undefined;
   readonly #byAddress = new Map<string, PickedEndpoint>();
 
   constructor({ state, balancing, shares, random, now }: ClusterOptions) {
@@ -42,7 +42,7 @@ export class Cluster {
       tiers: tiers.map((members) => new Tier(members, { state, balancing, random, now })),
     }));
     const tiers = this.#shares.flatMap((share) => share.tiers);
-    this.#only = tiers.length === 1 ? tiers[0] : undefined;
+    this.#near = this.#shares.length === 1 ? tiers[0] : undefined;
     this.size = tiers.reduce((sum, tier) => sum + tier.size, 0);
     state.size = this.size;
     for (const { tiers: all } of shares) {
@@ -67,7 +67,7 @@ export class Cluster {
 
   #pick(refused: ReadonlySet<string>, hash: number | undefined): PickedEndpoint | undefined {
     const now = this.#state.ejectedUntil === 0 ? NO_EJECTIONS : this.#ejectionTime();
-    if (this.#only && now === NO_EJECTIONS) return this.#only.pick(refused, hash, NO_EJECTIONS);
+    if (this.#near && now === NO_EJECTIONS && refused.size === 0) return this.#near.pick(refused, hash, NO_EJECTIONS);
     const ejectedFrom = this.#inPanic(now) ? NO_EJECTIONS : now;
     const share = this.#share(ejectedFrom);
     if (!share) return undefined;

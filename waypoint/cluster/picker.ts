@@ -161,9 +161,8 @@ export class EndpointPicker {
     const tiers = eligibleTiers(view, service, source, port)
       .map((tier) => tier.filter(isMember))
       .filter((tier) => tier.length > 0);
-    // Further tiers matter only where something can become of the first one.
-    const used = policy?.outliers ? tiers : tiers.slice(0, 1);
-    return used.length > 0 ? [{ weight: 1, tiers: used.map((tier) => tier.map(member)) }] : [];
+    // Farther ones are for when everybody near has refused, or is put aside.
+    return tiers.length > 0 ? [{ weight: 1, tiers: tiers.map((tier) => tier.map(member)) }] : [];
   }
 
   #endpoint(workload: Workload, port: number, service: Service | undefined, cluster: ClusterState): PickedEndpoint {

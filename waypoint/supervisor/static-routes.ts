@@ -205,13 +205,12 @@ function redirectFrom(node: YamlNode): Redirect {
 }
 
 function retryFrom(node: YamlNode): Retry {
-  node.allowKeys(['attempts', 'statusCodes', 'backoffMs', 'conditions', 'otherLocalities', 'sameEndpoint']);
+  node.allowKeys(['attempts', 'statusCodes', 'backoffMs', 'conditions', 'sameEndpoint']);
   return {
     attempts: number(node, 'attempts', 100),
     statusCodes: list(node, 'statusCodes', (code) => code.integer(599)),
     backoffMs: number(node, 'backoffMs'),
     conditions: texts(node, 'conditions'),
-    otherLocalities: flag(node, 'otherLocalities'),
     sameEndpoint: flag(node, 'sameEndpoint'),
   };
 }

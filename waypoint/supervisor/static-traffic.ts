@@ -75,13 +75,8 @@ function policyFrom(node: YamlNode): TrafficPolicy {
     }),
     proxyProtocol: number(node, 'proxyProtocol', 2),
     retryBudget: maybe(node, 'retryBudget', (budget) => {
-      budget.allowKeys(['percent', 'minConcurrency', 'intervalMs', 'minPerInterval']);
-      return {
-        percent: number(budget, 'percent', 100),
-        minConcurrency: number(budget, 'minConcurrency'),
-        intervalMs: number(budget, 'intervalMs'),
-        minPerInterval: number(budget, 'minPerInterval'),
-      };
+      budget.allowKeys(['percent', 'minConcurrency']);
+      return { percent: number(budget, 'percent', 100), minConcurrency: number(budget, 'minConcurrency') };
     }),
     refuse: text(node, 'refuse'),
     persistence: maybe(node, 'persistence', persistenceFrom),

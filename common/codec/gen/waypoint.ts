@@ -322,8 +322,6 @@ export interface Retry {
    * None at all: what Gateway API's retries mean, which is the codes and failed connections.
    */
   conditions: string[];
-  /** Endpoints of every locality take further attempts. */
-  otherLocalities: boolean;
   /** An endpoint that has failed may be asked again. */
   sameEndpoint: boolean;
 }
@@ -491,8 +489,6 @@ export interface RetryBudget {
   /** Retries under way, in per cent of the requests under way. */
   percent: number;
   minConcurrency: number;
-  intervalMs: number;
-  minPerInterval: number;
 }
 
 /**
@@ -2480,7 +2476,7 @@ export const Backend: MessageFns<Backend> = {
 };
 
 function createBaseRetry(): Retry {
-  return { attempts: 0, statusCodes: [], backoffMs: 0, conditions: [], otherLocalities: false, sameEndpoint: false };
+  return { attempts: 0, statusCodes: [], backoffMs: 0, conditions: [], sameEndpoint: false };
 }
 
 export const Retry: MessageFns<Retry> = {
@@ -2500,9 +2496,6 @@ export const Retry: MessageFns<Retry> = {
     }
     for (const v of message.conditions) {
       writer.uint32(34).string(v!);
-    }
-    if (message.otherLocalities !== false) {
-      writer.uint32(40).bool(message.otherLocalities);
     }
     if (message.sameEndpoint !== false) {
       writer.uint32(48).bool(message.sameEndpoint);
@@ -2563,14 +2556,6 @@ export const Retry: MessageFns<Retry> = {
             }
 
             message.conditions.push(reader.string());
-            continue;
-          }
-          case 5: {
-            if (tag !== 40) {
-              break;
-            }
-
-            message.otherLocalities = reader.bool();
             continue;
           }
           case 6: {
@@ -4013,7 +3998,7 @@ export const UpstreamTls: MessageFns<UpstreamTls> = {
 };
 
 function createBaseRetryBudget(): RetryBudget {
-  return { percent: 0, minConcurrency: 0, intervalMs: 0, minPerInterval: 0 };
+  return { percent: 0, minConcurrency: 0 };
 }
 
 export const RetryBudget: MessageFns<RetryBudget> = {
@@ -4023,12 +4008,6 @@ export const RetryBudget: MessageFns<RetryBudget> = {
     }
     if (message.minConcurrency !== 0) {
       writer.uint32(16).uint32(message.minConcurrency);
-    }
-    if (message.intervalMs !== 0) {
-      writer.uint32(24).uint32(message.intervalMs);
-    }
-    if (message.minPerInterval !== 0) {
-      writer.uint32(32).uint32(message.minPerInterval);
     }
     return writer;
   },
@@ -4060,22 +4039,6 @@ export const RetryBudget: MessageFns<RetryBudget> = {
             }
 
             message.minConcurrency = reader.uint32();
-            continue;
-          }
-          case 3: {
-            if (tag !== 24) {
-              break;
-            }
-
-            message.intervalMs = reader.uint32();
-            continue;
-          }
-          case 4: {
-            if (tag !== 32) {
-              break;
-            }
-
-            message.minPerInterval = reader.uint32();
             continue;
           }
         }

@@ -69,8 +69,7 @@ test('a request of an allowed origin gets fields for its response, any other non
 
 test("Envoy's words for retries become statuses, gRPC statuses and kinds of failures", () => {
   const retry = (more: Partial<Retry>) =>
-    plan({ retry: { attempts: 2, statusCodes: [], backoffMs: 0, conditions: [], otherLocalities: false, sameEndpoint: false, ...more } })
-      .retry;
+    plan({ retry: { attempts: 2, statusCodes: [], backoffMs: 0, conditions: [], sameEndpoint: false, ...more } }).retry;
   const gateway = retry({ conditions: ['gateway-error'], statusCodes: [418] });
   assert.deepEqual([...(gateway?.statuses ?? [])], [418, 502, 503, 504]);
   assert.deepEqual([gateway?.onConnectFailure, gateway?.onReset], [true, true]);

@@ -274,3 +274,15 @@ test('where a service keeps the destination, the address that was asked for is t
   assert.equal(picker.original(anywhere, 81, '192.0.2.7').port, 81);
   assert.equal(picker.keepsDestination(orders, 80), false);
 });
+
+test('when everybody near has refused, those farther away are asked, and not before', () => {
+  const near = service({
+    name: 'orders',
+    ports: { 80: 8080 },
+    loadBalancing: { preferences: ['NODE'], mode: 'FAILOVER', allowUnhealthy: false },
+  });
+  const { picker, names } = pickerOf([pod('a', { node: 'node-1' }), pod('b', { node: 'node-2' })], { of: near });
+  assert.deepEqual(names(3), ['a', 'a', 'a']);
+  const first = picker.pick(near, 80, NONE);
+  assert.equal(picker.pick(near, 80, new Set([first?.key ?? '']))?.workload.name, 'b');
+});
