@@ -33,7 +33,7 @@ function h2spec(): string | undefined {
   for (const path of [process.env.H2SPEC_BIN, built]) if (path !== undefined && existsSync(path)) return path;
   try {
     mkdirSync(TOOLS, { recursive: true });
-    execFileSync('go', ['install', 'github.com/summerwind/h2spec/cmd/h2spec@latest'], {
+    execFileSync('go', ['install', 'github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible'], {
       env: { ...process.env, GOBIN: TOOLS },
       stdio: 'pipe',
       timeout: 240_000,
