@@ -95,7 +95,8 @@ async function readFolder(folder: string, identity: string): Promise<FetchedCert
   }
 }
 
-function certificatesOf(pem: string): string[] {
+/** The certificates of a bundle, one PEM text each. @throws {Error} where one cannot be read, or there is none */
+export function certificatesOf(pem: string): string[] {
   const found = splitCertificates(pem);
   if (found.length === 0) throw new Error('expected a PEM certificate');
   for (const one of found) new X509Certificate(one);

@@ -215,7 +215,7 @@ function podSpec(gatewayName: string, account: string, selector: Record<string, 
           field('INSTANCE_IP', 'status.podIP'),
           field('SERVICE_ACCOUNT', 'spec.serviceAccountName'),
         ],
-        startupProbe: { ...probe, initialDelaySeconds: 1, periodSeconds: 1, failureThreshold: 30 },
+        startupProbe: { ...probe, initialDelaySeconds: 1, periodSeconds: 1, failureThreshold: 120 },
         readinessProbe: { ...probe, periodSeconds: 5, failureThreshold: 2 },
         resources: { requests: { cpu: '100m', memory: '128Mi' }, limits: { cpu: '2', memory: '1Gi' } },
         securityContext: {

@@ -3,14 +3,14 @@
  * that root alone may enter. A container that restarts, or another pod in its place, serves with them until the CA answers again, and at the
  * latest until they expire.
  */
-import { createHash } from 'node:crypto';
+import { createHash, X509Certificate } from 'node:crypto';
 import { readdirSync, readFileSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Clock } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
 import type { FetchedCertificate } from '../../common/certificates/keeper.ts';
-import { checkedCertificate } from '../../common/certificates/sources.ts';
+import { certificatesOf, checkedCertificate } from '../../common/certificates/sources.ts';
 import { memoryFacts, openPrivateFolder, reachesDisk, replaceFile } from './private-folder.ts';
 
 const VERSION = 1;
@@ -22,6 +22,8 @@ export interface KeptCertificatesOptions {
   readonly folder: string;
   readonly clock: Clock;
   readonly log: Log;
+  /** PEM: the mesh's roots as they are now. What none of them has signed is of an earlier mesh. undefined where they are not at hand. */
+  readonly roots?: string | undefined;
   /** Why the folder's files could reach a disk; undefined where they cannot. */
   readonly reachesDisk?: (folder: string) => string | undefined;
 }
@@ -87,7 +89,7 @@ export class KeptCertificates {
   }
 
   #read(): void {
-    const { folder, log, clock } = this.#options;
+    const { folder, log, clock, roots } = this.#options;
     for (const name of readdirSync(folder)) {
       if (!name.endsWith(SUFFIX) || name.startsWith('.')) {
         // Left by a process that was killed while it wrote.
@@ -98,6 +100,7 @@ export class KeptCertificates {
         const certificate = parse(readFileSync(join(folder, name)));
         if (fileOf(certificate.identity) !== name) throw new Error(`the file of ${certificate.identity} has another name`);
         if (certificate.notAfter <= clock.now()) throw new Error('it has expired');
+        if (roots !== undefined && !isSignedBy(certificate.chain, roots)) throw new Error('no root of the mesh as it is now has signed it');
         this.#found.set(certificate.identity, certificate);
       } catch (error) {
         log.warn({ file: name, error: errorMessage(error) }, 'a kept certificate is of no use');
@@ -113,6 +116,16 @@ export class KeptCertificates {
       // It was not there, which is what was wanted.
     }
   }
+}
+
+function isSignedBy(chain: string, roots: string): boolean {
+  const last = certificatesOf(chain).at(-1);
+  if (last === undefined) return false;
+  const top = new X509Certificate(last);
+  return certificatesOf(roots).some((pem) => {
+    const root = new X509Certificate(pem);
+    return top.fingerprint256 === root.fingerprint256 || (top.checkIssued(root) && top.verify(root.publicKey));
+  });
 }
 
 const fileOf = (identity: string): string => `${createHash('sha256').update(identity).digest('hex')}${SUFFIX}`;

@@ -15,13 +15,15 @@ import { KeptState, type RestoredState } from './kept-state.ts';
 
 /** Most control planes answer within this time; who starts beside one that does shall not act on what is old for a moment. */
 const GRACE_MS = 2000;
+/** Where istio-ca-root-cert is mounted. */
+const MESH_ROOTS_FILE = './var/run/secrets/istio/root-cert.pem';
 /** Pods that are here have been told about by then. */
 const PRUNE_AFTER_MS = 300_000;
 
 export interface KeptOptions {
   readonly settings: Pick<
     ZtunnelSettings,
-    'stateDir' | 'stateMaxAgeMs' | 'keysDir' | 'clusterId' | 'nodeName' | 'network' | 'xds' | 'localXds' | 'localXdsPath'
+    'stateDir' | 'stateMaxAgeMs' | 'keysDir' | 'clusterId' | 'nodeName' | 'network' | 'xds' | 'ca' | 'localXds' | 'localXdsPath'
   >;
   readonly writer: MeshStateWriter;
   readonly clock: Clock;
@@ -41,7 +43,8 @@ export function openKept({ settings, writer, clock, log }: KeptOptions): Kept {
       stateDir === undefined || !hasControlPlane
         ? undefined
         : KeptState.open({ folder: stateDir, maxAgeMs, owner: { clusterId, node, network, boot: bootId() }, writer, clock, log }),
-    certificates: keysDir === undefined ? undefined : KeptCertificates.open({ folder: keysDir, clock, log }),
+    certificates:
+      keysDir === undefined ? undefined : KeptCertificates.open({ folder: keysDir, clock, log, roots: meshRoots(settings.ca?.root) }),
   };
 }
 
@@ -80,6 +83,20 @@ export function measureKept(source: MeshSource, restored: RestoredState | undefi
   series.set(series.slot(metrics.keptState, []), restored && !source.isSynced ? 1 : 0);
   series.set(series.slot(metrics.controlPlaneHeard, []), (source.heardAt ?? 0) / 1000);
   series.set(series.slot(metrics.keptCertificates, []), certificates?.size ?? 0);
+}
+
+/**
+ * What istiod distributes into every namespace. Where the CA is asked with roots of another place, those are the CA's own, and need not be the
+ * mesh's.
+ */
+function meshRoots(root: string | undefined): string | undefined {
+  if (root !== MESH_ROOTS_FILE) return undefined;
+  try {
+    return readFileSync(root, 'utf8');
+  } catch {
+    // A ztunnel without it asks no CA; what it has kept is all that it has.
+    return undefined;
+  }
 }
 
 function bootId(): string {

@@ -255,3 +255,15 @@ test('a file is replaced as a whole, and nothing else is left behind', (t) => {
   assert.deepEqual(readdirSync(path), ['a']);
   assert.ok(existsSync(path));
 });
+
+test('a certificate of an earlier mesh, whose root is another one now, is not used and goes', (t) => {
+  const path = folder(t);
+  const [now, before] = [testAuthority(), testAuthority()];
+  const identity = 'spiffe://cluster.local/ns/shop/sa/a';
+  const open = (roots: string) =>
+    KeptCertificates.open({ folder: path, clock: new FakeClock(Date.now()), log: silentLog, roots, reachesDisk: () => undefined });
+  open(before.root)?.save({ ...before.issue(identity), notBefore: Date.now(), notAfter: Date.now() + hours(1) });
+  assert.ok(open(`${now.root}${before.root}`)?.get(identity), 'while the root changes, both are there');
+  assert.equal(open(now.root)?.get(identity), undefined);
+  assert.deepEqual(readdirSync(path), []);
+});
