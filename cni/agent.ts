@@ -52,6 +52,8 @@ export interface AgentParts {
 }
 
 const SWEEP_MS = minutes(1);
+// Looking at a pod starts two programs, and not a function of a library.
+const IPTABLES_PATIENCE = 5;
 // The plugin waits longer for us than we for ztunnel, or our reason would never be read.
 const ANSWER_MARGIN_MS = seconds(5);
 
@@ -342,8 +344,12 @@ export class NodeAgent {
   #verify(): void {
     const { clock, settings } = this.#parts;
     if (settings.rulesCheckMs === 0) return;
-    this.#verifying = clock.after(settings.rulesCheckMs, () => {
+    const everyMs = settings.rulesCheckMs * (this.#started().backend === 'iptables' ? IPTABLES_PATIENCE : 1);
+    this.#verifying = clock.after(everyMs, () => {
       this.#enrolment.verify();
+      this.#probes?.refresh().catch((error: unknown) => {
+        this.#parts.log.warn({ error: errorMessage(error) }, "the node's rules for probes could not be written again");
+      });
       this.#verify();
     });
   }

@@ -10,6 +10,9 @@ export class ProbeSets {
   readonly #pods = new Map<string, readonly IpAddress[]>();
   #writing: Promise<void> | undefined;
   #waiting: Promise<void> | undefined;
+  #rulesToo = false;
+  /** What the sets say is not certain. */
+  #failed = false;
 
   constructor(rules: ProbeRules) {
     this.#rules = rules;
@@ -23,22 +26,44 @@ export class ProbeSets {
 
   /** Resolves when the node's sets say so. @param ips canonical; none takes the pod out. @throws {CommandError} */
   set(uid: string, ips: readonly IpAddress[]): Promise<void> {
+    // After a restart each pod says what `start` has written already, one after the other.
+    if (ips.join() === (this.#pods.get(uid) ?? []).join() && !this.#failed) return this.#waiting ?? this.#writing ?? Promise.resolve();
     if (ips.length > 0) this.#pods.set(uid, ips);
-    else if (!this.#pods.delete(uid)) return Promise.resolve();
+    else this.#pods.delete(uid);
+    return this.#write();
+  }
+
+  /** Writes rules and sets again: another program may have changed them. @throws {CommandError} */
+  refresh(): Promise<void> {
+    this.#rulesToo = true;
     return this.#write();
   }
 
   /** Takes everything away. @throws {CommandError} */
-  remove(): Promise<void> {
+  async remove(): Promise<void> {
     this.#pods.clear();
-    return this.#rules.remove();
+    // A write that is under way would bring everything back.
+    await (this.#waiting ?? this.#writing)?.catch(() => {});
+    await this.#rules.remove();
   }
 
   #write(): Promise<void> {
     if (!this.#writing) {
-      this.#writing = this.#rules.write(this.#addresses()).finally(() => {
-        this.#writing = undefined;
-      });
+      const rules = this.#rulesToo;
+      this.#rulesToo = false;
+      this.#writing = (rules ? this.#rules.install(this.#addresses()) : this.#rules.write(this.#addresses()))
+        .then(
+          () => {
+            this.#failed = false;
+          },
+          (error: unknown) => {
+            this.#failed = true;
+            throw error;
+          },
+        )
+        .finally(() => {
+          this.#writing = undefined;
+        });
       return this.#writing;
     }
     // One write is under way, with the state before this change; all changes from now until it ends share the next one.

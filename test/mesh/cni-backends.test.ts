@@ -62,7 +62,8 @@ test('rules that another program removes come back by themselves, and the pod an
   world.ztunnel();
   await until(() => ['orders', 'carts'].every((name) => world.annotation(`shop/${name}`) === 'enabled'));
   const untouched = other.ns.exec('nft', 'list', 'ruleset');
-  pod.ns.exec('nft', 'flush', 'ruleset');
+  for (const ns of [pod.ns, world.node]) ns.exec('nft', 'flush', 'ruleset');
+  await until(() => /10\.0\.0\.2 comment/.test(world.nodeRules()) && /snat/.test(world.nodeRules()));
   await until(() => /redirect to :15001/.test(pod.ns.exec('nft', 'list', 'ruleset')));
   await until(() => world.events().some((message) => message.includes('redirection rules had been removed by somebody else')));
   assert.match((await world.fetch('monitoring', '/metrics')).body, /^warren_cni_rules_mended_total [1-9]/m);

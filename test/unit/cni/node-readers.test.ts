@@ -147,6 +147,39 @@ test('changes of the probed pods that come while one is written are written toge
   assert.equal(writes.length, 2);
 });
 
+test('what the start has written is not written again, unless a write has failed since', async () => {
+  let writes = 0;
+  let failing = false;
+  const sets = new ProbeSets(
+    probeRules(async () => {
+      writes++;
+      if (failing) throw new Error('nft failed');
+    }),
+  );
+  await sets.start(new Map([['a', ['10.0.0.1']]]));
+  assert.equal(writes, 1);
+  await sets.set('a', ['10.0.0.1']);
+  assert.equal(writes, 1);
+  failing = true;
+  await assert.rejects(sets.set('b', ['10.0.0.2']), /nft failed/);
+  failing = false;
+  await sets.set('b', ['10.0.0.2']);
+  assert.equal(writes, 3, 'the retry writes, although nothing has changed');
+  await sets.set('b', ['10.0.0.2']);
+  assert.equal(writes, 3);
+});
+
+test("the node's rules are written again when asked, with what is probed by then", async () => {
+  const done: string[] = [];
+  const note = (what: string) => async (addresses: ReadonlyMap<string, string>) =>
+    void done.push(`${what} ${[...addresses.keys()].join()}`);
+  const sets = new ProbeSets({ backend: 'nftables', install: note('install'), write: note('write'), remove: async () => {} });
+  await sets.start(new Map());
+  const changes = [sets.set('a', ['10.0.0.1']), sets.refresh(), sets.set('b', ['10.0.0.2'])];
+  await Promise.all(changes);
+  assert.deepEqual(done, ['install ', 'write 10.0.0.1', 'install 10.0.0.1,10.0.0.2']);
+});
+
 test('a write that fails is told to who caused it, and the next one repeats everything', async () => {
   const writes: string[] = [];
   const sets = new ProbeSets(
