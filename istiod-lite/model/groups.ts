@@ -2,6 +2,10 @@
 
 const EMPTY: ReadonlySet<never> = new Set<never>();
 
+/** Another map with the same keys. */
+export const mapEach = <V, W>(map: ReadonlyMap<string, V>, make: (value: V) => W): Map<string, W> =>
+  new Map([...map].map(([key, value]) => [key, make(value)]));
+
 export class Groups<T> {
   readonly #sets = new Map<string, Set<T>>();
 

@@ -14,6 +14,7 @@ import { readEndpointSlice } from './endpoint-slice.ts';
 import { checkEnrolment } from './enrolment.ts';
 import { readGateway, readGatewayClass } from './gateway.ts';
 import { classAccepted, type GatewayProblem } from './gateway-status.ts';
+import { mapEach } from './groups.ts';
 import { readRoute } from './http-route.ts';
 import { Inputs, inheritedAnnotations, type ServiceSource } from './inputs.ts';
 import { type MeshService, serviceKeyOf } from './mesh-service.ts';
@@ -47,8 +48,9 @@ import { readVirtualService } from './virtual-service.ts';
 import type { WatchedKindName } from './watched-kinds.ts';
 import { type BindingWords, readBindingWords } from './waypoint-binding.ts';
 import { type MadeForWaypoints, type WaypointChanges, type WaypointResources, WaypointTables } from './waypoint-tables.ts';
-import { localityOf } from './workload.ts';
+import { nodeLocality } from './workload.ts';
 import { readWorkloadEntry } from './workload-entry.ts';
+import { workloadLabels } from './workload-labels.ts';
 
 export interface ObjectChange {
   readonly type: 'added' | 'modified' | 'deleted';
@@ -329,12 +331,12 @@ export class MeshIndex {
         const authorizations = policy ? this.#translation.httpAuthorizations(policy) : new Map<string, HttpAuthorization>();
         made.set(
           id,
-          mapValues(authorizations, (authorization) => [httpAuthorizationResource(authorization)]),
+          mapEach(authorizations, (authorization) => [httpAuthorizationResource(authorization)]),
         );
         const authentications = policy ? this.#translation.jwtAuthentications(policy) : new Map<string, JwtAuthentication>();
         tokens.set(
           id,
-          mapValues(authentications, (authentication) => [jwtResource(authentication)]),
+          mapEach(authentications, (authentication) => [jwtResource(authentication)]),
         );
       }),
     );
@@ -348,7 +350,7 @@ export class MeshIndex {
       this.#guard(`routes of ${source}`, () => {
         made.set(
           source,
-          mapValues(this.#translation.serviceRoutes(source), (routes) => routes.map(routesResource)),
+          mapEach(this.#translation.serviceRoutes(source), (routes) => routes.map(routesResource)),
         );
       }),
     );
@@ -372,7 +374,7 @@ export class MeshIndex {
       this.#guard(`traffic of ${key}`, () => {
         made.set(
           key,
-          mapValues(this.#translation.serviceTraffic(key), (traffic) => [trafficResource(traffic)]),
+          mapEach(this.#translation.serviceTraffic(key), (traffic) => [trafficResource(traffic)]),
         );
       }),
     );
@@ -387,7 +389,7 @@ export class MeshIndex {
         this.#guard(`labels of ${source}`, () => {
           made.set(
             source,
-            mapValues(this.#translation.workloadLabels(source), (labels) => labels.map(labelsResource)),
+            mapEach(workloadLabels(this.#config, this.#inputs, source), (labels) => labels.map(labelsResource)),
           );
         }),
       most,
@@ -470,9 +472,6 @@ export class MeshIndex {
 
 const WORKLOAD_ENTRY = 'WorkloadEntry/';
 
-const mapValues = <V, W>(map: ReadonlyMap<string, V>, make: (value: V) => W): Map<string, W> =>
-  new Map([...map].map(([key, value]) => [key, make(value)]));
-
 function drain<T>(set: Set<T>, visit: (item: T) => void, most = Number.POSITIVE_INFINITY): void {
   let left = most;
   for (const item of set) {
@@ -485,11 +484,6 @@ function drain<T>(set: Set<T>, visit: (item: T) => void, most = Number.POSITIVE_
 function namespaceWords(object: unknown): BindingWords {
   const meta = readMeta(object);
   return { labels: meta?.labels ?? {}, annotations: pick(meta?.annotations ?? {}, inheritedAnnotations) };
-}
-
-function nodeLocality(object: unknown) {
-  const labels = readMeta(object)?.labels ?? {};
-  return localityOf(labels[names.REGION] ?? '', labels[names.ZONE] ?? '', labels[names.SUBZONE] ?? '');
 }
 
 const sourceOf = (

@@ -1,5 +1,5 @@
 /**
- * More than 300 lines, as it is one table: the objects that the mesh is made from, what of them depends on what, and for each change the
+ * More than 500 lines, as it is one table: the objects that the mesh is made from, what of them depends on what, and for each change the
  * outputs that must be made anew. Reverse indexes keep the cost of a change with what it touches: by label pair, node, gateway, hostname.
  * Outputs are named by their source, `Kind/namespace/name`.
  */

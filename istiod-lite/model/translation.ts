@@ -6,7 +6,6 @@ import type {
   ServiceRoutes,
   ServiceTraffic,
   Target,
-  WorkloadLabels,
 } from '../../common/codec/gen/waypoint.ts';
 import type { GatewayAddress, Service, Workload } from '../../common/codec/gen/workload.ts';
 import { CLAIM_REFUSED, type Condition, WAYPOINT_MISSING, type WantedStatus } from './conditions.ts';
@@ -16,14 +15,15 @@ import { sliceWorkload } from './endpoint-slice.ts';
 import { addressText } from './entry-claims.ts';
 import { applicationTunnel, networkGateway } from './gateway.ts';
 import { gatewayStatus, isOurs } from './gateway-status.ts';
+import { mapEach } from './groups.ts';
 import { HostTranslation } from './host-translation.ts';
 import type { Inputs, ServiceSource } from './inputs.ts';
 import type { LabelInterest } from './label-interests.ts';
 import { type MeshService, serviceKeyOf } from './mesh-service.ts';
 import * as names from './names.ts';
-import { type Labels, pick } from './objects.ts';
+import type { Labels } from './objects.ts';
 import { peerAuthenticationReference } from './peer-authentication.ts';
-import { podUid, podWorkload } from './pod.ts';
+import { podWorkload } from './pod.ts';
 import {
   type PolicyTarget,
   type TargetedPolicy,
@@ -39,7 +39,7 @@ import { type RouteParentStatus, routeStatus } from './route-status.ts';
 import { type Attachment, portRoutes } from './route-table.ts';
 import { isForHost, parentGateway, type Route } from './routes.ts';
 import { serviceMessage } from './service.ts';
-import { type EntryEndpoint, entryEndpoints, entryEndpointUid, entryWorkload } from './service-entry.ts';
+import { type EntryEndpoint, entryEndpoints, entryWorkload } from './service-entry.ts';
 import type { VirtualService } from './virtual-service.ts';
 import {
   type BindingRequest,
@@ -51,7 +51,7 @@ import {
   waypointCondition,
 } from './waypoint-binding.ts';
 import { outboundTrafficPolicyOf, type Surroundings } from './workload.ts';
-import { workloadEntryUid, workloadEntryWorkload } from './workload-entry.ts';
+import { workloadEntryWorkload } from './workload-entry.ts';
 
 export interface TranslatedWorkloads {
   readonly workloads: Workload[];
@@ -222,47 +222,6 @@ export class Translation {
     }
     this.#inputs.recordInterests(`endpoints of ${key}`, interests);
     return made;
-  }
-
-  /** Labels of the workloads that a source makes, by uid, each with those that a waypoint asks for. */
-  workloadLabels(source: string): Map<string, WorkloadLabels[]> {
-    const made = new Map<string, WorkloadLabels[]>();
-    const [, namespace = ''] = source.split('/');
-    const wanted = this.#inputs.labelsWanted(namespace);
-    if (wanted.size === 0) return made;
-    for (const { uid, labels, addresses } of this.#labelled(source)) {
-      for (const [waypoint, names] of wanted) {
-        const own = pick(labels, [...names].sort());
-        if (Object.keys(own).length > 0) {
-          made.set(waypoint, [...(made.get(waypoint) ?? []), { uid, labels: { ...own }, addresses: [...addresses] }]);
-        }
-      }
-    }
-    return made;
-  }
-
-  #labelled(source: string): { readonly uid: string; readonly labels: Labels; readonly addresses: readonly string[] }[] {
-    const slash = source.indexOf('/');
-    const key = source.slice(slash + 1);
-    switch (source.slice(0, slash)) {
-      case 'Pod': {
-        const pod = this.#inputs.pods.get(key);
-        // The host network's address is shared by many, and so nobody's.
-        return pod ? [{ uid: podUid(this.#config, pod), labels: pod.labels, addresses: pod.hostNetwork ? [] : pod.addresses }] : [];
-      }
-      case 'WorkloadEntry': {
-        const entry = this.#inputs.workloadEntries.get(key);
-        return entry ? [{ uid: workloadEntryUid(this.#config, entry), labels: entry.labels, addresses: [entry.endpoint.address] }] : [];
-      }
-      case 'ServiceEntry': {
-        const entry = this.#inputs.serviceEntries.get(key);
-        return (entry ? entryEndpoints(entry) : []).flatMap(({ endpoint }) =>
-          entry ? [{ uid: entryEndpointUid(this.#config, entry, endpoint), labels: endpoint.labels, addresses: [] }] : [],
-        );
-      }
-      default:
-        return [];
-    }
   }
 
   virtualServiceCondition(virtual: VirtualService): Condition {
@@ -501,9 +460,6 @@ function backendsOf(routes: readonly ServiceRoutes[]): Set<string> {
   }
   return found;
 }
-
-const mapEach = <V, W>(map: ReadonlyMap<string, V>, make: (value: V) => W): Map<string, W> =>
-  new Map([...map].map(([key, value]) => [key, make(value)]));
 
 /** Hosts with a wildcard cannot be resolved, so they mean nothing without a waypoint that reads the requested name. */
 function wildcardCondition(source: string, services: readonly MeshService[], binding: WaypointBinding): Condition | undefined {

@@ -17,7 +17,7 @@ import { outboundPolicyExtension } from '../../common/state/outbound-policy.ts';
 import { type MeshModelConfig, sentTrustDomain } from './config.ts';
 import { type MeshService, serviceKeyOf } from './mesh-service.ts';
 import * as names from './names.ts';
-import type { Labels } from './objects.ts';
+import { type Labels, readMeta } from './objects.ts';
 
 /** What other objects add to a workload. */
 export interface Surroundings {
@@ -90,4 +90,10 @@ export const endsTunnels = (labels: Labels): boolean => (labels[names.TUNNEL] ??
 
 export function localityOf(region: string, zone: string, subzone: string): Locality | undefined {
   return region === '' && zone === '' && subzone === '' ? undefined : { region, zone, subzone };
+}
+
+/** Of a Node, by its labels. */
+export function nodeLocality(object: unknown): Locality | undefined {
+  const labels = readMeta(object)?.labels ?? {};
+  return localityOf(labels[names.REGION] ?? '', labels[names.ZONE] ?? '', labels[names.SUBZONE] ?? '');
 }
