@@ -134,7 +134,9 @@ function workloadFrom(node: YamlNode): Workload {
   const hostname = text('hostname');
   const tunnel = node.optional('applicationTunnel');
   tunnel?.allowKeys(['protocol', 'port']);
-  const outboundTrafficPolicy: Workload['outboundTrafficPolicy'] = node.optional('outboundTrafficPolicy')?.choice({ ALLOW_ANY: 'ALLOW_ANY', REGISTRY_ONLY: 'REGISTRY_ONLY' });
+  const outboundTrafficPolicy: Workload['outboundTrafficPolicy'] = node
+    .optional('outboundTrafficPolicy')
+    ?.choice({ ALLOW_ANY: 'ALLOW_ANY', REGISTRY_ONLY: 'REGISTRY_ONLY' });
   const locality = node.optional('locality');
   locality?.allowKeys(['region', 'zone', 'subzone']);
   return {

@@ -105,7 +105,7 @@ export async function fuzzOnce(seed: number): Promise<void> {
   };
   const options = { limits: { ...defaultHttpLimits, maxConcurrentStreams: 6 }, clock, onClose };
   const client: HttpClientConnection | undefined = side === 'server' ? connectHttp2(pipe, options) : undefined;
-  const connection: HttpServerConnection =
+  const connection: Pick<HttpServerConnection, 'destroy' | 'drain' | 'openExchanges'> =
     client ??
     serveHttp2(pipe, {
       ...options,

@@ -7,10 +7,10 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import { applyPodRules } from './pod-rules.ts';
 import { DEFAULT_PROBE_SOURCE } from '../../cni/rules/constants.ts';
 import { type TestAuthority, testAuthority, writeCertificate } from './certificates.ts';
 import { joinNetns, makeNetns, type TestNetns } from './netns.ts';
+import { applyPodRules } from './pod-rules.ts';
 
 export interface TestPod {
   readonly name: string;

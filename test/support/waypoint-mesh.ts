@@ -7,10 +7,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { applyPodRules } from './pod-rules.ts';
 import { DEFAULT_PROBE_SOURCE } from '../../cni/rules/constants.ts';
 import { testAuthority, writeCertificate } from './certificates.ts';
 import { joinNetns, makeNetns, type TestNetns } from './netns.ts';
+import { applyPodRules } from './pod-rules.ts';
 import { type Program, startProgram } from './programs.ts';
 
 export const ORDERS = '10.96.0.10';
