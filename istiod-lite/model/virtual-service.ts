@@ -2,6 +2,7 @@
  * VirtualService (networking.istio.io/v1) → the mesh's reading of it: rules in their order, whose destinations are still names. What cannot be
  * done is kept beside the rule: such a rule answers 500, and the object's status says why (decision 8).
  */
+import { parseCidr } from '../../common/base/address.ts';
 import type { Cors, DirectAnswer, Fault, HeaderChange, PathChange, Redirect, Retry, Rewrite } from '../../common/codec/gen/waypoint.ts';
 import { RedirectPort } from '../../common/codec/gen/waypoint.ts';
 import { isRetryCondition } from '../../common/decision/http-rule.ts';
@@ -325,12 +326,20 @@ function readConnections(spec: unknown, kind: 'tcp' | 'tls', key: string, host: 
     const read = (match: Record<string, unknown>): VirtualConnection[] => {
       const gateways = texts(match.gateways);
       if (gateways.length > 0 && !gateways.includes('mesh')) return [];
+      const ranges = texts(match.destinationSubnets);
+      const unreadable = ranges.find((range) => parseCidr(range) === undefined);
+      if (unreadable !== undefined) {
+        report(
+          `${name}: destinationSubnets has ${JSON.stringify(unreadable.slice(0, 100))}, which is no address range: this match holds never`,
+        );
+        return [];
+      }
       return [
         {
           name,
           port: portOf(match.port),
           serverNames: kind === 'tls' ? texts(match.sniHosts) : [],
-          destinationRanges: texts(match.destinationSubnets),
+          destinationRanges: ranges,
           source: readSource(match),
           route,
         },

@@ -260,6 +260,26 @@ test('bytes are routed by port, address and server name', () => {
   );
 });
 
+test('an address range that cannot be read makes its match hold never, and the others of the rule are kept', () => {
+  const mesh = shop([], {
+    tcp: [
+      {
+        match: [
+          { port: 80, destinationSubnets: [''] },
+          { port: 80, destinationSubnets: ['10.1.0.0/16'] },
+        ],
+        ...to('v2'),
+      },
+    ],
+  });
+  const [port] = mesh.routes()[0]?.ports ?? [];
+  assert.deepEqual(
+    port?.connections.map(({ destinationRanges }) => destinationRanges),
+    [['10.1.0.0/16']],
+  );
+  assert.match(mesh.message('VirtualService shop/v', 'WaypointAccepted') ?? '', /destinationSubnets has "", which is no address range/);
+});
+
 test('of several for one host the most exact counts, then the oldest; the others say so', () => {
   const mesh = TranslatedMesh.shop();
   mesh.set(
