@@ -277,7 +277,7 @@ test('an address range that cannot be read makes its match hold never, and the o
     port?.connections.map(({ destinationRanges }) => destinationRanges),
     [['10.1.0.0/16']],
   );
-  assert.match(mesh.message('VirtualService shop/v', 'WaypointAccepted') ?? '', /destinationSubnets has "", which is no address range/);
+  assert.match([...mesh.index.problems()].map(({ message }) => message).join(), /destinationSubnets has "", which is no address range/);
 });
 
 test('of several for one host the most exact counts, then the oldest; the others say so', () => {
