@@ -4,7 +4,7 @@
  */
 import { type EndpointResult, mayEject } from '../../common/decision/outliers.ts';
 import type { CompiledPolicy } from '../../common/decision/traffic-model.ts';
-import type { EndpointState } from './endpoint.ts';
+import type { EndpointState } from './endpoint-state.ts';
 
 /** What happens to endpoints, for whoever counts. */
 export interface ClusterEvents {

@@ -1,8 +1,8 @@
-/** One endpoint of one service as the waypoint speaks to it, and what is known of it from one picture of the mesh to the next. */
+/** One endpoint of one service as the waypoint speaks to it. */
 import type { SocketAddress } from '../../common/base/address.ts';
 import type { Service, Workload } from '../../common/decision/mesh-view.ts';
-import { EndpointHealth } from '../../common/decision/outliers.ts';
 import type { ClusterState } from './cluster-state.ts';
+import type { EndpointState } from './endpoint-state.ts';
 
 /** Where one attempt at a request goes. */
 export interface PickedEndpoint {
@@ -21,35 +21,4 @@ export interface PickedEndpoint {
   readonly cluster: ClusterState;
   /** Whose connection it is, where its beginning says so (PROXY protocol); such a connection is nobody else's. */
   readonly caller?: SocketAddress;
-}
-
-/** What an endpoint that was never asked is expected to take. */
-const FIRST_GUESS_MS = 1;
-/** Time in which what was measured loses two thirds of its say. */
-const DECAY_MS = 10_000;
-
-export class EndpointState {
-  /** Requests under way. */
-  active = 0;
-  /** Of the monotonic clock, when it was first seen. */
-  readonly since: number;
-  readonly health = new EndpointHealth();
-  #expectedMs = FIRST_GUESS_MS;
-  #measuredAt: number;
-
-  constructor(now: number) {
-    this.since = now;
-    this.#measuredAt = now;
-  }
-
-  /** Peaks count at once, better times little by little (Finagle's peak EWMA). */
-  measured(tookMs: number, now: number): void {
-    const weight = Math.exp(-Math.max(0, now - this.#measuredAt) / DECAY_MS);
-    this.#expectedMs = tookMs > this.#expectedMs ? tookMs : this.#expectedMs * weight + tookMs * (1 - weight);
-    this.#measuredAt = now;
-  }
-
-  get expectedMs(): number {
-    return this.#expectedMs;
-  }
 }

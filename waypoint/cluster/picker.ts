@@ -12,7 +12,8 @@ import { type CompiledPolicy, policyOf } from '../../common/decision/traffic-mod
 import type { Configuration } from '../worker/configuration.ts';
 import { Cluster, type ClusterMember, type ClusterOptions } from './cluster.ts';
 import { type ClusterEvents, ClusterState } from './cluster-state.ts';
-import { EndpointState, type PickedEndpoint } from './endpoint.ts';
+import type { PickedEndpoint } from './endpoint.ts';
+import { EndpointState } from './endpoint-state.ts';
 
 export type Balancing = 'round_robin' | 'least_request';
 

@@ -2,7 +2,7 @@
 import { ProxyError } from '../../common/base/errors.ts';
 import type { BodySink, BodySource, Fields } from '../../common/http/types.ts';
 import type { Answer, RequestContext } from './context.ts';
-import { GrpcMessages } from './grpc-messages.ts';
+import { GrpcMessages } from './grpc.ts';
 
 export interface Delivered {
   readonly status: number;

@@ -13,7 +13,7 @@ import type { PickedEndpoint } from '../cluster/endpoint.ts';
 import type { HttpVersion, Upstreams } from '../cluster/upstreams.ts';
 import { AttemptFailed } from './attempt.ts';
 import type { Answer, Handler, RequestContext } from './context.ts';
-import { isGrpc } from './local-answer.ts';
+import { isGrpc } from './grpc.ts';
 
 export interface ForwardParts {
   readonly upstreams: Pick<Upstreams, 'ready' | 'open'>;

@@ -3,6 +3,7 @@ import type { ProxyError } from '../../common/base/errors.ts';
 import { refusalHeaders } from '../../common/hbone/refusal-header.ts';
 import type { Fields } from '../../common/http/types.ts';
 import type { Answer, RequestContext } from './context.ts';
+import { isGrpc } from './grpc.ts';
 import { grpcStatusOf, httpOutcome } from './outcomes.ts';
 import { bufferSource } from './request-body.ts';
 import { TokenRefused } from './token-refused.ts';
@@ -47,13 +48,6 @@ function textOf({ code }: ProxyError): string {
     default:
       return 'upstream connect error or disconnect/reset before headers';
   }
-}
-
-export function isGrpc(fields: Fields): boolean {
-  for (let i = 0; i < fields.length; i += 2) {
-    if (fields[i] === 'content-type') return /^application\/grpc(?:$|[+;])/.test(fields[i + 1] ?? '');
-  }
-  return false;
 }
 
 /** As `grpc-message` wants it (grpc: doc/PROTOCOL-HTTP2.md). */

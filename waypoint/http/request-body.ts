@@ -4,8 +4,7 @@
  */
 import type { ProxyError } from '../../common/base/errors.ts';
 import type { BodySink, BodySource, Fields, ServerExchange } from '../../common/http/types.ts';
-import { GrpcMessages } from './grpc-messages.ts';
-import { isGrpc } from './local-answer.ts';
+import { GrpcMessages, isGrpc } from './grpc.ts';
 
 /** Bytes of one request that are kept for another attempt. */
 export const KEEP_BYTES = 64 << 10;

@@ -11,7 +11,7 @@ import type { SeriesWriter } from '../../common/server/shared-series.ts';
 import type { PickedEndpoint } from '../cluster/endpoint.ts';
 import type { Connection, RequestContext } from '../http/context.ts';
 import type { Delivered } from '../http/deliver.ts';
-import { isGrpc } from '../http/local-answer.ts';
+import { isGrpc } from '../http/grpc.ts';
 import { httpOutcome } from '../http/outcomes.ts';
 import { metrics } from '../metrics.ts';
 import { endsOf, grpcLabel, peerLabels, requestLine } from './describe.ts';

@@ -9,7 +9,7 @@ import { AccessLog } from '../../../common/server/access-log.ts';
 import { metricsText } from '../../../common/server/metrics-text.ts';
 import { createSegment, SeriesReader, SeriesWriter } from '../../../common/server/shared-series.ts';
 import { ClusterState } from '../../../waypoint/cluster/cluster-state.ts';
-import { EndpointState } from '../../../waypoint/cluster/endpoint.ts';
+import { EndpointState } from '../../../waypoint/cluster/endpoint-state.ts';
 import { type Connection, RequestContext } from '../../../waypoint/http/context.ts';
 import { targetOf } from '../../../waypoint/inbound/hbone.ts';
 import { metricFamilies } from '../../../waypoint/metrics.ts';

@@ -1,9 +1,19 @@
+/** What the waypoint knows of gRPC: which requests are such calls, and how many messages a body has. */
+import type { Fields } from '../../common/http/types.ts';
+
+export function isGrpc(fields: Fields): boolean {
+  for (let i = 0; i < fields.length; i += 2) {
+    if (fields[i] === 'content-type') return /^application\/grpc(?:$|[+;])/.test(fields[i + 1] ?? '');
+  }
+  return false;
+}
+
+const PREFIX_BYTES = 5;
+
 /**
  * Counts the messages of a gRPC body as it passes by: each is a byte of flags, four of length, and that many more (gRPC over HTTP/2,
  * "Length-Prefixed-Message"). A message counts when its prefix is whole.
  */
-const PREFIX_BYTES = 5;
-
 export class GrpcMessages {
   count = 0;
   /** Of the message under way, what is still to come. */

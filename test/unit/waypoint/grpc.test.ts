@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { GrpcMessages } from '../../../waypoint/http/grpc-messages.ts';
+import { GrpcMessages } from '../../../waypoint/http/grpc.ts';
 
 const message = (bytes: number): Buffer => {
   const prefixed = Buffer.alloc(5 + bytes, 0xff);
