@@ -17,8 +17,8 @@ import {
   OWN_STATUS_RULE,
   portLevelAsWritten,
 } from '../../support/conformance-rules.ts';
+import { deployedObjects } from '../deployed-waypoints.ts';
 import { attempt, type CaseResult, type Cases, type Suite } from '../suite.ts';
-import { deployedObjects } from './deployed-waypoints.ts';
 
 interface RecordedCase {
   readonly cluster: readonly ClusterObject[];

@@ -2,9 +2,9 @@
  * What was recorded of the objects that a waypoint's Gateway becomes, beside what ours becomes: names, labels, annotations, owner, ports,
  * accounts, scaling and the pod's rights. Which image runs, with which arguments, environment and volumes, is each mesh's own.
  */
-import type { KubeObject } from '../../../common/client/kube-api.ts';
-import { readParameters } from '../../../istiod-lite/gateway/parameters.ts';
-import { isDeployed, MANAGED, renderWaypoint } from '../../../istiod-lite/gateway/render.ts';
+import type { KubeObject } from '../../common/client/kube-api.ts';
+import { readParameters } from '../../istiod-lite/gateway/parameters.ts';
+import { isDeployed, MANAGED, renderWaypoint } from '../../istiod-lite/gateway/render.ts';
 
 export const TWO_REPLICAS_RULE = 'waypoints get two replicas';
 
