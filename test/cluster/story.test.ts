@@ -10,7 +10,7 @@ import { type TestContext, test } from 'node:test';
 import { startCluster, type TestCluster, withoutCluster } from '../support/cluster.ts';
 import { runProgram, succeeded } from '../support/kube-commands.ts';
 import { root } from '../support/playground.ts';
-import { startPodLoad } from '../support/pod-load.ts';
+import { type PodLoad, startPodLoad } from '../support/pod-load.ts';
 import { hasText, hasTunnel, onTheWire } from '../support/wire.ts';
 
 const BUILD_TIMEOUT_MS = 900_000;
@@ -141,10 +141,25 @@ test('the story, on Kubernetes with two nodes', { skip: withoutCluster ?? false,
     await cluster.eventually('outside of the mesh, what the frontend says to orders cannot be read on the wire', ordersInTheClear);
   });
 
-  await t.test('a label puts the shop into it: mutual TLS on the wire, both identities in both logs, no pod restarted', async () => {
+  const startLoad = (targets: readonly string[]): Promise<PodLoad> =>
+    startPodLoad({ cluster, namespace: 'shop', serviceAccount: 'frontend', node: 'node1', targets, tell: (line) => t.diagnostic(line) });
+
+  await t.test('a label puts the shop into it, and connections that are open stay open', async () => {
+    const load = await startLoad(['http://orders/', 'http://stock/']);
     const before = await podNames(cluster);
-    await cluster.kubectl('label', 'namespace', 'shop', 'istio.io/dataplane-mode=ambient');
-    await enrolled(cluster);
+    const change = await load.during(async () => {
+      await cluster.kubectl('label', 'namespace', 'shop', 'istio.io/dataplane-mode=ambient');
+      await enrolled(cluster);
+    });
+    for (const [target, { lost, cut, renewed }] of Object.entries(change))
+      assert.deepEqual({ target, lost, cut, renewed }, { target, lost: 0, cut: 0, renewed: 0 });
+    assert.deepEqual(await podNames(cluster), before, 'no pod was restarted');
+    const outside = await cluster.kubectl('get', 'pod', '-n', 'shop', 'load', '-o', 'yaml');
+    assert.match(outside, /warren\.dev\/connections-outside/, 'the pod says that it has connections from before');
+    await cluster.kubectl('delete', 'pod', '-n', 'shop', 'load', '--wait');
+  });
+
+  await t.test('what they say to each other from now on goes through mutual TLS, with both identities in both logs', async () => {
     // A pod's peers learn of it a moment later than its node agent says so.
     await cluster.eventually('what the frontend says to orders is not in a tunnel, or can be read on the wire', async () => {
       const seen = await onTheWire(cluster.node('node2'), () => answered('frontend', 'http://orders/', '-H', `x-marker:${MARKER}`));
@@ -156,7 +171,6 @@ test('the story, on Kubernetes with two nodes', { skip: withoutCluster ?? false,
     ];
     await logged(cluster, 'node1', 'direction="outbound"', ...identities);
     await logged(cluster, 'node2', 'direction="inbound"', ...identities);
-    assert.deepEqual(await podNames(cluster), before);
   });
 
   await t.test('under STRICT, plaintext is refused and the kubelet still gets through', async () => {
@@ -197,14 +211,7 @@ test('the story, on Kubernetes with two nodes', { skip: withoutCluster ?? false,
   });
 
   // Half of it goes through the waypoint, half from ztunnel to ztunnel.
-  const load = await startPodLoad({
-    cluster,
-    namespace: 'shop',
-    serviceAccount: 'frontend',
-    node: 'node1',
-    targets: ['http://orders/', 'http://stock/'],
-    tell: (line) => t.diagnostic(line),
-  });
+  const load = await startLoad(['http://orders/', 'http://stock/']);
   const replace = async (namespace: string, what: string): Promise<void> => {
     t.diagnostic(`${what} is replaced`);
     await cluster.kubectl('rollout', 'restart', '-n', namespace, what);
