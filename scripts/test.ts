@@ -59,8 +59,8 @@ async function tests(kind: string, files: readonly string[]): Promise<void> {
     cwd: root,
     files: files.map((file) => join(root, file)),
     isolation,
-    // Playgrounds wait more than they work, so two mesh tests side by side take little longer than one; clusters want the machine for themselves.
-    concurrency: kind === 'mesh' ? 2 : false,
+    // Playgrounds and clusters wait more than they work, so two files side by side take little longer than one.
+    concurrency: kind === 'mesh' || kind === 'cluster' ? 2 : false,
     timeout: onKubernetes ? 900_000 : 300_000,
     execArgv: ['--disable-warning=ExperimentalWarning'],
   });
