@@ -10,10 +10,10 @@ import { test } from 'node:test';
 import yaml from 'js-yaml';
 import { CHART, findHelm } from '../../scripts/manifest.ts';
 import { startCluster, type TestCluster, withoutCluster } from '../support/cluster.ts';
+import { imageBundle } from '../support/image-bundle.ts';
 import { type Ran, runProgram, succeeded } from '../support/kube-commands.ts';
 import { root } from '../support/manifests.ts';
 
-const BUILD_TIMEOUT_MS = 900_000;
 const COMMAND_TIMEOUT_MS = 300_000;
 const MANIFEST = join(root, 'manifests/install.yaml');
 const DEFINITIONS = join(root, CHART, 'crds');
@@ -56,7 +56,7 @@ const skip = withoutCluster ?? (helm === '' && !process.env.CI ? 'no helm here (
 test('Helm and kubectl install the same mesh on Kubernetes', { skip, timeout: 900_000 }, async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'warren-test-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
-  const cluster = await startCluster(t, { nodes: 1, images: [await bundle(folder)] });
+  const cluster = await startCluster(t, { nodes: 1, images: [await imageBundle(t, 'istiod', 'ztunnel', 'cni', 'echo')] });
   const meshctl = (...args: readonly string[]): Promise<Ran> => meshctlAs(cluster.kubeconfig, ...args);
   const call = (): Promise<Ran> => cluster.exec('shop', 'client', 'client', 'http://server/');
   const throughTheMesh = async (): Promise<void> => {
@@ -145,18 +145,4 @@ async function kubeconfigOf(cluster: TestCluster, folder: string, account: strin
   const path = join(folder, account);
   writeFileSync(path, yaml.dump(config), { mode: 0o600 });
   return path;
-}
-
-async function bundle(folder: string): Promise<string> {
-  const file = join(folder, 'images.tar');
-  succeeded(
-    'scripts/images',
-    await runProgram(
-      join(root, 'scripts/images'),
-      ['--test', '--bundle', file, 'istiod', 'ztunnel', 'cni', 'echo'],
-      undefined,
-      BUILD_TIMEOUT_MS,
-    ),
-  );
-  return file;
 }

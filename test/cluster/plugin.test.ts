@@ -3,16 +3,14 @@
  * happens when all nodes lose their power, and the mesh out of the path.
  */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { startCluster, type TestCluster, withoutCluster } from '../support/cluster.ts';
+import { imageBundle } from '../support/image-bundle.ts';
 import { runProgram, succeeded } from '../support/kube-commands.ts';
 import { root } from '../support/playground.ts';
 import { hasText, hasTunnel, onTheWire } from '../support/wire.ts';
 
-const BUILD_TIMEOUT_MS = 900_000;
 const MESHCTL_TIMEOUT_MS = 240_000;
 const LONG_MS = 240_000;
 const NODES = ['node1', 'node2'];
@@ -63,7 +61,7 @@ ${echo('server', 'node2')}
 `;
 
 test('the CNI plugin, on Kubernetes with two nodes', { skip: withoutCluster ?? false, timeout: 1_500_000 }, async (t) => {
-  const cluster = await startCluster(t, { nodes: 2, images: [await bundle(t)] });
+  const cluster = await startCluster(t, { nodes: 2, images: [await imageBundle(t)] });
   const meshctl = async (...args: string[]): Promise<string> =>
     succeeded(
       `meshctl ${args.join(' ')}`,
@@ -289,13 +287,4 @@ function powerCycle(cluster: TestCluster): void {
     cluster.node(node).run('sh', '-c', script);
   }
   for (const node of NODES) cluster.node(node).run('sh', '-c', kubelets('CONT'));
-}
-
-/** The images of this checkout, in one archive. */
-async function bundle(t: TestContext): Promise<string> {
-  const folder = mkdtempSync(join(tmpdir(), 'warren-test-'));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
-  const file = join(folder, 'images.tar');
-  succeeded('scripts/images', await runProgram(join(root, 'scripts/images'), ['--test', '--bundle', file], undefined, BUILD_TIMEOUT_MS));
-  return file;
 }

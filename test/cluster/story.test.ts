@@ -3,17 +3,15 @@
  * orders on node2 is put into the mesh, held to policies, given a waypoint, has every component replaced under it, and is let go again.
  */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { startCluster, type TestCluster, withoutCluster } from '../support/cluster.ts';
+import { imageBundle } from '../support/image-bundle.ts';
 import { runProgram, succeeded } from '../support/kube-commands.ts';
 import { root } from '../support/playground.ts';
 import { type PodLoad, startPodLoad } from '../support/pod-load.ts';
 import { hasText, hasTunnel, onTheWire } from '../support/wire.ts';
 
-const BUILD_TIMEOUT_MS = 900_000;
 const MESHCTL_TIMEOUT_MS = 240_000;
 const ROLLOUT = '240s';
 /** Old pods get 30 s to end what is open. */
@@ -114,7 +112,7 @@ interface RawObject {
 }
 
 test('the story, on Kubernetes with two nodes', { skip: withoutCluster ?? false, timeout: 900_000 }, async (t) => {
-  const cluster = await startCluster(t, { nodes: 2, images: [await bundle(t)], gatewayApi: true });
+  const cluster = await startCluster(t, { nodes: 2, images: [await imageBundle(t)], gatewayApi: true });
   const meshctl = async (...args: string[]): Promise<string> =>
     succeeded(
       `meshctl ${args.join(' ')}`,
@@ -285,15 +283,6 @@ test('the story, on Kubernetes with two nodes', { skip: withoutCluster ?? false,
     for (const node of ['node1', 'node2']) assert.deepEqual(leftOnNode(cluster, node), []);
   });
 });
-
-/** The images of this checkout, in one archive. */
-async function bundle(t: TestContext): Promise<string> {
-  const folder = mkdtempSync(join(tmpdir(), 'warren-test-'));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
-  const file = join(folder, 'images.tar');
-  succeeded('scripts/images', await runProgram(join(root, 'scripts/images'), ['--test', '--bundle', file], undefined, BUILD_TIMEOUT_MS));
-  return file;
-}
 
 /** Of the applications: which pods there are, to see whether one was replaced. */
 const podNames = async (cluster: TestCluster): Promise<string[]> =>
