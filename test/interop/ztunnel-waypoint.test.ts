@@ -7,7 +7,7 @@ import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { root, startPlayground } from '../support/playground.ts';
-import { offerRealZtunnel, replaceZtunnel, withoutRealZtunnel, ztunnelLine } from '../support/real-ztunnel.ts';
+import { offerRealZtunnel, replaceZtunnel, withoutRealZtunnel, ztunnelLine, ztunnelOn } from '../support/real-ztunnel.ts';
 
 const CALLS = 60;
 
@@ -91,18 +91,26 @@ test("Istio's ztunnel on both sides of our waypoint", { skip: withoutRealZtunnel
     60_000,
   );
 
-  await t.test('the client is sent through the waypoint, and the server is reached by the waypoint alone', async () => {
-    const outbound = await ztunnelLine(cluster, 'node1', 'direction="outbound"', 'src.workload="client"', 'sa/waypoint');
-    assert.match(outbound, /:15008/);
-    const inbound = await ztunnelLine(cluster, 'node2', 'direction="inbound"', 'dst.workload="orders-v1"');
-    assert.match(inbound, /src\.identity="spiffe:\/\/cluster\.local\/ns\/shop\/sa\/waypoint"/);
-  });
-
   await t.test('requests are split by weight', async () => {
     const answers = await call(`--count=${CALLS}`);
     const [old, fresh] = ['v1', 'v2'].map((name) => answers.match(new RegExp(`ServiceVersion=${name}`, 'g'))?.length ?? 0);
     assert.equal((old ?? 0) + (fresh ?? 0), CALLS, answers);
     assert.ok((fresh ?? 0) > 0 && (old ?? 0) > (fresh ?? 0), `${old} and ${fresh}`);
+  });
+
+  await t.test('the client is sent through the waypoint, and the server is reached by the waypoint alone', async () => {
+    const outbound = await ztunnelLine(cluster, 'node1', 'direction="outbound"', 'src.workload="client"', 'sa/waypoint');
+    assert.match(outbound, /:15008/);
+    // The waypoint keeps its connections, and Istio's ztunnel logs one when it has ended; it counts one when it begins.
+    const path = `/api/v1/namespaces/istio-system/pods/${await ztunnelOn(cluster, 'node2')}:15020/proxy/metrics`;
+    const counted = (await cluster.kubectl('get', '--raw', path))
+      .split('\n')
+      .filter(
+        (line) =>
+          /^istio_tcp_connections_opened_total.*reporter="destination"/.test(line) && line.includes('destination_workload="orders-v1"'),
+      );
+    assert.ok(counted.length > 0);
+    for (const line of counted) assert.match(line, /source_principal="spiffe:\/\/cluster\.local\/ns\/shop\/sa\/waypoint"/);
   });
 
   await t.test("the caller's identity, which the real one proved, decides", async () => {
