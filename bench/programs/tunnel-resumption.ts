@@ -1,7 +1,7 @@
 /**
  * A spike: can the streams of a tunnel go on over another connection when theirs is cut? Each side numbers a stream's bytes, keeps what has
  * not been acknowledged, and after a reconnect sends again from where the other side says that it stands. `node
- * bench/spikes-tunnel-resumption.ts [STREAMS] [CUTS] [MIB]` prints what came through and what it cost; docs/spikes.md says what follows.
+ * bench/programs/tunnel-resumption.ts [STREAMS] [CUTS] [MIB]` prints what came through and what it cost; docs/spikes.md says what follows.
  */
 import { createHash } from 'node:crypto';
 import net from 'node:net';
