@@ -334,7 +334,8 @@ test('a pod that was deleted, or has finished, is taken from ztunnel, and its na
   world.finish('shop/job');
   await until(() => ztunnel.seen.filter((text) => text.startsWith('del')).length === 2);
   assert.deepEqual(new Set(ztunnel.seen.filter((text) => text.startsWith('del'))), new Set(pods.map(({ uid }) => `del ${uid}`)));
-  await until(() => openDescriptors() === open - 2);
+  // At least these two: something short-lived may have been open when they were counted.
+  await until(() => openDescriptors() <= open - 2);
   await until(() => world.annotation('shop/job') === undefined);
 });
 
