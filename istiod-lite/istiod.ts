@@ -127,6 +127,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     clusterId: settings.clusterId,
     domain: settings.domain,
     rootNamespace: settings.rootNamespace ?? namespace,
+    systemNamespace: namespace,
     trustDomain: settings.trustDomain,
     revision: settings.revision,
     network,

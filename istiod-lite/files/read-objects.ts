@@ -3,7 +3,7 @@ import yaml from 'js-yaml';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { KubeObject } from '../../common/client/kube-api.ts';
 import { at, isRecord, text } from '../model/objects.ts';
-import { watchedKinds } from '../model/watched-kinds.ts';
+import { type WatchedKind, watchedKinds } from '../model/watched-kinds.ts';
 
 /** An object and the collection that it belongs to: `/api/v1/services`. */
 export interface FileObject {
@@ -49,8 +49,11 @@ function readObject(value: unknown): FileObject | string {
   if (!isRecord(value)) return 'is no object';
   const [kind, apiVersion, name] = [text(value.kind), text(value.apiVersion), text(at(value, 'metadata', 'name'))];
   if (!NAME.test(name)) return `${kind || 'an object'} has no metadata.name, or one that no object can have: ${JSON.stringify(name)}`;
-  const known = Object.values(watchedKinds).find((each) => each.kind === kind && groupOf(each.apiVersion) === groupOf(apiVersion));
+  const known: WatchedKind | undefined = Object.values(watchedKinds).find(
+    (each) => each.kind === kind && groupOf(each.apiVersion) === groupOf(apiVersion),
+  );
   if (!known) return `${kind} ${name} of ${apiVersion || 'no apiVersion'}: this kind is not read`;
+  if (known.only !== undefined && known.only !== name) return `${kind} ${name}: only ${known.only} is read`;
   const namespace = text(at(value, 'metadata', 'namespace')) || (known.namespaced ? 'default' : '');
   const metadata = { ...(value.metadata as object), name, ...(known.namespaced && { namespace }) };
   return { collection: known.path, object: { ...value, apiVersion: known.apiVersion, kind, metadata } };

@@ -3,7 +3,7 @@ import type { Clock } from '../../common/base/clock.ts';
 import type { Log } from '../../common/base/log.ts';
 import type { KubeObject } from '../../common/client/kube-api.ts';
 import { keepIdentity, type ObjectChange, type WatchableApi, watchObjects } from '../../common/client/kube-watch.ts';
-import { type WatchedKindName, watchedKinds } from '../model/watched-kinds.ts';
+import { type WatchedKind, type WatchedKindName, watchedKinds } from '../model/watched-kinds.ts';
 
 export interface ClusterWatchOptions {
   readonly api: WatchableApi;
@@ -25,9 +25,11 @@ export interface ClusterWatch {
 export function watchCluster(options: ClusterWatchOptions): ClusterWatch {
   const missing = new Set(Object.keys(watchedKinds) as WatchedKindName[]);
   for (const kind of [...missing]) {
+    const { path, only }: WatchedKind = watchedKinds[kind];
     watchObjects<KubeObject>(options.api, {
       ...options,
-      path: watchedKinds[kind].path,
+      path,
+      ...(only !== undefined && { fieldSelector: `metadata.name=${only}` }),
       keep: keepIdentity,
       onChange: (change) => options.onChange(kind, change),
       onSynced() {

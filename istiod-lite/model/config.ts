@@ -9,6 +9,8 @@ export interface MeshModelConfig {
   readonly domain: string;
   /** Namespace whose policies without a selector hold for the whole mesh. */
   readonly rootNamespace: string;
+  /** Where the control plane runs, and the mesh's configuration is; the root namespace where it is missing. */
+  readonly systemNamespace?: string;
   readonly trustDomain: string;
   /** Network of this cluster; empty where everything is one network. */
   readonly network: string;

@@ -17,6 +17,7 @@ import { classAccepted, type GatewayProblem } from './gateway-status.ts';
 import { mapEach } from './groups.ts';
 import { readRoute } from './http-route.ts';
 import { Inputs, inheritedAnnotations, type ServiceSource } from './inputs.ts';
+import { MESH_CONFIG_MAP, readMeshConfig } from './mesh-config.ts';
 import { type MeshService, serviceKeyOf } from './mesh-service.ts';
 import * as names from './names.ts';
 import { ObjectStatusTable, type StatusKind, wantedParents } from './object-status.ts';
@@ -224,6 +225,12 @@ export class MeshIndex {
     WorkloadEntry: (key, object, report) => {
       this.#observe('WorkloadEntry', key, object);
       this.#inputs.setWorkloadEntry(key, readWorkloadEntry(object, report));
+    },
+    ConfigMap: (key, object, report) => {
+      const { rootNamespace, systemNamespace = rootNamespace } = this.#config;
+      if (key !== `${systemNamespace}/${MESH_CONFIG_MAP}`) return;
+      const read = readMeshConfig(object, this.#config, report);
+      if (read) this.#inputs.setMeshConfig(read);
     },
     EndpointSlice: (key, object, report) => this.#inputs.setSlice(key, readEndpointSlice(object, report)),
     Gateway: (key, object, report) => {

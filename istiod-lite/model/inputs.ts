@@ -17,6 +17,7 @@ import { HostInputs } from './host-inputs.ts';
 import { type HostnameOwners, hostnameOwners } from './hostnames.ts';
 import { hostCovers } from './istio-values.ts';
 import { LabelInterests, type LabelInterestsOf } from './label-interests.ts';
+import { DEFAULT_MESH_CONFIG, type MeshConfig } from './mesh-config.ts';
 import { type MeshService, serviceKeyOf } from './mesh-service.ts';
 import * as names from './names.ts';
 import type { Labels } from './objects.ts';
@@ -88,6 +89,7 @@ export class Inputs {
   readonly routes = new RouteInputs();
   readonly hosts: HostInputs;
   readonly gatewayStatuses = new GatewayInputs();
+  #meshConfig = DEFAULT_MESH_CONFIG;
   readonly #rootNamespace: string;
   readonly #namespaces = new Map<string, Namespace>();
   readonly #nodes = new Map<string, Locality>();
@@ -123,6 +125,10 @@ export class Inputs {
   }
 
   // What is asked while outputs are made.
+
+  get meshConfig(): MeshConfig {
+    return this.#meshConfig;
+  }
 
   namespace(name: string): Namespace {
     return this.#namespaces.get(name) ?? NO_WORDS;
@@ -267,6 +273,16 @@ export class Inputs {
     put(this.#namespaces, name, next);
     this.#staleMembers(name, {});
     for (const source of this.#servicesOfNamespace.of(name)) this.stale.services.add(source);
+  }
+
+  setMeshConfig(next: MeshConfig): void {
+    const before = this.#meshConfig;
+    if (isDeepStrictEqual(before, next)) return;
+    this.#meshConfig = next;
+    if (before.outboundTrafficPolicy !== next.outboundTrafficPolicy) this.#staleMembers(undefined, {});
+    // Policies name providers.
+    if (!isDeepStrictEqual(before.extensionProviders, next.extensionProviders))
+      for (const key of this.targetedPolicies.keys()) this.stale.targetedPolicies.add(key);
   }
 
   setNode(name: string, next: Locality | undefined): void {

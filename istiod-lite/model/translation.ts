@@ -395,7 +395,7 @@ export class Translation {
       services: member.services,
       policies: reference === undefined ? policies : [...policies, reference].sort(),
       networkGateway: this.#networkGateway(member.network, used),
-      outboundTrafficPolicy: outboundTrafficPolicyOf(this.#inputs.namespace(namespace)),
+      outboundTrafficPolicy: outboundTrafficPolicyOf(this.#inputs.namespace(namespace)) ?? this.#inputs.meshConfig.outboundTrafficPolicy,
       ...this.#workloadWaypoint(member, used),
     };
   }

@@ -1,4 +1,5 @@
 /** The kinds of Kubernetes objects that the translation is made from. */
+import { MESH_CONFIG_MAP } from './mesh-config.ts';
 
 export interface WatchedKind {
   readonly kind: string;
@@ -10,6 +11,8 @@ export interface WatchedKind {
   readonly optional: boolean;
   /** Whether objects live in namespaces. */
   readonly namespaced: boolean;
+  /** The only name that is watched; undefined for all. */
+  readonly only?: string;
 }
 
 const core = (kind: string, resource: string, namespaced = true): WatchedKind => ({
@@ -33,6 +36,8 @@ export const watchedKinds = {
   Node: core('Node', 'nodes', false),
   Pod: core('Pod', 'pods'),
   Service: core('Service', 'services'),
+  // A cluster's other ConfigMaps may be many and large.
+  ConfigMap: { ...core('ConfigMap', 'configmaps'), only: MESH_CONFIG_MAP },
   EndpointSlice: grouped('EndpointSlice', 'discovery.k8s.io/v1', 'endpointslices', { optional: false }),
   AuthorizationPolicy: grouped('AuthorizationPolicy', 'security.istio.io/v1', 'authorizationpolicies', { optional: true }),
   PeerAuthentication: grouped('PeerAuthentication', 'security.istio.io/v1', 'peerauthentications', { optional: true }),

@@ -32,6 +32,12 @@ const whole: Readonly<Record<WatchedKindName, Record<string, unknown>>> = {
   Pod: make.pod({ name: 'a', labels: { app: 'a' }, ports: { web: 8080 } }),
   Service: make.service({ name: 'web', selector: { app: 'a' } }),
   EndpointSlice: make.endpointSlice({ name: 's', service: 'web', endpoints: [{ addresses: ['192.0.2.1'], conditions: { ready: true } }] }),
+  ConfigMap: {
+    metadata: { name: 'istio', namespace: 'istio-system' },
+    data: {
+      mesh: '{extensionProviders: [{name: a, opentelemetry: {service: b.c, port: 4317}}], outboundTrafficPolicy: {mode: ALLOW_ANY}}',
+    },
+  },
   AuthorizationPolicy: make.authorizationPolicy({
     name: 'p',
     spec: {
