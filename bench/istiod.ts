@@ -1,6 +1,7 @@
 /**
  * istiod-lite as a release before a generated cluster, with simulated ztunnels: how long a changed pod takes to the last of them, what a
- * connect storm costs, memory, and start to ready; beside it, where ISTIOD_BIN names one, Istio's own in the same place. Sizes can be changed by
+ * connect storm costs, memory, and start to ready; beside it, where ISTIOD_BIN names one, Istio's own in the same place. The API server is the
+ * playground's, and with --cluster a real one with etcd as well. Then a cluster ten times as large. Sizes can be changed by
  * ISTIOD_BENCH=SERVICES,PODS,NODES,ZTUNNELS,SECONDS.
  */
 import { type ChildProcess, fork, spawn } from 'node:child_process';
@@ -8,6 +9,7 @@ import { mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { KubeApi } from '../common/client/kube-api.ts';
 import { absoluteRow, type Bench, type Row, ratioRow } from './rows.ts';
 import { buildRelease } from './support/release.ts';
@@ -18,6 +20,25 @@ const [SERVICES = 1000, PODS = 10_000, NODES = 100, ZTUNNELS = 100, SECONDS = 15
   .flatMap((text) => (text === '' ? [] : [Number(text)]));
 const RATES = [10, 100];
 const PATIENCE_MS = 120_000;
+const LARGER = 10;
+
+const SERVERS = {
+  playground: 'cluster-server.ts',
+  Kubernetes: 'kubernetes-server.ts',
+} as const;
+
+type ServerName = keyof typeof SERVERS;
+
+interface Case {
+  readonly name: string;
+  readonly argv: readonly string[];
+  readonly server: ServerName;
+  readonly services: number;
+  readonly pods: number;
+  readonly nodes: number;
+  readonly ztunnels: number;
+  readonly rates: readonly number[];
+}
 
 interface Measured {
   readonly startToReadyMs: number;
@@ -32,22 +53,34 @@ interface Measured {
 
 export const bench: Bench = {
   name: BENCH,
-  doc: 'istiod-lite before a generated cluster with simulated ztunnels: changes, connect storm, memory, start; beside ISTIOD_BIN',
-  async run() {
+  doc: 'istiod-lite before a generated cluster with simulated ztunnels: changes, connect storm, memory, start; beside ISTIOD_BIN; --cluster',
+  onCluster: true,
+  async run({ cluster }) {
     const { ISTIOD_BIN } = process.env;
-    const ours = await measure('ours', [process.execPath, join(buildRelease(), 'istiod-lite/main.js'), 'discovery']);
-    const peer = ISTIOD_BIN ? await measure('ISTIOD_BIN', [ISTIOD_BIN, 'discovery']) : undefined;
-    return rowsOf(ours, peer);
+    const ours = [process.execPath, join(buildRelease(), 'istiod-lite/main.js'), 'discovery'];
+    const size = { services: SERVICES, pods: PODS, nodes: NODES, ztunnels: ZTUNNELS, rates: RATES };
+    const rows: Row[] = [];
+    for (const server of cluster ? (['playground', 'Kubernetes'] as const) : (['playground'] as const)) {
+      const measured = await measure({ ...size, name: 'ours', argv: ours, server });
+      const peer = ISTIOD_BIN ? await measure({ ...size, name: 'ISTIOD_BIN', argv: [ISTIOD_BIN, 'discovery'], server }) : undefined;
+      rows.push(...rowsOf(cluster ? `${server}: ` : '', measured, peer));
+    }
+    // One ztunnel: what a change costs istiod itself, and not what a hundred copies of it do.
+    const few = { name: 'ours', argv: ours, server: 'playground', ztunnels: 1, rates: [RATES[0] ?? 10] } as const;
+    const small = await measure({ ...few, services: SERVICES, pods: PODS, nodes: NODES });
+    const large = await measure({ ...few, services: SERVICES * LARGER, pods: PODS * LARGER, nodes: NODES * LARGER });
+    return [...rows, ...largeRows(small, large)];
   },
 };
 
-async function measure(name: string, argv: readonly string[]): Promise<Measured> {
+async function measure(of: Case): Promise<Measured> {
+  const { name, argv, server, services, pods, nodes, ztunnels } = of;
   const folder = mkdtempSync(join(tmpdir(), 'warren-bench-istiod-'));
   const children: ChildProcess[] = [];
   try {
     const say = (text: string): void => console.error(`${name}: ${text}`);
-    say(`a cluster of ${SERVICES} services, ${PODS} pods and ${NODES} nodes`);
-    const cluster = child(children, 'cluster-server.ts', [folder, String(SERVICES), String(PODS), String(NODES)]);
+    say(`a cluster of ${services} services, ${pods} pods and ${nodes} nodes (${server})`);
+    const cluster = child(children, SERVERS[server], [folder, String(services), String(pods), String(nodes)]);
     const { token } = await message<{ token: string }>(cluster, 'token');
     const [grpc, monitoring, http] = [await freePort(), await freePort(), await freePort()];
     const begun = performance.now();
@@ -61,16 +94,16 @@ async function measure(name: string, argv: readonly string[]): Promise<Measured>
       writeFileSync(roots, await rootOf(folder));
       return true;
     });
-    const clients = child(children, 'xds-clients.ts', [`localhost:${grpc}`, roots, String(ZTUNNELS), String(SERVICES + PODS)], {
+    const clients = child(children, 'xds-clients.ts', [`localhost:${grpc}`, roots, String(ztunnels), String(services + pods)], {
       XDS_TOKEN: token,
     });
     const storm = await message<{ synced: number; refused: number }>(clients, 'synced');
     const { rssMb: rssConnectedMb, cpuSeconds } = usage(istiod);
     say(
-      `${ZTUNNELS} ztunnels have everything after ${Math.round(storm.synced)} ms, ${storm.refused} refused, ${Math.round(rssConnectedMb)} MB`,
+      `${ztunnels} ztunnels have everything after ${Math.round(storm.synced)} ms, ${storm.refused} refused, ${Math.round(rssConnectedMb)} MB`,
     );
     const rates = [];
-    for (const perSecond of RATES) {
+    for (const perSecond of of.rates) {
       const rate = await changes({ cluster, clients, istiod, perSecond });
       say(`${perSecond} changes a second: p50 ${Math.round(rate.p50)} ms, p99 ${Math.round(rate.p99)} ms, ${rate.cores.toFixed(2)} cores`);
       rates.push(rate);
@@ -85,9 +118,19 @@ async function measure(name: string, argv: readonly string[]): Promise<Measured>
       rssAfterMb: usage(istiod).rssMb,
     };
   } finally {
-    for (const each of children) each.kill('SIGKILL');
+    await end(children);
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+/** Those that have children of their own end them first. */
+async function end(children: readonly ChildProcess[]): Promise<void> {
+  const running = children.filter(({ exitCode, signalCode }) => exitCode === null && signalCode === null);
+  const ended = Promise.all(running.map((each) => new Promise((resolve) => each.once('exit', resolve))));
+  for (const each of running) each.kill('SIGTERM');
+  await Promise.race([ended, sleep(1000)]);
+  for (const each of running) each.kill('SIGKILL');
+  await ended;
 }
 
 /** Pods at this rate, each timed from its creation until the last ztunnel has it. */
@@ -123,29 +166,55 @@ async function changes(o: { cluster: ChildProcess; clients: ChildProcess; istiod
   };
 }
 
-function rowsOf(ours: Measured, peer: Measured | undefined): Row[] {
-  const row = (of: string, metric: string, unit: string, value: (measured: Measured) => number | undefined, target?: number): Row => {
-    const base = { bench: BENCH, case: of, metric, unit, ours: value(ours) ?? 0, better: 'less' as const };
+/** What has a target of its own is held against that, and beside a peer against the peer as well. */
+function rowsOf(prefix: string, ours: Measured, peer: Measured | undefined): Row[] {
+  const row = (of: string, metric: string, unit: string, value: (measured: Measured) => number | undefined, target?: number): Row[] => {
+    const base = { bench: BENCH, case: `${prefix}${of}`, metric, unit, ours: value(ours) ?? 0, better: 'less' as const };
     const other = peer && value(peer);
-    if (other === undefined) return absoluteRow({ ...base, ...(target !== undefined && { target }) });
-    return ratioRow({ ...base, peer: other, peerName: 'ISTIOD_BIN' });
+    const absolute = target !== undefined || other === undefined ? [absoluteRow({ ...base, ...(target !== undefined && { target }) })] : [];
+    return [...absolute, ...(other === undefined ? [] : [ratioRow({ ...base, peer: other, peerName: 'ISTIOD_BIN' })])];
   };
   const rate = (measured: Measured, n: number) => measured.rates.find(({ perSecond }) => perSecond === n);
   const latency = { 10: [150, 0.25], 100: [250, 0.7] } as const;
   return [
     ...([10, 100] as const).flatMap((n) => [
-      row(`${n} changed pods a second`, 'p50 to the last ztunnel', 'ms', (measured) => rate(measured, n)?.p50),
-      row(`${n} changed pods a second`, 'p99 to the last ztunnel', 'ms', (measured) => rate(measured, n)?.p99, latency[n][0]),
-      row(`${n} changed pods a second`, 'CPU', 'cores', (measured) => rate(measured, n)?.cores, latency[n][1]),
+      ...row(`${n} changed pods a second`, 'p50 to the last ztunnel', 'ms', (measured) => rate(measured, n)?.p50),
+      ...row(`${n} changed pods a second`, 'p99 to the last ztunnel', 'ms', (measured) => rate(measured, n)?.p99, latency[n][0]),
+      ...row(`${n} changed pods a second`, 'CPU', 'cores', (measured) => rate(measured, n)?.cores, latency[n][1]),
     ]),
-    row(`${ZTUNNELS} ztunnels connect at once`, 'all synced', 'ms', ({ storm }) => storm.ms, 4000),
-    row(`${ZTUNNELS} ztunnels connect at once`, 'refused', 'streams', ({ storm }) => storm.refused, 0),
-    row(`${ZTUNNELS} ztunnels connect at once`, 'CPU', 's', ({ storm }) => storm.cpuSeconds),
-    row('memory', 'RSS when ready', 'MB', ({ rssReadyMb }) => rssReadyMb),
-    row('memory', `RSS with ${ZTUNNELS} ztunnels`, 'MB', ({ rssConnectedMb }) => rssConnectedMb, 450),
-    row('memory', 'RSS after the changes', 'MB', ({ rssAfterMb }) => rssAfterMb),
-    row('start', 'until ready', 'ms', ({ startToReadyMs }) => startToReadyMs, 3500),
-    row('start', 'CPU until ready', 's', ({ startCpuSeconds }) => startCpuSeconds),
+    ...row(`${ZTUNNELS} ztunnels connect at once`, 'all synced', 'ms', ({ storm }) => storm.ms, 4000),
+    ...row(`${ZTUNNELS} ztunnels connect at once`, 'refused', 'streams', ({ storm }) => storm.refused, 0),
+    ...row(`${ZTUNNELS} ztunnels connect at once`, 'CPU', 's', ({ storm }) => storm.cpuSeconds),
+    ...row('memory', 'RSS when ready', 'MB', ({ rssReadyMb }) => rssReadyMb),
+    ...row('memory', `RSS with ${ZTUNNELS} ztunnels`, 'MB', ({ rssConnectedMb }) => rssConnectedMb, 450),
+    ...row('memory', 'RSS after the changes', 'MB', ({ rssAfterMb }) => rssAfterMb),
+    ...row('start', 'until ready', 'ms', ({ startToReadyMs }) => startToReadyMs, 3500),
+    ...row('start', 'CPU until ready', 's', ({ startCpuSeconds }) => startCpuSeconds),
+  ];
+}
+
+/** The cost of a change grows with what it touches, not with the cluster. */
+function largeRows(small: Measured, large: Measured): Row[] {
+  const of = `${PODS * LARGER} pods`;
+  const row = (metric: string, unit: string, value: number): Row =>
+    absoluteRow({ bench: BENCH, case: of, metric, unit, ours: value, better: 'less' });
+  const perChange = ({ rates: [rate] }: Measured): number => (rate ? (rate.cores / rate.perSecond) * 1000 : 0);
+  return [
+    row('until ready', 'ms', large.startToReadyMs),
+    row('CPU until ready', 's', large.startCpuSeconds),
+    row('RSS when ready', 'MB', large.rssReadyMb),
+    row('RSS with 1 ztunnel', 'MB', large.rssConnectedMb),
+    ratioRow({
+      bench: BENCH,
+      case: of,
+      metric: 'CPU per change',
+      unit: 'ms',
+      ours: perChange(large),
+      peer: perChange(small),
+      peerName: `${PODS} pods`,
+      target: 1.5,
+      better: 'less',
+    }),
   ];
 }
 

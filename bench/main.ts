@@ -1,5 +1,5 @@
 /**
- * Runs a bench of this folder: `main.ts NAME [--json FILE]`, without a name the list of benches. Each file that exports `bench` is one.
+ * Runs a bench of this folder: `main.ts NAME [--json FILE] [--cluster]`, without a name the list of benches. Each file that exports `bench` is one.
  * Exit status 0 whatever the numbers are: a missed target is a fact to look at, not an error.
  */
 import { readdirSync, writeFileSync } from 'node:fs';
@@ -38,7 +38,10 @@ function printTable(rows: readonly Row[]): void {
 }
 
 async function main(): Promise<number> {
-  const { values, positionals } = parseArgs({ allowPositionals: true, options: { json: { type: 'string' } } });
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: { json: { type: 'string' }, cluster: { type: 'boolean', default: false } },
+  });
   const benches = await loadBenches();
   const [name, ...more] = positionals;
   if (name === undefined) {
@@ -50,7 +53,11 @@ async function main(): Promise<number> {
     console.error(`bench: one of ${benches.map((candidate) => candidate.name).join(', ')}`);
     return 2;
   }
-  const rows = await bench.run();
+  if (values.cluster && !bench.onCluster) {
+    console.error(`bench: ${bench.name} runs nothing on a real cluster`);
+    return 2;
+  }
+  const rows = await bench.run({ cluster: values.cluster });
   printTable(rows);
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(rows, null, 1)}\n`);
   return 0;

@@ -21,7 +21,9 @@ export interface Bench {
   readonly name: string;
   /** One sentence for the list of benches. */
   readonly doc: string;
-  run(): Promise<Row[]>;
+  /** Takes --cluster. */
+  readonly onCluster?: boolean;
+  run(options: { readonly cluster: boolean }): Promise<Row[]>;
 }
 
 interface Measurement {

@@ -86,6 +86,11 @@ export class HostInputs {
     for (const key of this.#mentions.of(hostname)) this.#staleKey(key);
   }
 
+  /** Its routes are made anew, and whether VirtualServices or other routes count there may be otherwise. */
+  staleVirtualStatus(hostname: string): void {
+    for (const { key } of this.#virtual.covering(hostname)) this.stale.virtualServices.add(key);
+  }
+
   /** Whether any object is about it at all. */
   concerns(hostname: string): boolean {
     return this.#virtual.covering(hostname).length > 0 || this.#rules.covering(hostname).length > 0;

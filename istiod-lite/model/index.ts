@@ -359,6 +359,7 @@ export class MeshIndex {
           source,
           mapEach(this.#translation.serviceRoutes(source), (routes) => routes.map(routesResource)),
         );
+        for (const { hostname } of this.#inputs.services.get(source)?.services ?? []) this.#inputs.hosts.staleVirtualStatus(hostname);
       }),
     );
     this.#waypoints.publish('routes', made);

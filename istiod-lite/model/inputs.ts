@@ -4,11 +4,11 @@
  * Outputs are named by their source, `Kind/namespace/name`.
  */
 import { isDeepStrictEqual } from 'node:util';
-import { ipBytes } from '../../common/base/address.ts';
-import type { Locality, NetworkAddress } from '../../common/codec/gen/workload.ts';
+import type { Locality } from '../../common/codec/gen/workload.ts';
 import type { AuthorizationPolicy } from './authorization-policy.ts';
+import { ClaimedAddresses } from './claimed-addresses.ts';
 import type { EndpointSlice, PodReference } from './endpoint-slice.ts';
-import { addressText, covers } from './entry-claims.ts';
+import { addressText } from './entry-claims.ts';
 import type { Gateway, GatewayClass } from './gateway.ts';
 import { networkGateway } from './gateway.ts';
 import { GatewayInputs } from './gateway-inputs.ts';
@@ -112,8 +112,7 @@ export class Inputs {
   readonly #sourcesOfNetwork = new Groups<string>();
   readonly #policiesOfTarget = new Groups<string>();
   readonly #guardClaims: boolean;
-  /** Addresses of Kubernetes Services, with their namespaces. */
-  readonly #serviceAddresses = new Groups<string>();
+  readonly #claimedAddresses = new ClaimedAddresses();
   readonly #interests = new LabelInterests();
   readonly #backendUse = new BackendUse();
   readonly #gatewayUse = { service: new GatewayUse(), workload: new GatewayUse() };
@@ -241,29 +240,7 @@ export class Inputs {
     const [, namespace = ''] = source.split('/');
     const claims = (this.services.get(source)?.services ?? []).flatMap(({ addresses }) => addresses);
     if (claims.length === 0 || namespace === this.#rootNamespace || !source.startsWith('ServiceEntry/')) return [];
-    return [...new Set(claims.filter((claim) => this.#isTaken(claim, namespace)).map(addressText))];
-  }
-
-  #isTaken(claim: NetworkAddress, namespace: string): boolean {
-    if (claim.length === undefined) return [...this.#serviceAddresses.of(addressText(claim))].some((owner) => owner !== namespace);
-    // Ranges are few.
-    for (const text of this.#serviceAddresses.keys()) {
-      const bytes = ipBytes(text);
-      if (bytes && covers(claim, bytes) && [...this.#serviceAddresses.of(text)].some((owner) => owner !== namespace)) return true;
-    }
-    return false;
-  }
-
-  /** A Kubernetes Service has come or gone: entries that claim its addresses have more or less of them now. */
-  #staleClaimants(addresses: readonly NetworkAddress[]): void {
-    if (!this.#guardClaims) return;
-    for (const [source, { services }] of this.services) {
-      if (!source.startsWith('ServiceEntry/')) continue;
-      const touched = services.some((service) =>
-        service.addresses.some((claim) => addresses.some(({ address }) => covers(claim, address))),
-      );
-      if (touched) this.stale.services.add(source);
-    }
+    return [...new Set(claims.filter((claim) => this.#claimedAddresses.isTaken(claim, namespace)).map(addressText))];
   }
 
   // Changes. Each takes the object's new slice, or undefined where it is gone or counts for nothing.
@@ -444,10 +421,7 @@ export class Inputs {
 
   #claim(service: MeshService): void {
     this.#claims.add(service.hostname, service);
-    if (service.source === 'Service') {
-      for (const address of service.addresses) this.#serviceAddresses.add(addressText(address), service.namespace);
-      this.#staleClaimants(service.addresses);
-    }
+    if (this.#guardClaims) for (const claimant of this.#claimedAddresses.add(service)) this.stale.services.add(claimant);
     if (isSelecting(service)) this.#selectingServices.add(service.namespace, service);
     this.#staleClaims(service);
   }
@@ -455,10 +429,7 @@ export class Inputs {
   #withdraw(service: MeshService): void {
     this.#staleClaims(service);
     this.#claims.remove(service.hostname, service);
-    if (service.source === 'Service') {
-      for (const address of service.addresses) this.#serviceAddresses.remove(addressText(address), service.namespace);
-      this.#staleClaimants(service.addresses);
-    }
+    if (this.#guardClaims) for (const claimant of this.#claimedAddresses.remove(service)) this.stale.services.add(claimant);
     if (isSelecting(service)) this.#selectingServices.remove(service.namespace, service);
   }
 
@@ -472,6 +443,9 @@ export class Inputs {
       this.stale.hostname(claim);
       this.staleTargets(`${claim.source}/${claim.key}`);
       this.routes.staleSource(`${claim.source}/${claim.key}`);
+      // Who has lost the name has no routes any more, also those that only hosts bring.
+      this.routes.stale.parents.add(`${claim.source}/${claim.key}`);
+      this.stale.traffic.add(serviceKeyOf(claim));
       if (claim.selector) this.#staleMembers(claim.namespace, claim.selector);
       if (claim.source === 'ServiceEntry') this.stale.workloads.add(`ServiceEntry/${claim.key}`);
       else this.#staleSlices(claim.key);

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { MeshIndex, type ObjectChange } from '../../../istiod-lite/model/index.ts';
+import { isRecord } from '../../../istiod-lite/model/objects.ts';
 import { waypointTableNames, waypointTypes } from '../../../istiod-lite/model/resources.ts';
 import type { WatchedKindName } from '../../../istiod-lite/model/watched-kinds.ts';
 import * as make from '../../support/kube-objects.ts';
@@ -270,8 +271,14 @@ function published(index: MeshIndex): Record<string, string> {
 /** What is to be written to each object, as far as the writes say. */
 function remember(statuses: Map<string, string>, index: MeshIndex): void {
   for (const { path, fieldManager, conditions, status } of index.flush().statuses)
-    statuses.set(`${path} ${fieldManager}`, JSON.stringify(status ?? conditions));
+    statuses.set(`${path} ${fieldManager}`, JSON.stringify(inAnyOrder(status) ?? conditions));
 }
+
+/** A route that names the same parents in another order has the status that it had. */
+const inAnyOrder = (status: unknown): unknown =>
+  isRecord(status) && Array.isArray(status.parents)
+    ? { ...status, parents: status.parents.map((parent) => JSON.stringify(parent)).sort() }
+    : status;
 
 test('after any changes in any order the index publishes what a fresh one makes of the objects that are left', () => {
   fc.assert(
@@ -337,4 +344,34 @@ test('a service that was given a label and is deleted then is gone', () => {
   index.flush();
   index.apply({ type: 'deleted', kind: 'Service', object: labelled });
   assert.deepEqual(index.flush().address.removed, ['shop/web.shop.svc.cluster.local']);
+});
+
+test('an entry that loses its name to a Service has no routes at its waypoint any more', () => {
+  const index = new MeshIndex(config);
+  const spec = { hosts: ['a.shop.svc.cluster.local'], ports: [{ name: 'web', number: 80, protocol: 'HTTP' }], resolution: 'DNS' };
+  const entry = make.serviceEntry({ name: 'a', namespace: 'shop', labels: { 'istio.io/use-waypoint': 'wp' }, spec });
+  const virtual = make.virtualService({
+    name: 'a',
+    namespace: 'shop',
+    spec: { hosts: ['a'], http: [{ route: [{ destination: { host: 'a' } }] }] },
+  });
+  index.apply({ type: 'added', kind: 'ServiceEntry', object: entry });
+  index.apply({ type: 'added', kind: 'VirtualService', object: virtual });
+  index.flush();
+  assert.equal(index.waypointResources('shop', 'wp').routes.length, 1);
+  index.apply({ type: 'added', kind: 'Service', object: make.service({ name: 'a', namespace: 'shop' }) });
+  index.flush();
+  assert.deepEqual(index.waypointResources('shop', 'wp').routes, []);
+});
+
+test('a VirtualService says so when a route of the Gateway API takes its service from it', () => {
+  const index = new MeshIndex(config);
+  index.apply({ type: 'added', kind: 'Service', object: make.service({ name: 'a', labels: { 'istio.io/use-waypoint': 'wp' } }) });
+  const http = [{ route: [{ destination: { host: 'a' } }] }];
+  index.apply({ type: 'added', kind: 'VirtualService', object: make.virtualService({ name: 'a', spec: { hosts: ['a'], http } }) });
+  index.flush();
+  const route = make.httpRoute({ name: 'a', service: 'a', rules: [{ backendRefs: [{ name: 'a', port: 80 }] }] });
+  index.apply({ type: 'added', kind: 'HTTPRoute', object: route });
+  const written = index.flush().statuses.find(({ path }) => path.endsWith('/virtualservices/a/status'));
+  assert.equal(written?.conditions[0]?.reason, 'Conflicted');
 });
