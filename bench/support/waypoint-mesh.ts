@@ -18,8 +18,11 @@ const SERVICE = 'app.example';
 const MARK = '1337';
 const NAMESPACE = 'shop';
 
-/** @param kind whose waypoint stands between the ztunnels; `none` is the same way without one */
-export async function meshSubject(name: string, kind: 'ours' | 'envoy' | 'none', lab: Lab): Promise<Subject> {
+/**
+ * @param kind whose waypoint stands between the ztunnels; `none` is the same way without one
+ * @param release the folder of the programs as the compiler emits them
+ */
+export async function meshSubject(name: string, kind: 'ours' | 'envoy' | 'none', lab: Lab, release = buildRelease()): Promise<Subject> {
   const authority = testAuthority();
   const waypointIp = lab.near.ip.replace(/\d+$/, '3');
   lab.exec(lab.near, 'ip', 'address', 'add', `${waypointIp}/24`, 'dev', 'wire');
@@ -32,7 +35,7 @@ export async function meshSubject(name: string, kind: 'ours' | 'envoy' | 'none',
     return folder;
   };
   const ztunnel = async (place: Place, account: string): Promise<Program> => {
-    const program = lab.start(place, `ztunnel-${account}`, [process.execPath, join(buildRelease(), 'ztunnel/main.js'), 'proxy'], {
+    const program = lab.start(place, `ztunnel-${account}`, [process.execPath, join(release, 'ztunnel/main.js'), 'proxy'], {
       PROXY_MODE: 'dedicated',
       PROXY_WORKLOAD_INFO: `${NAMESPACE}/${account}/${account}`,
       LOCAL_XDS_PATH: mesh,
@@ -51,7 +54,9 @@ export async function meshSubject(name: string, kind: 'ours' | 'envoy' | 'none',
   await ztunnel(lab.far, 'app');
   await ztunnel(lab.near, 'client');
   const proxies =
-    kind === 'none' ? [] : [kind === 'ours' ? startOurs(lab, mesh, certificate('waypoint')) : startEnvoy(lab, certificate('waypoint'))];
+    kind === 'none'
+      ? []
+      : [kind === 'ours' ? startOurs(lab, release, mesh, certificate('waypoint')) : startEnvoy(lab, certificate('waypoint'))];
   if (kind !== 'none') await lab.waitForPort(lab.near, WAYPOINT_PORT);
   lab.exec(lab.near, 'nft', 'add table ip bench; add chain ip bench output { type nat hook output priority -100; }');
   lab.exec(lab.near, 'nft', `add rule ip bench output ip daddr ${SERVICE_IP} meta mark != ${MARK} tcp dport 80 redirect to :15001`);
@@ -59,10 +64,10 @@ export async function meshSubject(name: string, kind: 'ours' | 'envoy' | 'none',
   return { name, lab, proxies, http, bulk: http };
 }
 
-function startOurs(lab: Lab, mesh: string, certificates: string): Program {
+function startOurs(lab: Lab, release: string, mesh: string, certificates: string): Program {
   const routes = join(lab.folder, 'routes.yaml');
   writeFileSync(routes, JSON.stringify(waypointConfiguration()));
-  return lab.start(lab.near, 'waypoint', [process.execPath, join(buildRelease(), 'waypoint/main.js'), 'proxy', 'waypoint'], {
+  return lab.start(lab.near, 'waypoint', [process.execPath, join(release, 'waypoint/main.js'), 'proxy', 'waypoint'], {
     LOCAL_XDS_PATH: mesh,
     LOCAL_ROUTES_PATH: routes,
     GATEWAY_NAME: 'waypoint',

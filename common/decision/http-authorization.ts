@@ -123,7 +123,7 @@ const sourceHolds = (source: CompiledSource, facts: Facts): boolean =>
   anyRange(source.ipBlocks, source.notIpBlocks, facts.caller.ip);
 
 const operationHolds = (operation: CompiledOperation, facts: Facts): boolean =>
-  anyHost(operation.hosts, operation.notHosts, facts.host) &&
+  (operation.hosts.length + operation.notHosts.length === 0 || anyHost(operation.hosts, operation.notHosts, facts.host)) &&
   (operation.ports.length === 0 || operation.ports.includes(facts.destination.port)) &&
   !operation.notPorts.includes(facts.destination.port) &&
   anyText(operation.methods, operation.notMethods, facts.request.method) &&

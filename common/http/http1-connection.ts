@@ -27,7 +27,7 @@ export abstract class Http1Connection implements PipeReader, MessageHandler {
   protected activeAt: number;
   #stash: Buffer | undefined;
   #pushing = false;
-  /** The pipe was told to wait. */
+  /** The pipe is to be told to go on: it was told to wait, or counts what is kept here as held. */
   #halted = false;
   #peerEnded = false;
   #closing = false;
@@ -166,8 +166,14 @@ export abstract class Http1Connection implements PipeReader, MessageHandler {
     }
     const at = this.#push(chunk);
     if (this.over) return true;
-    if (at < chunk.length) this.#stash = Buffer.from(chunk.subarray(at));
-    else if (!this.decoder.paused) return true;
+    if (at < chunk.length) {
+      // Mostly it is wanted before more comes, and stopping the pipe for that time costs two system calls for each message: what comes
+      // meanwhile stops it.
+      this.#stash = Buffer.from(chunk.subarray(at));
+      this.#halted = true;
+      return true;
+    }
+    if (!this.decoder.paused) return true;
     this.#halted = true;
     return false;
   }

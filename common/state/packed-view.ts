@@ -40,6 +40,9 @@ const DEFAULT_CACHE_ENTRIES = 512;
 // ten thousand from decoding the others again.
 const POLICY_CACHE_ENTRIES = 32_768;
 
+/** Services that are remembered by name. */
+const MAX_NAMED = 256;
+
 /** All look-ups are O(1), those of ranges O(prefix lengths in use). Results may be kept; they do not change. */
 export class PackedView implements MeshView {
   protected readonly arena: ArenaView;
@@ -50,6 +53,10 @@ export class PackedView implements MeshView {
   readonly #services: BlockCache<Service>;
   readonly #policies: BlockCache<Policy>;
   readonly #policyLists: BlockCache<readonly Policy[]>;
+  /** Services of the picture `#namedOf` by namespace and hostname: a proxy asks for the same few of them with every request. */
+  readonly #named = new Map<string, Map<string, Service>>();
+  #namedOf: Root | undefined;
+  #namedCount = 0;
 
   constructor({ arena, seed, root, node, cacheEntries = DEFAULT_CACHE_ENTRIES }: PackedViewOptions) {
     this.arena = arena;
@@ -105,8 +112,24 @@ export class PackedView implements MeshView {
   }
 
   serviceByKey(namespace: string, hostname: string): Service | undefined {
+    if (this.#namedOf !== this.root || this.#namedCount > MAX_NAMED) {
+      this.#named.clear();
+      this.#namedOf = this.root;
+      this.#namedCount = 0;
+    }
+    const known = this.#named.get(namespace)?.get(hostname);
+    if (known) return known;
     const key = `${namespace}/${hostname}`;
-    return this.#findServices(hashText(this.#seed, keyKinds.service, key), (s) => serviceKey(s) === key)[0];
+    const [found] = this.#findServices(hashText(this.#seed, keyKinds.service, key), (s) => serviceKey(s) === key);
+    if (found) this.#remember(namespace, hostname, found);
+    return found;
+  }
+
+  #remember(namespace: string, hostname: string, service: Service): void {
+    this.#namedCount++;
+    const hostnames = this.#named.get(namespace);
+    if (hostnames) hostnames.set(hostname, service);
+    else this.#named.set(namespace, new Map([[hostname, service]]));
   }
 
   servicesByAddress(network: string, ip: IpAddress): readonly Service[] {

@@ -18,6 +18,8 @@ export class MemoryPipe implements Endpoint {
   destroyedFor: ProxyError | undefined;
   peer: MemoryPipe | undefined;
   writes = 0;
+  /** Times that the reader wanted no more. */
+  stops = 0;
   #reader: PipeReader | undefined;
   #flowing = false;
   #input: Buffer[] = [];
@@ -121,7 +123,10 @@ export class MemoryPipe implements Endpoint {
     while (this.#flowing && this.#reader && !this.closed) {
       const chunk = this.#input.shift();
       if (!chunk) break;
-      if (this.#reader.slice(chunk) === false) this.#flowing = false;
+      if (this.#reader.slice(chunk) === false) {
+        this.#flowing = false;
+        this.stops++;
+      }
       if (this.#reader) chunk.fill(0xee);
     }
     if (this.#inputEnded && this.#flowing && !this.#endDelivered && this.#input.length === 0 && this.#reader && !this.closed) {

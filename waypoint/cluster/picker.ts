@@ -34,9 +34,16 @@ export interface PickerOptions {
 /** Services and ports that are in use at the same time. */
 const MAX_CLUSTERS = 10_000;
 
+interface Found {
+  readonly policy: CompiledPolicy | undefined;
+  readonly cluster: Cluster;
+}
+
 export class EndpointPicker {
   readonly #options: PickerOptions;
   readonly #clusters = new Map<string, Cluster>();
+  /** By the service's object, port and subset empty: without a key to be made of them for each request. */
+  #found = new WeakMap<Service, Map<number, Found>>();
   readonly #states = new Map<string, ClusterState>();
   readonly #loads = new Map<string, EndpointState>();
   readonly #alone: ClusterState;
@@ -49,6 +56,7 @@ export class EndpointPicker {
   /** The mesh's state is another one, or traffic settings or labels are. */
   stateChanged(): void {
     this.#clusters.clear();
+    this.#found = new WeakMap();
     const now = this.#now();
     for (const [key, { active, health, since }] of this.#loads)
       if (active === 0 && !health.isEjected(now) && now - since > FORGET_MS) this.#loads.delete(key);
@@ -62,7 +70,8 @@ export class EndpointPicker {
    * @returns undefined where there is none at all
    */
   pick(service: Service, port: number, refused: ReadonlySet<string>, subset = '', hash?: number): PickedEndpoint | undefined {
-    return this.#cluster(service, port, subset).pick(refused, hash);
+    const cluster = subset === '' ? this.#whole(service, port).cluster : this.#cluster(service, port, subset);
+    return cluster.pick(refused, hash);
   }
 
   /** The endpoint that a session names, where it is there and well. */
@@ -72,6 +81,10 @@ export class EndpointPicker {
 
   /** What was asked for of a service's port, or of a subset of it. */
   policy(service: Service, port: number, subset = ''): CompiledPolicy | undefined {
+    return subset === '' ? this.#whole(service, port).policy : this.#policy(service, port, subset);
+  }
+
+  #policy(service: Service, port: number, subset: string): CompiledPolicy | undefined {
     const traffic = this.#options.configuration.trafficOf(serviceKey(service));
     return traffic && policyOf(traffic, port, subset);
   }
@@ -91,7 +104,7 @@ export class EndpointPicker {
     const { view, self } = this.#options;
     const own = self();
     const state = this.#state(`${serviceKey(service)}:${port}`);
-    state.policy = this.policy(service, port);
+    state.policy = this.#policy(service, port, '');
     return this.#endpoint(view.workloadByAddress(own.network, ip) ?? outside(own, ip), service.ports.get(port) || port, service, state);
   }
 
@@ -108,13 +121,27 @@ export class EndpointPicker {
     );
   }
 
+  #whole(service: Service, port: number): Found {
+    let ports = this.#found.get(service);
+    if (!ports) {
+      ports = new Map();
+      this.#found.set(service, ports);
+    }
+    let found = ports.get(port);
+    if (!found) {
+      found = { policy: this.#policy(service, port, ''), cluster: this.#cluster(service, port, '') };
+      ports.set(port, found);
+    }
+    return found;
+  }
+
   #cluster(service: Service, port: number, subset: string): Cluster {
     const key = subset === '' ? `${serviceKey(service)}:${port}` : `${serviceKey(service)}:${port}/${subset}`;
     const known = this.#clusters.get(key);
     if (known) return known;
     const { balancing, random } = this.#options;
     const state = this.#state(key);
-    state.policy = this.policy(service, port, subset);
+    state.policy = this.#policy(service, port, subset);
     const cluster = new Cluster({
       state,
       balancing: state.policy?.balancing ?? balancing,

@@ -8,6 +8,7 @@ import { traceIdOf } from '../../common/decision/headers.ts';
 import { normalizePath } from '../../common/decision/http-path.ts';
 import type { Fields } from '../../common/http/types.ts';
 import type { Caller, Stage } from './context.ts';
+import { hexSource } from './random-hex.ts';
 
 export interface AuthenticateParts {
   /** `spiffe://…` of the waypoint. */
@@ -17,6 +18,7 @@ export interface AuthenticateParts {
 }
 
 export function authenticate({ identity, randomBytes }: AuthenticateParts): Stage {
+  const randomHex = hexSource(randomBytes);
   return (next) => (request) => {
     const { received, connection } = request;
     const fields: Fields = [];
@@ -33,15 +35,16 @@ export function authenticate({ identity, randomBytes }: AuthenticateParts): Stag
       else if (name === 'x-forwarded-proto') forwardedProto = value;
       else if (!isSpoofable(name)) fields.push(name, value);
     }
-    const trace = continueTrace(traceparent, randomBytes);
+    const trace = continueTrace(traceparent, randomHex);
     request.traceId = trace.id;
-    request.requestId = requestId === '' || requestId.length > MAX_ID ? freshId(randomBytes) : requestId;
+    request.requestId = requestId === '' || requestId.length > MAX_ID ? freshId(randomHex) : requestId;
     fields.push('x-request-id', request.requestId, 'traceparent', trace.traceparent);
     fields.push('x-forwarded-proto', forwardedProto === 'https' ? 'https' : 'http');
     const from = connection.caller.address.ip;
     fields.push('x-forwarded-for', forwardedFor === '' ? from : `${forwardedFor},${from}`);
     if (connection.caller.principal !== '') fields.push('x-forwarded-client-cert', clientCertificate(identity, connection.caller));
-    request.head = { ...received, path: normalizePath(received.path), fields };
+    const { version, method, scheme, authority, bodyBytes, upgrade } = received;
+    request.head = { version, method, scheme, authority, path: normalizePath(received.path), fields, bodyBytes, upgrade };
     return next(request);
   };
 }
@@ -66,22 +69,24 @@ const clientCertificate = (identity: string, { principal }: Caller): string => `
 const TRACEPARENT = /^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$/;
 
 /** The caller's trace with a span of our own, or a new one that nobody samples. */
-export function continueTrace(received: string, randomBytes: AuthenticateParts['randomBytes']): { traceparent: string; id: string } {
+export function continueTrace(received: string, randomHex: (digits: number) => string): { traceparent: string; id: string } {
+  if (received === '') {
+    const id = randomHex(32);
+    return { traceparent: `00-${id}-${randomHex(16)}-00`, id };
+  }
   const flags = TRACEPARENT.exec(received)?.[3] ?? '00';
   const known = traceIdOf(received);
-  const id = known !== undefined && known !== NO_TRACE ? known : hex(randomBytes(16));
-  return { traceparent: `00-${id}-${hex(randomBytes(8))}-${known === id ? flags : '00'}`, id };
+  const id = known !== undefined && known !== NO_TRACE ? known : randomHex(32);
+  return { traceparent: `00-${id}-${randomHex(16)}-${known === id ? flags : '00'}`, id };
 }
 
 const NO_TRACE = '0'.repeat(32);
 
 /** A random UUID (RFC 9562, version 4). */
-function freshId(randomBytes: AuthenticateParts['randomBytes']): string {
-  const text = hex(randomBytes(16));
+function freshId(randomHex: (digits: number) => string): string {
+  const text = randomHex(32);
   const variant = ((Number.parseInt(text[16] ?? '0', 16) & 3) | 8).toString(16);
   return `${text.slice(0, 8)}-${text.slice(8, 12)}-4${text.slice(13, 16)}-${variant}${text.slice(17, 20)}-${text.slice(20)}`;
 }
-
-const hex = (bytes: Uint8Array): string => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('hex');
 
 export const describeCaller = ({ principal, address }: Caller): string => (principal === '' ? formatSocketAddress(address) : principal);

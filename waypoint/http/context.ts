@@ -69,6 +69,8 @@ export type Stage = (next: Handler) => Handler;
 /** One handler of all stages, the first one outermost; built once, not for each request. */
 export const compose = (stages: readonly Stage[], last: Handler): Handler => stages.reduceRight((next, stage) => stage(next), last);
 
+const NOBODY: ReadonlySet<string> = new Set();
+
 export class RequestContext {
   readonly exchange: ServerExchange;
   readonly connection: Connection;
@@ -88,8 +90,6 @@ export class RequestContext {
   backend: Backend | undefined;
   /** Of the latest attempt. */
   endpoint: PickedEndpoint | undefined;
-  /** Endpoints that refused this request. */
-  readonly refusedBy = new Set<string>();
   attempts = 0;
   /** Fields that the answer is given besides, whoever gives it: a session's cookie. */
   answerFields: string[] | undefined;
@@ -104,6 +104,7 @@ export class RequestContext {
   /** AUDIT policies that it matches. */
   audited: readonly string[] = [];
   cancelled: ProxyError | undefined;
+  #refusedBy: Set<string> | undefined;
   #abort: AbortController | undefined;
   #over = false;
   readonly #cleanups: (() => void)[] = [];
@@ -118,6 +119,17 @@ export class RequestContext {
     this.body = new RequestBody(exchange);
     this.startedAt = now.wall;
     this.startedMonotonic = now.monotonic;
+  }
+
+  /** Keys of endpoints that refused this request. */
+  get refusedBy(): ReadonlySet<string> {
+    return this.#refusedBy ?? NOBODY;
+  }
+
+  /** The endpoint is to be asked no more, while there are others. */
+  avoid(key: string): void {
+    this.#refusedBy ??= new Set();
+    this.#refusedBy.add(key);
   }
 
   /** For waits that take one; made when somebody asks. */

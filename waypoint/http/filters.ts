@@ -7,7 +7,7 @@ import { changeFields, changePath, chooseBackend, fieldValue, redirectAnswer } f
 import { type CorsPlan, decideCors, isChosen } from '../../common/decision/http-rule.ts';
 import type { MeshView } from '../../common/decision/mesh-view.ts';
 import type { RequestHead } from '../../common/http/types.ts';
-import type { Answer, RequestContext, Stage } from './context.ts';
+import type { Answer, Handler, RequestContext, Stage } from './context.ts';
 import { localAnswer } from './local-answer.ts';
 import { bufferSource } from './request-body.ts';
 
@@ -20,29 +20,43 @@ export interface FilterParts {
 }
 
 export function applyFilters(parts: FilterParts): Stage {
-  return (next) => async (request) => {
+  return (next) => (request) => {
     const { entry } = request;
     if (!entry) return next(request);
     const { plan } = entry;
-    const cors = plan.cors === undefined ? undefined : applyCors(plan.cors, request);
-    if (cors && 'head' in cors) return cors;
-    if (plan.fault) {
-      const answer = await disturb(parts, plan.fault, request);
-      if (answer) return answer;
-    }
-    const own = ownAnswer(request, entry);
-    const answer = own ?? (await passOn(parts, entry, request, next));
-    return cors ? changedAnswer(answer, [{ set: cors.fields, add: [], remove: [] }]) : answer;
+    if (!plan.cors && !plan.fault) return ownAnswerOf(request, entry) ?? passOn(parts, entry, request, next);
+    return special(parts, entry, request, next);
   };
 }
 
-async function passOn(parts: FilterParts, entry: CompiledEntry, request: RequestContext, next: Parameters<Stage>[0]): Promise<Answer> {
+const ownAnswerOf = (request: RequestContext, entry: CompiledEntry): Promise<Answer> | undefined => {
+  const own = ownAnswer(request, entry);
+  return own && Promise.resolve(own);
+};
+
+/** A rule that speaks of origins or faults. */
+async function special(parts: FilterParts, entry: CompiledEntry, request: RequestContext, next: Handler): Promise<Answer> {
+  const { plan } = entry;
+  const cors = plan.cors === undefined ? undefined : applyCors(plan.cors, request);
+  if (cors && 'head' in cors) return cors;
+  if (plan.fault) {
+    const answer = await disturb(parts, plan.fault, request);
+    if (answer) return answer;
+  }
+  const own = ownAnswer(request, entry);
+  const answer = own ?? (await passOn(parts, entry, request, next));
+  return cors ? changedAnswer(answer, [{ set: cors.fields, add: [], remove: [] }]) : answer;
+}
+
+function passOn(parts: FilterParts, entry: CompiledEntry, request: RequestContext, next: Handler): Promise<Answer> {
   const { rule } = entry;
   const backend = chooseBackend(rule, parts.random);
   request.backend = backendOf(parts, rule.name, backend);
-  request.head = changedHead(request.head, entry, backend);
+  if (changesHead(entry, backend)) request.head = changedHead(request.head, entry, backend);
   if (rule.mirrors.length > 0) parts.mirror(request, entry);
-  return changedAnswer(await next(request), [backend?.responseHeaders, rule.responseHeaders]);
+  const answer = next(request);
+  const changes = [backend?.responseHeaders, rule.responseHeaders];
+  return changes.some((change) => change !== undefined) ? answer.then((whole) => changedAnswer(whole, changes)) : answer;
 }
 
 /** What the rule answers itself. */
@@ -92,6 +106,9 @@ function backendOf({ view }: FilterParts, rule: string, backend: BackendRule | u
   if (!service.ports.has(to.port)) throw new ProxyError('BACKEND_INVALID', `${to.namespace}/${to.hostname} has no port ${to.port}`);
   return { service, workload: undefined, port: to.port, subset: to.subset };
 }
+
+const changesHead = ({ rule }: CompiledEntry, backend: BackendRule | undefined): boolean =>
+  rule.rewrite !== undefined || rule.requestHeaders !== undefined || backend?.requestHeaders !== undefined;
 
 function changedHead(head: RequestHead, entry: CompiledEntry, backend: BackendRule | undefined): RequestHead {
   const { rule } = entry;

@@ -12,6 +12,9 @@ export const KEEP_BYTES = 64 << 10;
 const KEEP_TOTAL = 64 << 20;
 let keptTotal = 0;
 
+// One for all: most requests have no body.
+const NOTHING_KEPT: Buffer[] = [];
+
 export class RequestBody implements BodySource, BodySink {
   readonly #exchange: ServerExchange;
   /** Bytes received. */
@@ -21,12 +24,12 @@ export class RequestBody implements BodySource, BodySink {
   #sink: BodySink | undefined;
   #started = false;
   #settled = false;
-  #kept: Buffer[] | undefined = [];
+  #kept: Buffer[] | undefined = NOTHING_KEPT;
   #keptBytes = 0;
   #ended: { readonly trailers: Fields | undefined } | undefined;
   #failed: ProxyError | undefined;
   /** Called with the whole body, or with undefined where it was not kept. */
-  #whenWhole: ((body: Buffer | undefined) => void)[] = [];
+  #whenWhole: ((body: Buffer | undefined) => void)[] | undefined;
 
   constructor(exchange: ServerExchange) {
     this.#exchange = exchange;
@@ -66,7 +69,7 @@ export class RequestBody implements BodySource, BodySink {
   /** No attempt will follow: only mirrors still want what is kept. */
   settle(): void {
     this.#settled = true;
-    if (this.#whenWhole.length === 0) this.#forget();
+    if (!this.#whenWhole) this.#forget();
   }
 
   /** The request is over. */
@@ -80,7 +83,10 @@ export class RequestBody implements BodySource, BodySink {
     if (this.isEmpty) use(Buffer.alloc(0));
     else if (this.#kept === undefined || this.#failed) use(undefined);
     else if (this.#ended) use(Buffer.concat(this.#kept));
-    else this.#whenWhole.push(use);
+    else {
+      this.#whenWhole ??= [];
+      this.#whenWhole.push(use);
+    }
   }
 
   // BodySink: what the client sends.
@@ -95,7 +101,7 @@ export class RequestBody implements BodySource, BodySink {
 
   end(trailers: Fields | undefined): void {
     this.#ended = { trailers };
-    if (this.#whenWhole.length > 0) this.#tellWhole(this.#kept && Buffer.concat(this.#kept));
+    if (this.#whenWhole) this.#tellWhole(this.#kept && Buffer.concat(this.#kept));
     this.#sink?.end(trailers);
   }
 
@@ -113,6 +119,7 @@ export class RequestBody implements BodySource, BodySink {
       return;
     }
     // The chunk is its sender's when we return.
+    if (this.#kept === NOTHING_KEPT) this.#kept = [];
     this.#kept.push(Buffer.from(chunk));
     this.#keptBytes += chunk.length;
     keptTotal += chunk.length;
@@ -127,8 +134,8 @@ export class RequestBody implements BodySource, BodySink {
 
   #tellWhole(body: Buffer | undefined): void {
     const waiting = this.#whenWhole;
-    this.#whenWhole = [];
-    for (const use of waiting) use(body);
+    this.#whenWhole = undefined;
+    if (waiting) for (const use of waiting) use(body);
     if (this.#settled) this.#forget();
   }
 }

@@ -9,7 +9,7 @@ import { fieldValue } from '../../common/decision/http-route.ts';
 import type { RetryPlan } from '../../common/decision/http-rule.ts';
 import type { ClusterState } from '../cluster/cluster-state.ts';
 import { AttemptFailed } from './attempt.ts';
-import type { Answer, RequestContext, Stage } from './context.ts';
+import type { Answer, Handler, RequestContext, Stage } from './context.ts';
 
 export interface RetryParts {
   readonly clock: Clock;
@@ -29,15 +29,18 @@ const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRAC
 
 export function retry(parts: RetryParts): Stage {
   return (next) => (request) => {
-    const attempts = new Attempts(parts, request, next);
-    return attempts.run();
+    request.attempts++;
+    const first = attemptOf(next, request);
+    // Nearly every request takes one attempt, which should cost no more than itself.
+    if (!request.entry?.plan.retry) return first.catch((reason: unknown) => new Attempts(parts, request, next).run(Promise.reject(reason)));
+    return new Attempts(parts, request, next).run(first);
   };
 }
 
 class Attempts {
   readonly #parts: RetryParts;
   readonly #request: RequestContext;
-  readonly #next: (request: RequestContext) => Promise<Answer>;
+  readonly #next: Handler;
   readonly #plan: RetryPlan | undefined;
   /** That the route's policy has asked for. */
   #retries = 0;
@@ -46,19 +49,19 @@ class Attempts {
   /** Where the attempt under way counts as a retry. */
   #countedAt: ClusterState | undefined;
 
-  constructor(parts: RetryParts, request: RequestContext, next: (request: RequestContext) => Promise<Answer>) {
+  constructor(parts: RetryParts, request: RequestContext, next: Handler) {
     this.#parts = parts;
     this.#request = request;
     this.#next = next;
     this.#plan = request.entry?.plan.retry;
   }
 
-  async run(): Promise<Answer> {
+  /** @param attempt the first one, under way */
+  async run(attempt: Promise<Answer>): Promise<Answer> {
     for (;;) {
-      this.#request.attempts++;
       let waitMs: number;
       try {
-        const answer = await this.#next(this.#request);
+        const answer = await attempt;
         this.#uncount();
         if (!this.#mayAskAgain(answer)) return answer;
         const askedMs = retryAfterMs(answer);
@@ -72,6 +75,7 @@ class Attempts {
         if (waitFirst === undefined || (waitFirst && !this.#count())) throw reason;
         if (!waitFirst) {
           this.#parts.retried?.();
+          attempt = this.#again();
           continue;
         }
         waitMs = this.#backoffMs();
@@ -84,7 +88,13 @@ class Attempts {
         this.#uncount();
         throw reason;
       }
+      attempt = this.#again();
     }
+  }
+
+  #again(): Promise<Answer> {
+    this.#request.attempts++;
+    return attemptOf(this.#next, this.#request);
   }
 
   /** An answer whose status the policy wants to be retried. */
@@ -112,7 +122,7 @@ class Attempts {
     }
     // Whoever asks for no attempts at all means these too.
     if (unsent && key !== undefined && this.#refusals < MAX_REFUSALS && this.#plan?.attempts !== 0) {
-      request.refusedBy.add(key);
+      request.avoid(key);
       if (this.#parts.hasOthers(request)) {
         this.#refusals++;
         return false;
@@ -125,7 +135,7 @@ class Attempts {
 
   #avoidEndpoint(): void {
     const key = this.#request.endpoint?.key;
-    if (key !== undefined && this.#plan?.sameEndpoint !== true) this.#request.refusedBy.add(key);
+    if (key !== undefined && this.#plan?.sameEndpoint !== true) this.#request.avoid(key);
   }
 
   #hasRetry(): boolean {
@@ -151,6 +161,15 @@ class Attempts {
   #backoffMs(): number {
     const first = this.#plan?.backoffMs || DEFAULT_BACKOFF_MS;
     return Math.min(first * 2 ** this.#retries, Math.max(first, LONGEST_BACKOFF_MS)) * (1 + this.#parts.random() / 2);
+  }
+}
+
+/** What a stage throws at once fails the attempt as what it rejects does. */
+function attemptOf(next: Handler, request: RequestContext): Promise<Answer> {
+  try {
+    return next(request);
+  } catch (reason) {
+    return Promise.reject(reason);
   }
 }
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ProxyError } from '../../../common/base/errors.ts';
 import { connectHttp1 } from '../../../common/http/http1-client.ts';
-import type { RequestHead } from '../../../common/http/types.ts';
+import type { BodySink, RequestHead } from '../../../common/http/types.ts';
 import { Collector, connected, GivenBody, requestHead, send } from '../../support/http-ends.ts';
 import { settle } from '../../support/tunnels.ts';
 
@@ -287,4 +287,36 @@ test('draining waits for the response under way', async () => {
   assert.ok(!pipe.outputEnded);
   pipe.feed('HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx');
   assert.ok(sent.body.ended && pipe.outputEnded);
+});
+
+test('a body that comes with its head and is taken a moment later does not stop the connection; one that nobody takes does', async () => {
+  for (const [chunks, stops] of [
+    [['HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nabcdef'], 0],
+    [['HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nabc', 'd', 'ef'], 1],
+  ] as const) {
+    const { connection, pipe } = connected(connectHttp1);
+    let taken = '';
+    const whole = new Promise<void>((resolve) => {
+      connection.request(requestHead({}), undefined, {
+        informational() {},
+        failed: assert.fail,
+        response(_head, body) {
+          const sink: BodySink = {
+            data(chunk) {
+              taken += chunk.toString();
+              return true;
+            },
+            end: () => resolve(),
+            abort: (error) => assert.fail(error),
+          };
+          queueMicrotask(() => body.into(sink));
+        },
+      });
+    });
+    await settle(1);
+    for (const chunk of chunks) pipe.feed(chunk);
+    await whole;
+    assert.equal(taken, 'abcdef');
+    assert.equal(pipe.stops, stops);
+  }
 });
