@@ -84,6 +84,17 @@ export const metrics = {
     'Requests and connections refused or failed, by error code and deciding policy',
   ),
   attempts: counter('warren_request_retries_total', [], 'Attempts at requests beside the first one'),
+  limited: counter(
+    'warren_rate_limit_requests_total',
+    ['policy', 'limit', 'outcome'],
+    'Requests that a limit of a RateLimitPolicy counted: allowed, limited (429), or would_limit in dry-run',
+  ),
+  limitBucketsShared: counter(
+    'warren_rate_limit_buckets_shared_total',
+    [],
+    'Times that a request was counted in a shared bucket because WARREN_RATE_LIMIT_BUCKETS buckets were in use',
+    { hideZero: true },
+  ),
   mirrored: counter('warren_mirrored_requests_total', ['outcome'], 'Copies of requests, sent or left out because a limit was reached'),
   ejections: counter('warren_outlier_ejections_total', ['cluster'], 'Endpoints put aside for failing, by service and port'),
   ejected: gauge('warren_outlier_ejected_endpoints', ['cluster'], 'Endpoints that are put aside just now, added up over the workers'),

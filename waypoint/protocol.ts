@@ -15,6 +15,8 @@ export interface WorkerStart {
   readonly settings: WaypointSettings;
   readonly state: SharedMeshState;
   readonly segment: SeriesSegment;
+  /** Of rate limits, for all workers. */
+  readonly buckets: SharedArrayBuffer;
   /** One Int32 that the worker counts up while it lives. */
   readonly heartbeat: SharedArrayBuffer;
 }

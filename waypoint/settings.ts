@@ -119,6 +119,12 @@ export const settingsTable = {
   frameSize: setting('HTTP2_FRAME_SIZE', count, 1 << 20, 'largest HTTP/2 frame accepted in tunnels, bytes'),
   poolMaxStreams: setting('POOL_MAX_STREAMS_PER_CONNECTION', count, 100, 'tunnels on one HBONE connection'),
   poolUnusedMs: setting('POOL_UNUSED_RELEASE_TIMEOUT', duration, 300_000, 'how long an unused HBONE connection is kept', '5m'),
+  rateLimitBuckets: setting(
+    'WARREN_RATE_LIMIT_BUCKETS',
+    count,
+    65_536,
+    'token buckets of rate limits that are not full at one time (24 bytes each); requests for which there is none share one for each limit',
+  ),
   maxConnections: setting('WARREN_MAX_CONNECTIONS', count, 20_000, 'connections from callers that one data worker has open'),
   idleTimeoutMs: setting('WARREN_IDLE_TIMEOUT', duration, 3_600_000, 'how long an HTTP connection without a request is kept', '1h'),
   // Its grace period is 30 s: connections are closed before the kubelet kills us.

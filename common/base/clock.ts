@@ -33,6 +33,12 @@ export const systemClock: Clock = {
   },
 };
 
+/** Microseconds of the system's monotonic clock: the same in every thread, which `monotonic` is not. */
+export function threadsMicroseconds(): number {
+  const [whole, nano] = process.hrtime();
+  return whole * 1e6 + nano / 1e3;
+}
+
 /** Resolves after `ms`; rejects with the signal's reason as soon as it is aborted. */
 export function sleep(clock: Clock, ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {

@@ -120,6 +120,12 @@ export const outcomes = {
     'warn',
     'The request brought a JSON Web Token that no RequestAuthentication of its service finds good: 401, or 403 for another audience.',
   ),
+  RATE_LIMITED: outcome(
+    '-',
+    429,
+    'warn',
+    'A RateLimitPolicy has no more requests to give at the moment: 429, with Retry-After. The log line names the policy and its limit.',
+  ),
   FAULT_INJECTED: outcome('-', undefined, 'info', "The route's fault injection answered: the VirtualService asks for it."),
   CLIENT_GONE: outcome('-', undefined, 'info', 'The client went away before its response was whole.'),
   CONNECTION_LOST: outcome('-', undefined, 'error', 'The other side reset the connection, or the tunnel under it broke.'),

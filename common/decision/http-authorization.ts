@@ -74,7 +74,7 @@ export function decideHttp(
 }
 
 /** What rules ask of a request, made when first asked for. */
-class Facts {
+export class Facts {
   readonly request: RoutedRequest;
   readonly caller: HttpCaller;
   readonly destination: HttpDestination;
@@ -104,6 +104,12 @@ class Facts {
   get host(): string {
     this.#host ??= this.request.authority.toLowerCase();
     return this.#host;
+  }
+
+  /** The first value of a parameter. */
+  query(name: string): string {
+    const { path } = this.request;
+    return path.length === this.path.length ? '' : (new URLSearchParams(path.slice(this.path.length + 1)).get(name) ?? '');
   }
 }
 
@@ -136,7 +142,8 @@ const anyHost = (wanted: readonly TextTest[], unwanted: readonly TextTest[], hos
   return (wanted.length === 0 || wanted.some(holds)) && !unwanted.some(holds);
 };
 
-function conditionHolds(condition: CompiledCondition, facts: Facts, action: ActionName): boolean {
+/** Whether a request is one of those that a condition is about. */
+export function conditionHolds(condition: CompiledCondition, facts: Facts, action: ActionName): boolean {
   const { key, attribute, values, notValues, ranges, notRanges } = condition;
   if (ranges !== undefined && notRanges !== undefined) {
     const ip = key === 'destination.ip' ? facts.destination.ip : facts.caller.ip;
@@ -149,8 +156,10 @@ function conditionHolds(condition: CompiledCondition, facts: Facts, action: Acti
   return (values.length === 0 || values.some(holds)) && !notValues.some(holds);
 }
 
-function attributeValues(attribute: Attribute, facts: Facts): readonly string[] {
+/** What a request has of an attribute; nothing, or empty text, where it has none. */
+export function attributeValues(attribute: Attribute, facts: Facts): readonly string[] {
   if ('header' in attribute) return [fieldValue(facts.request.fields, attribute.header) ?? ''];
+  if ('query' in attribute) return [facts.query(attribute.query)];
   const { token } = facts.caller;
   if ('claim' in attribute) return token ? claimValues(token.claims, attribute.claim) : NONE;
   switch (attribute.of) {
@@ -168,6 +177,14 @@ function attributeValues(attribute: Attribute, facts: Facts): readonly string[] 
       return token?.audiences ?? NONE;
     case 'presenter':
       return [token?.presenter ?? ''];
+    case 'ip':
+      return [facts.caller.ip];
+    case 'path':
+      return [facts.path];
+    case 'method':
+      return [facts.request.method];
+    case 'host':
+      return [facts.host.replace(/:\d+$/, '')];
   }
 }
 

@@ -7,6 +7,7 @@ import { type Cidr, parseCidr } from '../base/address.ts';
 import { errorMessage } from '../base/errors.ts';
 import {
   Action,
+  type Condition,
   type HttpAuthorization,
   type HttpMatch,
   type HttpRule,
@@ -193,7 +194,21 @@ export type Attribute =
   | { readonly header: string }
   /** Names of claims, the outermost first. */
   | { readonly claim: readonly string[] }
-  | { readonly of: 'namespace' | 'principal' | 'serviceAccount' | 'port' | 'requestPrincipal' | 'audiences' | 'presenter' };
+  | { readonly of: AttributeName }
+  | { readonly query: string };
+
+export type AttributeName =
+  | 'namespace'
+  | 'principal'
+  | 'serviceAccount'
+  | 'port'
+  | 'requestPrincipal'
+  | 'audiences'
+  | 'presenter'
+  | 'ip'
+  | 'path'
+  | 'method'
+  | 'host';
 
 export interface CompiledCondition {
   readonly key: string;
@@ -262,18 +277,24 @@ export function compileAuthorization(policy: HttpAuthorization): CompiledAuthori
         paths: tests(operation.paths),
         notPaths: tests(operation.notPaths),
       })),
-      when: when.map(({ key, values, notValues }) => {
-        const isAddress = ADDRESS_KEYS.includes(key);
-        return {
-          key,
-          attribute: attributeOf(key),
-          values: tests(values),
-          notValues: tests(notValues),
-          ranges: isAddress ? ranges(values.map(exactText), key) : undefined,
-          notRanges: isAddress ? ranges(notValues.map(exactText), key) : undefined,
-        };
-      }),
+      when: when.map((condition) => compileCondition(condition, attributeOf)),
     })),
+  };
+}
+
+/** @throws {Error} for a range that is none */
+export function compileCondition(
+  { key, values, notValues }: Condition,
+  attribute: (key: string) => Attribute | undefined,
+): CompiledCondition {
+  const isAddress = ADDRESS_KEYS.includes(key);
+  return {
+    key,
+    attribute: attribute(key),
+    values: tests(values),
+    notValues: tests(notValues),
+    ranges: isAddress ? ranges(values.map(exactText), key) : undefined,
+    notRanges: isAddress ? ranges(notValues.map(exactText), key) : undefined,
   };
 }
 

@@ -14,6 +14,7 @@ import type {
   ServerExchange,
 } from '../../common/http/types.ts';
 import { EndpointPicker } from '../../waypoint/cluster/picker.ts';
+import { createBuckets, SharedBuckets } from '../../waypoint/http/buckets.ts';
 import type { Connection, RequestContext } from '../../waypoint/http/context.ts';
 import type { Delivered } from '../../waypoint/http/deliver.ts';
 import { Mirrors } from '../../waypoint/http/mirror.ts';
@@ -175,6 +176,8 @@ export interface PipelineWorld {
   reuse: boolean;
   retries: number;
   readonly mirrored: string[];
+  /** Policy, limit and outcome. */
+  readonly limited: string[];
   /** Cluster and endpoint. */
   readonly ejected: string[];
   ask(exchange: FakeExchange): Promise<FakeExchange>;
@@ -224,6 +227,7 @@ export function pipelineWorld(script: EndpointScript, config = '{}', options: { 
     reuse: false,
     retries: 0,
     mirrored: [],
+    limited: [],
     ejected: [],
     async ask(exchange) {
       serveRequest({ handler, clock, telemetry, log }, connection, exchange);
@@ -282,6 +286,8 @@ export function pipelineWorld(script: EndpointScript, config = '{}', options: { 
     random,
     randomBytes: (length) => new Uint8Array(length).fill(0xab),
     log,
+    buckets: new SharedBuckets(createBuckets(1024), () => clock.monotonic() * 1000),
+    limited: (policy, limit, outcome) => void world.limited.push(`${policy} ${limit} ${outcome}`),
     mirror: (request, entry) => mirrors.mirror(request, entry),
     hasOthers: ({ backend, refusedBy }) =>
       backend?.service !== undefined && picker.size(backend.service, backend.port, backend.subset) > refusedBy.size,

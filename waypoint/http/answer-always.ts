@@ -14,7 +14,7 @@ export function answerAlways({ log }: { readonly log: Pick<Log, 'error'> }): Sta
       log.error({ id: request.traceId, error: errorMessage(reason) }, 'request handler failed');
     }
     request.error = error;
-    return errorAnswer(request, error);
+    return withFields(errorAnswer(request, error), request.limitFields);
   };
   // No async function: the frame that it keeps is dearer than two callbacks.
   return (next) => (request) => {
@@ -31,12 +31,15 @@ export function answerAlways({ log }: { readonly log: Pick<Log, 'error'> }): Sta
   };
 }
 
-function ownAnswer({ answerFields }: RequestContext, answer: Answer): Answer {
+function ownAnswer({ answerFields, limitFields }: RequestContext, answer: Answer): Answer {
   const { fields } = answer.head;
   const own = withoutOurs(fields);
-  const clean = answerFields ? [...own, ...answerFields] : own;
-  return clean === fields ? answer : { ...answer, head: { ...answer.head, fields: clean } };
+  const clean = own === fields ? answer : { ...answer, head: { ...answer.head, fields: own } };
+  return withFields(withFields(clean, answerFields), limitFields);
 }
+
+const withFields = (answer: Answer, fields: readonly string[] | undefined): Answer =>
+  fields ? { ...answer, head: { ...answer.head, fields: [...answer.head.fields, ...fields] } } : answer;
 
 /** An application's response must not speak in the waypoint's name. */
 function withoutOurs(fields: string[]): string[] {

@@ -93,6 +93,8 @@ export class RequestContext {
   attempts = 0;
   /** Fields that the answer is given besides, whoever gives it: a session's cookie. */
   answerFields: string[] | undefined;
+  /** What limits say of it: fields of the answer, whoever gives it. */
+  limitFields: string[] | undefined;
   /** The next attempt takes no connection that was used before. */
   freshConnection = false;
   /** Why we answered ourselves, or why the response is not whole. */
@@ -101,6 +103,8 @@ export class RequestContext {
   token: VerifiedToken | undefined;
   /** Dry-run policies that would have refused. */
   wouldDeny: readonly string[] = [];
+  /** Limits in dry-run that would have refused: `namespace/name limit`. */
+  wouldLimit: readonly string[] = [];
   /** AUDIT policies that it matches. */
   audited: readonly string[] = [];
   cancelled: ProxyError | undefined;

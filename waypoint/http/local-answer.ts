@@ -41,6 +41,8 @@ function textOf({ code }: ProxyError): string {
       return 'no healthy upstream';
     case 'ROUTE_UNMATCHED':
       return '';
+    case 'RATE_LIMITED':
+      return 'too many requests';
     case 'REQUEST_TIMEOUT':
       return 'upstream request timeout';
     case 'BACKEND_INVALID':

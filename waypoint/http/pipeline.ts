@@ -11,6 +11,7 @@ import { type Connection, compose, type Handler, RequestContext } from './contex
 import { deliver } from './deliver.ts';
 import { applyFilters, type FilterParts } from './filters.ts';
 import { type ForwardParts, forward } from './forward.ts';
+import { type LimitParts, limitRate } from './limit-rate.ts';
 import { pickEndpoint } from './pick.ts';
 import { type RetryParts, retry } from './retry.ts';
 import { route } from './route.ts';
@@ -21,6 +22,7 @@ export type PipelineParts = Parameters<typeof answerAlways>[0] &
   AuthenticateParts &
   TokenParts &
   Parameters<typeof authorize>[0] &
+  LimitParts &
   Parameters<typeof route>[0] &
   FilterParts &
   RetryParts &
@@ -34,6 +36,7 @@ export const pipeline = (parts: PipelineParts): Handler =>
       authenticate(parts),
       authenticateTokens(parts),
       authorize(parts),
+      limitRate(parts),
       route(parts),
       applyFilters(parts),
       requestTimeout(parts),

@@ -3,9 +3,10 @@
  * cannot be used is one rejection; what was in force under its name stays in force.
  */
 import { errorMessage } from '../../common/base/errors.ts';
-import { HttpAuthorization, JwtAuthentication, ServiceRoutes, ServiceTraffic, WorkloadLabels } from '../../common/codec/gen/waypoint.ts';
+import { HttpAuthorization, JwtAuthentication, RateLimits, ServiceRoutes, ServiceTraffic, WorkloadLabels } from '../../common/codec/gen/waypoint.ts';
 import { compileAuthorization, compileRoutes } from '../../common/decision/http-model.ts';
 import { compileJwt } from '../../common/decision/jwt.ts';
+import { compileRateLimits } from '../../common/decision/rate-limit.ts';
 import { compileTraffic } from '../../common/decision/traffic-model.ts';
 import type { Rejection, StatePush } from '../../common/state/writer.ts';
 import { type ConfigurationPush, configurationKinds } from '../worker/configuration.ts';
@@ -15,6 +16,7 @@ export const HTTP_AUTHORIZATION_TYPE = 'type.googleapis.com/warren.waypoint.v1.H
 
 export const TRAFFIC_TYPE = 'type.googleapis.com/warren.waypoint.v1.ServiceTraffic';
 export const JWT_TYPE = 'type.googleapis.com/warren.waypoint.v1.JwtAuthentication';
+export const RATE_LIMITS_TYPE = 'type.googleapis.com/warren.waypoint.v1.RateLimits';
 export const LABELS_TYPE = 'type.googleapis.com/warren.waypoint.v1.WorkloadLabels';
 
 type Kind = ConfigurationPush['kind'];
@@ -25,6 +27,7 @@ const KINDS: Readonly<Record<string, Kind>> = {
   [ROUTES_TYPE]: 'routes',
   [HTTP_AUTHORIZATION_TYPE]: 'policies',
   [JWT_TYPE]: 'authentications',
+  [RATE_LIMITS_TYPE]: 'limits',
 };
 
 /** In the order in which they are asked for. */
@@ -101,12 +104,14 @@ export class WaypointResources {
     workloadLabels: WorkloadLabels[];
     httpAuthorizations: HttpAuthorization[];
     authentications: JwtAuthentication[];
+    rateLimits: RateLimits[];
   } {
     return {
       routes: [...this.#held.routes.values()].map(({ bytes }) => ServiceRoutes.decode(bytes)),
       traffic: [...this.#held.traffic.values()].map(({ bytes }) => ServiceTraffic.decode(bytes)),
       workloadLabels: [...this.#held.labels.values()].map(({ bytes }) => WorkloadLabels.decode(bytes)),
       authentications: [...this.#held.authentications.values()].map(({ bytes }) => JwtAuthentication.decode(bytes)),
+      rateLimits: [...this.#held.limits.values()].map(({ bytes }) => RateLimits.decode(bytes)),
       httpAuthorizations: [...this.#held.policies.values()].map(({ bytes }) => HttpAuthorization.decode(bytes)),
     };
   }
@@ -124,6 +129,7 @@ const KEYS: Readonly<Record<Kind, (bytes: Uint8Array) => string>> = {
   traffic: (bytes) => compileTraffic(ServiceTraffic.decode(bytes)).service,
   routes: (bytes) => compileRoutes(ServiceRoutes.decode(bytes)).service,
   authentications: (bytes) => compileJwt(JwtAuthentication.decode(bytes)).key,
+  limits: (bytes) => compileRateLimits(RateLimits.decode(bytes)).key,
   policies: (bytes) => compileAuthorization(HttpAuthorization.decode(bytes)).key,
 };
 

@@ -6,12 +6,13 @@ import {
   type JwtAuthentication,
   type JwtRule,
   type Operation,
+  type RateLimits,
   type Source,
   type Target,
   type TextMatch,
 } from '../../common/codec/gen/waypoint.ts';
 import type { YamlNode } from '../../common/state/yaml-node.ts';
-import { enumWords, flag, list, one, text, texts } from './static-yaml.ts';
+import { enumWords, flag, list, number, one, text, texts } from './static-yaml.ts';
 
 export function policyFrom(node: YamlNode): HttpAuthorization {
   node.allowKeys(['namespace', 'name', 'action', 'dryRun', 'targets', 'rules']);
@@ -29,8 +30,13 @@ export function policyFrom(node: YamlNode): HttpAuthorization {
 }
 
 function targetFrom(node: YamlNode): Target {
-  const found = one(node, ['service', 'everything']);
-  if (!found) throw node.error('expected service or everything');
+  const found = one(node, ['service', 'everything', 'route']);
+  if (!found) throw node.error('expected service, everything or route');
+  if (found.key === 'route') {
+    const { value } = found;
+    value.allowKeys(['service', 'route', 'section']);
+    return { type: { $case: 'route', value: { service: text(value, 'service'), route: text(value, 'route'), section: text(value, 'section') } } };
+  }
   return { type: found.key === 'service' ? { $case: 'service', value: found.value.text() } : { $case: 'everything', value: {} } };
 }
 
@@ -91,6 +97,30 @@ function conditionFrom(node: YamlNode): Condition {
     key: node.required('key').text(),
     values: list(node, 'values', textMatchFrom),
     notValues: list(node, 'notValues', textMatchFrom),
+  };
+}
+
+/** A RateLimitPolicy. */
+export function limitsFrom(node: YamlNode): RateLimits {
+  node.allowKeys(['namespace', 'name', 'targets', 'limits', 'dryRun']);
+  return {
+    namespace: node.required('namespace').text(),
+    name: node.required('name').text(),
+    targets: list(node, 'targets', targetFrom),
+    dryRun: flag(node, 'dryRun'),
+    limits: list(node, 'limits', (limit) => {
+      limit.allowKeys(['name', 'requests', 'periodMs', 'burst', 'by', 'when', 'fairBetween']);
+      const requests = number(limit, 'requests');
+      return {
+        name: text(limit, 'name'),
+        requests,
+        periodMs: number(limit, 'periodMs'),
+        burst: number(limit, 'burst') || requests,
+        by: texts(limit, 'by'),
+        when: list(limit, 'when', conditionFrom),
+        fairBetween: texts(limit, 'fairBetween'),
+      };
+    }),
   };
 }
 

@@ -1,5 +1,5 @@
 /**
- * Routes, traffic settings and L7 policies from a file (LOCAL_ROUTES_PATH): `routes`, `traffic`, `labels`, `policies` and `authentications`, each a list of the
+ * Routes, traffic settings and L7 policies from a file (LOCAL_ROUTES_PATH): `routes`, `traffic`, `labels`, `policies`, `limits` and `authentications`, each a list of the
  * messages of proto/waypoint.proto in protobuf's JSON names, as YAML or JSON.
  */
 import { load } from 'js-yaml';
@@ -15,6 +15,7 @@ import {
   type HttpMatch,
   type HttpRule,
   JwtAuthentication,
+  RateLimits,
   type PathChange,
   type PathMatch,
   type PortRoutes,
@@ -29,15 +30,15 @@ import {
 } from '../../common/codec/gen/waypoint.ts';
 import type { StatePush } from '../../common/state/writer.ts';
 import { YamlNode } from '../../common/state/yaml-node.ts';
-import { HTTP_AUTHORIZATION_TYPE, JWT_TYPE, LABELS_TYPE, ROUTES_TYPE, TRAFFIC_TYPE } from './resources.ts';
-import { jwtFrom, policyFrom } from './static-policies.ts';
+import { HTTP_AUTHORIZATION_TYPE, JWT_TYPE, LABELS_TYPE, RATE_LIMITS_TYPE, ROUTES_TYPE, TRAFFIC_TYPE } from './resources.ts';
+import { jwtFrom, limitsFrom, policyFrom } from './static-policies.ts';
 import { labelsFrom, persistenceFrom, trafficFrom } from './static-traffic.ts';
 import { enumWords, flag, list, maybe, number, one, text, textMap, texts, UINT32 } from './static-yaml.ts';
 
 /** @throws {ConfigError} naming the place in the file */
 export function staticRoutes(yaml: string): StatePush[] {
   const root = new YamlNode(load(yaml) ?? {}, '', new WeakMap(), 1);
-  root.allowKeys(['routes', 'traffic', 'labels', 'policies', 'authentications']);
+  root.allowKeys(['routes', 'traffic', 'labels', 'policies', 'limits', 'authentications']);
   const push = <T>(typeUrl: string, items: readonly T[], name: (item: T) => string, encode: (item: T) => Uint8Array): StatePush => ({
     typeUrl,
     resources: items.map((item) => ({ name: name(item), version: '', bytes: encode(item) })),
@@ -64,6 +65,12 @@ export function staticRoutes(yaml: string): StatePush[] {
       list(root, 'policies', policyFrom),
       ({ namespace, name }) => `${namespace}/${name}`,
       (one) => HttpAuthorization.encode(one).finish(),
+    ),
+    push(
+      RATE_LIMITS_TYPE,
+      list(root, 'limits', limitsFrom),
+      ({ namespace, name }) => `${namespace}/${name}`,
+      (one) => RateLimits.encode(one).finish(),
     ),
   ];
 }

@@ -10,6 +10,7 @@ import { createSegment, type SeriesReader, type SeriesWriter } from '../../commo
 import type { SharedMeshState } from '../../common/state/shared.ts';
 import type { IdentityCertificate } from '../../common/tls/mesh-tls.ts';
 import { metrics } from '../metrics.ts';
+import { createBuckets } from '../http/buckets.ts';
 import type { FromWorker, ToWorker, WorkerStart } from '../protocol.ts';
 import type { WaypointSettings } from '../settings.ts';
 import type { ConfigurationPush } from '../worker/configuration.ts';
@@ -66,6 +67,7 @@ const LONGEST_RESTART_MS = 10_000;
 export class WorkerFleet {
   readonly #options: WorkerFleetOptions;
   readonly #workers = new Map<number, Running>();
+  readonly #buckets: SharedArrayBuffer;
   readonly #workersSlot: number;
   readonly #replacedSlot: number;
   #certificate: IdentityCertificate | undefined;
@@ -81,6 +83,7 @@ export class WorkerFleet {
 
   constructor(options: WorkerFleetOptions) {
     this.#options = options;
+    this.#buckets = createBuckets(options.settings.rateLimitBuckets);
     this.#workersSlot = options.series.slot(metrics.workers, []);
     this.#replacedSlot = options.series.slot(metrics.workersReplaced, []);
   }
@@ -163,7 +166,7 @@ export class WorkerFleet {
     const id = this.#incarnations++;
     const segment = createSegment(settings.maxSeries);
     const heartbeat = new SharedArrayBuffer(4);
-    const thread = this.#options.spawn({ index, settings, state, segment, heartbeat });
+    const thread = this.#options.spawn({ index, settings, state, segment, buckets: this.#buckets, heartbeat });
     reader.attach(id, segment);
     const running: Running = {
       id,

@@ -4,14 +4,15 @@
  */
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
-import { HttpAuthorization, JwtAuthentication, ServiceRoutes, ServiceTraffic, WorkloadLabels } from '../../common/codec/gen/waypoint.ts';
+import { HttpAuthorization, JwtAuthentication, RateLimits, ServiceRoutes, ServiceTraffic, WorkloadLabels } from '../../common/codec/gen/waypoint.ts';
 import { type CompiledAuthorization, type CompiledRoutes, compileAuthorization, compileRoutes } from '../../common/decision/http-model.ts';
 import { type CompiledJwt, type CompiledJwtRule, compileJwt } from '../../common/decision/jwt.ts';
+import { type CompiledLimit, type CompiledRateLimits, compileRateLimits } from '../../common/decision/rate-limit.ts';
 import { type CompiledTraffic, compileTraffic } from '../../common/decision/traffic-model.ts';
 import { transportPart } from '../tcp/transport-policy.ts';
 
 /** In the order in which a worker is told. */
-export const configurationKinds = ['labels', 'traffic', 'authentications', 'policies', 'routes'] as const;
+export const configurationKinds = ['labels', 'traffic', 'authentications', 'policies', 'limits', 'routes'] as const;
 
 /** One push of the control plane, as the supervisor passes it on. */
 export interface ConfigurationPush {
@@ -26,6 +27,13 @@ interface Policies {
   readonly transport: readonly CompiledAuthorization[];
   /** Rules for tokens, of all RequestAuthentications that hold. */
   readonly tokens: readonly CompiledJwtRule[];
+}
+
+/** Limits for requests of one service. */
+export interface ServiceLimits {
+  readonly always: readonly CompiledLimit[];
+  /** Of routes that are attached to it. */
+  readonly routes: readonly { readonly route: string; readonly section: string; readonly limits: readonly CompiledLimit[] }[];
 }
 
 const NO_POLICIES: Policies = { http: [], transport: [], tokens: [] };
@@ -46,6 +54,8 @@ export class Configuration {
   readonly #uids = new Map<string, string>();
   readonly #policies = new Map<string, CompiledAuthorization>();
   readonly #authentications = new Map<string, CompiledJwt>();
+  readonly #limits = new Map<string, CompiledRateLimits>();
+  readonly #limitsByService = new Map<string, ServiceLimits | undefined>();
   /** By service: most have none, and looking at all policies for each request would cost the more the more there are. */
   readonly #byService = new Map<string, Policies>();
   readonly #tables: Readonly<Record<ConfigurationPush['kind'], Table>> = {
@@ -61,6 +71,7 @@ export class Configuration {
     traffic: table(this.#traffic, (bytes) => compileTraffic(ServiceTraffic.decode(bytes))),
     authentications: table(this.#authentications, (bytes) => compileJwt(JwtAuthentication.decode(bytes))),
     policies: table(this.#policies, (bytes) => compileAuthorization(HttpAuthorization.decode(bytes))),
+    limits: table(this.#limits, (bytes) => compileRateLimits(RateLimits.decode(bytes))),
     routes: table(this.#routes, (bytes) => compileRoutes(ServiceRoutes.decode(bytes))),
   };
 
@@ -77,6 +88,7 @@ export class Configuration {
         this.#log.error({ kind, name, error: errorMessage(error) }, 'resource cannot be used');
       }
     }
+    if (kind === 'limits') this.#limitsByService.clear();
     if (kind === 'policies' || kind === 'authentications') this.#byService.clear();
   }
 
@@ -119,6 +131,23 @@ export class Configuration {
 
   transportPoliciesOf(service: string | undefined): readonly CompiledAuthorization[] {
     return this.#of(service).transport;
+  }
+
+  /** undefined where none holds, as mostly. */
+  limitsOf(service: string | undefined): ServiceLimits | undefined {
+    if (this.#limits.size === 0) return undefined;
+    const key = service ?? NO_SERVICE;
+    if (this.#limitsByService.has(key)) return this.#limitsByService.get(key);
+    const all = [...this.#limits.values()];
+    const always = all.flatMap(({ services, limits }) =>
+      services === undefined || (service !== undefined && services.has(service)) ? limits : [],
+    );
+    const routes = all.flatMap((policy) =>
+      policy.routes.flatMap(({ service: of, route, section }) => (of === service ? [{ route, section, limits: policy.limits }] : [])),
+    );
+    const found = always.length + routes.length > 0 ? { always, routes } : undefined;
+    this.#limitsByService.set(key, found);
+    return found;
   }
 
   #of(service: string | undefined): Policies {

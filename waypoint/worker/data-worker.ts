@@ -3,7 +3,7 @@
  * plane; what it needs comes by message or lies in shared memory.
  */
 import { randomFillSync } from 'node:crypto';
-import { type Clock, systemClock } from '../../common/base/clock.ts';
+import { type Clock, systemClock, threadsMicroseconds } from '../../common/base/clock.ts';
 import { errorMessage, ProxyError } from '../../common/base/errors.ts';
 import type { Log, LogRoot } from '../../common/base/log.ts';
 import { RefusalTally } from '../../common/base/refusal-tally.ts';
@@ -20,6 +20,7 @@ import { WorkerCertificates } from '../../common/tls/worker-certificates.ts';
 import { Dialer } from '../cluster/dial.ts';
 import { EndpointPicker } from '../cluster/picker.ts';
 import { Upstreams } from '../cluster/upstreams.ts';
+import { SharedBuckets } from '../http/buckets.ts';
 import { Mirrors } from '../http/mirror.ts';
 import { pipeline } from '../http/pipeline.ts';
 import { Connections } from '../inbound/connection.ts';
@@ -123,6 +124,7 @@ export class DataWorker {
 
     // What comes in.
     const mirrors = new Mirrors({ view, picker, upstreams, clock, random, log, counted: (outcome) => telemetry.mirrored(outcome) });
+    const buckets = new SharedBuckets(start.buckets, threadsMicroseconds);
     const handler = pipeline({
       identity: settings.identity,
       view,
@@ -133,6 +135,8 @@ export class DataWorker {
       random,
       randomBytes,
       log,
+      buckets,
+      limited: (policy, limit, outcome) => telemetry.limited(policy, limit, outcome),
       mirror: (request, entry) => mirrors.mirror(request, entry),
       hasOthers: ({ backend, refusedBy }) =>
         backend?.service !== undefined && picker.size(backend.service, backend.port, backend.subset) > refusedBy.size,
@@ -173,11 +177,14 @@ export class DataWorker {
 
     const dropped = series.slot(metrics.logLinesDropped, []);
     const upstreamConnections = series.slot(metrics.upstreamConnections, []);
+    const shared = series.slot(metrics.limitBucketsShared, []);
     const heartbeat = new Int32Array(start.heartbeat);
     // Not unreferenced: it also keeps an idle worker alive.
     setInterval(() => {
       Atomics.add(heartbeat, 0, 1);
       series.set(dropped, logs.writer.dropped);
+      // The buckets are everybody's, and so is this number.
+      if (start.index === 0) series.set(shared, buckets.crowded);
       series.set(upstreamConnections, upstreams.size);
       telemetry.circuits(picker.circuits());
       if (refusals.size > 0) send({ type: 'refused', refusals: refusals.take() });

@@ -59,6 +59,11 @@ export class Telemetry {
     this.#options.series.add(this.#retries, 1);
   }
 
+  /** What a limit said of a request. */
+  limited(policy: string, limit: string, outcome: 'allowed' | 'limited' | 'would_limit'): void {
+    this.#options.series.add(this.#options.series.slot(metrics.limited, [policy, limit, outcome]), 1);
+  }
+
   mirrored(outcome: string): void {
     this.#options.series.add(this.#options.series.slot(metrics.mirrored, [outcome]), 1);
   }

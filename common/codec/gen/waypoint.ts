@@ -483,6 +483,14 @@ export interface UpstreamTls {
   /** PEM; empty for the system's. */
   roots: string;
   unverified: boolean;
+  /** Our own, for servers that ask for one. */
+  clientCertificate?: ClientCertificate | undefined;
+}
+
+/** PEM, the certificate with its chain. The key is never in a dump. */
+export interface ClientCertificate {
+  certificate: string;
+  privateKey: string;
 }
 
 export interface RetryBudget {
@@ -517,6 +525,72 @@ export interface HttpAuthorization {
   targets: Target[];
   /** Any of them. None: ALLOW refuses everything, DENY nothing. */
   rules: HttpAuthorizationRule[];
+  /** Whom CUSTOM asks. */
+  authorizer?: Authorizer | undefined;
+}
+
+/** A server that says whether a request may pass, spoken to in Envoy's forms (ext_authz). */
+export interface Authorizer {
+  /** As the mesh's configuration calls it. */
+  name: string;
+  /** Reached as any service of the mesh. */
+  to?: BackendRef | undefined;
+  timeoutMs: number;
+  /** What cannot be asked about passes. */
+  failOpen: boolean;
+  /** What cannot be asked about is answered with. */
+  statusOnError: number;
+  /** envoy.service.auth.v3.Authorization/Check, else the request's own method and path over HTTP. */
+  grpc: boolean;
+  /** HTTP: goes before the path. */
+  pathPrefix: string;
+  /** Of the request's fields, those that are told. HTTP: beside method, path, host, authorization and content-length. gRPC: all where there are none. */
+  includeHeaders: TextMatch[];
+  additionalHeaders: Header[];
+  body?:
+    | AuthorizerBody
+    | undefined;
+  /** Of the answer's fields. */
+  toUpstreamOnAllow: TextMatch[];
+  toDownstreamOnDeny: TextMatch[];
+  toDownstreamOnAllow: TextMatch[];
+}
+
+/** The beginning of the request's body is told too. */
+export interface AuthorizerBody {
+  maxBytes: number;
+  /** A longer one is told in part; else the request is refused (413). */
+  allowPartial: boolean;
+  /** gRPC: in the field for bytes. */
+  packAsBytes: boolean;
+}
+
+/** One resource of type type.googleapis.com/warren.waypoint.v1.RateLimits, named namespace/name: a RateLimitPolicy. */
+export interface RateLimits {
+  namespace: string;
+  name: string;
+  /** Those of its targets for which no older policy counts. */
+  targets: Target[];
+  limits: Limit[];
+  /** Tells what would be refused, and refuses nothing. */
+  dryRun: boolean;
+}
+
+/** A token bucket for each value of what it is kept by. */
+export interface Limit {
+  /** Unique within the policy; callers are told it. */
+  name: string;
+  /** So many in each period, evenly. */
+  requests: number;
+  periodMs: number;
+  /** So many at once. */
+  burst: number;
+  /** Attributes, as the keys of conditions; one bucket for everybody where there are none. */
+  by: string[];
+  /** Requests for which one of these does not hold are not counted. */
+  when: Condition[];
+  /** Whoever differs in these gets an even share of a bucket that is short. */
+  fairBetween: string[];
 }
 
 /** One resource of type type.googleapis.com/warren.waypoint.v1.JwtAuthentication, named namespace/name: a RequestAuthentication with its keys. */
@@ -562,7 +636,19 @@ export interface Target {
     | //
     /** Everything that this waypoint serves. */
     { $case: "everything"; value: Everything }
+    | //
+    /** For limits. */
+    { $case: "route"; value: RouteTarget }
     | undefined;
+}
+
+export interface RouteTarget {
+  /** namespace/hostname of the service that it is attached to. */
+  service: string;
+  /** Kind namespace/name; names of rules begin with it. */
+  route: string;
+  /** Name of a rule; all of them where it is empty. */
+  section: string;
 }
 
 export interface Everything {
@@ -3919,7 +4005,7 @@ export const OutlierDetection: MessageFns<OutlierDetection> = {
 };
 
 function createBaseUpstreamTls(): UpstreamTls {
-  return { serverName: "", subjectAltNames: [], roots: "", unverified: false };
+  return { serverName: "", subjectAltNames: [], roots: "", unverified: false, clientCertificate: undefined };
 }
 
 export const UpstreamTls: MessageFns<UpstreamTls> = {
@@ -3935,6 +4021,9 @@ export const UpstreamTls: MessageFns<UpstreamTls> = {
     }
     if (message.unverified !== false) {
       writer.uint32(32).bool(message.unverified);
+    }
+    if (message.clientCertificate !== undefined) {
+      ClientCertificate.encode(message.clientCertificate, writer.uint32(42).fork()).join();
     }
     return writer;
   },
@@ -3982,6 +4071,71 @@ export const UpstreamTls: MessageFns<UpstreamTls> = {
             }
 
             message.unverified = reader.bool();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.clientCertificate = ClientCertificate.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseClientCertificate(): ClientCertificate {
+  return { certificate: "", privateKey: "" };
+}
+
+export const ClientCertificate: MessageFns<ClientCertificate> = {
+  encode(message: ClientCertificate, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.certificate !== "") {
+      writer.uint32(10).string(message.certificate);
+    }
+    if (message.privateKey !== "") {
+      writer.uint32(18).string(message.privateKey);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ClientCertificate {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseClientCertificate();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.certificate = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.privateKey = reader.string();
             continue;
           }
         }
@@ -4183,7 +4337,7 @@ export const WorkloadLabels_LabelsEntry: MessageFns<WorkloadLabels_LabelsEntry> 
 };
 
 function createBaseHttpAuthorization(): HttpAuthorization {
-  return { namespace: "", name: "", action: 0, dryRun: false, targets: [], rules: [] };
+  return { namespace: "", name: "", action: 0, dryRun: false, targets: [], rules: [], authorizer: undefined };
 }
 
 export const HttpAuthorization: MessageFns<HttpAuthorization> = {
@@ -4205,6 +4359,9 @@ export const HttpAuthorization: MessageFns<HttpAuthorization> = {
     }
     for (const v of message.rules) {
       HttpAuthorizationRule.encode(v!, writer.uint32(50).fork()).join();
+    }
+    if (message.authorizer !== undefined) {
+      Authorizer.encode(message.authorizer, writer.uint32(58).fork()).join();
     }
     return writer;
   },
@@ -4268,6 +4425,476 @@ export const HttpAuthorization: MessageFns<HttpAuthorization> = {
             }
 
             message.rules.push(HttpAuthorizationRule.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.authorizer = Authorizer.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseAuthorizer(): Authorizer {
+  return {
+    name: "",
+    to: undefined,
+    timeoutMs: 0,
+    failOpen: false,
+    statusOnError: 0,
+    grpc: false,
+    pathPrefix: "",
+    includeHeaders: [],
+    additionalHeaders: [],
+    body: undefined,
+    toUpstreamOnAllow: [],
+    toDownstreamOnDeny: [],
+    toDownstreamOnAllow: [],
+  };
+}
+
+export const Authorizer: MessageFns<Authorizer> = {
+  encode(message: Authorizer, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.to !== undefined) {
+      BackendRef.encode(message.to, writer.uint32(18).fork()).join();
+    }
+    if (message.timeoutMs !== 0) {
+      writer.uint32(24).uint32(message.timeoutMs);
+    }
+    if (message.failOpen !== false) {
+      writer.uint32(32).bool(message.failOpen);
+    }
+    if (message.statusOnError !== 0) {
+      writer.uint32(40).uint32(message.statusOnError);
+    }
+    if (message.grpc !== false) {
+      writer.uint32(48).bool(message.grpc);
+    }
+    if (message.pathPrefix !== "") {
+      writer.uint32(58).string(message.pathPrefix);
+    }
+    for (const v of message.includeHeaders) {
+      TextMatch.encode(v!, writer.uint32(66).fork()).join();
+    }
+    for (const v of message.additionalHeaders) {
+      Header.encode(v!, writer.uint32(74).fork()).join();
+    }
+    if (message.body !== undefined) {
+      AuthorizerBody.encode(message.body, writer.uint32(82).fork()).join();
+    }
+    for (const v of message.toUpstreamOnAllow) {
+      TextMatch.encode(v!, writer.uint32(90).fork()).join();
+    }
+    for (const v of message.toDownstreamOnDeny) {
+      TextMatch.encode(v!, writer.uint32(98).fork()).join();
+    }
+    for (const v of message.toDownstreamOnAllow) {
+      TextMatch.encode(v!, writer.uint32(106).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Authorizer {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAuthorizer();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.to = BackendRef.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.timeoutMs = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.failOpen = reader.bool();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.statusOnError = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.grpc = reader.bool();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.pathPrefix = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.includeHeaders.push(TextMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.additionalHeaders.push(Header.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.body = AuthorizerBody.decode(reader, reader.uint32());
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.toUpstreamOnAllow.push(TextMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.toDownstreamOnDeny.push(TextMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.toDownstreamOnAllow.push(TextMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseAuthorizerBody(): AuthorizerBody {
+  return { maxBytes: 0, allowPartial: false, packAsBytes: false };
+}
+
+export const AuthorizerBody: MessageFns<AuthorizerBody> = {
+  encode(message: AuthorizerBody, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.maxBytes !== 0) {
+      writer.uint32(8).uint32(message.maxBytes);
+    }
+    if (message.allowPartial !== false) {
+      writer.uint32(16).bool(message.allowPartial);
+    }
+    if (message.packAsBytes !== false) {
+      writer.uint32(24).bool(message.packAsBytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AuthorizerBody {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAuthorizerBody();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.maxBytes = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.allowPartial = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.packAsBytes = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseRateLimits(): RateLimits {
+  return { namespace: "", name: "", targets: [], limits: [], dryRun: false };
+}
+
+export const RateLimits: MessageFns<RateLimits> = {
+  encode(message: RateLimits, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.name !== "") {
+      writer.uint32(18).string(message.name);
+    }
+    for (const v of message.targets) {
+      Target.encode(v!, writer.uint32(26).fork()).join();
+    }
+    for (const v of message.limits) {
+      Limit.encode(v!, writer.uint32(34).fork()).join();
+    }
+    if (message.dryRun !== false) {
+      writer.uint32(40).bool(message.dryRun);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RateLimits {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRateLimits();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.targets.push(Target.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.limits.push(Limit.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.dryRun = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseLimit(): Limit {
+  return { name: "", requests: 0, periodMs: 0, burst: 0, by: [], when: [], fairBetween: [] };
+}
+
+export const Limit: MessageFns<Limit> = {
+  encode(message: Limit, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.requests !== 0) {
+      writer.uint32(16).uint32(message.requests);
+    }
+    if (message.periodMs !== 0) {
+      writer.uint32(24).uint32(message.periodMs);
+    }
+    if (message.burst !== 0) {
+      writer.uint32(32).uint32(message.burst);
+    }
+    for (const v of message.by) {
+      writer.uint32(42).string(v!);
+    }
+    for (const v of message.when) {
+      Condition.encode(v!, writer.uint32(50).fork()).join();
+    }
+    for (const v of message.fairBetween) {
+      writer.uint32(58).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Limit {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLimit();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.requests = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.periodMs = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.burst = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.by.push(reader.string());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.when.push(Condition.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.fairBetween.push(reader.string());
             continue;
           }
         }
@@ -4633,6 +5260,9 @@ export const Target: MessageFns<Target> = {
       case "everything":
         Everything.encode(message.type.value, writer.uint32(18).fork()).join();
         break;
+      case "route":
+        RouteTarget.encode(message.type.value, writer.uint32(26).fork()).join();
+        break;
     }
     return writer;
   },
@@ -4664,6 +5294,82 @@ export const Target: MessageFns<Target> = {
             }
 
             message.type = { $case: "everything", value: Everything.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.type = { $case: "route", value: RouteTarget.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseRouteTarget(): RouteTarget {
+  return { service: "", route: "", section: "" };
+}
+
+export const RouteTarget: MessageFns<RouteTarget> = {
+  encode(message: RouteTarget, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.service !== "") {
+      writer.uint32(10).string(message.service);
+    }
+    if (message.route !== "") {
+      writer.uint32(18).string(message.route);
+    }
+    if (message.section !== "") {
+      writer.uint32(26).string(message.section);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RouteTarget {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRouteTarget();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.service = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.route = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.section = reader.string();
             continue;
           }
         }
