@@ -4,8 +4,10 @@
  * WasmPlugin …) are left out: the API server then refuses them, rather than anybody believing in them.
  */
 import yaml from 'js-yaml';
+import { ownDefinitions } from './own-crds.ts';
 
 export const CRDS_FILE = 'manifests/charts/warren/crds/istio.yaml';
+const OWN_CRDS_FILE = 'manifests/charts/warren/crds/warren.yaml';
 /** On every definition of ours, so that whoever removes them removes no other. */
 export const DEFINITION_LABEL = 'warren.dev/definition';
 
@@ -82,15 +84,23 @@ const groups: Readonly<Record<string, readonly Kind[]>> = {
   ],
 };
 
+const OWN_NOTE = `# Made by scripts/generate.ts from scripts/own-crds.ts: Warren's own kinds. \`kubectl apply\` brings an older version up to date.
+`;
 const NOTE = `# Made by scripts/generate.ts from scripts/crds.ts: the Istio kinds that Warren reads, for clusters that do not have them.
 # \`kubectl create -f\` leaves those alone that are there (\`apply\` would overwrite Istio's own).
 `;
 
-/** File and text, as scripts/generate.ts takes them. */
-export function generatedCrds(): [string, string] {
+/** Files and texts, as scripts/generate.ts takes them. */
+export function generatedCrds(): [string, string][] {
   const definitions = Object.entries(groups).flatMap(([group, kinds]) => kinds.map((kind) => definitionOf(group, kind)));
-  return [CRDS_FILE, NOTE + definitions.map((definition) => yaml.dump(definition, { lineWidth: 140, noRefs: true })).join('---\n')];
+  return [
+    [CRDS_FILE, NOTE + written(definitions)],
+    [OWN_CRDS_FILE, OWN_NOTE + written(ownDefinitions())],
+  ];
 }
+
+const written = (definitions: readonly object[]): string =>
+  definitions.map((definition) => yaml.dump(definition, { lineWidth: 140, noRefs: true })).join('---\n');
 
 function definitionOf(group: string, { kind, plural, shortNames, versions, columns }: Kind): object {
   const open = { type: 'object', 'x-kubernetes-preserve-unknown-fields': true };

@@ -25,7 +25,7 @@ export function checkGenerated(root: string): string[] {
 }
 
 function makeAll(root: string): Map<string, string> {
-  return new Map([...protobuf(root), ...generatedDocs(), generatedCrds()]);
+  return new Map([...protobuf(root), ...generatedDocs(), ...generatedCrds()]);
 }
 
 function protobuf(root: string): [string, string][] {

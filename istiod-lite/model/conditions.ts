@@ -36,6 +36,13 @@ export interface StatusBody {
   readonly parents?: readonly RouteParent[];
   readonly addresses?: readonly object[];
   readonly listeners?: readonly object[];
+  readonly ancestors?: readonly PolicyAncestorShown[];
+}
+
+interface PolicyAncestorShown {
+  readonly ancestorRef?: unknown;
+  readonly controllerName?: unknown;
+  readonly conditions?: unknown;
 }
 
 /** What an object should show, given what it shows: others may have written part of it. undefined leaves the object alone. */

@@ -233,7 +233,8 @@ const emptyOperation = (): Operation => ({
 
 const isEmpty = (values: unknown): boolean => values === undefined || values === null || (Array.isArray(values) && values.length === 0);
 
-function textMatch(value: string): TextMatch | undefined {
+/** `*` at an end stands for anything; alone, for whatever is there. */
+export function textMatch(value: string): TextMatch | undefined {
   if (value === '') return undefined;
   if (value === '*') return { type: { $case: 'presence', value: {} } };
   if (value.startsWith('*')) return { type: { $case: 'suffix', value: value.slice(1) } };
@@ -242,7 +243,7 @@ function textMatch(value: string): TextMatch | undefined {
 }
 
 /** Istio's path templates: {*} for a segment and {**} for any number. */
-function pathMatch(value: string): TextMatch | undefined {
+export function pathMatch(value: string): TextMatch | undefined {
   return /\{\*{1,2}\}/.test(value) ? { type: { $case: 'template', value } } : textMatch(value);
 }
 
@@ -257,4 +258,4 @@ function cidrText(value: string): string | undefined {
   return parseCidr(value) ? value : undefined;
 }
 
-const addressMatch = (value: string): TextMatch | undefined => (parseCidr(value) ? { type: { $case: 'exact', value } } : undefined);
+export const addressMatch = (value: string): TextMatch | undefined => (parseCidr(value) ? { type: { $case: 'exact', value } } : undefined);

@@ -4,7 +4,7 @@
  * somebody wrote into an object.
  */
 import { errorMessage } from '../../common/base/errors.ts';
-import type { HttpAuthorization, JwtAuthentication } from '../../common/codec/gen/waypoint.ts';
+import type { HttpAuthorization, JwtAuthentication, RateLimits } from '../../common/codec/gen/waypoint.ts';
 import { type AuthorizationPolicy, readAuthorizationPolicy } from './authorization-policy.ts';
 import { AutoAddresses } from './auto-addresses.ts';
 import type { Condition, ReporterName, StatusWrite } from './conditions.ts';
@@ -24,6 +24,7 @@ import { ObjectStatusTable, type StatusKind, wantedParents } from './object-stat
 import { objectKey, pick, type Report, readMeta } from './objects.ts';
 import { convertPorts, readPeerAuthentication, STATIC_STRICT, staticStrict } from './peer-authentication.ts';
 import { readPod } from './pod.ts';
+import { wantedAncestors } from './policy-ancestors.ts';
 import { readTargetedPolicy } from './policy-targets.ts';
 import { type Problem, ProblemList } from './problems.ts';
 import { type FetchedKeys, hasTargets } from './request-authentication.ts';
@@ -35,6 +36,7 @@ import {
   type Resource,
   type ResourceChanges,
   ResourceTable,
+  rateLimitsResource,
   routesResource,
   serviceResource,
   trafficResource,
@@ -267,6 +269,10 @@ export class MeshIndex {
       this.#inputs.setTargetedPolicy(`RequestAuthentication ${key}`, readTargetedPolicy(object, report, 'RequestAuthentication'));
       if (object !== undefined && !hasTargets(object)) report('only targetRefs are read: without them it holds for nothing here');
     },
+    RateLimitPolicy: (key, object, report) => {
+      this.#observeWhole('RateLimitPolicy', key, object);
+      this.#inputs.setTargetedPolicy(`RateLimitPolicy ${key}`, readTargetedPolicy(object, report, 'RateLimitPolicy'));
+    },
     PeerAuthentication: (key, object, report) =>
       this.#inputs.setPeerAuthentication(key, readPeerAuthentication(this.#config.rootNamespace, object, report)),
   };
@@ -279,6 +285,7 @@ export class MeshIndex {
   #setRoute(kind: RouteKind, key: string, object: unknown, report: Report): void {
     this.#observeWhole(kind, key, object);
     this.#inputs.routes.set(`${kind} ${key}`, readRoute(kind, object, report));
+    this.#inputs.staleTargets(`${kind}/${key}`);
   }
 
   #observeWhole(kind: StatusKind, key: string, object: unknown): void {
@@ -330,10 +337,22 @@ export class MeshIndex {
   #remakeHttpAuthorizations(): void {
     const made = new Map<string, MadeForWaypoints>();
     const tokens = new Map<string, MadeForWaypoints>();
+    const limits = new Map<string, MadeForWaypoints>();
+    // Limits are for routes too, and what a route is attached to may be bound otherwise now.
+    for (const id of this.#inputs.routes.stale.routes) this.#inputs.staleTargets(id.replace(' ', '/'));
     drain(this.#inputs.stale.targetedPolicies, (id) =>
       this.#guard(`targets of ${id}`, () => {
         const policy = this.#inputs.targetedPolicies.get(id);
-        const reporter = id.startsWith('RequestAuthentication ') ? 'RequestAuthentication' : 'WaypointPolicy';
+        const kind = id.slice(0, id.indexOf(' '));
+        limits.set(
+          id,
+          mapEach(policy ? this.#translation.rateLimits(policy) : new Map<string, RateLimits>(), (found) => [rateLimitsResource(found)]),
+        );
+        if (kind === 'RateLimitPolicy') {
+          if (policy) this.#objectStatuses.want(kind, policy.key, wantedAncestors(this.#translation.policyAncestors(policy)));
+          return;
+        }
+        const reporter = kind === 'RequestAuthentication' ? 'RequestAuthentication' : 'WaypointPolicy';
         this.#statuses.want(reporter, id.slice(id.indexOf(' ') + 1), policy ? [this.#translation.targetsCondition(policy)] : []);
         const authorizations = policy ? this.#translation.httpAuthorizations(policy) : new Map<string, HttpAuthorization>();
         made.set(
@@ -349,6 +368,7 @@ export class MeshIndex {
     );
     this.#waypoints.publish('jwtAuthentications', tokens);
     this.#waypoints.publish('httpAuthorizations', made);
+    this.#waypoints.publish('rateLimits', limits);
   }
 
   #remakeServiceRoutes(): void {

@@ -394,8 +394,16 @@ export class Inputs {
     for (const target of before?.targets ?? []) this.#policiesOfTarget.remove(targetSource(target), key);
     for (const target of next?.targets ?? []) this.#policiesOfTarget.add(targetSource(target), key);
     put(this.targetedPolicies, key, next);
+    // Of several with one target one counts.
+    if (before?.limits || next?.limits)
+      for (const target of [...(before?.targets ?? []), ...(next?.targets ?? [])]) this.staleTargets(targetSource(target));
     if (before?.tokens || next?.tokens) this.#keySources = undefined;
     this.stale.targetedPolicies.add(key);
+  }
+
+  /** Policies that name a target, whatever its part. */
+  policiesOf(source: string): TargetedPolicy[] {
+    return [...this.#policiesOfTarget.of(source)].flatMap((id) => this.targetedPolicies.get(id) ?? []);
   }
 
   /** @param source what policies may name as a target: a Service, a ServiceEntry, a Gateway or a GatewayClass */

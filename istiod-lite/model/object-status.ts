@@ -7,6 +7,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Condition, StatusBody, StatusWrite, WantedStatus } from './conditions.ts';
 import * as names from './names.ts';
 import { at, isRecord, records, text } from './objects.ts';
+import { isOurAncestor } from './policy-ancestors.ts';
 import type { RouteParentStatus } from './route-status.ts';
 import type { RouteKind } from './routes.ts';
 import { statusPath, watchedKinds } from './watched-kinds.ts';
@@ -19,9 +20,15 @@ interface Entry {
   written: StatusBody | undefined;
 }
 
-export type StatusKind = 'Gateway' | RouteKind;
+export type StatusKind = 'Gateway' | RouteKind | PolicyKind;
 
-const fieldManagerOf = (kind: StatusKind): string => (kind === 'Gateway' ? names.WAYPOINT_CONTROLLER : names.ROUTE_CONTROLLER);
+/** Policies whose status has an entry for each target. */
+export type PolicyKind = 'RateLimitPolicy';
+
+const isPolicy = (kind: StatusKind): kind is PolicyKind => kind === 'RateLimitPolicy';
+
+const fieldManagerOf = (kind: StatusKind): string =>
+  kind === 'Gateway' || isPolicy(kind) ? names.WAYPOINT_CONTROLLER : names.ROUTE_CONTROLLER;
 
 export class ObjectStatusTable {
   readonly #entries = new Map<string, Entry>();
@@ -94,10 +101,12 @@ export const GATEWAY_CONDITIONS: readonly string[] = ['Accepted', 'Programmed', 
 const isOthers = ({ controllerName }: { readonly controllerName?: unknown }): boolean => controllerName !== names.ROUTE_CONTROLLER;
 
 /** Parents are one list, which is written as a whole. */
-const hasOthers = ({ parents }: StatusBody): boolean => (parents ?? []).some(isOthers);
+const hasOthers = ({ parents, ancestors }: StatusBody): boolean =>
+  (parents ?? []).some(isOthers) || (ancestors ?? []).some((one) => !isOurAncestor(one));
 
 function readStatus(kind: StatusKind, object: unknown): StatusBody {
   const status = at(object, 'status');
+  if (isPolicy(kind)) return Array.isArray(at(status, 'ancestors')) ? { ancestors: records(at(status, 'ancestors')) } : {};
   if (kind !== 'Gateway') return Array.isArray(at(status, 'parents')) ? { parents: records(at(status, 'parents')) } : {};
   const addresses = records(at(status, 'addresses'));
   return {
@@ -109,7 +118,8 @@ function readStatus(kind: StatusKind, object: unknown): StatusBody {
 
 function statusWrite(id: string, status: StatusBody): StatusWrite {
   const [kind, namespace = '', name = ''] = id.split('/') as [StatusKind, string?, string?];
-  const conditions = status.conditions ?? records(status.parents).flatMap((parent) => records(parent.conditions));
+  const entries = [...records(status.parents), ...records(status.ancestors)];
+  const conditions = status.conditions ?? entries.flatMap((entry) => records(entry.conditions));
   return {
     kind,
     apiVersion: watchedKinds[kind].apiVersion,
@@ -153,4 +163,6 @@ function withTimes<T>(wanted: T, shown: unknown): T {
 
 /** What makes an item of a list the same one: a condition's type, a listener's name, a parent and its controller. */
 const identity = (item: unknown): string =>
-  text(at(item, 'type')) || text(at(item, 'name')) || JSON.stringify(plain([at(item, 'controllerName'), at(item, 'parentRef')]));
+  text(at(item, 'type')) ||
+  text(at(item, 'name')) ||
+  JSON.stringify(plain([at(item, 'controllerName'), at(item, 'parentRef'), at(item, 'ancestorRef')]));

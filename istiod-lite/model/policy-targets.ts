@@ -9,6 +9,7 @@ import type { GatewayClass } from './gateway.ts';
 import { type HttpPolicy, readHttpPolicy } from './http-policy.ts';
 import * as names from './names.ts';
 import { at, isRecord, objectKey, type Report, readMeta, records, text } from './objects.ts';
+import { type LimitPolicy, readLimitPolicy } from './rate-limit-policy.ts';
 import { type KeysAt, readTokenPolicy, type TokenPolicy, tokenProblem } from './request-authentication.ts';
 import type { WaypointBinding } from './waypoint-binding.ts';
 
@@ -19,15 +20,18 @@ export interface TargetedPolicy {
   readonly key: string;
   readonly namespace: string;
   readonly name: string;
+  readonly createdAt: string;
   readonly generation: number;
   readonly targets: readonly PolicyTarget[];
   /** Of an AuthorizationPolicy. */
   readonly http: HttpPolicy | undefined;
   /** Of a RequestAuthentication. */
   readonly tokens: TokenPolicy | undefined;
+  /** Of a RateLimitPolicy. */
+  readonly limits: LimitPolicy | undefined;
 }
 
-export type TargetedKind = 'AuthorizationPolicy' | 'RequestAuthentication';
+export type TargetedKind = 'AuthorizationPolicy' | 'RequestAuthentication' | 'RateLimitPolicy';
 
 export interface PolicyTarget {
   readonly kind: string;
@@ -35,12 +39,16 @@ export interface PolicyTarget {
   /** Where it is looked for; what a reference says of another namespace is never found. */
   readonly namespace: string;
   readonly name: string;
+  /** A part of it; empty for all. */
+  readonly section: string;
+  /** As it was written, for a status that repeats it. */
+  readonly written: Readonly<Record<string, unknown>>;
 }
 
 /** What became of one target. */
 export interface TargetStatus {
   readonly bound: boolean;
-  readonly reason: 'Accepted' | 'Invalid' | 'TargetNotFound' | 'AncestorNotBound';
+  readonly reason: 'Accepted' | 'Invalid' | 'TargetNotFound' | 'AncestorNotBound' | 'Conflicted';
   readonly message: string;
 }
 
@@ -51,6 +59,10 @@ export interface TargetView {
   /** Whether a Gateway is there and ready to be a waypoint. */
   isWaypoint(key: string): boolean;
   gatewayClass(name: string): GatewayClass | undefined;
+  /** What became of a route: whether it is there, has a rule of that name, and which waypoints read it. */
+  route(id: string, section: string): { readonly hasSection: boolean; readonly waypoints: readonly string[] } | undefined;
+  /** The policy of the same kind that counts for the target instead. */
+  older(policy: TargetedPolicy, target: PolicyTarget): string | undefined;
 }
 
 /** @returns undefined for a policy without targets */
@@ -69,6 +81,8 @@ export function readTargetedPolicy(
     group: text(reference.group) === 'core' ? '' : text(reference.group),
     namespace: text(reference.namespace) || meta.namespace,
     name: text(reference.name),
+    section: text(reference.sectionName),
+    written: reference,
   }));
   const key = objectKey(meta);
   return {
@@ -77,10 +91,12 @@ export function readTargetedPolicy(
     key,
     namespace: meta.namespace,
     name: meta.name,
+    createdAt: meta.createdAt,
     generation: meta.generation,
     targets,
     http: kind === 'AuthorizationPolicy' ? readHttpPolicy(object, report) : undefined,
     tokens: kind === 'RequestAuthentication' ? readTokenPolicy(object, report) : undefined,
+    limits: kind === 'RateLimitPolicy' ? readLimitPolicy(object, report) : undefined,
   };
 }
 
@@ -92,9 +108,11 @@ export const targetSource = ({ kind, namespace, name }: PolicyTarget): string =>
 export function targetScope(
   config: MeshModelConfig,
   policy: TargetedPolicy,
-  { kind, group, namespace, name }: PolicyTarget,
+  { kind, group, namespace, name, section }: PolicyTarget,
   gatewayClass: TargetView['gatewayClass'],
-): 'class' | 'gateway' | 'service' | 'none' {
+): 'class' | 'gateway' | 'service' | 'route' | 'none' {
+  if (isRoute(policy, kind, group)) return namespace === policy.namespace ? 'route' : 'none';
+  if (section !== '' && policy.kind === 'RateLimitPolicy') return 'none';
   if (kind === 'GatewayClass' && group === GATEWAY_API) {
     const found = policy.namespace === config.rootNamespace ? gatewayClass(name) : undefined;
     return found?.controller === names.WAYPOINT_CONTROLLER ? 'class' : 'none';
@@ -104,8 +122,13 @@ export function targetScope(
 }
 
 export function targetStatus(config: MeshModelConfig, policy: TargetedPolicy, target: PolicyTarget, view: TargetView): TargetStatus {
-  const { kind, group, namespace, name } = target;
+  const { kind, group, namespace, name, section } = target;
   const place = `${namespace}/${name}`;
+  const older = view.older(policy, target);
+  if (older !== undefined) return no('Conflicted', `${policy.kind} ${older} is older and counts for ${kind} ${place}`);
+  if (isRoute(policy, kind, group)) return routeStatus(policy, target, view);
+  if (section !== '' && policy.kind === 'RateLimitPolicy')
+    return no('Invalid', `a part of ${kind} ${place} cannot be a target (sectionName)`);
   if (kind === 'GatewayClass' && group === GATEWAY_API) return classStatus(config, policy, name, view);
   if (!TARGET_KINDS.has(`${kind}.${group}`)) return no('Invalid', `a policy cannot target ${kind}${group === '' ? '' : `.${group}`}`);
   if (namespace !== policy.namespace) return no('TargetNotFound', `${kind} ${place} is in another namespace`);
@@ -126,6 +149,44 @@ export function targetStatus(config: MeshModelConfig, policy: TargetedPolicy, ta
       return no('AncestorNotBound', `${kind} ${place} names no waypoint (${names.USE_WAYPOINT}), and nobody else enforces the policy`);
   }
 }
+
+/** Rules of a route are parts of it. */
+function routeStatus(policy: TargetedPolicy, { kind, namespace, name, section }: PolicyTarget, view: TargetView): TargetStatus {
+  const place = `${namespace}/${name}`;
+  if (namespace !== policy.namespace) return no('TargetNotFound', `${kind} ${place} is in another namespace`);
+  const route = view.route(`${kind} ${place}`, section);
+  if (!route) return no('TargetNotFound', `there is no ${kind} ${place}`);
+  if (!route.hasSection) return no('TargetNotFound', `${kind} ${place} has no rule named ${section}`);
+  if (route.waypoints.length === 0)
+    return no('AncestorNotBound', `no waypoint reads ${kind} ${place}, and nobody else enforces the policy`);
+  return yes(`bound to ${route.waypoints.join(' and ')}`);
+}
+
+const isRoute = (policy: TargetedPolicy, kind: string, group: string): boolean =>
+  policy.kind === 'RateLimitPolicy' && group === GATEWAY_API && (kind === 'HTTPRoute' || kind === 'GRPCRoute');
+
+/** Who counts where two policies of one kind have the same target: the older one, and of equals the one whose name comes first. */
+export const countsBefore = (a: TargetedPolicy, b: TargetedPolicy): boolean =>
+  a.createdAt !== b.createdAt ? a.createdAt < b.createdAt : a.key < b.key;
+
+/** For policies whose status has an entry for each target. */
+export function targetConditions(policy: TargetedPolicy, status: TargetStatus): Condition[] {
+  const problem = policy.limits?.problem;
+  const nothing = policy.limits?.limits.length === 0;
+  if (!status.bound || problem === undefined)
+    return [{ type: 'Accepted', status: status.bound ? 'True' : 'False', reason: status.reason, message: status.message }];
+  return [
+    {
+      type: 'Accepted',
+      status: nothing ? 'False' : 'True',
+      reason: nothing ? 'Invalid' : 'PartiallyInvalid',
+      message: `${status.message}; not as written: ${problem}`.slice(0, LONGEST),
+    },
+  ];
+}
+
+// The API server takes 32 KiB of a message.
+const LONGEST = 2000;
 
 /** One condition for all targets: False where none is bound, and with the names of those that are not. */
 export function targetsCondition(policy: TargetedPolicy, statusOf: (target: PolicyTarget) => TargetStatus, keysAt: KeysAt): Condition {

@@ -2,7 +2,14 @@
 import { hash } from 'node:crypto';
 import { ipFromBytes } from '../../common/base/address.ts';
 import { Authorization } from '../../common/codec/gen/authorization.ts';
-import { HttpAuthorization, JwtAuthentication, ServiceRoutes, ServiceTraffic, WorkloadLabels } from '../../common/codec/gen/waypoint.ts';
+import {
+  HttpAuthorization,
+  JwtAuthentication,
+  RateLimits,
+  ServiceRoutes,
+  ServiceTraffic,
+  WorkloadLabels,
+} from '../../common/codec/gen/waypoint.ts';
 import { Address, type NetworkAddress, type Service, type Workload } from '../../common/codec/gen/workload.ts';
 
 export const ADDRESS_TYPE = 'type.googleapis.com/istio.workload.Address';
@@ -11,12 +18,14 @@ export const ROUTES_TYPE = 'type.googleapis.com/warren.waypoint.v1.ServiceRoutes
 export const HTTP_AUTHORIZATION_TYPE = 'type.googleapis.com/warren.waypoint.v1.HttpAuthorization';
 export const TRAFFIC_TYPE = 'type.googleapis.com/warren.waypoint.v1.ServiceTraffic';
 export const JWT_TYPE = 'type.googleapis.com/warren.waypoint.v1.JwtAuthentication';
+export const RATE_LIMITS_TYPE = 'type.googleapis.com/warren.waypoint.v1.RateLimits';
 export const LABELS_TYPE = 'type.googleapis.com/warren.waypoint.v1.WorkloadLabels';
 
 /** What each waypoint has tables of, in the order of pushing: a route comes after whoever guards it and after what it sends to. */
 export const waypointTypes = {
   jwtAuthentications: JWT_TYPE,
   httpAuthorizations: HTTP_AUTHORIZATION_TYPE,
+  rateLimits: RATE_LIMITS_TYPE,
   labels: LABELS_TYPE,
   traffic: TRAFFIC_TYPE,
   routes: ROUTES_TYPE,
@@ -112,6 +121,9 @@ export const routesResource = (routes: ServiceRoutes): Resource =>
 
 export const httpAuthorizationResource = (policy: HttpAuthorization): Resource =>
   encoded(`${policy.namespace}/${policy.name}`, HTTP_AUTHORIZATION_TYPE, HttpAuthorization.encode(policy).finish(), []);
+
+export const rateLimitsResource = (policy: RateLimits): Resource =>
+  encoded(`${policy.namespace}/${policy.name}`, RATE_LIMITS_TYPE, RateLimits.encode(policy).finish(), []);
 
 export const jwtResource = (authentication: JwtAuthentication): Resource =>
   encoded(`${authentication.namespace}/${authentication.name}`, JWT_TYPE, JwtAuthentication.encode(authentication).finish(), []);

@@ -3,6 +3,7 @@ import type {
   BackendRef,
   HttpAuthorization,
   JwtAuthentication,
+  RateLimits,
   ServiceRoutes,
   ServiceTraffic,
   Target,
@@ -24,10 +25,13 @@ import * as names from './names.ts';
 import type { Labels } from './objects.ts';
 import { peerAuthenticationReference } from './peer-authentication.ts';
 import { podWorkload } from './pod.ts';
+import { ancestor, type PolicyAncestor } from './policy-ancestors.ts';
 import {
+  countsBefore,
   type PolicyTarget,
   type TargetedPolicy,
   type TargetStatus,
+  targetConditions,
   targetScope,
   targetSource,
   targetStatus,
@@ -37,7 +41,7 @@ import { tokenResource } from './request-authentication.ts';
 import { Backends } from './route-backends.ts';
 import { type RouteParentStatus, routeStatus } from './route-status.ts';
 import { type Attachment, portRoutes } from './route-table.ts';
-import { isForHost, parentGateway, type Route } from './routes.ts';
+import { isForHost, parentGateway, parentSource, type Route } from './routes.ts';
 import { serviceMessage } from './service.ts';
 import { type EntryEndpoint, entryEndpoints, entryWorkload } from './service-entry.ts';
 import type { VirtualService } from './virtual-service.ts';
@@ -147,6 +151,58 @@ export class Translation {
     return mapEach(this.#targetsOf(policy), (targets) => tokenResource(policy, tokens, targets, (address) => this.#inputs.keysAt(address)));
   }
 
+  /** What of a RateLimitPolicy each waypoint is told. */
+  rateLimits(policy: TargetedPolicy): Map<string, RateLimits> {
+    const { namespace, name, limits } = policy;
+    if (!limits || limits.limits.length === 0) return new Map();
+    return mapEach(this.#targetsOf(policy), (targets) => ({
+      namespace,
+      name,
+      targets,
+      limits: [...limits.limits],
+      dryRun: limits.dryRun,
+    }));
+  }
+
+  /** An entry for each target. */
+  policyAncestors(policy: TargetedPolicy): PolicyAncestor[] {
+    return policy.targets.map((target) =>
+      ancestor(target.written, policy.generation, targetConditions(policy, this.targetStatus(policy, target))),
+    );
+  }
+
+  /** Of the policies of its kind for a target, the one that counts, where that is another one. */
+  #older(policy: TargetedPolicy, target: PolicyTarget): string | undefined {
+    if (!policy.limits) return undefined;
+    const same = this.#inputs
+      .policiesOf(targetSource(target))
+      .filter(
+        (other) =>
+          other.kind === policy.kind &&
+          other.namespace === policy.namespace &&
+          other.targets.some(({ kind, name, section }) => kind === target.kind && name === target.name && section === target.section),
+      );
+    const first = same.reduce((a, b) => (countsBefore(b, a) ? b : a), policy);
+    return first === policy ? undefined : first.key;
+  }
+
+  /** Services that a route is attached to, each with the waypoints that read the route. */
+  #servicesOfRoute(id: string): { readonly service: MeshService; readonly waypoints: readonly string[] }[] {
+    const route = this.#inputs.routes.get(id);
+    if (!route) return [];
+    return route.parents.flatMap((parent) => {
+      const source = parentSource(parent);
+      const found = source === undefined ? undefined : this.#inputs.services.get(source);
+      if (source === undefined || !found) return [];
+      const readers = this.waypointsOf(source).filter(
+        (key) => route.namespace === found.namespace || key.startsWith(`${route.namespace}/`),
+      );
+      return found.services
+        .filter((service) => this.#inputs.isPublished(service) && isForHost(route, service))
+        .map((service) => ({ service, waypoints: readers }));
+    });
+  }
+
   #targetsOf(policy: TargetedPolicy): Map<string, Target[]> {
     const targets = new Map<string, Target[]>();
     const add = (waypoint: string, target: Target) => targets.set(waypoint, [...(targets.get(waypoint) ?? []), target]);
@@ -155,6 +211,7 @@ export class Translation {
   }
 
   #target(policy: TargetedPolicy, target: PolicyTarget, add: (waypoint: string, target: Target) => void): void {
+    if (this.#older(policy, target) !== undefined) return;
     const source = targetSource(target);
     const everything: Target = { type: { $case: 'everything', value: {} } };
     switch (targetScope(this.#config, policy, target, (name) => this.#inputs.gatewayClasses.get(name))) {
@@ -166,6 +223,14 @@ export class Translation {
       case 'gateway':
         add(`${target.namespace}/${target.name}`, everything);
         return;
+      case 'route': {
+        const route = `${target.kind} ${target.namespace}/${target.name}`;
+        for (const { service, waypoints } of this.#servicesOfRoute(route)) {
+          const value = { service: serviceKeyOf(service), route, section: target.section };
+          for (const waypoint of waypoints) add(waypoint, { type: { $case: 'route', value } });
+        }
+        return;
+      }
       case 'service': {
         const services = (this.#inputs.services.get(source)?.services ?? []).filter((service) => this.#inputs.isPublished(service));
         for (const waypoint of this.waypointsOf(source)) {
@@ -269,6 +334,16 @@ export class Translation {
       },
       isWaypoint: (key) => this.#inputs.gateways.get(key)?.address !== undefined,
       gatewayClass: (name) => this.#inputs.gatewayClasses.get(name),
+      route: (id, section) => {
+        const route = this.#inputs.routes.get(id);
+        return (
+          route && {
+            hasSection: section === '' || route.rules.some(({ name }) => name === `${id} rule ${section}`),
+            waypoints: [...new Set(this.#servicesOfRoute(id).flatMap(({ waypoints }) => waypoints))],
+          }
+        );
+      },
+      older: (other, of) => this.#older(other, of),
     });
   }
 

@@ -42,6 +42,7 @@ export const watchedKinds = {
   AuthorizationPolicy: grouped('AuthorizationPolicy', 'security.istio.io/v1', 'authorizationpolicies', { optional: true }),
   PeerAuthentication: grouped('PeerAuthentication', 'security.istio.io/v1', 'peerauthentications', { optional: true }),
   RequestAuthentication: grouped('RequestAuthentication', 'security.istio.io/v1', 'requestauthentications', { optional: true }),
+  RateLimitPolicy: grouped('RateLimitPolicy', 'warren.dev/v1alpha1', 'ratelimitpolicies', { optional: true }),
   ServiceEntry: grouped('ServiceEntry', 'networking.istio.io/v1', 'serviceentries', { optional: true }),
   WorkloadEntry: grouped('WorkloadEntry', 'networking.istio.io/v1', 'workloadentries', { optional: true }),
   VirtualService: grouped('VirtualService', 'networking.istio.io/v1', 'virtualservices', { optional: true }),

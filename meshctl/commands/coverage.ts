@@ -1,4 +1,4 @@
-/** `meshctl coverage`: where every authorization policy is enforced, and why not where it is not. */
+/** `meshctl coverage`: where every authorization policy and rate limit is enforced, and why not where it is not. */
 import yaml from 'js-yaml';
 import picocolors from 'picocolors';
 import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
@@ -13,8 +13,8 @@ export async function coverageCommand({
   if (!['text', 'json', 'yaml'].includes(output)) throw new CommandError(`-o ${output}: expected text, json or yaml`);
   const api = connect(connection);
   try {
-    const [policies, pods] = await Promise.all([policiesOf(api), api.list<KubeObject>('/api/v1/pods')]);
-    const rows = coverage({ policies, pods, rootNamespace: connection.systemNamespace }).filter(
+    const [policies, rateLimits, pods] = await Promise.all([policiesOf(api), limitsOf(api), api.list<KubeObject>('/api/v1/pods')]);
+    const rows = coverage({ policies, rateLimits, pods, rootNamespace: connection.systemNamespace }).filter(
       ({ policy }) => namespace === undefined || policy.startsWith(`${namespace}/`),
     );
     if (output === 'json') console.log(JSON.stringify(rows, undefined, 2));
@@ -29,7 +29,7 @@ export async function coverageCommand({
 }
 
 export function coverageTable(rows: readonly Covered[], colour: boolean): string {
-  if (rows.length === 0) return 'no authorization policies';
+  if (rows.length === 0) return 'no policies';
   const paint = picocolors.createColors(colour);
   const text = table(
     ['POLICY', 'ACTION', 'ENFORCED', 'BECAUSE'],
@@ -38,6 +38,16 @@ export function coverageTable(rows: readonly Covered[], colour: boolean): string
   const [head = '', ...lines] = text.split('\n');
   const shade = { node: paint.green, waypoint: paint.green, 'in part': paint.yellow, nowhere: paint.red };
   return [head, ...lines.map((line, i) => shade[rows[i]?.enforced ?? 'nowhere'](line))].join('\n');
+}
+
+/** An older installation does not know the kind. */
+async function limitsOf(api: KubeApi): Promise<KubeObject[]> {
+  try {
+    return await api.list<KubeObject>('/apis/warren.dev/v1alpha1/ratelimitpolicies');
+  } catch (error) {
+    if (error instanceof KubeApiError && error.status === 404) return [];
+    throw error;
+  }
 }
 
 async function policiesOf(api: KubeApi): Promise<KubeObject[]> {

@@ -36,7 +36,11 @@ export function addInstallation(program: Command, connection: () => Connection):
     .option('--timeout <duration>', 'how long to wait for the pods of each piece', '5m')
     .option('--purge-gateways', 'deletes waypoint Gateways too', false)
     .option('--purge-labels', "takes the mesh's labels off namespaces and Services too", false)
-    .option('--purge-crds', "deletes the definitions of Istio's kinds that Warren made, and every object of these kinds", false)
+    .option(
+      '--purge-crds',
+      "deletes the definitions of kinds that Warren made, Istio's and its own, and every object of these kinds",
+      false,
+    )
     .addHelpText('after', '\nExit status: 0 nothing is left, 1 something is that should not be, 2 the cluster could not be asked.')
     .action(async (options: UninstallFlags) => {
       const { uninstallCommand } = await import('./install.ts');

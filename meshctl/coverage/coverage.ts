@@ -1,5 +1,5 @@
 /**
- * Where each authorization policy is enforced: at nodes, at waypoints, nowhere, or in part, and because of what. Pure: from the objects, from
+ * Where each authorization policy and each rate limit is enforced: at nodes, at waypoints, nowhere, or in part, and because of what. Pure: from the objects, from
  * what istiod says in their status, and from which pods are in the mesh.
  */
 import type { KubeObject } from '../../common/client/kube-api.ts';
@@ -15,6 +15,7 @@ export interface Covered {
 
 export interface Seen {
   readonly policies: readonly KubeObject[];
+  readonly rateLimits?: readonly KubeObject[];
   readonly pods: readonly KubeObject[];
   /** Policies there hold for all namespaces. */
   readonly rootNamespace: string;
@@ -34,17 +35,21 @@ interface Condition {
   readonly message?: string;
 }
 
-export function coverage({ policies, pods, rootNamespace }: Seen): Covered[] {
+export function coverage({ policies, rateLimits = [], pods, rootNamespace }: Seen): Covered[] {
   const candidates = pods.filter(isCandidate);
-  return [...policies]
-    .sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1))
-    .map((policy) => {
-      const { action = 'ALLOW', targetRef, targetRefs = [] } = (policy.spec ?? {}) as PolicySpec;
-      const targeted = targetRef !== undefined || targetRefs.length > 0;
-      const [enforced, because] = targeted ? atWaypoint(policy) : atNodes(policy, candidates, rootNamespace);
-      return { policy: keyOf(policy), action, enforced, because };
-    });
+  return [...[...policies].sort(byKey), ...[...rateLimits].sort(byKey)].map((policy) => {
+    if (rateLimits.includes(policy)) {
+      const [enforced, because] = atTargets(policy);
+      return { policy: keyOf(policy), action: 'LIMIT', enforced, because };
+    }
+    const { action = 'ALLOW', targetRef, targetRefs = [] } = (policy.spec ?? {}) as PolicySpec;
+    const targeted = targetRef !== undefined || targetRefs.length > 0;
+    const [enforced, because] = targeted ? atWaypoint(policy) : atNodes(policy, candidates, rootNamespace);
+    return { policy: keyOf(policy), action, enforced, because };
+  });
 }
+
+const byKey = (a: KubeObject, b: KubeObject): number => (keyOf(a) < keyOf(b) ? -1 : 1);
 
 type Verdict = readonly [enforced: Covered['enforced'], because: string];
 
@@ -54,6 +59,20 @@ function atWaypoint(policy: KubeObject): Verdict {
   const message = condition.message ?? '';
   if (condition.status !== 'True') return ['nowhere', `${condition.reason}: ${message}`];
   return condition.reason === 'Accepted' ? ['waypoint', message] : ['in part', `${condition.reason}: ${message}`];
+}
+
+/** Of policies whose status has an entry for each target. */
+function atTargets({ status }: KubeObject): Verdict {
+  const entries = (status as { ancestors?: readonly { conditions?: readonly Condition[] }[] } | undefined)?.ancestors ?? [];
+  const accepted = entries.flatMap(({ conditions = [] }) => conditions.filter(({ type }) => type === 'Accepted'));
+  if (accepted.length === 0) return ['nowhere', 'istiod has not said yet whether a waypoint has it'];
+  const messages = (some: readonly Condition[]): string =>
+    [...new Set(some.map(({ reason, message }) => `${reason}: ${message}`))].join('; ');
+  const [first] = accepted;
+  const failed = accepted.filter(({ status: state }) => state !== 'True');
+  if (failed.length === accepted.length) return ['nowhere', messages(failed)];
+  const differing = accepted.filter(({ reason }) => reason !== 'Accepted');
+  return differing.length > 0 ? ['in part', messages(differing)] : ['waypoint', first?.message ?? ''];
 }
 
 function atNodes(policy: KubeObject, candidates: readonly KubeObject[], rootNamespace: string): Verdict {

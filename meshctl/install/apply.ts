@@ -7,7 +7,7 @@ import type { Clock } from '../../common/base/clock.ts';
 import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
 import { type Finding, failure, oneLine } from '../check/finding.ts';
 import { CommandError } from '../terminal.ts';
-import { DEFINITIONS_PATH, FIELD_MANAGER, INSTALLATION, objectPath, titleOf } from './kinds.ts';
+import { DEFINITION, DEFINITIONS_PATH, FIELD_MANAGER, INSTALLATION, OWN_DEFINITION, objectPath, titleOf } from './kinds.ts';
 
 export type InstallApi = Pick<KubeApi, 'get' | 'getText' | 'list' | 'create' | 'patch' | 'delete'>;
 
@@ -64,8 +64,17 @@ export async function createDefinitions(api: InstallApi, definitions: readonly K
   const created: string[] = [];
   for (const definition of definitions) {
     const name = definition.metadata.name ?? '';
-    if (await find(api, `${DEFINITIONS_PATH}/${name}`)) continue;
+    const path = `${DEFINITIONS_PATH}/${name}`;
+    const own = definition.metadata.labels?.[DEFINITION] === OWN_DEFINITION;
+    const there = await find(api, path);
+    // What is there of Istio's kinds is somebody's; our own comes up to date.
+    if (there && (!own || holds((there as KubeObject).spec, definition.spec))) continue;
     try {
+      if (own) {
+        await api.patch(path, definition, { type: 'apply', fieldManager: FIELD_MANAGER, force: true });
+        if (!there) created.push(name);
+        continue;
+      }
       await api.create(DEFINITIONS_PATH, definition, { fieldManager: FIELD_MANAGER });
       created.push(name);
     } catch (error) {
@@ -162,6 +171,14 @@ function isSame(before: KubeObject, after: KubeObject): boolean {
     return { ...rest, metadata: meta };
   };
   return isDeepStrictEqual(essence(before), essence(after));
+}
+
+/** Whether all that is wanted is there; the API server adds its defaults. */
+function holds(there: unknown, wanted: unknown): boolean {
+  if (typeof wanted !== 'object' || wanted === null) return there === wanted;
+  if (typeof there !== 'object' || there === null) return false;
+  if (Array.isArray(wanted) && !(Array.isArray(there) && there.length === wanted.length)) return false;
+  return Object.entries(wanted).every(([name, value]) => holds((there as Record<string, unknown>)[name], value));
 }
 
 const ESTABLISHED_MS = 30_000;

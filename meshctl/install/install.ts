@@ -100,7 +100,7 @@ async function change(work: InstallWork, { obsolete }: Plan): Promise<number> {
   const { api, clock, source, upgrade, out, colour, namespace } = work;
   const progress = createProgress(out);
   const definitions = await createDefinitions(api, source.definitions, clock);
-  if (definitions.length > 0) progress.note(`✔ ${plural(definitions.length, 'definition')} of Istio's kinds created`);
+  if (definitions.length > 0) progress.note(`✔ ${plural(definitions.length, 'definition')} of kinds created`);
   // At an upgrade istiod goes first: a newer istiod serves older proxies, the other way nobody has promised.
   for (const objects of upgrade ? phases(source.objects) : [source.objects]) {
     await applyAll(api, objects, { force: work.force, applied: (object) => progress.note(`✔ ${titleOf(object)} applied`) });

@@ -36,8 +36,9 @@ export const installKinds: readonly InstallKind[] = ORDER.trim()
 export const DEFINITIONS_PATH = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions';
 /** Every object of an installation carries it, with the installation's namespace as value. */
 export const INSTALLATION = 'warren.dev/installation';
-/** On definitions of Istio's kinds that are ours. */
+/** On definitions that are ours: `istio` of Istio's kinds, `warren` of our own. */
 export const DEFINITION = 'warren.dev/definition';
+export const OWN_DEFINITION = 'warren';
 export const VERSION_LABEL = 'app.kubernetes.io/version';
 export const FIELD_MANAGER = 'meshctl-install';
 

@@ -5,7 +5,7 @@
 import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
 import { DATAPLANE_MODE, enrolledPods, REDIRECTION } from '../status/enrolment.ts';
 import { plural } from '../terminal.ts';
-import { DEFINITION, DEFINITIONS_PATH } from './kinds.ts';
+import { DEFINITION, DEFINITIONS_PATH, OWN_DEFINITION } from './kinds.ts';
 
 export interface PurgeOptions {
   /** Our definitions of Istio's kinds, and with them every object of these kinds. */
@@ -76,12 +76,10 @@ export async function leftovers(
     ...leases.map((object) => leftover('Lease', object, '/apis/coordination.k8s.io/v1', 'leases')),
     ...(purge.staleAnnotations ? await annotations(api) : []),
     ...(purge.purgeLabels ? await labels(api) : []),
-    ...(purge.purgeCrds
-      ? (await ourDefinitions(api)).map((object) => ({
-          title: `CustomResourceDefinition ${object.metadata.name}`,
-          path: `${DEFINITIONS_PATH}/${object.metadata.name}`,
-        }))
-      : []),
+    ...(purge.purgeCrds ? await ourDefinitions(api) : await unusedDefinitions(api)).map(({ metadata: { name } }) => ({
+      title: `CustomResourceDefinition ${name}`,
+      path: `${DEFINITIONS_PATH}/${name}`,
+    })),
   ];
 }
 
@@ -124,6 +122,21 @@ async function annotations(api: ListApi): Promise<Leftover[]> {
 
 const ourDefinitions = (api: ListApi): Promise<KubeObject[]> => listed(api, DEFINITIONS_PATH, { labelSelector: DEFINITION });
 
+/** Of Warren's own kinds: those that nobody has written anything of. */
+async function unusedDefinitions(api: ListApi): Promise<KubeObject[]> {
+  const own = (await ourDefinitions(api)).filter(({ metadata }) => metadata.labels?.[DEFINITION] === OWN_DEFINITION);
+  const unused: KubeObject[] = [];
+  for (const definition of own) {
+    const { group, names, versions } = definition.spec as {
+      readonly group: string;
+      readonly names: { readonly plural: string };
+      readonly versions: readonly { readonly name: string }[];
+    };
+    if ((await listed(api, `/apis/${group}/${versions[0]?.name}/${names.plural}`)).length === 0) unused.push(definition);
+  }
+  return unused;
+}
+
 /** Kinds that users write and the mesh reads. */
 const USERS = [
   ['AuthorizationPolicy', '/apis/security.istio.io/v1/authorizationpolicies'],
@@ -133,6 +146,7 @@ const USERS = [
   ['DestinationRule', '/apis/networking.istio.io/v1/destinationrules'],
   ['ServiceEntry', '/apis/networking.istio.io/v1/serviceentries'],
   ['WorkloadEntry', '/apis/networking.istio.io/v1/workloadentries'],
+  ['RateLimitPolicy', '/apis/warren.dev/v1alpha1/ratelimitpolicies'],
   ['Telemetry', '/apis/telemetry.istio.io/v1/telemetries'],
 ] as const;
 
@@ -148,8 +162,9 @@ export async function userObjects(api: ListApi): Promise<string[]> {
     const found = await listed(api, path);
     if (found.length > 0) lines.push(`${found.length} × ${kind}, which nobody enforces any more`);
   }
-  const definitions = await ourDefinitions(api);
-  if (definitions.length > 0) lines.push(`${plural(definitions.length, 'definition')} of Istio's kinds (--purge-crds)`);
+  const unused = (await unusedDefinitions(api)).map(({ metadata }) => metadata.name);
+  const definitions = (await ourDefinitions(api)).filter(({ metadata }) => !unused.includes(metadata.name));
+  if (definitions.length > 0) lines.push(`${plural(definitions.length, 'definition')} of kinds that the mesh reads (--purge-crds)`);
   return lines;
 }
 

@@ -11,12 +11,14 @@ import type { Cluster } from './collections.ts';
 const MESH_NAMESPACE = 'istio-system';
 const FIELD_MANAGER = 'warren-playground';
 const POLL_MS = 20;
+/** Istio's kinds are there from the start. */
+const OWN_KINDS = 'charts/warren/crds/warren.yaml';
 
 /** @throws {Error} naming the file and object that is refused, or the pods that do not become ready in time */
 export async function applyMesh(cluster: Cluster, store: Store, folder: string, clock: Clock, patienceMs: number): Promise<void> {
   const files = readdirSync(folder).filter((name) => /\.ya?ml$/.test(name));
   if (files.length === 0) throw new Error(`no manifests in ${folder}`);
-  for (const file of files.sort()) {
+  for (const file of [...files, OWN_KINDS].sort()) {
     for (const object of yaml.loadAll(readFileSync(join(folder, file), 'utf8'), undefined, { filename: file }))
       if (isObject(object)) apply(store, object, file);
   }

@@ -106,7 +106,10 @@ test('helm lint has nothing to say', { skip }, () => {
   assert.equal(status, 0, stdout + stderr);
 });
 
-test('Helm would install the definitions of Istio’s kinds beside the objects', { skip }, () => {
+test('Helm would install the definitions of Istio’s kinds and of our own beside the objects', { skip }, () => {
   const rendered = documentsOf(renderChart(root, helm, ['--include-crds'])).filter(({ kind }) => kind === 'CustomResourceDefinition');
-  assert.deepEqual(rendered.map(nameOf).sort(), manifest(`${CHART}/crds/istio.yaml`).map(nameOf).sort());
+  assert.deepEqual(
+    rendered.map(nameOf).sort(),
+    ['istio', 'warren'].flatMap((file) => manifest(`${CHART}/crds/${file}.yaml`).map(nameOf)).sort(),
+  );
 });

@@ -46,6 +46,26 @@ const whole: Readonly<Record<WatchedKindName, Record<string, unknown>>> = {
       rules: [{ from: [{ source: { ipBlocks: ['10.0.0.0/8'], principals: ['*'] } }], when: [{ key: 'source.ip', values: ['::/0'] }] }],
     },
   }),
+  RateLimitPolicy: {
+    metadata: { name: 'l', namespace: 'shop', creationTimestamp: '2026-01-01T00:00:00Z' },
+    spec: {
+      targetRefs: [
+        { kind: 'Service', group: '', name: 'web' },
+        { kind: 'HTTPRoute', group: 'gateway.networking.k8s.io', name: 'r', sectionName: 'n' },
+      ],
+      limits: [
+        {
+          name: 'a',
+          requests: 5,
+          per: '1s',
+          burst: 9,
+          by: ['source.principal', 'request.query[q]'],
+          when: [{ key: 'request.path', values: ['/a*'], notValues: ['/a/{*}'] }],
+          fairBetween: ['source.namespace'],
+        },
+      ],
+    },
+  },
   HTTPRoute: make.httpRoute({
     name: 'r',
     rules: [

@@ -13,7 +13,8 @@ import { settingsTable as ztunnelSettings } from '../../../ztunnel/settings.ts';
 import { manifest, nameOf, refusals, root } from '../../support/manifests.ts';
 
 const objects = manifest(MANIFEST_FILE);
-const definitions = manifest('manifests/charts/warren/crds/istio.yaml');
+const istioDefinitions = manifest('manifests/charts/warren/crds/istio.yaml');
+const definitions = [...istioDefinitions, ...manifest('manifests/charts/warren/crds/warren.yaml')];
 
 interface Container {
   readonly name: string;
@@ -147,9 +148,9 @@ interface DefinitionSpec {
   }[];
 }
 
-test('our definitions have the names, versions, short names and columns of Istio’s own, and leave fields open', () => {
+test('our definitions of Istio’s kinds have the names, versions, short names and columns of Istio’s own, and leave fields open', () => {
   const known = new Map(builtInTypes(loadDefinitions()).map((type) => [`${type.plural}.${type.group}`, type]));
-  for (const each of definitions as (KubeObject & { spec: DefinitionSpec })[]) {
+  for (const each of istioDefinitions as (KubeObject & { spec: DefinitionSpec })[]) {
     const type = known.get(each.metadata.name);
     assert.ok(type, each.metadata.name);
     const { names, versions } = each.spec;

@@ -79,3 +79,23 @@ test('the table has a line for each, in order', () => {
     'shop/z   ALLOW    node       at 2 pods',
   ]);
 });
+
+test('a rate limit is listed with what its status says of each of its targets', () => {
+  const limit = (...conditions: object[]): KubeObject => ({
+    metadata: { name: 'few', namespace: 'shop' },
+    spec: {},
+    status: { ancestors: conditions.map((condition) => ({ conditions: [{ type: 'Accepted', ...condition }] })) },
+  });
+  const seen = (made: KubeObject): unknown =>
+    coverage({ policies: [], rateLimits: [made], pods, rootNamespace: 'istio-system' }).map(({ action, enforced, because }) => [
+      action,
+      enforced,
+      because,
+    ]);
+  const yes = { status: 'True', reason: 'Accepted', message: 'bound to shop/wp' };
+  const no = { status: 'False', reason: 'Conflicted', message: 'another one counts' };
+  assert.deepEqual(seen(limit(yes)), [['LIMIT', 'waypoint', 'bound to shop/wp']]);
+  assert.deepEqual(seen(limit(yes, no)), [['LIMIT', 'in part', 'Conflicted: another one counts']]);
+  assert.deepEqual(seen(limit(no)), [['LIMIT', 'nowhere', 'Conflicted: another one counts']]);
+  assert.match(JSON.stringify(seen(limit())), /has not said yet/);
+});

@@ -122,7 +122,7 @@ test('a file of routes says where it is wrong', () => {
       /path: expected one of exact, prefix, regex/,
     ],
     ['policies: [{namespace: a, name: b, action: PRAY}]', /expected one of ALLOW, DENY/],
-    ['policies: [{namespace: a, name: b, targets: [{}]}]', /targets\[0\]: expected service or everything/],
+    ['policies: [{namespace: a, name: b, targets: [{}]}]', /targets\[0\]: expected service, everything or route/],
     ['other: []', /unknown key "other"/],
   ] as const) {
     assert.throws(() => staticRoutes(yaml), complaint, yaml);
