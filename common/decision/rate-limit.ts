@@ -144,7 +144,9 @@ interface Look {
 /** Asks all limits, and takes a request out of each bucket only where none of those that are enforced refuses. */
 export function askLimits(limits: readonly CompiledLimit[], facts: Facts, buckets: Buckets): LimitOutcome[] {
   const now = buckets.now();
-  const looks = limits.flatMap((limit) => (limit.when.every((one) => conditionHolds(one, facts, 'DENY')) ? [look(limit, facts, buckets, now)] : []));
+  const looks = limits.flatMap((limit) =>
+    limit.when.every((one) => conditionHolds(one, facts, 'DENY')) ? [look(limit, facts, buckets, now)] : [],
+  );
   const refused = looks.some(({ allowed, limit }) => !allowed && !limit.dryRun);
   return looks.map((seen) => {
     const allowed = seen.allowed && (refused || takeOf(seen, now));

@@ -3,7 +3,14 @@
  * cannot be used is one rejection; what was in force under its name stays in force.
  */
 import { errorMessage } from '../../common/base/errors.ts';
-import { HttpAuthorization, JwtAuthentication, RateLimits, ServiceRoutes, ServiceTraffic, WorkloadLabels } from '../../common/codec/gen/waypoint.ts';
+import {
+  HttpAuthorization,
+  JwtAuthentication,
+  RateLimits,
+  ServiceRoutes,
+  ServiceTraffic,
+  WorkloadLabels,
+} from '../../common/codec/gen/waypoint.ts';
 import { compileAuthorization, compileRoutes } from '../../common/decision/http-model.ts';
 import { compileJwt } from '../../common/decision/jwt.ts';
 import { compileRateLimits } from '../../common/decision/rate-limit.ts';

@@ -35,7 +35,9 @@ function targetFrom(node: YamlNode): Target {
   if (found.key === 'route') {
     const { value } = found;
     value.allowKeys(['service', 'route', 'section']);
-    return { type: { $case: 'route', value: { service: text(value, 'service'), route: text(value, 'route'), section: text(value, 'section') } } };
+    return {
+      type: { $case: 'route', value: { service: text(value, 'service'), route: text(value, 'route'), section: text(value, 'section') } },
+    };
   }
   return { type: found.key === 'service' ? { $case: 'service', value: found.value.text() } : { $case: 'everything', value: {} } };
 }

@@ -4,7 +4,14 @@
  */
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
-import { HttpAuthorization, JwtAuthentication, RateLimits, ServiceRoutes, ServiceTraffic, WorkloadLabels } from '../../common/codec/gen/waypoint.ts';
+import {
+  HttpAuthorization,
+  JwtAuthentication,
+  RateLimits,
+  ServiceRoutes,
+  ServiceTraffic,
+  WorkloadLabels,
+} from '../../common/codec/gen/waypoint.ts';
 import { type CompiledAuthorization, type CompiledRoutes, compileAuthorization, compileRoutes } from '../../common/decision/http-model.ts';
 import { type CompiledJwt, type CompiledJwtRule, compileJwt } from '../../common/decision/jwt.ts';
 import { type CompiledLimit, type CompiledRateLimits, compileRateLimits } from '../../common/decision/rate-limit.ts';

@@ -12,7 +12,9 @@ const ORDERS = 'service: shop/orders.shop.svc.cluster.local';
 const policy = (limits: string, more = '', name = 'orders'): string =>
   `{namespace: shop, name: ${name}, targets: [{${ORDERS}}], limits: [${limits}]${more}}`;
 const world = (...policies: string[]) =>
-  pipelineWorld((request) => request.answer(200, 'ok'), `limits: [${policies.join(', ')}]`, { caller: 'spiffe://cluster.local/ns/shop/sa/client' });
+  pipelineWorld((request) => request.answer(200, 'ok'), `limits: [${policies.join(', ')}]`, {
+    caller: 'spiffe://cluster.local/ns/shop/sa/client',
+  });
 
 test('after so many requests the next one is refused with 429, its reason, and when to come again', async () => {
   const mesh = world(policy('{name: few, requests: 2, periodMs: 60000}'));
@@ -71,7 +73,9 @@ for (const [by, first, second] of [
 
 test('requests that a condition does not hold for are not counted', async () => {
   const mesh = world(
-    policy('{name: writes, requests: 1, periodMs: 60000, when: [{key: request.method, values: [{exact: POST}]}, {key: request.path, notValues: [{exact: /free}]}]}'),
+    policy(
+      '{name: writes, requests: 1, periodMs: 60000, when: [{key: request.method, values: [{exact: POST}]}, {key: request.path, notValues: [{exact: /free}]}]}',
+    ),
   );
   const status = async (method: string, path = '/'): Promise<number | undefined> =>
     (await mesh.ask(new FakeExchange({ method, path }))).response?.status;
@@ -83,7 +87,10 @@ test('a request that one limit refuses is not taken out of the others', async ()
     policy('{name: by-path, requests: 1, periodMs: 60000, by: [request.path]}, {name: all, requests: 3, periodMs: 60000}'),
   );
   const status = async (path: string): Promise<number | undefined> => (await mesh.ask(new FakeExchange({ path }))).response?.status;
-  assert.deepEqual([await status('/a'), await status('/a'), await status('/a'), await status('/b'), await status('/c')], [200, 429, 429, 200, 200]);
+  assert.deepEqual(
+    [await status('/a'), await status('/a'), await status('/a'), await status('/b'), await status('/c')],
+    [200, 429, 429, 200, 200],
+  );
   assert.equal(await status('/d'), 429);
 });
 
@@ -114,7 +121,8 @@ test('limits of a route hold for what takes that route, and those of a named rul
 });
 
 test('what authorization refuses is not counted, and what has no route is', async () => {
-  const deny = 'policies: [{namespace: shop, name: p, action: DENY, targets: [{everything: {}}], rules: [{to: [{paths: [{exact: /no}]}]}]}]';
+  const deny =
+    'policies: [{namespace: shop, name: p, action: DENY, targets: [{everything: {}}], rules: [{to: [{paths: [{exact: /no}]}]}]}]';
   const mesh = pipelineWorld(
     (request) => request.answer(200),
     `{limits: [${policy('{name: a, requests: 1, periodMs: 60000}')}], ${deny}, routes: [{namespace: shop, hostname: orders.shop.svc.cluster.local, ports: [{port: 80, table: [], rules: []}]}]}`,
