@@ -4,6 +4,7 @@
  */
 import type { LogLevel } from '../common/base/log.ts';
 import type { CountedRefusal } from '../common/base/refusal-tally.ts';
+import type { TapBatch, TapSpec } from '../common/server/event-tap.ts';
 import type { SeriesAnnouncement, SeriesSegment } from '../common/server/shared-series.ts';
 import type { SharedMeshState } from '../common/state/shared.ts';
 import type { IdentityCertificate } from '../common/tls/mesh-tls.ts';
@@ -27,6 +28,8 @@ export type ToWorker =
   | { readonly type: 'configuration'; readonly push: ConfigurationPush }
   | { readonly type: 'certificate'; readonly certificate: IdentityCertificate }
   | { readonly type: 'certificate-failed'; readonly identity: string; readonly reason: string }
+  /** All taps that are open; the worker's events are theirs. */
+  | { readonly type: 'taps'; readonly taps: readonly TapSpec[] }
   | { readonly type: 'log-level'; readonly level: LogLevel; readonly accessLevel: LogLevel }
   /** Everything that is asked for has come: open the ports. */
   | { readonly type: 'listen' }
@@ -41,6 +44,7 @@ export type FromWorker =
   | { readonly type: 'listening'; readonly problem?: string }
   | { readonly type: 'certificate-wanted'; readonly identity: string }
   | { readonly type: 'series'; readonly series: readonly SeriesAnnouncement[] }
+  | { readonly type: 'tapped'; readonly batches: readonly TapBatch[] }
   | { readonly type: 'refused'; readonly refusals: readonly CountedRefusal[] }
   /** After `close`: nothing is open any more. */
   | { readonly type: 'drained' };

@@ -11,6 +11,7 @@ import { LogLevels } from '../common/server/log-levels.ts';
 import { serveEndpoints } from '../common/server/proxy-endpoints.ts';
 import { Readiness } from '../common/server/readiness.ts';
 import { createSegment, SeriesReader, SeriesWriter } from '../common/server/shared-series.ts';
+import { Taps } from '../common/server/taps.ts';
 import { stateDump } from '../common/state/config-dump.ts';
 import { MeshStateWriter } from '../common/state/writer.ts';
 import { metricFamilies, metrics } from './metrics.ts';
@@ -67,11 +68,13 @@ export async function startWaypoint(settings: WaypointSettings, logs: LogRoot, q
     onThreadEnded: (thread) => writer.forgetReader(thread),
     onCertificateWanted: (identity) => keeper.want(identity, 'realtime'),
     onRefused: (refusals) => reports?.refused(refusals),
+    onTapped: (batches) => taps.found(batches),
     clock,
     log,
     reader,
     series,
   });
+  const taps = new Taps({ clock, changed: (specs) => fleet.setTaps(specs) });
   writer.onChange(() => fleet.stateChanged());
 
   // Where all of it comes from.
@@ -102,6 +105,8 @@ export async function startWaypoint(settings: WaypointSettings, logs: LogRoot, q
     keeper,
     readiness,
     levels,
+    reader,
+    taps,
     configDump: dump,
     view: writer.view(),
     configuration: () => resources.snapshot(),

@@ -47,6 +47,15 @@ const ON_DEMAND_LABELS = [
   'hostname',
 ];
 
+/** Who and what a connection is between, and no more: a histogram has many series. */
+export const EDGE_LABELS = [
+  'source_workload',
+  'source_workload_namespace',
+  'destination_service',
+  'destination_workload',
+  'destination_workload_namespace',
+] as const;
+
 const DNS_LABELS = ['request_query_type', 'request_protocol', 'source_canonical_service', 'source_canonical_revision'];
 
 type Options = Partial<Pick<MetricFamily, 'stable' | 'hideZero' | 'expires' | 'unit'>>;
@@ -69,13 +78,20 @@ const gauge = (name: string, labels: readonly string[], help: string, options: O
   ...options,
 });
 
-const histogram = (name: string, labels: readonly string[], buckets: readonly number[], help: string): MetricFamily => ({
+const histogram = (
+  name: string,
+  labels: readonly string[],
+  buckets: readonly number[],
+  help: string,
+  options: Options = {},
+): MetricFamily => ({
   name,
   type: 'histogram',
   labels,
   buckets,
   help,
   stable: false,
+  ...options,
 });
 
 const stable = { stable: true };
@@ -94,6 +110,13 @@ export const metrics = {
   }),
   sent: counter('istio_tcp_sent_bytes_total', TRAFFIC_LABELS, 'Bytes that went from server to client', { stable: true, expires: true }),
   failed: counter('istio_tcp_connections_failed_total', TRAFFIC_LABELS, 'TCP connections that failed', { expires: true }),
+  connectDuration: histogram(
+    'warren_tcp_connect_duration_milliseconds',
+    EDGE_LABELS,
+    [1, 2, 5, 10, 25, 100, 500, 2500],
+    "Time from a pod's connection to the other side's answer: tunnel, policy there, and the application's accept",
+    { expires: true },
+  ),
   socketsOpen: gauge('istio_tcp_sockets_open', ['reporter'], 'Application connections that are open'),
   onDemandDns: counter('istio_on_demand_dns_total', ON_DEMAND_LABELS, 'Look-ups of workloads that are known by hostname only', {
     expires: true,

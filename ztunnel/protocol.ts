@@ -6,6 +6,7 @@ import type { SocketAddress } from '../common/base/address.ts';
 import type { LogLevel } from '../common/base/log.ts';
 import type { CountedRefusal } from '../common/base/refusal-tally.ts';
 import type { RevokedSerials } from '../common/codec/x509/crl.ts';
+import type { TapBatch, TapSpec } from '../common/server/event-tap.ts';
 import type { SeriesAnnouncement, SeriesSegment } from '../common/server/shared-series.ts';
 import type { SharedMeshState } from '../common/state/shared.ts';
 import type { IdentityCertificate } from '../common/tls/mesh-tls.ts';
@@ -43,6 +44,8 @@ export type ToWorker =
   | { readonly type: 'state'; readonly policiesChanged: boolean }
   | { readonly type: 'certificate'; readonly certificate: IdentityCertificate }
   | { readonly type: 'certificate-failed'; readonly identity: string; readonly reason: string }
+  /** All taps that are open; the worker's events are theirs. */
+  | { readonly type: 'taps'; readonly taps: readonly TapSpec[] }
   | { readonly type: 'log-level'; readonly level: LogLevel; readonly accessLevel: LogLevel }
   | { readonly type: 'connections'; readonly question: number }
   | { readonly type: 'revoked'; readonly revoked: RevokedSerials }
@@ -62,6 +65,7 @@ export type FromWorker =
   | { readonly type: 'series'; readonly series: readonly SeriesAnnouncement[] }
   | { readonly type: 'connections'; readonly question: number; readonly connections: readonly ConnectionDump[] }
   | { readonly type: 'usage'; readonly pods: readonly PodUsage[] }
+  | { readonly type: 'tapped'; readonly batches: readonly TapBatch[] }
   | { readonly type: 'refused'; readonly refusals: readonly CountedRefusal[] }
   | { readonly type: 'drained' };
 

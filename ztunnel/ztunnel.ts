@@ -13,6 +13,7 @@ import { closeFd } from '../common/linux/sockets.ts';
 import { LogLevels } from '../common/server/log-levels.ts';
 import { serveEndpoints } from '../common/server/proxy-endpoints.ts';
 import { Readiness } from '../common/server/readiness.ts';
+import { Taps } from '../common/server/taps.ts';
 import { stateDump } from '../common/state/config-dump.ts';
 import { MeshStateWriter } from '../common/state/writer.ts';
 import { metricFamilies, metrics } from './metrics.ts';
@@ -70,7 +71,9 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
     series,
     onCertificateWanted: (identity) => keeper.want(identity, 'realtime'),
     onRefused: (refusals) => reports?.refused(refusals),
+    onTapped: (batches) => taps.found(batches),
   });
+  const taps = new Taps({ clock, changed: (specs) => fleet.setTaps(specs) });
   const memory = new MemoryGuard({
     budgetBytes: memoryBudget(settings.memoryBudgetMb),
     resident: () => process.memoryUsage.rss(),
@@ -137,7 +140,7 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
       connections: () => fleet.connections(),
       settings,
     });
-  const about = { settings, token, clock, keeper, pods, readiness, levels, configDump: dump, view: writer.view() };
+  const about = { settings, token, clock, keeper, pods, readiness, levels, reader, taps, configDump: dump, view: writer.view() };
   const reports = settings.xds && diagnostics({ ...about, endpoint: settings.xds, log: log.child({ part: 'diagnostics' }) });
   reports?.start();
 

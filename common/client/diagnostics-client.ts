@@ -17,8 +17,10 @@ import {
   type ProxyReport,
   type ProxyStatus,
   type Refusal,
+  type TapQuestion,
 } from '../codec/gen/diagnostics.ts';
 import { CHANNEL_OPTIONS, callMetadata, channelCredentials, type GrpcEndpoint, type TokenSource } from './grpc-endpoint.ts';
+import type { TapOutput } from './tap-output.ts';
 
 export interface DiagnosticsClientOptions {
   readonly endpoint: GrpcEndpoint;
@@ -31,6 +33,8 @@ export interface DiagnosticsClientOptions {
   status(): ProxyStatus;
   /** @returns JSON. @throws {Error} saying why there is no answer */
   answer(question: Question): Promise<string>;
+  /** Begins to show events. @returns what ends it. @throws {Error} saying why it cannot */
+  tap(question: TapQuestion, output: TapOutput): () => void;
 }
 
 export type Question = NonNullable<ProxyQuery['question']>;
@@ -105,7 +109,9 @@ export class DiagnosticsClient {
       stream.on('error', (error) => ended.abort(error));
       stream.on('end', () => ended.abort(new Error('istiod ended the stream')));
       let queries = 0;
+      const taps = new Map<number, () => void>();
       stream.on('data', (query: ProxyQuery) => {
+        if (this.#followed(stream, query, taps)) return;
         if (queries >= MAX_QUERIES) {
           stream.write(report([refusal(query.id, `${MAX_QUERIES} queries are under way`)]));
           return;
@@ -128,10 +134,43 @@ export class DiagnosticsClient {
       } finally {
         this.#stop.signal.removeEventListener('abort', cancel);
         stream.cancel();
+        for (const close of taps.values()) close();
       }
     } finally {
       client.close();
     }
+  }
+
+  /** Questions whose answer goes on. @returns false where it is none of these */
+  #followed(stream: Stream, { id, question }: ProxyQuery, taps: Map<number, () => void>): boolean {
+    if (question?.$case === 'cancel') {
+      const { of } = question.value;
+      taps.get(of)?.();
+      taps.delete(of);
+      return true;
+    }
+    if (question?.$case !== 'tap') return false;
+    const write = (text: string, last: boolean): void => {
+      stream.write(report([{ id, json: Buffer.from(text), last, error: '' }]));
+    };
+    const output: TapOutput = {
+      lines(text) {
+        // What nobody takes in time is not kept here: reports and answers go over the same stream.
+        if (stream.writableNeedDrain) return false;
+        write(text, false);
+        return true;
+      },
+      end() {
+        taps.delete(id);
+        write('', true);
+      },
+    };
+    try {
+      taps.set(id, this.#options.tap(question.value, output));
+    } catch (error) {
+      stream.write(report([refusal(id, errorMessage(error))]));
+    }
+    return true;
   }
 
   async #answer(stream: Stream, { id, question }: ProxyQuery, gone: AbortSignal): Promise<void> {

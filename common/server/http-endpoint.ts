@@ -4,6 +4,8 @@
  */
 import { createServer, type Server } from 'node:http';
 import { isIP } from 'node:net';
+import type { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 import { brotliCompress, deflate, gzip } from 'node:zlib';
 import { errorMessage } from '../base/errors.ts';
@@ -23,6 +25,8 @@ export interface HttpAnswer {
   readonly body: string;
   /** `text/plain; charset=utf-8` where it is not given. */
   readonly contentType?: string;
+  /** Sent instead of the body, as it comes; destroyed when the client leaves or the endpoint closes. */
+  readonly stream?: Readable;
 }
 
 export interface HttpEndpoint {
@@ -94,7 +98,15 @@ async function listen(options: HttpEndpointOptions, address: string, port: numbe
         options.log.error({ endpoint: options.name, path: request.url, error: errorMessage(error) }, 'request failed');
         return { status: 500, body: `${errorMessage(error)}\n` };
       })
-      .then(async ({ status, body, contentType = 'text/plain; charset=utf-8' }) => {
+      .then(async ({ status, body, contentType = 'text/plain; charset=utf-8', stream }) => {
+        if (stream) {
+          response.writeHead(status, { 'content-type': contentType });
+          response.flushHeaders();
+          server.once('closing', () => stream.destroy());
+          // A client that leaves is how such an answer usually ends.
+          await pipeline(stream, response).catch(() => undefined);
+          return;
+        }
         const { encoding, bytes } = await compressed(body, request.headers['accept-encoding']);
         response.writeHead(status, {
           'content-type': contentType,
@@ -119,6 +131,7 @@ async function listen(options: HttpEndpointOptions, address: string, port: numbe
 const close = (server: Server): Promise<void> =>
   new Promise((resolve) => {
     server.close(() => resolve());
+    server.emit('closing');
     server.closeIdleConnections();
   });
 

@@ -2,6 +2,7 @@
  * What istiod-lite shows of itself, under Istio's page names where it has one. Every pod can reach this port, and not every pod's business is
  * where everything runs: who sees a page as a whole, who sees the rows of its own namespace, and who sees nothing, is access/access.ts' to say.
  */
+import type { Readable } from 'node:stream';
 import { Authorization } from '../../common/codec/gen/authorization.ts';
 import { Address } from '../../common/codec/gen/workload.ts';
 import type { Gate } from '../access/access.ts';
@@ -31,7 +32,7 @@ interface Page {
   readonly byNamespace: boolean;
   /** Whether it may change something: only asked with POST. */
   readonly changes?: boolean;
-  /** A Buffer is JSON already. @throws {AskError} where a proxy does not answer */
+  /** A Buffer is JSON already, a Readable lines of it. @throws {AskError} where a proxy does not answer */
   show(sources: DebugSources, sight: Sight, query: URLSearchParams): unknown;
 }
 
@@ -109,6 +110,29 @@ export const debugPages: Readonly<Record<string, Page>> = {
         value: { ...textsOf(query, ['authority', 'source', 'identity', 'method', 'path', 'host']), headers: headersOf(query) },
       }),
   },
+  '/debug/proxy/tap': {
+    doc: 'connections and requests as a proxy sees them (?proxyID=POD.NAMESPACE&subject=&from=&to=&port=&method=&path=&status=&outcome=&maxRate=&seconds=), one line of JSON each',
+    byNamespace: true,
+    show: ({ reports }, sight, query) =>
+      followProxy(reports, sight, query, {
+        $case: 'tap',
+        value: {
+          ...textsOf(query, ['subject', 'from', 'to', 'method', 'path', 'status', 'outcome']),
+          port: numberOf(query, 'port'),
+          maxRate: numberOf(query, 'maxRate'),
+          seconds: numberOf(query, 'seconds'),
+        },
+      }),
+  },
+  '/debug/proxy/counters': {
+    doc: 'counters of one proxy (?proxyID=POD.NAMESPACE&family=NAME&label=NAME, both several times), added up over all other labels',
+    byNamespace: true,
+    show: ({ reports }, sight, query) =>
+      askProxy(reports, sight, query, {
+        $case: 'counters',
+        value: { families: namesOf(query, 'family'), labels: namesOf(query, 'label') },
+      }),
+  },
   '/debug/problems': {
     doc: 'what is wrong with objects of the cluster',
     byNamespace: true,
@@ -165,6 +189,20 @@ const MAX_TEXT = 512;
 const textsOf = <K extends string>(query: URLSearchParams, names: readonly K[]): Record<K, string> =>
   Object.fromEntries(names.map((name) => [name, (query.get(name) ?? '').slice(0, MAX_TEXT)])) as Record<K, string>;
 
+const MAX_NAMES = 50;
+
+const namesOf = (query: URLSearchParams, name: string): string[] =>
+  query
+    .getAll(name)
+    .slice(0, MAX_NAMES)
+    .map((text) => text.slice(0, MAX_TEXT));
+
+/** 0 where it is none. */
+function numberOf(query: URLSearchParams, name: string): number {
+  const value = Number(query.get(name));
+  return Number.isInteger(value) && value > 0 && value <= 1_000_000 ? value : 0;
+}
+
 const MAX_HEADERS = 50;
 
 const headersOf = (query: URLSearchParams): { name: string; value: string }[] =>
@@ -183,6 +221,11 @@ const headersOf = (query: URLSearchParams): { name: string; value: string }[] =>
 async function askProxy(reports: ProxyReports, sight: Sight, query: URLSearchParams, question: Question): Promise<Buffer | undefined> {
   const id = query.get('proxyID') ?? '';
   return sees(sight, id.slice(id.lastIndexOf('.') + 1)) ? reports.ask(id, question) : undefined;
+}
+
+async function followProxy(reports: ProxyReports, sight: Sight, query: URLSearchParams, question: Question): Promise<Readable | undefined> {
+  const id = query.get('proxyID') ?? '';
+  return sees(sight, id.slice(id.lastIndexOf('.') + 1)) ? reports.follow(id, question) : undefined;
 }
 
 const sees = (sight: Sight, namespace: string): boolean => sight === 'everything' || sight.namespace === namespace;

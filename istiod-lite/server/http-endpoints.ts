@@ -1,4 +1,5 @@
 /** What istiod-lite answers over plain HTTP: readiness on one port, metrics, version and debug pages on the other. */
+import { Readable } from 'node:stream';
 import { VERSION } from '../../common/base/version.ts';
 import { type HttpAnswer, type HttpRequest, notFound } from '../../common/server/http-endpoint.ts';
 import type { Gate } from '../access/access.ts';
@@ -68,6 +69,7 @@ async function debugPage(options: EndpointOptions, { path, query, headers, remot
   if (typeof sight === 'object' && 'reason' in sight) return { status: sight.status, body: `${WORDS[sight.status]}: ${sight.reason}\n` };
   try {
     const shown = await page.show(options.debug, sight, query);
+    if (shown instanceof Readable) return { status: 200, body: '', contentType: 'application/x-ndjson', stream: shown };
     return shown === undefined ? notFound() : json(shown);
   } catch (error) {
     if (error instanceof AskError) return { status: ASK_STATUS[error.why], body: `${error.message}\n` };

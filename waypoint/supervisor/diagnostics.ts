@@ -6,8 +6,11 @@ import type { CertificateKeeper } from '../../common/certificates/keeper.ts';
 import { DiagnosticsClient } from '../../common/client/diagnostics-client.ts';
 import type { GrpcEndpoint, TokenSource } from '../../common/client/grpc-endpoint.ts';
 import type { MeshView } from '../../common/decision/mesh-view.ts';
+import { countersOf } from '../../common/server/counters.ts';
 import type { LogLevels } from '../../common/server/log-levels.ts';
 import type { Readiness } from '../../common/server/readiness.ts';
+import type { SeriesReader } from '../../common/server/shared-series.ts';
+import type { Taps } from '../../common/server/taps.ts';
 import type { WaypointSettings } from '../settings.ts';
 import type { ConfigurationPush } from '../worker/configuration.ts';
 import { explainRequestCall } from './explain.ts';
@@ -21,6 +24,8 @@ export interface DiagnosticsOptions {
   readonly keeper: Pick<CertificateKeeper, 'states'>;
   readonly readiness: Readiness;
   readonly levels: LogLevels;
+  readonly reader: Pick<SeriesReader, 'collect'>;
+  readonly taps: Pick<Taps, 'open'>;
   configDump(): object | Promise<object>;
   readonly view: MeshView;
   /** Routes, policies and the like that are in force. */
@@ -36,6 +41,8 @@ export function diagnostics({
   keeper,
   readiness,
   levels,
+  reader,
+  taps,
   configDump,
   view,
   configuration,
@@ -67,10 +74,16 @@ export function diagnostics({
         ],
       };
     },
+    tap: (question, output) => taps.open(question, output),
     async answer(question) {
       switch (question.$case) {
         case 'configDump':
           return JSON.stringify(await configDump());
+        case 'counters':
+          return JSON.stringify(countersOf(reader, question.value, clock.now()));
+        case 'tap':
+        case 'cancel':
+          throw new Error('not a question that is answered once');
         case 'log':
           levels.change(question.value);
           return JSON.stringify({ level: String(levels) });

@@ -6,6 +6,7 @@ import type { Clock, Timer } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log, LogLevel } from '../../common/base/log.ts';
 import type { CountedRefusal } from '../../common/base/refusal-tally.ts';
+import type { TapBatch, TapSpec } from '../../common/server/event-tap.ts';
 import { createSegment, type SeriesReader, type SeriesWriter } from '../../common/server/shared-series.ts';
 import type { SharedMeshState } from '../../common/state/shared.ts';
 import type { IdentityCertificate } from '../../common/tls/mesh-tls.ts';
@@ -35,6 +36,8 @@ export interface WorkerFleetOptions {
   onThreadEnded(threadId: number): void;
   onCertificateWanted(identity: string): void;
   onRefused(refusals: readonly CountedRefusal[]): void;
+  /** Events for the taps that are open. */
+  onTapped(batches: readonly TapBatch[]): void;
   readonly clock: Clock;
   readonly log: Log;
   readonly reader: SeriesReader;
@@ -71,6 +74,7 @@ export class WorkerFleet {
   readonly #workersSlot: number;
   readonly #replacedSlot: number;
   #certificate: IdentityCertificate | undefined;
+  #taps: readonly TapSpec[] = [];
   #levels: { level: LogLevel; accessLevel: LogLevel } | undefined;
   #incarnations = 0;
   #restartMs = FIRST_RESTART_MS;
@@ -129,6 +133,12 @@ export class WorkerFleet {
     this.#broadcast({ type: 'certificate-failed', identity, reason });
   }
 
+  /** All that are open now. */
+  setTaps(taps: readonly TapSpec[]): void {
+    this.#taps = taps;
+    this.#broadcast({ type: 'taps', taps });
+  }
+
   setLogLevels(level: LogLevel, accessLevel: LogLevel): void {
     this.#levels = { level, accessLevel };
     this.#broadcast({ type: 'log-level', level, accessLevel });
@@ -185,6 +195,7 @@ export class WorkerFleet {
     thread.onError((error) => this.#options.log.error({ worker: index, error: errorMessage(error) }, 'data worker failed'));
     thread.onExit((code) => this.#exited(running, code));
     if (this.#levels) thread.postMessage({ type: 'log-level', ...this.#levels });
+    if (this.#taps.length > 0) thread.postMessage({ type: 'taps', taps: this.#taps });
     if (this.#certificate) thread.postMessage({ type: 'certificate', certificate: this.#certificate });
     // Before the ports are opened: what is not known yet cannot be enforced.
     for (const push of this.#options.configuration()) thread.postMessage({ type: 'configuration', push });
@@ -217,6 +228,9 @@ export class WorkerFleet {
         break;
       case 'series':
         reader.announce(running.id, message.series);
+        break;
+      case 'tapped':
+        this.#options.onTapped(message.batches);
         break;
       case 'refused':
         this.#options.onRefused(message.refusals);

@@ -14,6 +14,7 @@ import { connectHttp1 } from '../../common/http/http1-client.ts';
 import { connectHttp2 } from '../../common/http/http2-client.ts';
 import { defaultHttpLimits, type HttpLimits } from '../../common/http/types.ts';
 import { AccessLog } from '../../common/server/access-log.ts';
+import { EventTap } from '../../common/server/event-tap.ts';
 import { type SeriesAnnouncement, SeriesWriter } from '../../common/server/shared-series.ts';
 import { MeshStateReader } from '../../common/state/reader.ts';
 import { WorkerCertificates } from '../../common/tls/worker-certificates.ts';
@@ -46,6 +47,7 @@ export class DataWorker {
   readonly #configuration: Configuration;
   readonly #certificates: WorkerCertificates;
   readonly #telemetry: Telemetry;
+  readonly #tap: EventTap;
   readonly #picker: EndpointPicker;
   readonly #dialer: Dialer;
   readonly #upstreams: Upstreams;
@@ -77,7 +79,8 @@ export class DataWorker {
     });
     const series = new SeriesWriter(start.segment, (announcement) => this.#announce(announcement));
     const refusals = new RefusalTally();
-    const telemetry = new Telemetry({ series, access: this.#access, clock, refusals });
+    this.#tap = new EventTap(clock, (batches) => send({ type: 'tapped', batches }));
+    const telemetry = new Telemetry({ series, access: this.#access, clock, refusals, events: this.#tap });
     this.#telemetry = telemetry;
     this.#configuration = new Configuration(log);
     const configuration = this.#configuration;
@@ -209,6 +212,9 @@ export class DataWorker {
         break;
       case 'certificate-failed':
         this.#certificates.failed(message.identity, message.reason);
+        break;
+      case 'taps':
+        this.#tap.set(message.taps);
         break;
       case 'log-level':
         this.#logs.setLevel(message.level);

@@ -2,6 +2,7 @@
 
 import type { Clock } from '../../common/base/clock.ts';
 import { outcomes, type ProxyError } from '../../common/base/errors.ts';
+import type { EventSink } from '../../common/decision/traffic-event.ts';
 import type { Relay } from '../../common/hbone/types.ts';
 import type { AccessLog } from '../../common/server/access-log.ts';
 import type { SeriesWriter } from '../../common/server/shared-series.ts';
@@ -10,11 +11,13 @@ import type { Connection } from '../http/context.ts';
 import { httpOutcome } from '../http/outcomes.ts';
 import { metrics } from '../metrics.ts';
 import { connectionFields, peerLabels } from './describe.ts';
+import { tcpEvent } from './events.ts';
 
 export interface TcpRecordOptions {
   readonly series: SeriesWriter;
   readonly access: AccessLog;
   readonly clock: Clock;
+  readonly events: EventSink;
 }
 
 export class TcpRecord {
@@ -46,6 +49,7 @@ export class TcpRecord {
       sent: series.slot(metrics.tcpSent, labels),
     };
     series.add(this.#slots.opened, 1);
+    this.#happened('opened');
   }
 
   get slots(): number[] {
@@ -88,7 +92,16 @@ export class TcpRecord {
         ['warren.policy', error?.policy],
       ];
     });
+    this.#happened('closed');
     this.#ended(this);
+  }
+
+  #happened(type: 'opened' | 'closed'): void {
+    const { events, clock } = this.#options;
+    if (!events.wanted) return;
+    const { connection, endpoint, id } = this.#facts;
+    const measured = { bytesForward: this.#forward, bytesBackward: this.#backward, durationMs: clock.monotonic() - this.#startedAt };
+    events.take(tcpEvent(connection, endpoint, { type, timeMs: clock.now(), id, ...measured, error: this.error }));
   }
 
   #labels(flag: string): string[] {

@@ -5,6 +5,7 @@
 import type { Clock } from '../../common/base/clock.ts';
 import { outcomes, type ProxyError } from '../../common/base/errors.ts';
 import type { RefusalTally } from '../../common/base/refusal-tally.ts';
+import type { EventSink } from '../../common/decision/traffic-event.ts';
 import type { AccessLog } from '../../common/server/access-log.ts';
 import { histogramParts, type MetricFamily } from '../../common/server/metric-family.ts';
 import type { SeriesWriter } from '../../common/server/shared-series.ts';
@@ -15,6 +16,7 @@ import { isGrpc } from '../http/grpc.ts';
 import { httpOutcome } from '../http/outcomes.ts';
 import { metrics } from '../metrics.ts';
 import { endsOf, grpcLabel, peerLabels, requestLine } from './describe.ts';
+import { type RefusedConnection, refusedEvent, requestEvent } from './events.ts';
 import { TcpRecord } from './tcp-record.ts';
 
 export interface TelemetryOptions {
@@ -23,6 +25,8 @@ export interface TelemetryOptions {
   readonly clock: Clock;
   /** For the report to istiod. */
   readonly refusals: RefusalTally;
+  /** Whoever wants to see requests and connections as they come and go. */
+  readonly events: EventSink;
 }
 
 const FLUSH_MS = 1000;
@@ -94,7 +98,7 @@ export class Telemetry {
 
   /** Exactly once for each request. */
   requestOver(request: RequestContext, delivered: Delivered): void {
-    const { series, access, clock } = this.#options;
+    const { series, access, clock, events } = this.#options;
     series.add(this.#active, -1);
     const { error } = request;
     const durationMs = clock.monotonic() - request.startedMonotonic;
@@ -110,6 +114,7 @@ export class Telemetry {
     if (error) this.#countRefusal(error, ...endsOf(request.connection));
     const level = error ? outcomes[error.code].level : 'info';
     access.write(level, 'request complete', () => requestLine(request, delivered, durationMs));
+    if (events.wanted) events.take(requestEvent(request, delivered, durationMs));
   }
 
   /** A connection that carries no HTTP: it counts from here on, whatever comes of it. */
@@ -123,15 +128,11 @@ export class Telemetry {
   }
 
   /** A tunnel or a TLS handshake that was refused. */
-  connectionRefused(refused: {
-    readonly source: string;
-    readonly authority?: string;
-    readonly principal?: string;
-    readonly error: ProxyError;
-    readonly id?: string;
-  }): void {
+  connectionRefused(refused: RefusedConnection): void {
     const { source, authority, principal, error, id } = refused;
     this.#countRefusal(error, principal ?? source, authority ?? 'the waypoint');
+    const { events, clock } = this.#options;
+    if (events.wanted) events.take(refusedEvent(refused, clock.now()));
     this.#options.access.write('warn', 'connection failed', () => [
       ['downstream_remote_address', source, 'bare'],
       ['authority', authority],

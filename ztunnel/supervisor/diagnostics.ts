@@ -6,8 +6,11 @@ import type { CertificateKeeper } from '../../common/certificates/keeper.ts';
 import { DiagnosticsClient } from '../../common/client/diagnostics-client.ts';
 import type { GrpcEndpoint, TokenSource } from '../../common/client/grpc-endpoint.ts';
 import type { MeshView } from '../../common/decision/mesh-view.ts';
+import { countersOf } from '../../common/server/counters.ts';
 import type { LogLevels } from '../../common/server/log-levels.ts';
 import type { Readiness } from '../../common/server/readiness.ts';
+import type { SeriesReader } from '../../common/server/shared-series.ts';
+import type { Taps } from '../../common/server/taps.ts';
 import type { ZtunnelSettings } from '../settings.ts';
 import { explainInboundCall, explainOutboundCall } from './explain.ts';
 import type { PodTable } from './pods.ts';
@@ -22,6 +25,8 @@ export interface DiagnosticsOptions {
   readonly pods: Pick<PodTable, 'states'>;
   readonly readiness: Readiness;
   readonly levels: LogLevels;
+  readonly reader: Pick<SeriesReader, 'collect'>;
+  readonly taps: Pick<Taps, 'open'>;
   configDump(): object | Promise<object>;
   readonly view: MeshView;
 }
@@ -36,6 +41,8 @@ export function diagnostics({
   pods,
   readiness,
   levels,
+  reader,
+  taps,
   configDump,
   view,
 }: DiagnosticsOptions): DiagnosticsClient {
@@ -66,11 +73,17 @@ export function diagnostics({
         ],
       };
     },
+    tap: (question, output) => taps.open(question, output),
     async answer(question) {
       const parts = { view, pods: pods.states(), settings };
       switch (question.$case) {
         case 'configDump':
           return JSON.stringify(await configDump());
+        case 'counters':
+          return JSON.stringify(countersOf(reader, question.value, clock.now()));
+        case 'tap':
+        case 'cancel':
+          throw new Error('not a question that is answered once');
         case 'log':
           levels.change(question.value);
           return JSON.stringify({ level: String(levels) });

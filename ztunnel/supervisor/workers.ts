@@ -10,6 +10,7 @@ import { errorMessage } from '../../common/base/errors.ts';
 import type { Log, LogLevel } from '../../common/base/log.ts';
 import type { CountedRefusal } from '../../common/base/refusal-tally.ts';
 import type { RevokedSerials } from '../../common/codec/x509/crl.ts';
+import type { TapBatch, TapSpec } from '../../common/server/event-tap.ts';
 import { createSegment, type SeriesReader, type SeriesWriter } from '../../common/server/shared-series.ts';
 import type { SharedMeshState } from '../../common/state/shared.ts';
 import type { IdentityCertificate } from '../../common/tls/mesh-tls.ts';
@@ -48,6 +49,8 @@ export interface WorkerFleetOptions {
   /** What pods take of a worker; nothing once it has ended. */
   onUsage(worker: number, pods: readonly PodUsage[]): void;
   onRefused(refusals: readonly CountedRefusal[]): void;
+  /** Events for the taps that are open. */
+  onTapped(batches: readonly TapBatch[]): void;
 }
 
 interface Running {
@@ -115,6 +118,7 @@ export class WorkerFleet {
   #spare: Running | undefined;
   #lastExitAt = -Infinity;
   #revoked: RevokedSerials | undefined;
+  #taps: readonly TapSpec[] = [];
   #levels: { level: LogLevel; accessLevel: LogLevel } | undefined;
   #incarnations = 0;
   #questions = 0;
@@ -221,6 +225,12 @@ export class WorkerFleet {
     this.#broadcast({ type: 'shed', uid, cut });
   }
 
+  /** All that are open now. */
+  setTaps(taps: readonly TapSpec[]): void {
+    this.#taps = taps;
+    this.#broadcast({ type: 'taps', taps });
+  }
+
   setLogLevels(level: LogLevel, accessLevel: LogLevel): void {
     this.#levels = { level, accessLevel };
     this.#broadcast({ type: 'log-level', level, accessLevel });
@@ -295,6 +305,7 @@ export class WorkerFleet {
     });
     worker.onExit((code) => this.#exited(running, code));
     if (this.#levels) post(running, { type: 'log-level', ...this.#levels });
+    if (this.#taps.length > 0) post(running, { type: 'taps', taps: this.#taps });
     if (this.#revoked) post(running, { type: 'revoked', revoked: this.#revoked });
     if (active) this.#servePods(running);
     else this.#spare = running;
@@ -330,6 +341,9 @@ export class WorkerFleet {
         break;
       case 'usage':
         this.#options.onUsage(running.id, message.pods);
+        break;
+      case 'tapped':
+        this.#options.onTapped(message.batches);
         break;
       case 'refused':
         this.#options.onRefused(message.refusals);

@@ -10,6 +10,7 @@ import { RefusalTally } from '../../common/base/refusal-tally.ts';
 import { HostnameResolver, systemLookup } from '../../common/client/hostname-resolver.ts';
 import type { MeshView } from '../../common/decision/mesh-view.ts';
 import { AccessLog } from '../../common/server/access-log.ts';
+import { EventTap } from '../../common/server/event-tap.ts';
 import { type SeriesAnnouncement, SeriesWriter } from '../../common/server/shared-series.ts';
 import { MeshStateReader } from '../../common/state/reader.ts';
 import { Revocations } from '../../common/tls/revocations.ts';
@@ -37,6 +38,7 @@ export class DataWorker {
   readonly #pods = new Map<string, PodProxy>();
   readonly #clock: Clock = systemClock;
   readonly #refusals = new RefusalTally();
+  readonly #tap: EventTap;
   #announced: SeriesAnnouncement[] = [];
 
   constructor(start: WorkerStart, logs: LogRoot, send: (message: FromWorker) => void) {
@@ -52,6 +54,7 @@ export class DataWorker {
       now: () => this.#clock.now(),
     });
     const series = new SeriesWriter(start.segment, (announcement) => this.#announce(announcement));
+    this.#tap = new EventTap(this.#clock, (batches) => send({ type: 'tapped', batches }));
     const connections = new ConnectionTable();
     this.#parts = {
       settings,
@@ -67,7 +70,7 @@ export class DataWorker {
         want: (identity) => send({ type: 'certificate-wanted', identity }),
       }),
       connections,
-      telemetry: new Telemetry({ series, access: this.#access, clock: this.#clock, refusals: this.#refusals }),
+      telemetry: new Telemetry({ series, access: this.#access, clock: this.#clock, refusals: this.#refusals, events: this.#tap }),
       revocations: new Revocations({
         onRevoked: (reporter) => series.add(series.slot(metrics.crlRejections, [reporter]), 1),
         onUntracked: (reporter) => series.add(series.slot(metrics.crlUntracked, [reporter]), 1),
@@ -114,6 +117,9 @@ export class DataWorker {
         break;
       case 'certificate-failed':
         this.#parts.certificates.failed(message.identity, message.reason);
+        break;
+      case 'taps':
+        this.#tap.set(message.taps);
         break;
       case 'log-level':
         this.#logs.setLevel(message.level);

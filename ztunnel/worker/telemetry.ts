@@ -10,10 +10,13 @@ import type { RefusalTally } from '../../common/base/refusal-tally.ts';
 import { formatSpiffeId } from '../../common/base/spiffe.ts';
 import type { Baggage } from '../../common/decision/headers.ts';
 import type { Service, Workload } from '../../common/decision/mesh-view.ts';
+import type { EventSink } from '../../common/decision/traffic-event.ts';
 import type { Relay } from '../../common/hbone/types.ts';
 import type { AccessField, AccessLog } from '../../common/server/access-log.ts';
+import { histogramParts } from '../../common/server/metric-family.ts';
 import type { SeriesWriter } from '../../common/server/shared-series.ts';
 import { metrics } from '../metrics.ts';
+import { connectionEvent, refusedEvent } from './events.ts';
 
 export interface ConnectionFacts {
   readonly direction: 'inbound' | 'outbound';
@@ -41,6 +44,22 @@ export interface TelemetryOptions {
   readonly clock: Clock;
   /** For the report to istiod. */
   readonly refusals: RefusalTally;
+  /** Whoever wants to see connections as they come and go. */
+  readonly events: EventSink;
+}
+
+/** A connection that ended before anything was known about it but addresses. */
+export interface EarlyFailure {
+  readonly direction: ConnectionFacts['direction'];
+  readonly source: SocketAddress;
+  readonly destination: SocketAddress;
+  readonly error: ProxyError;
+  readonly id?: string;
+  /** Counted, but without a line of its own. */
+  readonly quiet?: boolean;
+  /** Who asked, and for which service, where that is known. */
+  readonly client?: Workload;
+  readonly service?: Pick<Service, 'hostname' | 'namespace' | 'name'> | undefined;
 }
 
 /** Who sent a DNS query. */
@@ -90,22 +109,12 @@ export class Telemetry {
     return record;
   }
 
-  /** It ended before anything was known about it but addresses. */
-  failedEarly(failure: {
-    direction: ConnectionFacts['direction'];
-    source: SocketAddress;
-    destination: SocketAddress;
-    error: ProxyError;
-    id?: string;
-    /** Counted, but without a line of its own. */
-    quiet?: boolean;
-    /** Who asked, and for which service, where that is known. */
-    client?: Workload;
-    service?: Pick<Service, 'hostname'> | undefined;
-  }): void {
+  failedEarly(failure: EarlyFailure): void {
     const { direction, source, destination, error, id, quiet = false, client, service } = failure;
     this.#countRefusal(error, nameOf(client, source), service?.hostname ?? formatSocketAddress(destination));
     if (quiet) return;
+    const { events, clock } = this.#options;
+    if (events.wanted) events.take(refusedEvent(failure, clock.now()));
     this.#options.access.write('warn', 'connection failed', () => [
       ['src.addr', formatSocketAddress(source), 'bare'],
       ['dst.addr', formatSocketAddress(destination), 'bare'],
@@ -195,14 +204,23 @@ export class Telemetry {
 const nameOf = (workload: Workload | undefined, address: SocketAddress): string =>
   workload ? `${workload.namespace}/${workload.name}` : formatSocketAddress(address);
 
+interface ConnectSlots {
+  /** One for each bound, and +Inf. */
+  readonly buckets: readonly number[];
+  readonly sum: number;
+  readonly count: number;
+}
+
 interface TrafficSlots {
   readonly opened: number;
   readonly closed: number;
   readonly received: number;
   readonly sent: number;
+  /** Of outbound connections only: who opens one waits for it. */
+  readonly connect: ConnectSlots | undefined;
 }
 
-/** The four series of one set of labels, found with one look-up: labels are long, and every connection has them. */
+/** The series of one set of labels, found with one look-up: labels are long, and every connection has them. */
 class SlotCache {
   readonly #series: SeriesWriter;
   readonly #known = new Map<string, { slots: TrafficSlots; period: number }>();
@@ -211,7 +229,7 @@ class SlotCache {
     this.#series = series;
   }
 
-  get(labels: readonly string[]): TrafficSlots {
+  get(labels: readonly string[], facts: ConnectionFacts): TrafficSlots {
     const key = labels.join('\u0000');
     const series = this.#series;
     const known = this.#known.get(key);
@@ -223,6 +241,7 @@ class SlotCache {
       closed: series.slot(metrics.closed, labels),
       received: series.slot(metrics.received, labels),
       sent: series.slot(metrics.sent, labels),
+      connect: facts.direction === 'outbound' ? connectSlots(series, edgeLabels(facts)) : undefined,
     };
     // Overflow series stand for any labels; remembering each of those is what the limit is there to prevent.
     if (series.overflowed === overflowed) this.#known.set(key, { slots, period: series.period });
@@ -251,19 +270,29 @@ export class ConnectionRecord {
     this.facts = facts;
     this.#ended = ended;
     this.#startedAt = clock.monotonic();
-    this.#slots = slots.get(trafficLabels(facts, '-'));
+    this.#slots = slots.get(trafficLabels(facts, '-'), facts);
     series.add(this.#slots.opened, 1);
     access.write('debug', 'connection opened', () => leadingFields(facts));
+    this.#happened('opened');
   }
 
   /** What it counts in until it ends. */
   get slots(): readonly number[] {
-    return Object.values(this.#slots);
+    const { opened, closed, received, sent } = this.#slots;
+    return [opened, closed, received, sent];
   }
 
   /** Bytes are flowing; client to server is `forward`. */
   running(relay: Pick<Relay, 'forward' | 'backward'>): void {
     this.#relay = relay;
+    const { connect } = this.#slots;
+    if (!connect) return;
+    const { series, clock } = this.#options;
+    const tookMs = clock.monotonic() - this.#startedAt;
+    for (let i = connect.buckets.length - 1; i >= 0 && tookMs <= (CONNECT_BOUNDS[i] ?? Infinity); i--)
+      series.add(connect.buckets[i] ?? 0, 1);
+    series.add(connect.sum, tookMs);
+    series.add(connect.count, 1);
   }
 
   flush(): void {
@@ -304,7 +333,24 @@ export class ConnectionRecord {
         ['warren.policy', error?.policy],
       ];
     });
+    this.#happened('closed');
     this.#ended(this);
+  }
+
+  /** The one place where connections become events. */
+  #happened(type: 'opened' | 'closed'): void {
+    const { events, clock } = this.#options;
+    if (!events.wanted) return;
+    events.take(
+      connectionEvent(this.facts, {
+        type,
+        timeMs: clock.now(),
+        bytesForward: this.#relay?.forward ?? 0,
+        bytesBackward: this.#relay?.backward ?? 0,
+        durationMs: Math.max(0, clock.monotonic() - this.#startedAt),
+        error: this.error,
+      }),
+    );
   }
 }
 
@@ -317,6 +363,22 @@ const dnsLabels = ({ client, type, protocol }: DnsAsker): string[] => [
   orUnknown(client.canonicalName),
   orUnknown(client.canonicalRevision),
 ];
+
+const CONNECT_PARTS = histogramParts(metrics.connectDuration);
+const CONNECT_BOUNDS = metrics.connectDuration.buckets ?? [];
+
+function connectSlots(series: SeriesWriter, labels: readonly string[]): ConnectSlots {
+  return {
+    buckets: [...CONNECT_BOUNDS.map(String), '+Inf'].map((le) => series.slot(CONNECT_PARTS.bucket, [...labels, le])),
+    sum: series.slot(CONNECT_PARTS.sum, labels),
+    count: series.slot(CONNECT_PARTS.count, labels),
+  };
+}
+
+/** In the order of EDGE_LABELS. */
+function edgeLabels({ sourceWorkload: from, destinationWorkload: to, service }: ConnectionFacts): string[] {
+  return [from?.workloadName, from?.namespace, service?.hostname, to?.workloadName, to?.namespace].map(orUnknown);
+}
 
 const UNKNOWN = 'unknown';
 // Baggage is what a peer says of itself, at any length that fits into a header; names of Kubernetes have 253 characters at most.

@@ -95,7 +95,45 @@ export interface ProxyQuery {
     | //
     /** What this waypoint would do with a request. */
     { $case: "request"; value: RequestQuestion }
+    | //
+    /** Connections and requests as they happen. Answered with pieces that are whole lines of JSON, until it is cancelled or its time is up. */
+    { $case: "tap"; value: TapQuestion }
+    | //
+    /** The question with this query's `of` is of no interest any more. Not answered. */
+    { $case: "cancel"; value: CancelQuestion }
+    | //
+    /** Its counters. */
+    { $case: "counters"; value: CountersQuestion }
     | undefined;
+}
+
+export interface TapQuestion {
+  /** A pod, a workload or a service at either end: NAMESPACE/NAME, or NAMESPACE/ for all of it. Empty: any. */
+  subject: string;
+  from: string;
+  to: string;
+  port: number;
+  method: string;
+  /** Paths that begin so. */
+  path: string;
+  /** 404 or 4xx. */
+  status: string;
+  /** ok, refused, failed, or a code of the table of errors. */
+  outcome: string;
+  /** Events a second, at most. */
+  maxRate: number;
+  seconds: number;
+}
+
+export interface CancelQuestion {
+  of: number;
+}
+
+export interface CountersQuestion {
+  /** By name; a histogram's are NAME_bucket, NAME_sum and NAME_count. */
+  families: string[];
+  /** Series are added up over all other labels. */
+  labels: string[];
 }
 
 export interface ConfigDumpQuestion {
@@ -597,6 +635,15 @@ export const ProxyQuery: MessageFns<ProxyQuery> = {
       case "request":
         RequestQuestion.encode(message.question.value, writer.uint32(50).fork()).join();
         break;
+      case "tap":
+        TapQuestion.encode(message.question.value, writer.uint32(162).fork()).join();
+        break;
+      case "cancel":
+        CancelQuestion.encode(message.question.value, writer.uint32(170).fork()).join();
+        break;
+      case "counters":
+        CountersQuestion.encode(message.question.value, writer.uint32(178).fork()).join();
+        break;
     }
     return writer;
   },
@@ -660,6 +707,289 @@ export const ProxyQuery: MessageFns<ProxyQuery> = {
             }
 
             message.question = { $case: "request", value: RequestQuestion.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.question = { $case: "tap", value: TapQuestion.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.question = { $case: "cancel", value: CancelQuestion.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 22: {
+            if (tag !== 178) {
+              break;
+            }
+
+            message.question = { $case: "counters", value: CountersQuestion.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseTapQuestion(): TapQuestion {
+  return {
+    subject: "",
+    from: "",
+    to: "",
+    port: 0,
+    method: "",
+    path: "",
+    status: "",
+    outcome: "",
+    maxRate: 0,
+    seconds: 0,
+  };
+}
+
+export const TapQuestion: MessageFns<TapQuestion> = {
+  encode(message: TapQuestion, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.subject !== "") {
+      writer.uint32(10).string(message.subject);
+    }
+    if (message.from !== "") {
+      writer.uint32(18).string(message.from);
+    }
+    if (message.to !== "") {
+      writer.uint32(26).string(message.to);
+    }
+    if (message.port !== 0) {
+      writer.uint32(32).uint32(message.port);
+    }
+    if (message.method !== "") {
+      writer.uint32(42).string(message.method);
+    }
+    if (message.path !== "") {
+      writer.uint32(50).string(message.path);
+    }
+    if (message.status !== "") {
+      writer.uint32(58).string(message.status);
+    }
+    if (message.outcome !== "") {
+      writer.uint32(66).string(message.outcome);
+    }
+    if (message.maxRate !== 0) {
+      writer.uint32(72).uint32(message.maxRate);
+    }
+    if (message.seconds !== 0) {
+      writer.uint32(80).uint32(message.seconds);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TapQuestion {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTapQuestion();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.subject = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.from = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.to = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.port = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.method = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.path = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.status = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.outcome = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.maxRate = reader.uint32();
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.seconds = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseCancelQuestion(): CancelQuestion {
+  return { of: 0 };
+}
+
+export const CancelQuestion: MessageFns<CancelQuestion> = {
+  encode(message: CancelQuestion, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.of !== 0) {
+      writer.uint32(8).uint32(message.of);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CancelQuestion {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCancelQuestion();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.of = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseCountersQuestion(): CountersQuestion {
+  return { families: [], labels: [] };
+}
+
+export const CountersQuestion: MessageFns<CountersQuestion> = {
+  encode(message: CountersQuestion, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.families) {
+      writer.uint32(10).string(v!);
+    }
+    for (const v of message.labels) {
+      writer.uint32(18).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CountersQuestion {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCountersQuestion();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.families.push(reader.string());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.labels.push(reader.string());
             continue;
           }
         }

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import type { Readable } from 'node:stream';
 import { test } from 'node:test';
 import type { Answer, ProxyQuery, ProxyStatus, Refusal } from '../../../common/codec/gen/diagnostics.ts';
 import { AskError, ProxyReports } from '../../../istiod-lite/diagnostics/reports.ts';
@@ -114,4 +115,69 @@ test('more questions than a replica waits for are put off', async () => {
   const next = reports.ask('ztunnel-a.istio-system', configDump);
   answers(answer(17, '2', true));
   assert.equal((await next).toString(), '2');
+});
+
+const tap = {
+  $case: 'tap',
+  value: { subject: '', from: '', to: '', port: 0, method: '', path: '', status: '', outcome: '', maxRate: 0, seconds: 0 },
+} as const;
+
+/** What is there now. */
+function readAll(stream: Readable): string {
+  let text = '';
+  for (let piece: unknown = stream.read(); piece !== null; piece = stream.read()) text += String(piece);
+  return text;
+}
+
+test('an answer that goes on is handed out as it comes, and the proxy is told when nobody listens any more', async () => {
+  const { reports, queries, answers } = asked();
+  const told = reports.follow('ztunnel-a.istio-system', tap);
+  answers(answer(1, '{"a":1}\n', false));
+  const stream = await told;
+  answers(answer(1, '{"a":2}\n', false));
+  assert.equal(readAll(stream), '{"a":1}\n{"a":2}\n');
+  stream.destroy();
+  await new Promise((resolve) => stream.once('close', resolve));
+  assert.deepEqual(queries.at(-1)?.question, { $case: 'cancel', value: { of: 1 } });
+  const { length } = queries;
+  const second = reports.follow('ztunnel-a.istio-system', tap);
+  answers(answer(length + 1, '', true));
+  const ended = await second;
+  const end = new Promise((resolve) => ended.once('end', resolve));
+  ended.resume();
+  await end;
+  assert.equal(queries.length, length + 1, 'what the proxy has ended need not be cancelled');
+});
+
+test('what a slow reader does not take is left out in whole lines, and counted', async () => {
+  const { reports, answers } = asked();
+  const told = reports.follow('ztunnel-a.istio-system', tap);
+  const line = `${JSON.stringify({ event: 'x'.repeat(1000) })}\n`;
+  answers(answer(1, line, false));
+  const stream = await told;
+  for (let i = 0; i < 3000; i++) answers(answer(1, line + line, false));
+  assert.ok(stream.readableLength <= 1 << 20);
+  const taken = readAll(stream).trimEnd().split('\n').length;
+  answers(answer(1, line, false));
+  const [said, ...rest] = readAll(stream).trimEnd().split('\n');
+  assert.deepEqual([JSON.parse(said ?? ''), rest.length], [{ lost: 6001 - taken }, 1]);
+  stream.destroy();
+});
+
+test('a proxy that refuses a tap, or leaves, is said; and a replica hands out so many at once', async () => {
+  const { reports, proxy, answers } = asked();
+  const refused = reports.follow('ztunnel-a.istio-system', tap);
+  answers(answer(1, '', true, '4 taps are open on this proxy already'));
+  await fails(refused, 'failed', /4 taps are open/);
+  await fails(reports.follow('other.istio-system', tap), 'absent', /no proxy other/);
+  const open: ReturnType<typeof reports.follow>[] = [];
+  for (let id = 2; id < 2 + 32; id++) {
+    open.push(reports.follow('ztunnel-a.istio-system', tap));
+    answers(answer(id, '{}\n', false));
+  }
+  const streams = await Promise.all(open);
+  await fails(reports.follow('ztunnel-a.istio-system', tap), 'busy', /32 taps/);
+  const ends = streams.map((stream) => new Promise((resolve) => stream.resume().once('end', resolve)));
+  proxy.leave();
+  await Promise.all(ends);
 });

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { connect } from 'node:net';
+import { Readable } from 'node:stream';
 import { type TestContext, test } from 'node:test';
 import { silentLog } from '../../../common/base/log.ts';
 import { type HttpAnswer, type HttpEndpoint, type HttpRequest, serveHttp } from '../../../common/server/http-endpoint.ts';
@@ -76,4 +77,25 @@ test('closing lets the request under way finish and ends idle connections', asyn
   open();
   assert.equal(await asking, 'done');
   await Promise.all([closing, ended]);
+});
+
+test('a stream is sent as it comes, and ends when its client leaves or the endpoint closes', async (t) => {
+  const streams: Readable[] = [];
+  const endpoint = await serve(t, () => {
+    const stream = new Readable({ read: () => undefined });
+    streams.push(stream);
+    stream.push('first\n');
+    return { status: 200, body: '', stream };
+  });
+  const closed = (stream: Readable | undefined) => new Promise((resolve) => stream?.once('close', resolve));
+  const leaving = new AbortController();
+  const left = await fetch(endpoint.url, { signal: leaving.signal });
+  const { value } = (await left.body?.getReader().read()) ?? {};
+  assert.equal(Buffer.from(value ?? []).toString(), 'first\n', 'before the end is there');
+  const gone = closed(streams[0]);
+  leaving.abort();
+  await gone;
+  await fetch(endpoint.url);
+  const ended = closed(streams[1]);
+  await Promise.all([endpoint.close(), ended]);
 });

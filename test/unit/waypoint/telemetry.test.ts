@@ -5,6 +5,7 @@ import { ProxyError } from '../../../common/base/errors.ts';
 import { RefusalTally } from '../../../common/base/refusal-tally.ts';
 import { parseSpiffeId } from '../../../common/base/spiffe.ts';
 import { parseBaggage } from '../../../common/decision/headers.ts';
+import type { TrafficEvent } from '../../../common/decision/traffic-event.ts';
 import { AccessLog } from '../../../common/server/access-log.ts';
 import { metricsText } from '../../../common/server/metrics-text.ts';
 import { createSegment, SeriesReader, SeriesWriter } from '../../../common/server/shared-series.ts';
@@ -42,12 +43,13 @@ function start() {
     now: () => clock.now(),
   });
   const refusals = new RefusalTally();
-  const telemetry = new Telemetry({ series, access, clock, refusals });
+  const events = { wanted: false, taken: [] as TrafficEvent[], take: (event: TrafficEvent) => void events.taken.push(event) };
+  const telemetry = new Telemetry({ series, access, clock, refusals, events });
   const text = async (): Promise<string> => metricsText(metricFamilies, reader.collect());
   /** Labels and value of a family's samples that have this text. */
   const samples = async (start: string, having = ''): Promise<string[]> =>
     (await text()).split('\n').filter((line) => line.startsWith(start) && line.includes(having));
-  return { clock, lines, telemetry, samples, refusals };
+  return { clock, lines, telemetry, samples, refusals, events };
 }
 
 const principal = 'spiffe://cluster.local/ns/shop/sa/web';
@@ -260,4 +262,26 @@ test('series of peers that were not heard of for an hour go, and come again when
   assert.deepEqual(await samples('istio_requests_total'), []);
   over();
   assert.match((await samples('istio_requests_total'))[0] ?? '', / 1$/);
+});
+
+test('a request is one event for whoever wants it: who, what, how long, and nothing of its query', async () => {
+  const { clock, telemetry, events } = start();
+  const over = async (): Promise<void> => {
+    telemetry.requestStarted();
+    const request = requestOf(clock, connectionOf(), new FakeExchange({ path: '/a?card=1234', fields: [] }));
+    await clock.advance(7);
+    telemetry.requestOver(request, { status: 200, bytes: 10, grpcStatus: undefined, messages: 0 });
+  };
+  await over();
+  assert.equal(events.taken.length, 0);
+  events.wanted = true;
+  await over();
+  const [event, ...more] = events.taken;
+  assert.equal(more.length, 0);
+  assert.deepEqual(
+    [event?.type, event?.source.name, event?.source.identity, event?.destination.name, event?.service?.name, event?.durationMs],
+    ['request', 'web-1', principal, 'orders-1', 'orders', 7],
+  );
+  assert.deepEqual(event?.request, { method: 'GET', path: '/a', protocol: 'HTTP/1.1', status: 200 });
+  assert.ok(!JSON.stringify(event).includes('1234'));
 });

@@ -74,6 +74,7 @@ function fleetOf(workers: number) {
     onThreadEnded: (thread) => void ended.push(thread),
     onCertificateWanted: (identity) => void wanted.push(identity),
     onRefused: () => undefined,
+    onTapped: () => undefined,
     clock,
     log: recordingLog(),
     reader,

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { ProxyError } from '../../../common/base/errors.ts';
 import type { LogLevel } from '../../../common/base/log.ts';
 import { RefusalTally } from '../../../common/base/refusal-tally.ts';
+import type { TrafficEvent } from '../../../common/decision/traffic-event.ts';
 import { AccessLog } from '../../../common/server/access-log.ts';
 import { createSegment, SeriesReader, SeriesWriter } from '../../../common/server/shared-series.ts';
 import { metricFamilies, metrics, TRAFFIC_LABELS } from '../../../ztunnel/metrics.ts';
@@ -58,9 +59,10 @@ function watch({
   reader.attach(0, segment);
   const series = new SeriesWriter(segment, (announcement) => reader.announce(0, [announcement]));
   const access = new AccessLog({ output: { write: (line) => lines.push(line) }, format, level, now: () => clock.now() });
-  const telemetry = new Telemetry({ series, access, clock, refusals: new RefusalTally() });
+  const events = { wanted: false, taken: [] as TrafficEvent[], take: (event: TrafficEvent) => void events.taken.push(event) };
+  const telemetry = new Telemetry({ series, access, clock, refusals: new RefusalTally(), events });
   const value = (family: (typeof metrics)[keyof typeof metrics]) => reader.samples(family).map((sample) => sample.value);
-  return { clock, lines, telemetry, reader, value, access };
+  return { clock, lines, telemetry, reader, value, access, events };
 }
 
 test('a line has its fields in order, strings quoted, addresses and numbers bare', async () => {
@@ -233,4 +235,64 @@ test('beyond the limit of series everything goes to one named other, and that is
   );
   assert.equal(other?.value, 2);
   assert.ok((reader.samples(metrics.seriesOverflow)[0]?.value ?? 0) > 0);
+});
+
+test('a connection is two events for whoever wants them, and none while nobody does', async () => {
+  const { telemetry, events, clock } = watch();
+  telemetry.opened(facts()).ended();
+  assert.equal(events.taken.length, 0);
+  events.wanted = true;
+  const record = telemetry.opened(facts());
+  record.running({ forward: 84, backward: 175 });
+  await clock.advance(12);
+  record.ended(new ProxyError('POLICY_DENIED', 'not allowed', { policy: 'shop/p' }));
+  const [opened, closed, ...more] = events.taken;
+  assert.equal(more.length, 0);
+  assert.deepEqual([opened?.type, opened?.bytesForward], ['opened', 0]);
+  assert.deepEqual(
+    [
+      closed?.type,
+      closed?.source.name,
+      closed?.service?.name,
+      closed?.port,
+      closed?.bytesForward,
+      closed?.bytesBackward,
+      closed?.durationMs,
+    ],
+    ['closed', 'client-1', 'server', 8080, 84, 175, 12],
+  );
+  assert.deepEqual([closed?.code, closed?.refused, closed?.policy, closed?.mutualTls], ['POLICY_DENIED', true, 'shop/p', true]);
+});
+
+test('a refusal before the connection counts is an event with what is known, and a quiet one is none', () => {
+  const { telemetry, events } = watch();
+  events.wanted = true;
+  const error = new ProxyError('WAYPOINT_ABSENT', 'no waypoint');
+  const failure = { direction: 'outbound', source: { ip: '10.0.0.1', port: 1 }, destination: { ip: '10.0.0.2', port: 80 }, error } as const;
+  telemetry.failedEarly({ ...failure, client, service: service({ name: 'server' }) });
+  telemetry.failedEarly({ ...failure, quiet: true });
+  assert.deepEqual(
+    events.taken.map(({ type, source, service: to, port, code, refused }) => [type, source.name, to?.name, port, code, refused]),
+    [['closed', 'client-1', 'server', 80, 'WAYPOINT_ABSENT', true]],
+  );
+});
+
+test('how long a connection took to be made is counted where it was opened, and only for those that were made', async () => {
+  const { telemetry, reader, clock } = watch();
+  const made = telemetry.opened(facts());
+  await clock.advance(3);
+  made.running({ forward: 0, backward: 0 });
+  telemetry.opened(facts()).ended(new ProxyError('UPSTREAM_CONNECT', 'refused'));
+  telemetry.opened(facts({ direction: 'inbound' })).running({ forward: 0, backward: 0 });
+  const found = reader.collect();
+  const name = 'warren_tcp_connect_duration_milliseconds';
+  const buckets = (found.get(`${name}_bucket`) ?? []).map(({ labels, value }) => [labels.at(-1)?.[1], value]);
+  assert.deepEqual(buckets.slice(0, 4), [
+    ['1', 0],
+    ['2', 0],
+    ['5', 1],
+    ['10', 1],
+  ]);
+  assert.deepEqual(buckets.at(-1), ['+Inf', 1]);
+  assert.deepEqual([found.get(`${name}_count`)?.[0]?.value, found.get(`${name}_sum`)?.[0]?.value], [1, 3]);
 });

@@ -75,6 +75,7 @@ async function fleetOf(workers: number) {
     reader,
     series: new SeriesWriter(segment, (announcement) => reader.announce(-1, [announcement])),
     onRefused: () => undefined,
+    onTapped: () => undefined,
     openFiles: 20_000,
     onUsage: () => undefined,
     threadCpuMs: (tid) => cpu.get(tid),
