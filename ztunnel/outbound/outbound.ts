@@ -15,10 +15,11 @@ import { relay } from '../../common/hbone/relay.ts';
 import type { Headers, Pipe } from '../../common/hbone/types.ts';
 import { fdOf } from '../../common/linux/node.ts';
 import { originalDestination } from '../../common/linux/sockets.ts';
+import type { ConnectionFacts } from '../worker/connection-facts.ts';
 import type { LiveConnection } from '../worker/connections.ts';
 import type { PodContext } from '../worker/context.ts';
 import { dialApplication } from '../worker/dial.ts';
-import type { ConnectionFacts, ConnectionRecord } from '../worker/telemetry.ts';
+import type { ConnectionRecord } from '../worker/telemetry.ts';
 import { openDoubleTunnel } from './tunnel.ts';
 
 /** A hostname behind a hostname behind a hostname is a mistake. */

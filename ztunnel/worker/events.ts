@@ -3,7 +3,7 @@ import { formatSocketAddress, type SocketAddress } from '../../common/base/addre
 import type { ProxyError } from '../../common/base/errors.ts';
 import type { Workload } from '../../common/decision/mesh-view.ts';
 import { type EventEnd, failureFacts, type TrafficEvent } from '../../common/decision/traffic-event.ts';
-import type { ConnectionFacts, EarlyFailure } from './telemetry.ts';
+import type { ConnectionFacts, EarlyFailure } from './connection-facts.ts';
 
 /** What has come of a connection so far. */
 export interface ConnectionOutcome {

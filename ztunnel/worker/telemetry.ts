@@ -16,27 +16,8 @@ import type { AccessField, AccessLog } from '../../common/server/access-log.ts';
 import { histogramParts } from '../../common/server/metric-family.ts';
 import type { SeriesWriter } from '../../common/server/shared-series.ts';
 import { metrics } from '../metrics.ts';
+import type { ConnectionFacts, EarlyFailure } from './connection-facts.ts';
 import { connectionEvent, refusedEvent } from './events.ts';
-
-export interface ConnectionFacts {
-  readonly direction: 'inbound' | 'outbound';
-  /** Trace id: what `meshctl explain` asks for. */
-  readonly id: string;
-  readonly source: SocketAddress;
-  readonly sourceWorkload: Workload | undefined;
-  /** What the caller says of itself; used where its workload is not known. */
-  readonly sourceBaggage?: Baggage | undefined;
-  /** Only where TLS proved it. */
-  readonly sourceIdentity: string | undefined;
-  /** Where the TCP connection goes, or came in: `:15008` for tunnels. */
-  readonly destination: SocketAddress;
-  /** The CONNECT's authority. */
-  readonly authority?: string | undefined;
-  readonly destinationWorkload: Workload | undefined;
-  readonly destinationIdentity: string | undefined;
-  readonly service: Pick<Service, 'hostname' | 'namespace' | 'name'> | undefined;
-  readonly mutualTls: boolean;
-}
 
 export interface TelemetryOptions {
   readonly series: SeriesWriter;
@@ -46,20 +27,6 @@ export interface TelemetryOptions {
   readonly refusals: RefusalTally;
   /** Whoever wants to see connections as they come and go. */
   readonly events: EventSink;
-}
-
-/** A connection that ended before anything was known about it but addresses. */
-export interface EarlyFailure {
-  readonly direction: ConnectionFacts['direction'];
-  readonly source: SocketAddress;
-  readonly destination: SocketAddress;
-  readonly error: ProxyError;
-  readonly id?: string;
-  /** Counted, but without a line of its own. */
-  readonly quiet?: boolean;
-  /** Who asked, and for which service, where that is known. */
-  readonly client?: Workload;
-  readonly service?: Pick<Service, 'hostname' | 'namespace' | 'name'> | undefined;
 }
 
 /** Who sent a DNS query. */

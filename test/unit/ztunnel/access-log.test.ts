@@ -7,7 +7,8 @@ import type { TrafficEvent } from '../../../common/decision/traffic-event.ts';
 import { AccessLog } from '../../../common/server/access-log.ts';
 import { createSegment, SeriesReader, SeriesWriter } from '../../../common/server/shared-series.ts';
 import { metricFamilies, metrics, TRAFFIC_LABELS } from '../../../ztunnel/metrics.ts';
-import { type ConnectionFacts, Telemetry } from '../../../ztunnel/worker/telemetry.ts';
+import type { ConnectionFacts } from '../../../ztunnel/worker/connection-facts.ts';
+import { Telemetry } from '../../../ztunnel/worker/telemetry.ts';
 import { service, workload } from '../../support/builders.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
