@@ -25,6 +25,7 @@ const LARGER = 10;
 const SERVERS = {
   playground: 'cluster-server.ts',
   Kubernetes: 'kubernetes-server.ts',
+  plain: 'plain-server.ts',
 } as const;
 
 type ServerName = keyof typeof SERVERS;
@@ -66,7 +67,7 @@ export const bench: Bench = {
       rows.push(...rowsOf(cluster ? `${server}: ` : '', measured, peer));
     }
     // One ztunnel: what a change costs istiod itself, and not what a hundred copies of it do.
-    const few = { name: 'ours', argv: ours, server: 'playground', ztunnels: 1, rates: [RATES[0] ?? 10] } as const;
+    const few = { name: 'ours', argv: ours, server: 'plain', ztunnels: 1, rates: [RATES[0] ?? 10] } as const;
     const small = await measure({ ...few, services: SERVICES, pods: PODS, nodes: NODES });
     const large = await measure({ ...few, services: SERVICES * LARGER, pods: PODS * LARGER, nodes: NODES * LARGER });
     return [...rows, ...largeRows(small, large)];

@@ -16,6 +16,7 @@ import { RequestLimits } from './ca/request-limits.ts';
 import { startTrust } from './ca/trust.ts';
 import { ProxyReports } from './diagnostics/reports.ts';
 import { createDiagnosticsHandler, diagnosticsDefinition } from './diagnostics/service.ts';
+import { keepRoots } from './files/file-cluster.ts';
 import { inCluster, startOutside } from './files/outside.ts';
 import { GatewayDeployer } from './gateway/deployer.ts';
 import { WaypointAccounts } from './gateway/waypoint-accounts.ts';
@@ -92,6 +93,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     servingRootsFile: settings.servingRootsFile,
     writes: () => lease.held,
     reloaded: (outcome) => metrics.caReloads.inc({ outcome }),
+    ...(settings.configDirectory !== undefined && { rootsChanged: (pem: string) => keepRoots(settings.stateDirectory, pem) }),
   });
 
   const lease = new WriterLease({
@@ -165,7 +167,10 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
   });
   const nodes = new NodeAuthorizer(settings.trustedNodeAccounts);
   const waypoints = new WaypointAccounts();
-  const outside = settings.configDirectory === undefined ? inCluster : startOutside({ api, clock, log, nodes, systemNamespace: namespace });
+  const outside =
+    settings.configDirectory === undefined
+      ? inCluster
+      : startOutside({ api, clock, log, nodes, systemNamespace: namespace, intervalMs: settings.healthIntervalMs });
 
   const cluster = watchCluster({
     ...world,

@@ -18,6 +18,13 @@ export const settingsTable = {
     '/var/lib/warren/istiod',
     "Where the CA's key and the key of hosts' tokens are kept without Kubernetes, readable by their owner only.",
   ),
+  healthIntervalMs: setting(
+    'WARREN_HEALTH_INTERVAL',
+    duration,
+    seconds(5),
+    'Time between two tries to connect to a WorkloadEntry, without Kubernetes; three in a row that fail make it unhealthy.',
+    '5s',
+  ),
   podName: setting('POD_NAME', text, 'istiod', 'Name of this replica; the holder of the writer lease is known by it.'),
   systemNamespace: setting('POD_NAMESPACE', text, 'istio-system', "Where istiod runs, and where the root's Secret and the leases are."),
   rootNamespace: setting('ROOT_NAMESPACE', optionalText, undefined, 'Namespace whose policies hold for the whole mesh.', 'POD_NAMESPACE'),

@@ -2,7 +2,7 @@
 import { Client, status as GrpcStatus, type ServiceError } from '@grpc/grpc-js';
 import { errorMessage } from '../base/errors.ts';
 import { type IstioCertificateRequest, type IstioCertificateResponse, IstioCertificateServiceService } from '../codec/gen/ca.ts';
-import { CHANNEL_OPTIONS, callMetadata, channelCredentials, type GrpcEndpoint, readRoots, type TokenSource } from './grpc-endpoint.ts';
+import { callMetadata, channelCredentials, channelOptions, type GrpcEndpoint, readRoots, type TokenSource } from './grpc-endpoint.ts';
 
 export interface CaClientOptions {
   readonly endpoint: GrpcEndpoint;
@@ -71,7 +71,7 @@ export class CaClient {
       throw new Error(`cannot reach the CA: ${errorMessage(error)}`, { cause: error });
     }
     if (this.#channel?.roots === roots) return this.#channel.client;
-    const client = new Client(endpoint.target, channelCredentials(endpoint), CHANNEL_OPTIONS);
+    const client = new Client(endpoint.target, channelCredentials(endpoint), channelOptions(endpoint));
     this.#channel?.client.close();
     this.#channel = { client, roots };
     return client;

@@ -19,7 +19,7 @@ import {
   type Refusal,
   type TapQuestion,
 } from '../codec/gen/diagnostics.ts';
-import { CHANNEL_OPTIONS, callMetadata, channelCredentials, type GrpcEndpoint, type TokenSource } from './grpc-endpoint.ts';
+import { callMetadata, channelCredentials, channelOptions, type GrpcEndpoint, type TokenSource } from './grpc-endpoint.ts';
 import type { TapOutput } from './tap-output.ts';
 
 export interface DiagnosticsClientOptions {
@@ -96,7 +96,7 @@ export class DiagnosticsClient {
 
   async #stream(onReport: () => void): Promise<void> {
     const { endpoint, token, clusterId, clock, log } = this.#options;
-    const client = new Client(endpoint.target, channelCredentials(endpoint), CHANNEL_OPTIONS);
+    const client = new Client(endpoint.target, channelCredentials(endpoint), channelOptions(endpoint));
     const ended = new AbortController();
     try {
       const { path, requestSerialize, responseDeserialize } = DiagnosticsService.report;

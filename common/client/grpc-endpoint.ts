@@ -3,8 +3,9 @@
  * Roots and token are read again for each connection and each call, since Kubernetes rotates both under us.
  */
 import { existsSync, readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { checkServerIdentity, createSecureContext, getCACertificates, type PeerCertificate } from 'node:tls';
-import { ChannelCredentials, Metadata } from '@grpc/grpc-js';
+import { ChannelCredentials, type ChannelOptions, Metadata } from '@grpc/grpc-js';
 import { errorMessage } from '../base/errors.ts';
 
 export interface GrpcEndpoint {
@@ -32,16 +33,17 @@ export function readRoots(root: string): string[] {
 }
 
 /** Credentials of one connection: TLS 1.3 with AES-GCM, the server's name checked. @throws {Error} where the roots cannot be read */
-export function channelCredentials({ tls, root, alternativeName }: GrpcEndpoint): ChannelCredentials {
+export function channelCredentials({ tls, root, alternativeName, target }: GrpcEndpoint): ChannelCredentials {
   if (!tls) return ChannelCredentials.createInsecure();
+  const host = hostOf(target);
   const context = createSecureContext({
     ca: readRoots(root),
     minVersion: 'TLSv1.3',
     ciphers: 'TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256',
   });
   return ChannelCredentials.createFromSecureContext(context, {
-    checkServerIdentity: (hostname: string, certificate: PeerCertificate) => {
-      const problem = checkServerIdentity(hostname, certificate);
+    checkServerIdentity: (_: string, certificate: PeerCertificate) => {
+      const problem = checkServerIdentity(host, certificate);
       if (!problem || alternativeName === undefined) return problem;
       return checkServerIdentity(alternativeName, certificate);
     },
@@ -82,7 +84,7 @@ export function callMetadata(endpoint: GrpcEndpoint, token: TokenSource, cluster
 }
 
 /** Pings as ztunnel sends them (Istio's ztunnel, src/xds/client.rs), and no reconnecting behind our back: that is the caller's loop. */
-export const CHANNEL_OPTIONS = {
+const CHANNEL_OPTIONS = {
   'grpc.keepalive_time_ms': 30_000,
   'grpc.keepalive_timeout_ms': 10_000,
   'grpc.keepalive_permit_without_calls': 1,
@@ -90,3 +92,15 @@ export const CHANNEL_OPTIONS = {
   'grpc.service_config_disable_resolution': 1,
   'grpc.enable_retries': 0,
 } as const;
+
+// TLS has no names for addresses, and grpc-js would give one as a name (RFC 6066, section 3). Which name goes in its place says nothing: the
+// certificate is compared with the address itself.
+const NAME_FOR_ADDRESSES = 'istiod.istio-system.svc';
+
+/** Options of one channel to this endpoint, whose host may be an address. */
+export function channelOptions({ target, alternativeName = NAME_FOR_ADDRESSES }: GrpcEndpoint): ChannelOptions {
+  return isIP(hostOf(target)) === 0 ? CHANNEL_OPTIONS : { ...CHANNEL_OPTIONS, 'grpc.ssl_target_name_override': alternativeName };
+}
+
+/** Of `host:port`, IPv6 in brackets. */
+const hostOf = (target: string): string => target.slice(0, target.lastIndexOf(':')).replace(/^\[(.*)\]$/, '$1');

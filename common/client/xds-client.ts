@@ -12,7 +12,7 @@ import {
   DeltaDiscoveryResponse,
   type Node,
 } from '../codec/gen/discovery.ts';
-import { CHANNEL_OPTIONS, callMetadata, channelCredentials, type GrpcEndpoint, type TokenSource } from './grpc-endpoint.ts';
+import { callMetadata, channelCredentials, channelOptions, type GrpcEndpoint, type TokenSource } from './grpc-endpoint.ts';
 
 export interface XdsPush {
   readonly typeUrl: string;
@@ -119,7 +119,7 @@ export class XdsClient {
     try {
       this.#useful = false;
       // A client for each attempt: its roots are the file's of now.
-      client = new Client(endpoint.target, channelCredentials(endpoint), CHANNEL_OPTIONS);
+      client = new Client(endpoint.target, channelCredentials(endpoint), channelOptions(endpoint));
       const { path, requestSerialize } = AggregatedDiscoveryServiceService.deltaAggregatedResources;
       const stream: Stream = client.makeBidiStreamRequest(path, requestSerialize, received, callMetadata(endpoint, token, clusterId));
       return await this.#stream(client, stream);

@@ -26,6 +26,8 @@ export interface TrustOptions extends Omit<SelfSignedOptions, 'onChange'>, Omit<
   /** Folder of a certificate for istiod that somebody else issued, and of roots that go with it. */
   readonly servingDirectory: string;
   readonly servingRootsFile: string;
+  /** Told the roots at the start and whenever they are others; for those who hand them out by other means than ConfigMaps. */
+  rootsChanged?(rootsPem: string): void;
 }
 
 export interface Trust {
@@ -55,10 +57,13 @@ export async function startTrust(options: TrustOptions): Promise<Trust> {
   const everywhere = (): void => {
     for (const each of distributions) each.everything();
   };
+  const tellRoots = (): void => options.rootsChanged?.(ca?.current.material.rootBundlePem ?? brought);
   const changed = (): void => {
     certificate.renew();
     everywhere();
+    tellRoots();
   };
+  tellRoots();
   if (ca) {
     watchObjects<CaSecret>(api, {
       ...options,

@@ -247,6 +247,13 @@ export function issueHostToken(o: {
   return new EnrolmentTokens(enrolmentKey(o.stateDirectory)).issue(o, o.now, o.now + o.lifetimeMs);
 }
 
+/** What hosts trust, for whoever brings it to them: public, beside what is not. */
+export function keepRoots(stateDirectory: string, rootsPem: string): void {
+  const file = join(stateDirectory, 'root-cert.pem');
+  writeFileSync(`${file}.new`, rootsPem, { mode: 0o644 });
+  renameSync(`${file}.new`, file);
+}
+
 function enrolmentKey(stateDirectory: string): string {
   const file = join(stateDirectory, 'enrolment-key.pem');
   if (!existsSync(file)) writePrivately(file, newEnrolmentKey());

@@ -3,7 +3,6 @@
  * condition `Healthy`, as Istio's agents do. In a cluster the kubelet does this for pods; here nobody else would.
  */
 import type { Clock, Timer } from '../../common/base/clock.ts';
-import { seconds } from '../../common/base/clock.ts';
 import type { Log } from '../../common/base/log.ts';
 import type { KubeApi, KubeObject } from '../../common/client/kube-api.ts';
 import { at, isRecord, portOf, text } from '../model/objects.ts';
@@ -12,6 +11,8 @@ export interface HealthChecksOptions {
   readonly api: Pick<KubeApi, 'patch'>;
   readonly clock: Clock;
   readonly log: Log;
+  /** Between two tries. */
+  readonly intervalMs: number;
   /** Whether something accepts a connection. */
   connects(host: string, port: number): Promise<boolean>;
 }
@@ -26,7 +27,6 @@ interface Checked {
   healthy: boolean | undefined;
 }
 
-const EVERY_MS = seconds(5);
 /** So many in a row, or one packet lost takes a host out. */
 const FAILURES = 3;
 const AT_ONCE = 32;
@@ -63,7 +63,7 @@ export class HealthChecks {
   }
 
   #arm(): void {
-    this.#timer = this.#options.clock.after(EVERY_MS, () => {
+    this.#timer = this.#options.clock.after(this.#options.intervalMs, () => {
       void this.#round();
       this.#arm();
     });

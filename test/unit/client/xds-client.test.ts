@@ -281,3 +281,16 @@ test("the server's name is verified, an alternative name is accepted, and roots 
   watch(t, plane.target, { endpointFields: { tls: true, root, alternativeName: 'istiod.istio-system.svc' } });
   await sync(plane);
 });
+
+test('a control plane named by its address is compared with the address, or with the name that is accepted beside it', async (t) => {
+  const authority = testAuthority();
+  const { key, chain } = authority.issueServer('istiod.istio-system.svc');
+  const credentials = ServerCredentials.createSsl(null, [{ private_key: Buffer.from(key), cert_chain: Buffer.from(chain) }]);
+  const plane = await startControlPlane(t, { credentials, address: '127.0.0.1' });
+  const target = plane.target.replace('localhost', '127.0.0.1');
+  const strict = watch(t, target, { endpointFields: { tls: true, root: authority.root } });
+  await until(() => strict.client.status.at === 'waiting');
+  assert.deepEqual(strict.terminations, ['ConnectionError']);
+  watch(t, target, { endpointFields: { tls: true, root: authority.root, alternativeName: 'istiod.istio-system.svc' } });
+  await sync(plane);
+});
