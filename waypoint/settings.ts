@@ -182,14 +182,20 @@ export function readWaypointSettings(env: Environment): WaypointSettings {
   if (read && read.connectionWindow < read.streamWindow)
     problems.push('HTTP2_CONNECTION_WINDOW_SIZE: smaller than HTTP2_STREAM_WINDOW_SIZE');
   if (read && (read.frameSize < 16_384 || read.frameSize > 0xffffff)) problems.push('HTTP2_FRAME_SIZE: expected 16384 to 16777215');
+  const fallback = env.KUBERNETES_SERVICE_HOST === undefined ? 'localhost:15012' : 'istiod.istio-system.svc:15012';
+  const address = (name: 'XDS_ADDRESS' | 'CA_ADDRESS', root: string, alternativeName: string | undefined, prefix: string) =>
+    collect(problems, () =>
+      controlPlaneAddress({ name, uri: env[name] ?? fallback, root, alternativeName, headers: headerSettings(env, prefix) }),
+    );
+  const xds = address('XDS_ADDRESS', read?.xdsRoot ?? '', read?.xdsHostname, 'XDS_HEADER_');
+  const ca = address('CA_ADDRESS', read?.caRoot ?? '', read?.caHostname, 'CA_HEADER_');
   if (!read || problems.length > 0) throw new SettingsError(problems);
   const { xdsAddress, caAddress, kubernetesHost, ...rest } = read;
-  const fallback = kubernetesHost === undefined ? 'localhost:15012' : 'istiod.istio-system.svc:15012';
   return {
     ...rest,
     logFormat: read.logFormat === 'json' ? 'json' : 'text',
-    xds: controlPlaneAddress(env.XDS_ADDRESS ?? fallback, read.xdsRoot, read.xdsHostname, headerSettings(env, 'XDS_HEADER_')),
-    ca: controlPlaneAddress(env.CA_ADDRESS ?? fallback, read.caRoot, read.caHostname, headerSettings(env, 'CA_HEADER_')),
+    xds,
+    ca,
     identity: `spiffe://${read.trustDomain}/ns/${read.podNamespace}/sa/${read.serviceAccount}`,
     host: `${read.serviceName ?? read.gatewayName}.${read.podNamespace}.svc`,
     metadata,

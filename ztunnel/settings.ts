@@ -1,11 +1,11 @@
 /**
- * What ztunnel reads from its environment, under the names of Istio's ztunnel (Istio's ztunnel, src/config.rs), in one pure function. Features
- * of Istio's ztunnel that are not built here are refused by name: a setting that silently does nothing would be worse than none.
+ * What ztunnel reads from its environment, under the names of Istio's ztunnel (Istio's ztunnel, src/config.rs), in one pure function. What
+ * that takes and leaves without effect is refused by name: a setting that silently does nothing would be worse than none.
  */
 
 import { availableParallelism } from 'node:os';
-import { dirname, isAbsolute, join } from 'node:path';
-import { parsePort } from '../common/base/address.ts';
+import { dirname, join } from 'node:path';
+import type { IpAddress } from '../common/base/address.ts';
 import { errorMessage } from '../common/base/errors.ts';
 import {
   type ControlPlaneAddress,
@@ -18,12 +18,11 @@ import {
   optionalDuration,
   optionalFlag,
   readMetadata,
-  threads,
+  threadsOf,
 } from '../common/base/proxy-settings.ts';
 import {
   count,
   duration,
-  type Form,
   flag,
   oneOf,
   optionalText,
@@ -36,69 +35,9 @@ import {
 } from '../common/base/settings.ts';
 import { outboundTrafficPolicies } from '../common/decision/mesh-view.ts';
 import { readMeshConfig, readProxyConfig } from './proxy-config.ts';
+import { cpuQuantity, dnsAddress, folder, mark, podInfo, positive } from './setting-forms.ts';
 
-const mark: Form<number | undefined> = {
-  name: 'packet mark',
-  parse(value) {
-    const number = /^0x[0-9a-f]{1,8}$/i.test(value) ? Number.parseInt(value, 16) : count.parse(value);
-    if (number > 0xffffffff) throw new Error('expected a 32-bit mark');
-    return number;
-  },
-};
-
-export interface PodInfo {
-  readonly name: string;
-  readonly namespace: string;
-  readonly serviceAccount: string;
-}
-
-/** Only the port matters: it is always the pod's loopback. */
-const dnsAddress: Form<number> = {
-  name: 'localhost:PORT',
-  parse(value) {
-    const port = parsePort(/^(?:localhost|127\.0\.0\.1|\[::1\]|0\.0\.0\.0|\[::\]):(\d+)$/.exec(value)?.[1] ?? '');
-    if (port === undefined || port === 0) throw new Error('expected localhost:PORT');
-    return port;
-  },
-};
-
-/** Kubernetes's quantity of processors, rounded up. */
-const cpuQuantity: Form<number | undefined> = {
-  name: 'processors',
-  parse(value) {
-    if (value === '') return undefined;
-    const found = /^(\d{1,6}(?:\.\d{1,3})?)(m?)$/.exec(value);
-    if (!found) throw new Error('expected processors such as 500m or 1.5');
-    return Math.ceil(Number(found[1]) / (found[2] === 'm' ? 1000 : 1));
-  },
-};
-
-const positive: Form<number> = {
-  name: 'whole number from 1',
-  parse(value) {
-    const number = count.parse(value);
-    if (number < 1) throw new Error('expected a whole number from 1');
-    return number;
-  },
-};
-
-/** Empty is an answer too. */
-const folder: Form<string | undefined> = {
-  name: 'folder',
-  parse(value) {
-    if (value !== '' && !isAbsolute(value)) throw new Error('expected an absolute path');
-    return value;
-  },
-};
-
-const podInfo: Form<PodInfo | undefined> = {
-  name: 'namespace/name/serviceaccount',
-  parse(value) {
-    const [namespace, name, serviceAccount, ...more] = value.split('/');
-    if (!namespace || !name || !serviceAccount || more.length > 0) throw new Error('expected namespace/name/serviceaccount');
-    return { namespace, name, serviceAccount };
-  },
-};
+export type { PodInfo } from './setting-forms.ts';
 
 export const settingsTable = {
   mode: setting(
@@ -115,9 +54,21 @@ export const settingsTable = {
     optionalText,
     undefined,
     'control plane; empty for none',
+    'discoveryAddress of PROXY_CONFIG; none beside a static configuration; https://istiod.istio-system.svc:15012 in a cluster, else https://localhost:15012',
+  ),
+  caAddress: setting(
+    'CA_ADDRESS',
+    optionalText,
+    undefined,
+    'certificate authority; empty for none',
     'https://istiod.istio-system.svc:15012 in a cluster, else https://localhost:15012',
   ),
-  caAddress: setting('CA_ADDRESS', optionalText, undefined, 'certificate authority; empty for none', 'as XDS_ADDRESS'),
+  fakeCa: setting(
+    'FAKE_CA',
+    flag,
+    false,
+    'for tests: certificates of a built-in authority whose key everybody knows, instead of those of CA_ADDRESS; they prove nothing',
+  ),
   xdsRoot: setting(
     'XDS_ROOT_CA',
     text,
@@ -150,8 +101,21 @@ export const settingsTable = {
   serviceAccount: setting('SERVICE_ACCOUNT', text, '', 'own service account'),
   trustDomain: setting('TRUST_DOMAIN', text, 'cluster.local', 'trust domain of the own identity'),
   instanceIp: setting('INSTANCE_IP', text, '1.1.1.1', 'own address, as the control plane is told'),
-  localXdsPath: setting('LOCAL_XDS_PATH', optionalText, undefined, 'static configuration: a YAML file', 'none'),
+  localXdsPath: setting(
+    'LOCAL_XDS_PATH',
+    optionalText,
+    undefined,
+    'static configuration: a YAML file; a control plane, where XDS_ADDRESS names one, adds to it',
+    'none',
+  ),
   localXds: setting('LOCAL_XDS', optionalText, undefined, 'static configuration: the YAML itself', 'none'),
+  xdsOnDemand: setting(
+    'XDS_ON_DEMAND',
+    flag,
+    false,
+    'ask the control plane for an address when a connection needs it, instead of for all of them; not together with the DNS proxy',
+  ),
+  socks5: setting('UNSTABLE_ENABLE_SOCKS5', flag, false, 'a SOCKS5 server on port 15080 of the loopback of each pod'),
   certDir: setting(
     'CERT_DIR',
     optionalText,
@@ -201,8 +165,8 @@ export const settingsTable = {
   dnsAddress: setting(
     'ISTIO_META_DNS_PROXY_ADDR',
     dnsAddress,
-    15053,
-    'port of the DNS proxy in each pod, as localhost:PORT',
+    { port: 15053 },
+    'where the DNS proxy listens in each pod: localhost:PORT, or ADDRESS:PORT',
     'localhost:15053',
   ),
   originalSource: setting(
@@ -303,13 +267,6 @@ export const settingsTable = {
   kubernetesHost: setting('KUBERNETES_SERVICE_HOST', optionalText, undefined, 'set by Kubernetes in every pod', 'none'),
 } as const satisfies SettingsTable;
 
-/** Names of Istio's ztunnel that would change behaviour and that nothing here acts on: value that asks for it, and what it would mean. */
-const unsupported: Readonly<Record<string, { asks(value: string): boolean; what: string }>> = {
-  FAKE_CA: { asks: (value) => value === 'true', what: 'a built-in test CA (use CERT_DIR)' },
-  XDS_ON_DEMAND: { asks: (value) => value === 'true', what: 'on-demand xDS' },
-  UNSTABLE_ENABLE_SOCKS5: { asks: (value) => value === 'true', what: 'the SOCKS5 listener' },
-};
-
 export interface ZtunnelSettings
   extends Omit<
     Settings<typeof settingsTable>,
@@ -338,8 +295,8 @@ export interface ZtunnelSettings
   readonly adminPort: number;
   readonly statsPort: number;
   readonly readinessPort: number;
-  /** Port of the DNS proxy in each pod; undefined where there is none. */
-  readonly dnsPort: number | undefined;
+  /** Where the DNS proxy listens in each pod; undefined where there is none. */
+  readonly dns: { readonly port: number; readonly addresses: readonly IpAddress[] } | undefined;
   /** ISTIO_META_* and proxyMetadata, prefix stripped; ISTIO_METAJSON_* parsed. */
   readonly metadata: Readonly<Record<string, unknown>>;
 }
@@ -351,22 +308,18 @@ export interface ZtunnelSettings
 export function readZtunnelSettings(env: Environment, meshConfig?: string): ZtunnelSettings {
   const problems: string[] = [];
   // The environment's wins, key by key.
-  const file = {
-    ...(collect(problems, () => readMeshConfig(meshConfig)) ?? {}),
-    ...(collect(problems, () => readProxyConfig('PROXY_CONFIG', env.PROXY_CONFIG)) ?? {}),
-  };
+  const [mesh, own] = [
+    collect(problems, () => readMeshConfig(meshConfig)) ?? {},
+    collect(problems, () => readProxyConfig('PROXY_CONFIG', env.PROXY_CONFIG)) ?? {},
+  ];
+  const file = { ...mesh, ...own, proxyMetadata: { ...mesh.proxyMetadata, ...own.proxyMetadata } };
   const metadata = collect(problems, () => readMetadata(env, file.proxyMetadata)) ?? {};
-  const read = collect(problems, () => readSettings(settingsTable, env));
-  const workers = collect(problems, () => workerCount(read, file.concurrency));
-  for (const [name, { asks, what }] of Object.entries(unsupported)) {
-    const value = env[name];
-    if (value !== undefined && asks(value)) problems.push(`${name}=${JSON.stringify(value)}: this version does not have ${what}`);
-  }
+  const read = collect(problems, () => readSettings(settingsTable, { ...metadataSettings(file.proxyMetadata), ...env }));
+  const workers = collect(problems, () => workerCount(read, file.concurrency, env.INPOD_PORT_REUSE === 'false'));
+  const [xds, ca] = [collect(problems, () => xdsOf(env, file.discoveryAddress, read)), collect(problems, () => caOf(env, read))];
   if (read) problems.push(...contradictions(read, workers ?? 1));
   if (!read || workers === undefined || problems.length > 0) throw new SettingsError(problems);
 
-  const inCluster = read.kubernetesHost !== undefined;
-  const fallback = file.discoveryAddress ?? (inCluster ? 'istiod.istio-system.svc:15012' : 'localhost:15012');
   const {
     xdsAddress,
     caAddress,
@@ -375,7 +328,7 @@ export function readZtunnelSettings(env: Environment, meshConfig?: string): Ztun
     proxyConfig,
     kubernetesHost,
     dnsCapture,
-    dnsAddress: dnsPort,
+    dnsAddress: dnsProxy,
     cpuLimit,
     cpuRequest,
     cpuLimitOld,
@@ -390,12 +343,14 @@ export function readZtunnelSettings(env: Environment, meshConfig?: string): Ztun
     packetMark: read.packetMark ?? (read.mode === 'shared' ? 1337 : undefined),
     drainDeadlineMs: read.drainDeadlineMs ?? graceDeadlineMs(graceSeconds),
     logFormat: read.logFormat === 'json' ? 'json' : 'text',
-    xds: controlPlaneAddress(env.XDS_ADDRESS ?? fallback, read.xdsRoot, read.xdsHostname, headerSettings(env, 'XDS_HEADER_')),
-    ca: controlPlaneAddress(env.CA_ADDRESS ?? fallback, read.caRoot, read.caHostname, headerSettings(env, 'CA_HEADER_')),
+    xds,
+    ca,
     adminPort: file.proxyAdminPort ?? 15000,
     statsPort: file.statsPort ?? 15020,
     readinessPort: 15021,
-    dnsPort: dnsCapture === 'true' ? dnsPort : undefined,
+    dns: capturesDns(dnsCapture)
+      ? { port: dnsProxy.port, addresses: dnsProxy.address === undefined ? LOOPBACKS : [dnsProxy.address] }
+      : undefined,
     metadata,
   };
 }
@@ -404,12 +359,50 @@ export function readZtunnelSettings(env: Environment, meshConfig?: string): Ztun
 export const OUTBOUND_PORT = 15001;
 export const INBOUND_PLAINTEXT_PORT = 15006;
 
-function contradictions(read: Settings<typeof settingsTable>, workers: number): string[] {
+const LOOPBACKS: readonly IpAddress[] = ['127.0.0.1', '::1'];
+const capturesDns = (setting: string): boolean => setting.toLowerCase() === 'true';
+
+/** Metadata that changes what we do, from PROXY_CONFIG, under the names that it has in the environment. */
+function metadataSettings(metadata: Readonly<Record<string, string>>): Record<string, string> {
+  const found: Record<string, string> = {};
+  for (const name of ['DNS_CAPTURE', 'DNS_PROXY_ADDR']) {
+    const value = metadata[`ISTIO_META_${name}`] ?? metadata[name];
+    if (value !== undefined) found[`ISTIO_META_${name}`] = value;
+  }
+  return found;
+}
+
+type Read = Settings<typeof settingsTable>;
+
+const defaultControlPlane = (env: Environment): string =>
+  env.KUBERNETES_SERVICE_HOST === undefined ? 'https://localhost:15012' : 'https://istiod.istio-system.svc:15012';
+
+function xdsOf(env: Environment, discoveryAddress: string | undefined, read: Read | undefined): ControlPlaneAddress | undefined {
+  const isStatic = read?.localXdsPath !== undefined || read?.localXds !== undefined;
+  return controlPlaneAddress({
+    name: env.XDS_ADDRESS === undefined ? 'PROXY_CONFIG discoveryAddress' : 'XDS_ADDRESS',
+    uri: env.XDS_ADDRESS ?? discoveryAddress ?? (isStatic ? '' : defaultControlPlane(env)),
+    root: read?.xdsRoot ?? '',
+    alternativeName: read?.xdsHostname,
+    headers: headerSettings(env, 'XDS_HEADER_'),
+  });
+}
+
+function caOf(env: Environment, read: Read | undefined): ControlPlaneAddress | undefined {
+  const headers = headerSettings(env, 'CA_HEADER_');
+  if (read?.fakeCa) return undefined;
+  const uri = env.CA_ADDRESS ?? defaultControlPlane(env);
+  return controlPlaneAddress({ name: 'CA_ADDRESS', uri, root: read?.caRoot ?? '', alternativeName: read?.caHostname, headers });
+}
+
+function contradictions(read: Read, workers: number): string[] {
   const found: string[] = [];
   if (read.localXdsPath !== undefined && read.localXds !== undefined) found.push('LOCAL_XDS_PATH and LOCAL_XDS: give one of them');
   if (read.mode === 'dedicated' && !read.workload) found.push('PROXY_WORKLOAD_INFO: dedicated mode needs namespace/name/serviceaccount');
-  if (!read.proxy && read.dnsCapture !== 'true') found.push('ENABLE_PROXY="false" and no DNS proxy: nothing is left to run');
-  if (read.connectionWindow < read.streamWindow) found.push('HTTP2_CONNECTION_WINDOW_SIZE: smaller than HTTP2_STREAM_WINDOW_SIZE');
+  if (!read.proxy && !capturesDns(read.dnsCapture)) found.push('ENABLE_PROXY="false" and no DNS proxy: nothing is left to run');
+  if (read.xdsOnDemand && capturesDns(read.dnsCapture)) {
+    found.push('XDS_ON_DEMAND="true": the DNS proxy has to know every name; set ISTIO_META_DNS_CAPTURE=false');
+  }
   if (read.frameSize < 16_384 || read.frameSize > 0xffffff)
     found.push('HTTP2_FRAME_SIZE: expected 16384 to 16777215 (RFC 9113, section 6.5.2)');
   if (read.streamWindow < 1 || read.connectionWindow > 0x7fffffff) found.push('HTTP2 window sizes: expected 1 to 2147483647');
@@ -418,11 +411,7 @@ function contradictions(read: Settings<typeof settingsTable>, workers: number): 
 }
 
 /** Beside the node agent's socket is a folder of the node's that outlives our pod under any chart. */
-function keptFolder(
-  { mode, zdsPath }: Pick<Settings<typeof settingsTable>, 'mode' | 'zdsPath'>,
-  wanted: string | undefined,
-  name: string,
-): string | undefined {
+function keptFolder({ mode, zdsPath }: Pick<Read, 'mode' | 'zdsPath'>, wanted: string | undefined, name: string): string | undefined {
   if (wanted !== undefined) return wanted === '' ? undefined : wanted;
   return mode === 'shared' ? join(dirname(zdsPath), name) : undefined;
 }
@@ -433,17 +422,21 @@ function graceDeadlineMs(graceSeconds: number | undefined): number {
   return Math.max(1, graceSeconds > 10 ? graceSeconds - 5 : graceSeconds - 1) * 1000;
 }
 
-/** A number, a share of the processors, or all; else what the container was given (Istio's ztunnel, src/config.rs). */
-function workerCount(read: Settings<typeof settingsTable> | undefined, concurrency: number | undefined): number {
+/**
+ * A number, a share of the processors, or all; else what the container was given (Istio's ztunnel, src/config.rs).
+ * @param alone without SO_REUSEPORT a second worker could not listen beside the first
+ */
+function workerCount(read: Read | undefined, concurrency: number | undefined, alone: boolean): number {
   const wanted = read?.workers ?? (concurrency === undefined ? undefined : String(concurrency));
   const processors = read?.cpuLimit ?? read?.cpuLimitOld ?? availableParallelism();
   if (wanted !== undefined) {
     try {
-      return threads.parse(wanted);
+      return threadsOf(processors).parse(wanted);
     } catch (error) {
       throw new SettingsError([`ZTUNNEL_WORKER_THREADS=${JSON.stringify(wanted)}: ${errorMessage(error)}`]);
     }
   }
+  if (alone) return 1;
   const asked = read?.cpuRequest ?? 0;
   return Math.min(64, read?.cpuLimit !== undefined ? Math.max(1, read.cpuLimit, asked) : Math.max(Math.ceil(processors / 4), asked, 2));
 }

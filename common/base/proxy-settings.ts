@@ -3,7 +3,6 @@
  * the control plane is.
  */
 import { availableParallelism } from 'node:os';
-import { parseSocketAddress } from './address.ts';
 import { LOG_LEVELS, type LogLevel } from './log.ts';
 import { count, duration, type Form, flag, SettingsError } from './settings.ts';
 import { VERSION } from './version.ts';
@@ -17,16 +16,22 @@ export const optionalDuration: Form<number | undefined> = { name: 'duration', pa
 const MAX_WORKERS = 64;
 
 /** Threads as Istio writes them: a number, `50%` of the processors, or `0` for all of them. */
-export const threads: Form<number> = {
+export const threadsOf = (processors: number): Form<number> => ({
   name: 'number or percentage of processors',
   parse(value) {
-    const percent = /^(\d{1,3})%$/.exec(value)?.[1];
-    if (percent !== undefined) return Math.max(1, Math.ceil((availableParallelism() * Number(percent)) / 100));
+    const percent = /^(\d{1,3}(?:\.\d{1,6})?)%$/.exec(value)?.[1];
+    if (percent !== undefined) {
+      if (Number(percent) <= 0 || Number(percent) > 100) throw new Error('expected a percentage above 0 and up to 100');
+      return Math.min(MAX_WORKERS, Math.max(1, Math.ceil((processors * Number(percent)) / 100)));
+    }
     const number = count.parse(value);
     if (number > MAX_WORKERS) throw new Error(`expected at most ${MAX_WORKERS} threads`);
-    return number === 0 ? availableParallelism() : number;
+    return number === 0 ? Math.min(MAX_WORKERS, processors) : number;
   },
-};
+});
+
+/** Of the processors that this process may use. */
+export const threads: Form<number> = threadsOf(availableParallelism());
 
 export interface LogDirectives {
   readonly level: LogLevel;
@@ -44,7 +49,7 @@ export const logDirectives: Form<LogDirectives> = {
     const scopes: Record<string, LogLevel> = {};
     for (const directive of value.split(',').map((piece) => piece.trim())) {
       const [scope, word] = directive.includes('=') ? directive.split('=', 2) : [undefined, directive];
-      const named = LOG_LEVELS.find((known) => known === (word === 'off' ? 'silent' : word));
+      const named = levelOf(word ?? '');
       if (!named) throw new Error(`expected one of ${LOG_LEVELS.join(', ')}, alone or as scope=level`);
       const target = scope?.replace(/^ztunnel::(?=access$)/, '');
       if (target === undefined || target === 'ztunnel') level = named;
@@ -56,6 +61,12 @@ export const logDirectives: Form<LogDirectives> = {
   },
 };
 
+/** In any case, or as a number from 0 (off) to 5 (trace), as filters of Rust's programs are written. */
+function levelOf(word: string): LogLevel | undefined {
+  const numbered = ['silent', 'error', 'warn', 'info', 'debug', 'trace'][/^[0-5]$/.test(word) ? Number(word) : -1] ?? word.toLowerCase();
+  return LOG_LEVELS.find((known) => known === (numbered === 'off' ? 'silent' : numbered));
+}
+
 export interface ControlPlaneAddress {
   /** `host:port`. */
   readonly target: string;
@@ -65,26 +76,51 @@ export interface ControlPlaneAddress {
   readonly headers: Readonly<Record<string, string>>;
 }
 
-/** @param uri `http(s)://host:port`, scheme and port optional; undefined where it is empty */
-export function controlPlaneAddress(
-  uri: string,
-  root: string,
-  alternativeName: string | undefined,
-  extra: Readonly<Record<string, string>>,
-): ControlPlaneAddress | undefined {
-  if (uri === '') return undefined;
-  const tls = !uri.startsWith('http://');
-  const target = uri.replace(/^https?:\/\//, '').replace(/\/+$/, '');
-  const known = parseSocketAddress(target) !== undefined || /:\d+$/.test(target);
-  return { target: known ? target : `${target}:${tls ? 443 : 80}`, tls, root, alternativeName, headers: extra };
+export interface ControlPlaneSettings {
+  /** What messages call it: the setting that the address comes from. */
+  readonly name: string;
+  /** `http(s)://host:port`, scheme and port optional; empty for none. */
+  readonly uri: string;
+  readonly root: string;
+  readonly alternativeName: string | undefined;
+  readonly headers: Readonly<Record<string, string>>;
 }
 
-/** Settings whose names start with the prefix, as header fields. */
+/** @returns undefined where the address is empty @throws {SettingsError} for one that is none */
+export function controlPlaneAddress({ name, uri, ...rest }: ControlPlaneSettings): ControlPlaneAddress | undefined {
+  if (uri === '') return undefined;
+  let url: URL;
+  try {
+    url = new URL(uri.includes('://') ? uri : `https://${uri}`);
+  } catch {
+    throw new SettingsError([`${name}=${JSON.stringify(uri)}: ${ADDRESS_FORM}`]);
+  }
+  const { protocol, hostname, port, username, search, hash } = url;
+  if (!/^https?:$/.test(protocol) || hostname === '' || username !== '' || search !== '' || hash !== '') {
+    throw new SettingsError([`${name}=${JSON.stringify(uri)}: ${ADDRESS_FORM}`]);
+  }
+  const tls = protocol === 'https:';
+  return { target: `${hostname}:${port || (tls ? 443 : 80)}`, tls, ...rest };
+}
+
+const ADDRESS_FORM = 'expected host:port, or https://host:port';
+
+/**
+ * Settings whose names start with the prefix, as header fields.
+ * @throws {SettingsError} naming every variable that cannot be one
+ */
 export function headerSettings(env: Environment, prefix: string): Record<string, string> {
   const found: Record<string, string> = {};
+  const problems: string[] = [];
   for (const [name, value] of Object.entries(env)) {
-    if (name.startsWith(prefix) && value !== undefined) found[name.slice(prefix.length).toLowerCase()] = value;
+    if (!name.startsWith(prefix) || value === undefined) continue;
+    const field = name.slice(prefix.length).toLowerCase();
+    if (!/^[a-z0-9._-]+$/.test(field) || field.endsWith('-bin'))
+      problems.push(`${name}: ${JSON.stringify(field)} is no name of a header field`);
+    else if (!/^[\x20-\x7e]*$/.test(value)) problems.push(`${name}: its value has characters that a header field cannot carry`);
+    else found[field] = value;
   }
+  if (problems.length > 0) throw new SettingsError(problems);
   return found;
 }
 

@@ -78,17 +78,46 @@ export const portNumber: Form<number> = {
   },
 };
 
-const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+/** Milliseconds of each unit, under every name that Istio's ztunnel takes for it (its durations are read by the crate duration-str). */
+const UNITS: ReadonlyMap<string, number> = new Map(
+  (
+    [
+      [1e-6, 'ns nsec nanosecond nanoseconds'],
+      [1e-3, 'us µs usec µsec usecond µsecond microsecond microseconds'],
+      [1, 'ms msec millisecond milliseconds'],
+      [1000, 's sec second seconds'],
+      [60_000, 'm min minute minutes'],
+      [3_600_000, 'h hr hour hours'],
+      [86_400_000, 'd day days'],
+      [7 * 86_400_000, 'w week weeks'],
+      [30 * 86_400_000, 'mon month months'],
+      [365 * 86_400_000, 'y year years'],
+    ] as const
+  ).flatMap(([ms, names]) => names.split(' ').map((name) => [name, ms] as const)),
+);
 
-/** Milliseconds from `300ms`, `5s`, `1m30s`, `24h`. */
+/**
+ * Milliseconds from `300ms`, `5s`, `1m30s`, `24h`, and from what Istio's ztunnel takes beside that: `90` (seconds), `1h 30min`, `3m + 31`,
+ * `1m * 10` (a product of seconds); sums and products do not mix. What is shorter than a millisecond is one.
+ */
 export const duration: Form<number> = {
   name: 'duration',
   parse(value) {
-    const pieces = [...value.matchAll(/(\d+)(ms|s|m|h|d)/g)];
-    if (pieces.length === 0 || pieces.map(([piece]) => piece).join('') !== value) throw new Error('expected a duration such as 5m or 30s');
-    return pieces.reduce((sum, [, amount, unit]) => sum + Number(amount) * (UNITS[unit ?? ''] ?? 0), 0);
+    const pieces = [...value.matchAll(/\s*([+*]?)\s*(\d{1,15}(?:\.\d{1,9})?)\s*([a-zµ]*)\s*/giy)];
+    const read = pieces.map(([, operator = '', amount, unit = '']) => ({ operator, ms: Number(amount) * unitMs(unit) }));
+    const [first, ...more] = read;
+    const whole = pieces.map(([piece]) => piece).join('') === value;
+    const product = more.length > 0 && more.every(({ operator }) => operator === '*');
+    if (first?.operator !== '' || !whole || (!product && more.some(({ operator }) => operator === '*'))) throw noDuration();
+    const ms = more.reduce((sum, piece) => (product ? (sum * piece.ms) / 1000 : sum + piece.ms), first.ms);
+    if (!(ms <= MAX_DURATION_MS)) throw noDuration();
+    return Math.ceil(Number(ms.toFixed(6)));
   },
 };
+
+const MAX_DURATION_MS = 1000 * 365 * 86_400_000;
+const noDuration = (): Error => new Error('expected a duration such as 5m or 30s');
+const unitMs = (unit: string): number => (unit === '' ? 1000 : (UNITS.get(unit.toLowerCase()) ?? Number.NaN));
 
 /** One of a closed list of words. */
 export const oneOf = <const T extends readonly string[]>(...words: T): Form<T[number]> => ({

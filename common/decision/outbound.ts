@@ -10,7 +10,7 @@ import { chooseServiceByAddress } from './choose-service.ts';
 import { describeGateway, isGateway, resolveGateway } from './gateway.ts';
 import { loadBalance, pickWeighted, type Upstream } from './load-balance.ts';
 import type { GatewayAddress, MeshView, OutboundTrafficPolicy, Service, Workload } from './mesh-view.ts';
-import { HBONE_PORT, isLoopback, OWN_PORTS } from './ports.ts';
+import { HBONE_PORT, isLoopback, OWN_PORTS, SOCKS5_PORT } from './ports.ts';
 
 /** A connection that a pod opened. */
 export interface OutboundRequest {
@@ -100,7 +100,8 @@ export interface Refusal extends Labels {
 /** Decides where a connection goes (Istio's ztunnel, src/proxy/outbound.rs). Takes `random` only where something is chosen by weight. */
 export function routeOutbound(view: MeshView, request: OutboundRequest): OutboundRoute {
   const { source, destination, network } = request;
-  if (isLoopback(destination.ip) && OWN_PORTS.has(destination.port)) {
+  // What goes to loopback is not redirected, so only a SOCKS client can have asked for it.
+  if (isLoopback(destination.ip) && (OWN_PORTS.has(destination.port) || destination.port === SOCKS5_PORT)) {
     return { refuse: 'SELF_CALL', message: 'attempted recursive call to ourselves' };
   }
   // A workload's own address wins over a service's, as far as the service's waypoint is concerned; the endpoint is then chosen the other

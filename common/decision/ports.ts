@@ -7,5 +7,8 @@ export const HBONE_PORT = 15008;
 /** A connection to one of these is a connection to ourselves: outbound capture, plaintext inbound capture, tunnels. */
 export const OWN_PORTS: ReadonlySet<number> = new Set([15001, 15006, HBONE_PORT]);
 
+/** Where a pod's SOCKS server listens, on loopback. */
+export const SOCKS5_PORT = 15080;
+
 /** 127.0.0.0/8 or ::1. */
 export const isLoopback = (ip: IpAddress): boolean => ip === '::1' || ip.startsWith('127.');

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { withoutNamespaces } from '../support/netns.ts';
 import { makePair, NAMESPACE, type Pair, SERVICE_VIP } from '../support/pair.ts';
-import { get, startShared } from '../support/pair-programs.ts';
+import { get, startEcho, startShared } from '../support/pair-programs.ts';
 import { runScript, startProgram } from '../support/programs.ts';
 
 const options = { skip: withoutNamespaces ?? false, timeout: 120_000 };
@@ -38,6 +38,41 @@ test('a service’s name resolves to its address, whichever nameserver the pod a
     body,
     /^istio_dns_requests_total\{request_query_type="a",request_protocol="udp",source_canonical_service="client",source_canonical_revision="v1"\} [34]$/m,
   );
+});
+
+/** What comes back through the pod's SOCKS server: its answer in hex, then what the destination sent. */
+async function bySocks(from: Pair['client']['netns'], request: string, text: string): Promise<{ answer: string; received: string }> {
+  const output = await runScript(
+    from,
+    `import net from 'node:net';
+    const socket = net.connect(15080, '127.0.0.1', () => socket.write(Buffer.from('050100${request}', 'hex')));
+    let seen = Buffer.alloc(0);
+    socket.on('data', (data) => {
+      if (seen.length < 12 && seen.length + data.length >= 12) socket.end(${JSON.stringify(text)});
+      seen = Buffer.concat([seen, data]);
+    });
+    socket.on('error', () => undefined);
+    socket.on('close', () => console.log(JSON.stringify({ answer: seen.subarray(0, 12).toString('hex'), received: seen.subarray(12).toString() })));`,
+  );
+  return JSON.parse(output);
+}
+
+test('a SOCKS client names its destination by hostname or by address, and is carried like any other', options, async (t) => {
+  const pair = await makePair(t);
+  const { ztunnel } = await startShared(t, pair, { UNSTABLE_ENABLE_SOCKS5: 'true' });
+  await startEcho(t, pair.server.netns);
+  const { netns } = pair.client;
+  const name = `server.${NAMESPACE}.svc.cluster.local`;
+  const byName = `05010003${name.length.toString(16).padStart(2, '0')}${Buffer.from(name).toString('hex')}0050`;
+  const done = '05000500000100000000'.padEnd(24, '0');
+  assert.deepEqual(await bySocks(netns, byName, 'hello'), { answer: done, received: 'hellohello' });
+  assert.match(await ztunnel.line(/connection complete.*direction="outbound"/), /dst.hbone_addr=\S+:8080 dst.service="server.shop/);
+  const [a, b, c, d] = pair.server.v4.split('.').map((part) => Number(part).toString(16).padStart(2, '0'));
+  assert.deepEqual(await bySocks(netns, `05010001${a}${b}${c}${d}1f90`, 'hello'), { answer: done, received: 'hellohello' });
+  const itself = await bySocks(netns, '050100017f0000013ae8', 'hello');
+  assert.deepEqual(itself, { answer: done, received: '' });
+  assert.match(await ztunnel.line(/SELF_CALL/), /attempted recursive call to ourselves/);
+  assert.equal((await bySocks(netns, '05020001000000000050', 'hello')).answer, '050005070001'.padEnd(24, '0'));
 });
 
 test('without the DNS proxy nothing listens for it', options, async (t) => {

@@ -4,7 +4,7 @@
  */
 import { createSocket, type Socket as UdpSocket } from 'node:dgram';
 import { createServer, type Server, type Socket } from 'node:net';
-import type { SocketAddress } from '../../common/base/address.ts';
+import { isIpv6, type SocketAddress } from '../../common/base/address.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Workload } from '../../common/decision/mesh-view.ts';
 import { isLinuxError } from '../../common/linux/libc.ts';
@@ -17,7 +17,6 @@ import { DnsFramer, framed } from './tcp-framing.ts';
 
 const TCP_IDLE_MS = 5000;
 const MAX_TCP_CONNECTIONS = 128;
-const LOOPBACKS = ['127.0.0.1', '::1'];
 
 type Protocol = 'udp' | 'tcp';
 
@@ -36,8 +35,8 @@ export class DnsServer {
   }
 
   /** @throws {Error} naming address and cause where a port is taken; an address family that the pod does not have is left out */
-  listen(port: number): void {
-    for (const address of LOOPBACKS) {
+  listen({ port, addresses }: { readonly port: number; readonly addresses: readonly string[] }): void {
+    for (const address of addresses) {
       if (address === '::1' && !this.#pod.parts.settings.ipv6) continue;
       try {
         this.#listenUdp(address, port);
@@ -74,7 +73,7 @@ export class DnsServer {
   }
 
   #listenUdp(address: string, port: number): void {
-    const socket = createSocket({ type: address === '::1' ? 'udp6' : 'udp4' });
+    const socket = createSocket({ type: isIpv6(address) ? 'udp6' : 'udp4' });
     socket.on('error', (error) => this.#pod.parts.log.error({ pod: this.#pod.name, error: error.message }, 'DNS listener failed'));
     socket.on('message', (raw, from) => {
       void this.#serve(raw, 'udp').then((answer) => {

@@ -37,14 +37,15 @@ export async function serveOutbound(pod: PodContext, socket: Socket): Promise<vo
   const live = connections.add(pod.spec.uid);
   telemetry.socketOpened('outbound');
   try {
-    await carry(pod, live, AppSocket.accepted(socket), ends.remote, destination);
+    await carryOutbound(pod, live, AppSocket.accepted(socket), ends.remote, destination);
   } finally {
     connections.remove(live);
     telemetry.socketClosed('outbound');
   }
 }
 
-async function carry(
+/** From where it was going to its end. Never rejects for what a peer or the network did. */
+export async function carryOutbound(
   pod: PodContext,
   live: LiveConnection,
   app: AppSocket,

@@ -5,6 +5,7 @@
 import type { Clock } from '../../common/base/clock.ts';
 import type { Log } from '../../common/base/log.ts';
 import { formatSpiffeId } from '../../common/base/spiffe.ts';
+import { fakeCaSource } from '../../common/certificates/fake-ca.ts';
 import { CertificateKeeper, type CertificateListener, type CertificateSource } from '../../common/certificates/keeper.ts';
 import { caSource, fileSource } from '../../common/certificates/sources.ts';
 import { CaClient } from '../../common/client/ca-client.ts';
@@ -29,7 +30,7 @@ export interface CertificatesOptions {
 
 export function certificateKeeper({ settings, token, clock, random, log, listener, kept }: CertificatesOptions): CertificateKeeper {
   return new CertificateKeeper({
-    source: sourceOf(settings, token),
+    source: sourceOf(settings, token, clock, log),
     clock,
     random,
     log,
@@ -57,8 +58,12 @@ export function measureCertificates(keeper: Pick<CertificateKeeper, 'states'>, s
   series.set(series.slot(metrics.certificateExpiry, []), expiries.length > 0 ? Math.min(...expiries) / 1000 : 0);
 }
 
-function sourceOf(settings: ZtunnelSettings, token: TokenSource): CertificateSource {
-  const { certDir, ca, clusterId, secretTtlMs, mode } = settings;
+function sourceOf(settings: ZtunnelSettings, token: TokenSource, clock: Clock, log: Log): CertificateSource {
+  const { certDir, ca, clusterId, secretTtlMs, mode, fakeCa } = settings;
+  if (fakeCa) {
+    log.warn('FAKE_CA: identities prove nothing, since everybody knows the key that signs them');
+    return fakeCaSource(clock, secretTtlMs);
+  }
   if (certDir !== undefined) return fileSource(certDir);
   if (ca) {
     return caSource({

@@ -57,14 +57,13 @@ export function xdsNode(settings: ZtunnelSettings): Node {
 }
 
 /**
- * A static configuration where there is one, read by the time this resolves; else the control plane, from when it is started.
+ * A static configuration where there is one, read by the time this resolves, and the control plane where there is one, from when it is started.
  * @throws {Error} naming what is wrong in the static configuration
  */
 export async function meshSource(options: MeshSourceOptions): Promise<MeshSource> {
   const { settings, writer } = options;
-  const isStatic = settings.localXdsPath !== undefined || settings.localXds !== undefined;
-  if (!isStatic && settings.xds) return controlPlane(options, settings.xds);
-  await applyStaticConfig(settings, writer);
+  const own = await applyStaticConfig(settings, writer);
+  if (settings.xds) return controlPlane(options, settings.xds, own);
   return {
     name: 'static',
     synced: Promise.resolve(),
@@ -75,7 +74,14 @@ export async function meshSource(options: MeshSourceOptions): Promise<MeshSource
   };
 }
 
-function controlPlane({ settings, token, writer, series, clock, log, kept }: MeshSourceOptions, endpoint: GrpcEndpoint): MeshSource {
+/** Names of the resources of a static configuration, by type. */
+type StaticNames = ReadonlyMap<string, Set<string>>;
+
+function controlPlane(
+  { settings, token, writer, series, clock, log, kept }: MeshSourceOptions,
+  endpoint: GrpcEndpoint,
+  own: StaticNames,
+): MeshSource {
   const { promise: synced, resolve: onSynced } = Promise.withResolvers<void>();
   let heardAt: number | undefined;
   let timer: Timer | undefined;
@@ -87,6 +93,12 @@ function controlPlane({ settings, token, writer, series, clock, log, kept }: Mes
     }
     timer = clock.after(CONFIRM_MS, confirm);
   };
+  // What the static configuration says is not the control plane's, which would take back what it does not know.
+  const versions = (typeUrl: string): Map<string, string> => {
+    const held = writer.versions(typeUrl);
+    for (const name of own.get(typeUrl) ?? []) held.delete(name);
+    return held;
+  };
   const client = new XdsClient({
     endpoint,
     token,
@@ -95,9 +107,10 @@ function controlPlane({ settings, token, writer, series, clock, log, kept }: Mes
     typeUrls: [ADDRESS_TYPE, AUTHORIZATION_TYPE],
     clock,
     log,
-    versions: (typeUrl) => writer.versions(typeUrl),
+    versions,
     apply(push) {
       const result = writer.apply(push);
+      for (const { name } of push.resources) own.get(push.typeUrl)?.delete(name);
       kept?.applied(push, new Set(result.rejected.map(({ name }) => name)));
       return result;
     },
@@ -134,13 +147,16 @@ function controlPlane({ settings, token, writer, series, clock, log, kept }: Mes
 }
 
 /** Reads LOCAL_XDS_PATH or LOCAL_XDS once. @throws {Error} naming what is wrong in it; nothing is applied then */
-async function applyStaticConfig(settings: ZtunnelSettings, writer: MeshStateWriter): Promise<void> {
+async function applyStaticConfig(settings: ZtunnelSettings, writer: MeshStateWriter): Promise<StaticNames> {
   const { localXdsPath, localXds } = settings;
   const yaml = localXdsPath === undefined ? localXds : await readFile(localXdsPath, 'utf8');
-  if (yaml === undefined) return;
+  const names = new Map<string, Set<string>>();
+  if (yaml === undefined) return names;
   for (const push of staticResources(yaml)) {
     const { rejected } = writer.apply(push);
     const [first] = rejected;
     if (first) throw new Error(`static configuration: ${first.name}: ${first.reason}`);
+    names.set(push.typeUrl, new Set([...(names.get(push.typeUrl) ?? []), ...push.resources.map(({ name }) => name)]));
   }
+  return names;
 }

@@ -51,6 +51,8 @@ export class ZdsProtocolError extends Error {
 }
 
 const RETRY_MS = 5000;
+/** The node agent waits five seconds for an answer (Istio, cni/pkg/nodeagent). */
+const LET_GO_MS = 2000;
 const MAX_PODS = 4096;
 
 export class PodTable {
@@ -103,7 +105,7 @@ export class PodTable {
       if (known.state === 'up') return;
       return known.state === 'starting' ? known.started : this.#start(known);
     }
-    if (known) this.#stop(known);
+    if (known) void this.#stop(known);
     else if (this.#pods.size >= MAX_PODS) {
       netns.close();
       throw new Error(`${MAX_PODS} pods are served already`);
@@ -120,14 +122,21 @@ export class PodTable {
     this.#snapshot.add(uid);
   }
 
-  /** Before the snapshot is complete it is only forgotten, and stopped with the others that the snapshot does not have. */
-  delete(uid: string): void {
+  /**
+   * Before the snapshot is complete it is only forgotten, and stopped with the others that the snapshot does not have. After it, resolves when
+   * no worker listens for the pod any more, so that who is told so may take its ports; a worker that hangs is waited for a moment and no longer.
+   */
+  async delete(uid: string): Promise<void> {
     if (this.#snapshot) {
       this.#snapshot.delete(uid);
       return;
     }
     const pod = this.#pods.get(uid);
-    if (pod) this.#stop(pod);
+    if (!pod) return;
+    const { promise: late, resolve } = Promise.withResolvers<void>();
+    const timer = this.#options.clock.after(LET_GO_MS, resolve);
+    await Promise.race([this.#stop(pod), late]);
+    timer.cancel();
   }
 
   /** Stops what the snapshot did not name. @throws {ZdsProtocolError} for a second one on a connection */
@@ -135,7 +144,7 @@ export class PodTable {
     const snapshot = this.#snapshot;
     if (!snapshot) throw new ZdsProtocolError('a second SnapshotSent on one connection');
     this.#snapshot = undefined;
-    for (const pod of [...this.#pods.values()]) if (!snapshot.has(pod.uid)) this.#stop(pod);
+    for (const pod of [...this.#pods.values()]) if (!snapshot.has(pod.uid)) void this.#stop(pod);
   }
 
   #start(pod: Pod): Promise<void> {
@@ -165,11 +174,12 @@ export class PodTable {
     return pod.started;
   }
 
-  #stop(pod: Pod): void {
+  #stop(pod: Pod): Promise<void> {
     this.#pods.delete(pod.uid);
-    void this.#options.stop(pod.uid).then(() => pod.netns.close());
+    const stopped = this.#options.stop(pod.uid).then(() => pod.netns.close());
     if (pod.state === 'up') this.#options.series.add(this.#slots.stopped, 1);
     this.#count();
+    return stopped;
   }
 
   #retryLater(): void {

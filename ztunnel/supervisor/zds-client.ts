@@ -181,7 +181,7 @@ class MessageQueue {
         pods.keep(payload.value.uid);
         return false;
       case 'del':
-        pods.delete(payload.value.uid);
+        await pods.delete(payload.value.uid);
         return false;
       case 'snapshotSent':
         pods.snapshotSent();

@@ -5,7 +5,7 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { errorMessage, type ProxyError } from '../../common/base/errors.ts';
 import { socketEnds } from '../../common/base/socket-ends.ts';
-import { HBONE_PORT } from '../../common/decision/ports.ts';
+import { HBONE_PORT, SOCKS5_PORT } from '../../common/decision/ports.ts';
 import { HbonePool } from '../../common/hbone/pool.ts';
 import { Netns } from '../../common/linux/netns.ts';
 import { fdOf } from '../../common/linux/node.ts';
@@ -15,6 +15,7 @@ import { HboneInbound } from '../inbound/hbone.ts';
 import { servePlaintext } from '../inbound/plaintext.ts';
 import { clientLimits } from '../outbound/limits.ts';
 import { serveOutbound } from '../outbound/outbound.ts';
+import { serveSocks } from '../outbound/socks5.ts';
 import { dialTunnel } from '../outbound/tunnel.ts';
 import type { PodSpec } from '../protocol.ts';
 import { INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT, type ZtunnelSettings } from '../settings.ts';
@@ -72,13 +73,14 @@ export class PodProxy implements PodContext {
   /** @throws {Error} naming port and pod where a listener cannot be opened; then none is left open */
   listen(): void {
     try {
-      const { dnsPort, proxy } = this.parts.settings;
+      const { dns, proxy, socks5 } = this.parts.settings;
       if (proxy) this.#listen(HBONE_PORT, (socket) => this.#inbound.accept(socket));
       if (this.spec.kind === 'self') return;
-      if (dnsPort !== undefined) this.#dns.listen(dnsPort);
+      if (dns) this.#dns.listen(dns);
       if (!proxy) return;
       this.#listen(INBOUND_PLAINTEXT_PORT, (socket) => servePlaintext(this, socket));
       this.#listen(OUTBOUND_PORT, (socket) => serveOutbound(this, socket));
+      if (socks5) this.#listen(SOCKS5_PORT, (socket) => serveSocks(this, socket), '127.0.0.1');
     } catch (error) {
       this.stopListening();
       this.#dns.close();
@@ -136,14 +138,13 @@ export class PodProxy implements PodContext {
       const ends = socketEnds(socket);
       socket.resetAndDestroy();
       if (!(error instanceof LimitReached)) throw error;
-      const direction = port === OUTBOUND_PORT ? 'outbound' : 'inbound';
+      const direction = directionOf(port);
       if (ends) this.parts.telemetry.failedEarly({ direction, source: ends.remote, destination: ends.local, error, quiet: error.quiet });
       return false;
     }
   }
 
-  #listen(port: number, serve: (socket: Socket) => Promise<void>): void {
-    const address = this.parts.settings.ipv6 ? '::' : '0.0.0.0';
+  #listen(port: number, serve: (socket: Socket) => Promise<void>, address = this.parts.settings.ipv6 ? '::' : '0.0.0.0'): void {
     let fd: number;
     try {
       fd = listenTcp({
@@ -165,7 +166,7 @@ export class PodProxy implements PodContext {
       throw error;
     }
     const server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true }, (socket) => {
-      const direction = port === OUTBOUND_PORT ? 'outbound' : 'inbound';
+      const direction = directionOf(port);
       // Until somebody reads it, a socket's error has no other listener.
       socket.on('error', () => undefined);
       if (!this.#admits(socket, port)) return;
@@ -179,6 +180,8 @@ export class PodProxy implements PodContext {
     this.#servers.push(server);
   }
 }
+
+const directionOf = (port: number): 'outbound' | 'inbound' => (port === OUTBOUND_PORT || port === SOCKS5_PORT ? 'outbound' : 'inbound');
 
 const keepaliveOf = (settings: ZtunnelSettings): Keepalive => ({
   timeS: Math.max(1, Math.round(settings.keepaliveTimeMs / 1000)),

@@ -48,7 +48,7 @@ test('values are read by their form', () => {
 
 test('all bad values are reported at once, each by name', () => {
   assert.throws(
-    () => readSettings(table, { WAIT: '5', ON: 'yes', MODE: 'both', PORT: '65536', WORKERS: '-1' }),
+    () => readSettings(table, { WAIT: 'soon', ON: 'yes', MODE: 'both', PORT: '65536', WORKERS: '-1' }),
     (error: unknown) => {
       assert.ok(error instanceof SettingsError);
       assert.equal(error.problems.length, 5);

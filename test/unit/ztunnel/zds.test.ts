@@ -32,6 +32,8 @@ function table() {
   const clock = new FakeClock();
   const events: string[] = [];
   const failing = new Set<string>();
+  /** What the next stops wait for. */
+  const stopping: Promise<void>[] = [];
   const reader = new SeriesReader(metricFamilies);
   const segment = createSegment(100);
   reader.attach(0, segment);
@@ -41,13 +43,16 @@ function table() {
       await Promise.resolve();
       if (failing.has(uid)) throw new Error(`cannot listen for ${uid}`);
     },
-    stop: async (uid) => void events.push(`stop ${uid}`),
+    stop(uid) {
+      events.push(`stop ${uid}`);
+      return stopping.shift() ?? Promise.resolve();
+    },
     clock,
     log: silentLog,
     series: new SeriesWriter(segment, (announcement) => reader.announce(0, [announcement])),
   });
   const gauge = (family: (typeof metrics)[keyof typeof metrics]) => reader.samples(family)[0]?.value;
-  return { pods, clock, events, failing, gauge };
+  return { pods, clock, events, failing, stopping, gauge };
 }
 
 test('a pod that is added again as it is starts once, and its second descriptor is closed', async () => {
@@ -109,10 +114,29 @@ test('a deleted pod stops at once after the snapshot, and is not tried again', a
   await assert.rejects(pods.add('a', info('a'), new FakeNetns(7, 'ns1')));
   await pods.add('b', info('b'), new FakeNetns(8, 'ns2'));
   pods.snapshotSent();
-  pods.delete('a');
-  pods.delete('b');
+  await pods.delete('a');
+  await pods.delete('b');
   await clock.advance(seconds(20));
   assert.deepEqual(events, ['start a 7', 'start b 8', 'stop a', 'stop b']);
+});
+
+test('a deletion is answered when every worker has let go of the pod, or after two seconds', async () => {
+  const { pods, clock, stopping } = table();
+  pods.connected();
+  for (const uid of ['a', 'b']) await pods.add(uid, info(uid), new FakeNetns(7, `ns-${uid}`));
+  pods.snapshotSent();
+  const letGo = Promise.withResolvers<void>();
+  stopping.push(letGo.promise, new Promise(() => undefined));
+  const answered: string[] = [];
+  const [first, second] = ['a', 'b'].map((uid) => pods.delete(uid).then(() => answered.push(uid)));
+  await clock.advance(seconds(1));
+  assert.deepEqual(answered, []);
+  letGo.resolve();
+  await first;
+  assert.deepEqual(answered, ['a']);
+  await clock.advance(seconds(1));
+  await second;
+  assert.equal(clock.pending, 0);
 });
 
 test('pods are kept over a reconnect, and those that the new snapshot does not name are stopped', async () => {
@@ -127,7 +151,7 @@ test('pods are kept over a reconnect, and those that the new snapshot does not n
   await pods.add('a', info('a'), new FakeNetns(9, 'ns-a'));
   pods.keep('b');
   pods.keep('d');
-  pods.delete('d');
+  await pods.delete('d');
   assert.deepEqual(events, [], 'nothing is stopped before the snapshot is complete');
   assert.equal(pods.ready, false);
   pods.snapshotSent();
