@@ -51,6 +51,8 @@ export type ToWorker =
   | { readonly type: 'revoked'; readonly revoked: RevokedSerials }
   /** New connections of this pod are refused, for want of memory; `cut` ends those that hold most. */
   | { readonly type: 'shed'; readonly uid: string | undefined; readonly cut: boolean }
+  /** What the control plane has of these is in the shared memory. */
+  | { readonly type: 'addresses-known'; readonly names: readonly string[] }
   /** Stop accepting; connections may go on until `drain-deadline`. */
   | { readonly type: 'drain' }
   | { readonly type: 'drain-deadline' };
@@ -62,6 +64,8 @@ export type FromWorker =
   /** Nothing of the pod is left in this worker. */
   | { readonly type: 'pod-removed'; readonly uid: string }
   | { readonly type: 'certificate-wanted'; readonly identity: string }
+  /** On-demand discovery: a connection needs to know what has this name. */
+  | { readonly type: 'address-wanted'; readonly name: string }
   | { readonly type: 'series'; readonly series: readonly SeriesAnnouncement[] }
   | { readonly type: 'connections'; readonly question: number; readonly connections: readonly ConnectionDump[] }
   | { readonly type: 'usage'; readonly pods: readonly PodUsage[] }

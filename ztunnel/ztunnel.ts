@@ -69,6 +69,7 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
     log,
     reader,
     series,
+    onAddressWanted: (name) => source.want(name),
     onCertificateWanted: (identity) => keeper.want(identity, 'realtime'),
     onRefused: (refusals) => reports?.refused(refusals),
     onTapped: (batches) => taps.found(batches),
@@ -120,7 +121,16 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
     clock,
     log: log.child({ part: 'zds' }),
   });
-  const source = await meshSource({ settings, token, writer, series, clock, log: log.child({ part: 'xds' }), kept: kept.state });
+  const source = await meshSource({
+    settings,
+    token,
+    writer,
+    series,
+    clock,
+    log: log.child({ part: 'xds' }),
+    kept: kept.state,
+    onKnown: (names) => fleet.addressesKnown(names),
+  });
 
   let serving = false;
   const readiness = new Readiness();

@@ -29,15 +29,19 @@ export interface XdsClientOptions {
   readonly node: Node;
   /** Subscribed to in this order. */
   readonly typeUrls: readonly string[];
+  /** Of these types only what `want` named is subscribed to, and what the control plane sends without being asked is taken. */
+  readonly onDemand?: ReadonlySet<string>;
   readonly clock: Clock;
   readonly log: Log;
   /** What is held of a type, by name: the first request of a stream says it, so that only what changed is sent. */
   versions(typeUrl: string): ReadonlyMap<string, string>;
   /** Takes what it can; what it rejects is reported and does not stop the rest. */
   apply(push: XdsPush): { readonly rejected: readonly { readonly name: string; readonly reason: string }[] };
+  /** Names and aliases of what was applied, and of what is not there. */
+  onNamed?(typeUrl: string, names: readonly string[]): void;
   onMessage?(typeUrl: string, bytes: number): void;
   onTermination?(reason: XdsTermination): void;
-  /** Once, when every type has had its first push that was taken as a whole. */
+  /** Once, when every type that is subscribed to as a whole has had its first push that was taken as a whole. */
   onSynced?(): void;
 }
 
@@ -54,6 +58,9 @@ const LONGEST_WAIT_MS = 15_000;
 const QUICK_WAIT_MS = 10;
 const CONNECT_TIMEOUT_MS = 5000;
 const MAX_ERROR_DETAIL = 16_384;
+/** As many as istiod takes of one proxy. */
+const MAX_WANTED = 100_000;
+const WILDCARD = '*';
 
 type Received = { readonly bytes: number; readonly message: DeltaDiscoveryResponse };
 type Stream = ClientDuplexStream<DeltaDiscoveryRequest, Received>;
@@ -63,6 +70,8 @@ export class XdsClient {
   readonly #options: XdsClientOptions;
   readonly #stop = new AbortController();
   readonly #acked = new Set<string>();
+  readonly #wanted = new Map<string, Set<string>>();
+  #open: Stream | undefined;
   #at: XdsStatus['at'] = 'connecting';
   #lastError: string | undefined;
   #waitMs = FIRST_WAIT_MS;
@@ -75,12 +84,30 @@ export class XdsClient {
   }
 
   get status(): XdsStatus {
-    return { at: this.#at, synced: this.#acked.size === this.#options.typeUrls.length, lastError: this.#lastError };
+    return { at: this.#at, synced: this.#acked.size === this.#wholeTypes.length, lastError: this.#lastError };
   }
 
   /** Runs until `stop`; connection problems are logged and retried. */
   start(): void {
     this.#running ??= this.#run();
+  }
+
+  /**
+   * Subscribes to one name, or alias, of a type that is on demand; now, and on every stream to come. `onNamed` tells of it when it has come.
+   * @throws {RangeError} beyond a hundred thousand names
+   */
+  want(typeUrl: string, name: string): void {
+    const wanted = this.#wanted.get(typeUrl) ?? new Set();
+    this.#wanted.set(typeUrl, wanted);
+    if (wanted.has(name)) return;
+    if (wanted.size >= MAX_WANTED) throw new RangeError(`${MAX_WANTED} names of ${typeUrl} are subscribed to already`);
+    wanted.add(name);
+    this.#open?.write({ ...emptyRequest(typeUrl), resourceNamesSubscribe: [name] });
+  }
+
+  get #wholeTypes(): readonly string[] {
+    const { typeUrls, onDemand } = this.#options;
+    return onDemand ? typeUrls.filter((typeUrl) => !onDemand.has(typeUrl)) : typeUrls;
   }
 
   async stop(): Promise<void> {
@@ -153,25 +180,29 @@ export class XdsClient {
       }
     });
     for (const typeUrl of this.#options.typeUrls) stream.write(this.#subscribe(typeUrl));
+    this.#open = stream;
     return promise.finally(() => {
+      this.#open = undefined;
       tooSlow.cancel();
       this.#stop.signal.removeEventListener('abort', cancel);
     });
   }
 
   #subscribe(typeUrl: string): DeltaDiscoveryRequest {
+    const { node, onDemand, versions } = this.#options;
     return {
-      node: this.#options.node,
-      typeUrl,
-      resourceNamesSubscribe: [],
-      resourceNamesUnsubscribe: [],
-      initialResourceVersions: Object.fromEntries(this.#options.versions(typeUrl)),
-      responseNonce: '',
+      ...emptyRequest(typeUrl),
+      node,
+      initialResourceVersions: Object.fromEntries(versions(typeUrl)),
+      // Everything, and then not everything: how "nothing yet" is said (Istio's ztunnel, src/xds/client.rs).
+      ...(onDemand?.has(typeUrl)
+        ? { resourceNamesSubscribe: [WILDCARD, ...(this.#wanted.get(typeUrl) ?? [])], resourceNamesUnsubscribe: [WILDCARD] }
+        : {}),
     };
   }
 
   #received(stream: Stream, message: DeltaDiscoveryResponse, bytes: number): void {
-    const { apply, log, onMessage, onSynced, typeUrls } = this.#options;
+    const { apply, log, onMessage, onNamed, onSynced, typeUrls } = this.#options;
     const { typeUrl, nonce } = message;
     this.#enter('streaming');
     onMessage?.(typeUrl, bytes);
@@ -182,18 +213,13 @@ export class XdsClient {
     const known = typeUrls.includes(typeUrl);
     if (!known) log.warn({ type: typeUrl }, 'the control plane sent a type that nobody asked for');
     const { rejected } = known ? apply(pushOf(message)) : { rejected: [] };
-    const request: DeltaDiscoveryRequest = {
-      typeUrl,
-      resourceNamesSubscribe: [],
-      resourceNamesUnsubscribe: [],
-      initialResourceVersions: {},
-      responseNonce: nonce,
-    };
+    if (known) onNamed?.(typeUrl, namesIn(message));
+    const request: DeltaDiscoveryRequest = { ...emptyRequest(typeUrl), responseNonce: nonce };
     if (rejected.length === 0) {
       stream.write(request);
-      if (known && !this.#acked.has(typeUrl)) {
+      if (this.#wholeTypes.includes(typeUrl) && !this.#acked.has(typeUrl)) {
         this.#acked.add(typeUrl);
-        if (this.#acked.size === typeUrls.length) onSynced?.();
+        if (this.#acked.size === this.#wholeTypes.length) onSynced?.();
       }
       return;
     }
@@ -207,6 +233,19 @@ export class XdsClient {
     this.#at = at;
   }
 }
+
+const emptyRequest = (typeUrl: string): DeltaDiscoveryRequest => ({
+  typeUrl,
+  resourceNamesSubscribe: [],
+  resourceNamesUnsubscribe: [],
+  initialResourceVersions: {},
+  responseNonce: '',
+});
+
+const namesIn = ({ resources, removedResources }: DeltaDiscoveryResponse): string[] => [
+  ...resources.flatMap(({ name, aliases }) => [name, ...aliases]),
+  ...removedResources,
+];
 
 const received = (buffer: Buffer): Received => ({ bytes: buffer.length, message: DeltaDiscoveryResponse.decode(buffer) });
 

@@ -156,7 +156,8 @@ export class Subscription {
       if (name === WILDCARD) this.#wildcard = false;
       else this.#names.delete(name);
     }
-    const wildcard = add.includes(WILDCARD) || (first && add.length === 0 && !drop.includes(WILDCARD));
+    // Both at once is how a proxy subscribes to nothing yet (Istio: pilot/pkg/xds/delta.go takes what is added before what is dropped).
+    const wildcard = !drop.includes(WILDCARD) && (add.includes(WILDCARD) || (first && add.length === 0));
     const names = add.filter((name) => name !== WILDCARD);
     if (this.#names.size + names.length > MAX_NAMES) throw new TooManyNames(`more than ${MAX_NAMES} names subscribed`);
     for (const name of names) this.#names.add(name);

@@ -69,8 +69,7 @@ test('a SOCKS client names its destination by hostname or by address, and is car
   assert.match(await ztunnel.line(/connection complete.*direction="outbound"/), /dst.hbone_addr=\S+:8080 dst.service="server.shop/);
   const [a, b, c, d] = pair.server.v4.split('.').map((part) => Number(part).toString(16).padStart(2, '0'));
   assert.deepEqual(await bySocks(netns, `05010001${a}${b}${c}${d}1f90`, 'hello'), { answer: done, received: 'hellohello' });
-  const itself = await bySocks(netns, '050100017f0000013ae8', 'hello');
-  assert.deepEqual(itself, { answer: done, received: '' });
+  assert.equal((await bySocks(netns, '050100017f0000013ae8', 'hello')).received, '');
   assert.match(await ztunnel.line(/SELF_CALL/), /attempted recursive call to ourselves/);
   assert.equal((await bySocks(netns, '05020001000000000050', 'hello')).answer, '050005070001'.padEnd(24, '0'));
 });

@@ -260,7 +260,10 @@ async function deliver(context: Context): Promise<void> {
   if (request.method !== 'CONNECT') throw new ProxyError('BAD_REQUEST', `expected CONNECT, got ${request.method.slice(0, 32)}`);
   const local = pod.local.get();
   if (!local) throw new ProxyError('WORKLOAD_UNKNOWN', `the control plane has not told us about ${pod.name}`);
-  const route = resolveInbound(view, { local, podIp: peer.local.ip, network: settings.network, authority: request.authority });
+  const { onDemand } = pod.parts;
+  const inbound = { local, podIp: peer.local.ip, network: settings.network, authority: request.authority };
+  if (onDemand) await onDemand.ensure(local.services.keys(), live.signal);
+  const route = onDemand ? await onDemand.decided((known) => resolveInbound(known, inbound), live.signal) : resolveInbound(view, inbound);
   if ('refuse' in route) throw new ProxyError(route.refuse, route.message);
 
   const subject = { source: peer.remote, destination: route.to, identity: peer.identity };

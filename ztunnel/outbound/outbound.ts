@@ -58,7 +58,7 @@ export async function carryOutbound(
   let record: ConnectionRecord | undefined;
   try {
     const source = await pod.local.wait(live.signal);
-    const route = await decide(pod, source, from, destination);
+    const route = await decide(pod, live, source, from, destination);
     if ('refuse' in route) {
       // Nothing was opened, so nothing counts as a connection (Istio's ztunnel, src/proxy/outbound.rs); who it was is known all the same.
       const error = new ProxyError(route.refuse, route.message);
@@ -89,12 +89,19 @@ export async function carryOutbound(
   }
 }
 
-async function decide(pod: PodContext, source: Workload, from: SocketAddress, destination: SocketAddress): Promise<OutboundRoute> {
-  const { view, random, settings, resolver, telemetry } = pod.parts;
+async function decide(
+  pod: PodContext,
+  live: LiveConnection,
+  source: Workload,
+  from: SocketAddress,
+  destination: SocketAddress,
+): Promise<OutboundRoute> {
+  const { view, onDemand, random, settings, resolver, telemetry } = pod.parts;
   const resolved = new Map<string, readonly string[]>();
   for (;;) {
     const { network, outboundTrafficPolicy } = settings;
-    const route = routeOutbound(view, { source, sourceIp: from.ip, destination, network, outboundTrafficPolicy, random, resolved });
+    const request = { source, sourceIp: from.ip, destination, network, outboundTrafficPolicy, random, resolved };
+    const route = onDemand ? await onDemand.decided((known) => routeOutbound(known, request), live.signal) : routeOutbound(view, request);
     if (!('via' in route) || route.via !== 'resolve' || resolved.size >= MAX_RESOLUTIONS) return route;
     telemetry.onDemandDns(source, route.hostname);
     resolved.set(route.hostname, await resolver.resolve(route.hostname));

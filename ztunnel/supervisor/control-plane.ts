@@ -22,6 +22,8 @@ export interface MeshSource {
   /** When the control plane was last heard of, milliseconds since 1970; undefined where it never was, or where there is none. */
   readonly heardAt: number | undefined;
   start(): void;
+  /** On-demand discovery: a connection needs to know what has this name. */
+  want(name: string): void;
   stop(): Promise<void>;
 }
 
@@ -32,6 +34,8 @@ export interface MeshSourceOptions {
   readonly series: SeriesWriter;
   readonly clock: Clock;
   readonly log: Log;
+  /** On-demand discovery: what there is of these is in the state. */
+  onKnown?(names: readonly string[]): void;
   /** Remembers what comes. */
   readonly kept?: KeptState | undefined;
 }
@@ -70,6 +74,7 @@ export async function meshSource(options: MeshSourceOptions): Promise<MeshSource
     isSynced: true,
     heardAt: undefined,
     start: () => undefined,
+    want: (name) => options.onKnown?.([name]),
     stop: () => Promise.resolve(),
   };
 }
@@ -78,7 +83,7 @@ export async function meshSource(options: MeshSourceOptions): Promise<MeshSource
 type StaticNames = ReadonlyMap<string, Set<string>>;
 
 function controlPlane(
-  { settings, token, writer, series, clock, log, kept }: MeshSourceOptions,
+  { settings, token, writer, series, clock, log, kept, onKnown }: MeshSourceOptions,
   endpoint: GrpcEndpoint,
   own: StaticNames,
 ): MeshSource {
@@ -99,12 +104,20 @@ function controlPlane(
     for (const name of own.get(typeUrl) ?? []) held.delete(name);
     return held;
   };
+  const asked = new Set<string>();
+  const answered = new Set<string>();
+  const heardOf = (names: readonly string[]): void => {
+    const news = names.filter((name) => asked.delete(name));
+    for (const name of news) answered.add(name);
+    if (news.length > 0) onKnown?.(news);
+  };
   const client = new XdsClient({
     endpoint,
     token,
     clusterId: settings.clusterId,
     node: xdsNode(settings),
     typeUrls: [ADDRESS_TYPE, AUTHORIZATION_TYPE],
+    ...(settings.xdsOnDemand ? { onDemand: new Set([ADDRESS_TYPE]), onNamed: (_type, names) => heardOf(names) } : {}),
     clock,
     log,
     versions,
@@ -133,6 +146,12 @@ function controlPlane(
     },
     get heardAt() {
       return heardAt;
+    },
+    want(name) {
+      if (answered.has(name)) return onKnown?.([name]);
+      if (asked.has(name)) return;
+      asked.add(name);
+      client.want(ADDRESS_TYPE, name);
     },
     start() {
       client.start();

@@ -42,6 +42,8 @@ export interface WorkerFleetOptions {
   readonly series: SeriesWriter;
   /** A worker has a connection that needs this identity. */
   onCertificateWanted(identity: string): void;
+  /** A worker has a connection that needs to know what has this name. */
+  onAddressWanted?(name: string): void;
   /** Processor time of a thread in milliseconds, by the kernel's number for it; undefined where it has ended. */
   threadCpuMs(tid: number): number | undefined;
   /** A worker hangs where nothing can end it: its listeners go on taking connections that nobody serves. */
@@ -214,6 +216,11 @@ export class WorkerFleet {
     }
   }
 
+  /** On-demand discovery has heard of these. */
+  addressesKnown(names: readonly string[]): void {
+    this.#broadcast({ type: 'addresses-known', names });
+  }
+
   /** Whoever is on the list is cut off, and refused from now on. */
   revoked(revoked: RevokedSerials): void {
     this.#revoked = revoked;
@@ -332,6 +339,9 @@ export class WorkerFleet {
         break;
       case 'certificate-wanted':
         this.#certificateWanted(running, message.identity);
+        break;
+      case 'address-wanted':
+        this.#options.onAddressWanted?.(message.name);
         break;
       case 'series':
         this.#options.reader.announce(running.id, message.series);

@@ -14,6 +14,7 @@ import type { ZtunnelSettings } from '../settings.ts';
 import type { Admission } from './admission.ts';
 import type { ConnectionTable } from './connections.ts';
 import type { LocalWorkload, StateChanges } from './local-workload.ts';
+import type { OnDemand } from './on-demand.ts';
 import type { Telemetry } from './telemetry.ts';
 
 /** What every pod of a worker shares. */
@@ -31,6 +32,8 @@ export interface WorkerParts {
   readonly telemetry: Telemetry;
   readonly admission: Admission;
   readonly revocations: Revocations;
+  /** Only where the control plane is asked for what is needed instead of for everything. */
+  readonly onDemand: OnDemand | undefined;
   readonly resolver: HostnameResolver;
   readonly nameservers: readonly SocketAddress[];
 }

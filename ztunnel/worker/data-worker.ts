@@ -21,6 +21,7 @@ import { Admission } from './admission.ts';
 import { ConnectionTable } from './connections.ts';
 import type { WorkerParts } from './context.ts';
 import { StateChanges } from './local-workload.ts';
+import { OnDemand } from './on-demand.ts';
 import { PodProxy } from './pod.ts';
 import { Telemetry } from './telemetry.ts';
 
@@ -83,6 +84,9 @@ export class DataWorker {
         connectionsOf: (uid) => connections.countOf(uid),
         waiting: () => connections.waiting(),
       }),
+      onDemand: settings.xdsOnDemand
+        ? new OnDemand({ view: this.#reader, clock: this.#clock, want: (name) => send({ type: 'address-wanted', name }) })
+        : undefined,
       resolver: new HostnameResolver({ lookup: systemLookup, clock: this.#clock }),
       nameservers: start.nameservers,
     };
@@ -133,6 +137,9 @@ export class DataWorker {
         break;
       case 'shed':
         this.#shed(message.uid, message.cut);
+        break;
+      case 'addresses-known':
+        this.#parts.onDemand?.answered(message.names);
         break;
       case 'drain':
         this.#drain();

@@ -88,6 +88,36 @@ test('a stream begins with one request for each type, in order, with the node an
   }
 });
 
+test('on demand nothing is subscribed to but what was named, on every stream, and its arrival or absence is told by name and alias', async (t) => {
+  const plane = await startControlPlane(t);
+  const named: string[][] = [];
+  const watched = watch(t, plane.target, { onDemand: new Set([WIDGETS]), onNamed: (typeUrl, names) => named.push([typeUrl, ...names]) });
+  const stream = await sync(plane);
+  const [first] = stream.requests;
+  assert.deepEqual([first?.resourceNamesSubscribe, first?.resourceNamesUnsubscribe], [['*'], ['*']]);
+  watched.client.want(WIDGETS, '/10.0.0.1');
+  watched.client.want(WIDGETS, '/10.0.0.1');
+  const asked = await stream.request(2);
+  assert.deepEqual([asked.typeUrl, asked.resourceNamesSubscribe, asked.responseNonce], [WIDGETS, ['/10.0.0.1'], '']);
+  stream.push({
+    typeUrl: WIDGETS,
+    resources: [{ ...resource('one'), aliases: ['/10.0.0.1'] }],
+    removedResources: ['/10.0.0.2'],
+    nonce: 'n1',
+  });
+  await stream.request(3);
+  assert.deepEqual(named, [[WIDGETS, 'one', '/10.0.0.1', '/10.0.0.2']]);
+  assert.equal(watched.synced, 0, 'the other type has not come');
+  stream.push({ typeUrl: GADGETS, nonce: 'n2' });
+  await stream.request(4);
+  assert.equal(watched.synced, 1, 'what is on demand is never complete');
+  stream.end();
+  await until(() => watched.terminations.length > 0);
+  await watched.clock.advance(20);
+  const next = await plane.stream(1);
+  assert.deepEqual((await next.request(0)).resourceNamesSubscribe, ['*', '/10.0.0.1']);
+});
+
 test('a push that is taken is acknowledged by its nonce and without a node', async (t) => {
   const plane = await startControlPlane(t);
   const { pushes } = watch(t, plane.target);

@@ -361,6 +361,15 @@ test('a subscriber by name gets what it asked for, learns what does not exist, a
   assert.equal(transport.sent.length, 3);
 });
 
+test('everything and not everything in one request is nothing yet, whatever comes later', () => {
+  const { transport, request, apply, change } = start();
+  apply(ADDRESS, ['a']);
+  request({ resourceNamesSubscribe: ['*'], resourceNamesUnsubscribe: ['*'] });
+  assert.deepEqual(names(transport.sent[0]), []);
+  change(ADDRESS, [resource('a', 'changed')]);
+  assert.equal(transport.sent.length, 1);
+});
+
 test('a subscriber by address gets the resource behind it, and its removal by name', () => {
   const { transport, request, apply, change } = start();
   apply(ADDRESS, [resource('pod', 'pod', ['/10.0.0.1'])]);
