@@ -62,6 +62,8 @@ export interface Istiod {
 }
 
 const LEASE_NAME = 'istio-leader';
+/** Objects that somebody rehearses; what the API server takes in one object is 3 MiB. */
+const MAX_BODY_BYTES = 4 << 20;
 const MAX_UNANSWERED = 10_000;
 // A node that starts asks for each of its pods at once, 250 in the largest; renewals come one by one.
 const CERTIFICATES_AT_ONCE = 1000;
@@ -289,6 +291,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     addresses: [anyAddress()],
     port: settings.monitoringPort,
     log,
+    maxBodyBytes: MAX_BODY_BYTES,
     answer: answerMonitoring(endpoints),
   });
   const readiness = await serveHttp({

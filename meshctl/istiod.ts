@@ -3,6 +3,7 @@
  * the pages; who may have one is for the cluster's own RBAC to say (Role `meshctl`, decision 12). It is good for these pages alone, and short.
  */
 import { type KubeApi, KubeApiError, type KubeObject } from '../common/client/kube-api.ts';
+import type { JournalAnswer } from '../common/decision/journal.ts';
 import { CommandError } from './terminal.ts';
 
 const MONITORING_PORT = 15014;
@@ -12,6 +13,18 @@ const AUDIENCE = 'warren.dev/debug';
 const TOKEN_HEADER = 'x-warren-token';
 /** The shortest that Kubernetes gives. */
 const TOKEN_SECONDS = 600;
+
+/** What one proxy decided lately, as istiod passes it on. */
+export interface ProxyJournal extends JournalAnswer {
+  /** `POD.NAMESPACE`. */
+  readonly proxy: string;
+  readonly kind: string;
+  readonly node: string;
+  /** Of a waypoint: `namespace/name` of its Gateway. */
+  readonly gateway: string;
+  /** Why there is nothing of it. */
+  readonly error?: string;
+}
 
 export class Istiod {
   readonly #authorized: KubeApi;
@@ -42,6 +55,23 @@ export class Istiod {
   /** A page of one replica. @throws {KubeApiError} with the page's own words */
   get<T>(pod: KubeObject, page: string): Promise<T> {
     return this.#authorized.get<T>(pageOf(pod, page));
+  }
+
+  /**
+   * The proxies' decision journals, of all replicas: since a time, or of one connection or request.
+   * @throws {KubeApiError | CommandError}
+   */
+  async journals(wanted: { readonly sinceMs: number } | { readonly id: string }): Promise<{ journals: ProxyJournal[] }> {
+    const query = new URLSearchParams(Object.entries(wanted).map(([name, value]) => [name, String(value)]));
+    if (this.pods.length === 0) throw new CommandError('istiod is not running: look with meshctl status');
+    const pages = await Promise.all(this.pods.map((pod) => this.get<{ journals: ProxyJournal[] }>(pod, `/debug/journal?${query}`)));
+    return { journals: pages.flatMap(({ journals }) => journals) };
+  }
+
+  /** POSTs to a page of each replica. @throws {KubeApiError | CommandError} */
+  async postAll<T>(page: string, body: unknown): Promise<T[]> {
+    if (this.pods.length === 0) throw new CommandError('istiod is not running: look with meshctl status');
+    return Promise.all(this.pods.map((pod) => this.#authorized.create<T>(pageOf(pod, page), body)));
   }
 
   /** Asks the replicas in turn until one has that proxy. @throws {CommandError} where none has, or it does not answer */

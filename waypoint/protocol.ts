@@ -4,6 +4,7 @@
  */
 import type { LogLevel } from '../common/base/log.ts';
 import type { CountedRefusal } from '../common/base/refusal-tally.ts';
+import type { JournalAnswer } from '../common/decision/journal.ts';
 import type { TapBatch, TapSpec } from '../common/server/event-tap.ts';
 import type { SeriesAnnouncement, SeriesSegment } from '../common/server/shared-series.ts';
 import type { SharedMeshState } from '../common/state/shared.ts';
@@ -31,6 +32,8 @@ export type ToWorker =
   /** All taps that are open; the worker's events are theirs. */
   | { readonly type: 'taps'; readonly taps: readonly TapSpec[] }
   | { readonly type: 'log-level'; readonly level: LogLevel; readonly accessLevel: LogLevel }
+  /** With an id, of the requests and connections that have it; else everything since a time. */
+  | { readonly type: 'journal'; readonly question: number; readonly sinceMs: number; readonly id: string }
   /** Everything that is asked for has come: open the ports. */
   | { readonly type: 'listen' }
   /** Peers are asked to go elsewhere; new connections are still served. */
@@ -46,5 +49,6 @@ export type FromWorker =
   | { readonly type: 'series'; readonly series: readonly SeriesAnnouncement[] }
   | { readonly type: 'tapped'; readonly batches: readonly TapBatch[] }
   | { readonly type: 'refused'; readonly refusals: readonly CountedRefusal[] }
+  | { readonly type: 'journal'; readonly question: number; readonly answer: JournalAnswer }
   /** After `close`: nothing is open any more. */
   | { readonly type: 'drained' };

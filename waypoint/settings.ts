@@ -156,6 +156,13 @@ export const settingsTable = {
     'none',
   ),
   log: setting('RUST_LOG', logDirectives, { level: 'info', scopes: {} }, 'log level, or level,scope=level (scope: access)', 'info'),
+  decisionJournal: setting(
+    'WARREN_DECISION_JOURNAL',
+    flag,
+    true,
+    'keep what was decided lately, for meshctl explain ID, rehearse and policy suggest; no payloads',
+  ),
+  decisionJournalBytes: setting('WARREN_DECISION_JOURNAL_BYTES', count, 8 << 20, 'memory of the decision journal, over all data workers'),
   logFormat: setting('LOG_FORMAT', oneOf('text', 'plain', 'json'), 'text', 'lines for people or for machines'),
   kubernetesHost: setting('KUBERNETES_SERVICE_HOST', optionalText, undefined, 'set by Kubernetes in every pod', 'none'),
 } as const satisfies SettingsTable;

@@ -108,6 +108,7 @@ export async function startWaypoint(settings: WaypointSettings, logs: LogRoot, q
     reader,
     taps,
     configDump: dump,
+    journal: (wanted: { sinceMs: number; id: string }) => fleet.journal(wanted),
     view: writer.view(),
     configuration: () => resources.snapshot(),
   };

@@ -167,6 +167,10 @@ export const metrics = {
   seriesOverflow: counter('warren_series_overflow_total', [], 'Times that a metric series did not fit and went to one named other', {
     hideZero: true,
   }),
+  journalBytes: gauge('warren_decision_journal_bytes', [], 'Memory that the decision journal takes, roughly'),
+  journalDropped: counter('warren_decision_journal_dropped_total', [], 'Entries of the decision journal let go for want of room', {
+    hideZero: true,
+  }),
   logLinesDropped: counter('warren_log_lines_dropped_total', [], 'Log lines lost because the reader was too slow', { hideZero: true }),
   limited: counter('warren_limited_total', ['limit'], 'Connections and tunnels refused because a pod or the process had reached a limit', {
     hideZero: true,

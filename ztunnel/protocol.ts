@@ -6,6 +6,7 @@ import type { SocketAddress } from '../common/base/address.ts';
 import type { LogLevel } from '../common/base/log.ts';
 import type { CountedRefusal } from '../common/base/refusal-tally.ts';
 import type { RevokedSerials } from '../common/codec/x509/crl.ts';
+import type { JournalAnswer } from '../common/decision/journal.ts';
 import type { TapBatch, TapSpec } from '../common/server/event-tap.ts';
 import type { SeriesAnnouncement, SeriesSegment } from '../common/server/shared-series.ts';
 import type { SharedMeshState } from '../common/state/shared.ts';
@@ -48,6 +49,8 @@ export type ToWorker =
   | { readonly type: 'taps'; readonly taps: readonly TapSpec[] }
   | { readonly type: 'log-level'; readonly level: LogLevel; readonly accessLevel: LogLevel }
   | { readonly type: 'connections'; readonly question: number }
+  /** With an id, of the connections that have it; else everything since a time. */
+  | { readonly type: 'journal'; readonly question: number; readonly sinceMs: number; readonly id: string }
   | { readonly type: 'revoked'; readonly revoked: RevokedSerials }
   /** New connections of this pod are refused, for want of memory; `cut` ends those that hold most. */
   | { readonly type: 'shed'; readonly uid: string | undefined; readonly cut: boolean }
@@ -68,6 +71,7 @@ export type FromWorker =
   | { readonly type: 'address-wanted'; readonly name: string }
   | { readonly type: 'series'; readonly series: readonly SeriesAnnouncement[] }
   | { readonly type: 'connections'; readonly question: number; readonly connections: readonly ConnectionDump[] }
+  | { readonly type: 'journal'; readonly question: number; readonly answer: JournalAnswer }
   | { readonly type: 'usage'; readonly pods: readonly PodUsage[] }
   | { readonly type: 'tapped'; readonly batches: readonly TapBatch[] }
   | { readonly type: 'refused'; readonly refusals: readonly CountedRefusal[] }

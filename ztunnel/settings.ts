@@ -256,6 +256,13 @@ export const settingsTable = {
   crlPath: setting('CRL_PATH', optionalText, undefined, 'revocation list, PEM or DER, read again when it changes', 'none'),
   compliance: setting('COMPLIANCE_POLICY', oneOf('', 'pqc'), '', 'pqc: only post-quantum key exchange'),
   log: setting('RUST_LOG', logDirectives, { level: 'info', scopes: {} }, 'log level, or level,scope=level', 'info'),
+  decisionJournal: setting(
+    'WARREN_DECISION_JOURNAL',
+    flag,
+    true,
+    'keep what was decided lately, for meshctl explain ID, rehearse and policy suggest; no payloads',
+  ),
+  decisionJournalBytes: setting('WARREN_DECISION_JOURNAL_BYTES', count, 8 << 20, 'memory of the decision journal, over all data workers'),
   logFormat: setting('LOG_FORMAT', oneOf('text', 'plain', 'json'), 'text', 'lines for people or for machines'),
   proxyConfig: setting(
     'PROXY_CONFIG',

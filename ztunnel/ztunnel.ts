@@ -23,7 +23,7 @@ import { configDump } from './supervisor/config-dump.ts';
 import { meshSource } from './supervisor/control-plane.ts';
 import { supervisorCounters } from './supervisor/counters.ts';
 import { watchCrl } from './supervisor/crl-file.ts';
-import { diagnostics } from './supervisor/diagnostics.ts';
+import { type DiagnosticsOptions, diagnostics } from './supervisor/diagnostics.ts';
 import { firstState, measureKept, openKept, pruneCertificates } from './supervisor/kept.ts';
 import { MemoryGuard, memoryBudget } from './supervisor/memory-guard.ts';
 import { nameserversOf } from './supervisor/nameservers.ts';
@@ -150,7 +150,8 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
       connections: () => fleet.connections(),
       settings,
     });
-  const about = { settings, token, clock, keeper, pods, readiness, levels, reader, taps, configDump: dump, view: writer.view() };
+  const journal: DiagnosticsOptions['journal'] = (wanted) => fleet.journal(wanted);
+  const about = { settings, token, clock, keeper, pods, readiness, levels, reader, taps, configDump: dump, journal, view: writer.view() };
   const reports = settings.xds && diagnostics({ ...about, endpoint: settings.xds, log: log.child({ part: 'diagnostics' }) });
   reports?.start();
 

@@ -2,7 +2,7 @@
  * The small plaintext HTTP/1.1 servers of a proxy: admin, metrics, readiness. Short limits, answers made as a whole, compression where the
  * client asks for it, and an end that lets requests under way finish.
  */
-import { createServer, type Server } from 'node:http';
+import { createServer, type IncomingMessage, type Server } from 'node:http';
 import { isIP } from 'node:net';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -18,6 +18,8 @@ export interface HttpRequest {
   readonly headers: Readonly<Record<string, string | readonly string[] | undefined>>;
   /** IP address of the caller; IPv4 in its own form. */
   readonly remoteAddress: string;
+  /** Of a POST, where the endpoint takes bodies; empty otherwise. */
+  readonly body: string;
 }
 
 export interface HttpAnswer {
@@ -43,6 +45,8 @@ export interface HttpEndpointOptions {
   readonly addresses: readonly string[];
   readonly port: number;
   readonly log: Log;
+  /** Of a POST's body; without it bodies are read and let go. */
+  readonly maxBodyBytes?: number;
   answer(request: HttpRequest): HttpAnswer | Promise<HttpAnswer>;
 }
 
@@ -82,16 +86,23 @@ async function listen(options: HttpEndpointOptions, address: string, port: numbe
   const server = createServer({ maxHeaderSize: MAX_HEADER_BYTES, headersTimeout: HEADER_TIMEOUT_MS, requestTimeout: 30_000 });
   server.maxConnections = MAX_CONNECTIONS;
   server.on('request', (request, response) => {
-    request.resume();
     const url = URL.parse(request.url ?? '/', 'http://endpoint');
+    const method = request.method ?? 'GET';
+    const takesBody = method === 'POST' && options.maxBodyBytes !== undefined;
+    if (!takesBody) request.resume();
     const answer: Promise<HttpAnswer> = url
-      ? Promise.resolve({
-          method: request.method ?? 'GET',
-          path: url.pathname,
-          query: url.searchParams,
-          headers: request.headers,
-          remoteAddress: request.socket.remoteAddress?.replace(/^::ffff:/, '') ?? '',
-        }).then((parsed) => options.answer(parsed))
+      ? (takesBody ? bodyOf(request, options.maxBodyBytes ?? 0) : Promise.resolve('')).then((body) =>
+          body === undefined
+            ? { status: 413, body: `more than ${options.maxBodyBytes} bytes\n` }
+            : options.answer({
+                method,
+                path: url.pathname,
+                query: url.searchParams,
+                headers: request.headers,
+                remoteAddress: request.socket.remoteAddress?.replace(/^::ffff:/, '') ?? '',
+                body,
+              }),
+        )
       : Promise.resolve({ status: 400, body: 'Bad Request\n' });
     answer
       .catch((error: unknown): HttpAnswer => {
@@ -126,6 +137,17 @@ async function listen(options: HttpEndpointOptions, address: string, port: numbe
   });
   server.on('error', (error) => options.log.error({ endpoint: options.name, error: error.message }, 'endpoint failed'));
   return server;
+}
+
+/** @returns undefined where it is too long; the rest is read and let go, so that the answer gets through */
+async function bodyOf(request: IncomingMessage, limit: number): Promise<string | undefined> {
+  const pieces: Buffer[] = [];
+  let bytes = 0;
+  for await (const piece of request as AsyncIterable<Buffer>) {
+    bytes += piece.length;
+    if (bytes <= limit) pieces.push(piece);
+  }
+  return bytes > limit ? undefined : Buffer.concat(pieces).toString();
 }
 
 const close = (server: Server): Promise<void> =>

@@ -89,6 +89,16 @@ export const accessTable = {
     gets: 'the rows of its own namespace on /debug/syncz, /debug/proxies and /debug/problems',
     check: (_world, caller, subject) => ofOwnNamespace(caller, subject),
   },
+  'debug/journal': {
+    who: 'every service account',
+    gets: "recorded decisions about calls into and out of its own namespace, without the names of other namespaces' policies",
+    check: (_world, caller, subject) => ofOwnNamespace(caller, subject),
+  },
+  'debug/rehearse': {
+    who: 'every service account',
+    gets: 'what objects of its own namespace would change about such decisions',
+    check: (_world, caller, subject) => ofOwnNamespace(caller, subject),
+  },
 } as const satisfies Record<string, Row>;
 
 export type AccessCall = keyof typeof accessTable;

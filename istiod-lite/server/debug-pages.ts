@@ -8,6 +8,7 @@ import { Address } from '../../common/codec/gen/workload.ts';
 import type { Gate } from '../access/access.ts';
 import { fromToken } from '../access/authenticate.ts';
 import type { Caller, TokenReviewer } from '../access/token-review.ts';
+import { eachJournal, journalSeenFrom, type ProxyJournal } from '../diagnostics/journals.ts';
 import type { ProxyReports, Question } from '../diagnostics/reports.ts';
 import type { MeshIndex } from '../model/index.ts';
 import type { Proxies } from '../xds/proxies.ts';
@@ -26,14 +27,19 @@ export interface DebugSources {
 /** Sees everything, or the rows of one namespace. */
 export type Sight = 'everything' | { readonly namespace: string };
 
+/** What came with a POST is not what the page takes; the message says what. */
+export class BadBody extends Error {}
+
 interface Page {
   readonly doc: string;
   /** Whether there is something on it for those who see one namespace only. */
   readonly byNamespace: boolean;
-  /** Whether it may change something: only asked with POST. */
+  /** Whether it may change something, or takes a body: only asked with POST. */
   readonly changes?: boolean;
-  /** A Buffer is JSON already, a Readable lines of it. @throws {AskError} where a proxy does not answer */
-  show(sources: DebugSources, sight: Sight, query: URLSearchParams): unknown;
+  /** The row of the access table that those have who see one namespace. */
+  readonly own?: 'debug/own' | 'debug/journal' | 'debug/rehearse';
+  /** A Buffer is JSON already, a Readable lines of it. @throws {AskError} where a proxy does not answer @param body of a POST, decoded */
+  show(sources: DebugSources, sight: Sight, query: URLSearchParams, body: unknown): unknown;
 }
 
 /** By path. `undefined` as the answer means that there is no such thing. */
@@ -133,6 +139,20 @@ export const debugPages: Readonly<Record<string, Page>> = {
         value: { families: namesOf(query, 'family'), labels: namesOf(query, 'label') },
       }),
   },
+  '/debug/journal': {
+    doc: 'what proxies decided lately (?sinceMs=MILLISECONDS since 1970), or what became of one connection or request (?id=)',
+    byNamespace: true,
+    own: 'debug/journal',
+    async show({ reports }, sight, query) {
+      const journals: ProxyJournal[] = [];
+      const wanted = { sinceMs: Number(query.get('sinceMs')) || 0, id: (query.get('id') ?? '').slice(0, MAX_TEXT) };
+      await eachJournal(reports, wanted, (journal) => {
+        const seen = sight === 'everything' ? journal : journalSeenFrom(sight.namespace, journal);
+        journals.push(seen);
+      });
+      return { journals };
+    },
+  },
   '/debug/problems': {
     doc: 'what is wrong with objects of the cluster',
     byNamespace: true,
@@ -176,11 +196,15 @@ export async function sightOf(
   return sightOfCaller(authentication.caller, page, access);
 }
 
-function sightOfCaller(caller: Caller, { byNamespace }: Page, access: Gate): Sight | { readonly status: 403; readonly reason: string } {
+function sightOfCaller(
+  caller: Caller,
+  { byNamespace, own = 'debug/own' }: Page,
+  access: Gate,
+): Sight | { readonly status: 403; readonly reason: string } {
   const { namespace } = caller;
   const reason = access.mayNot('debug/all', caller);
   if (reason === undefined) return 'everything';
-  if (byNamespace && access.mayNot('debug/own', caller, { namespace }) === undefined) return { namespace };
+  if (byNamespace && access.mayNot(own, caller, { namespace }) === undefined) return { namespace };
   return { status: 403, reason };
 }
 

@@ -1,5 +1,6 @@
 /** What istiod-lite answers over plain HTTP: readiness on one port, metrics, version and debug pages on the other. */
 import { Readable } from 'node:stream';
+import { errorMessage } from '../../common/base/errors.ts';
 import { VERSION } from '../../common/base/version.ts';
 import { type HttpAnswer, type HttpRequest, notFound } from '../../common/server/http-endpoint.ts';
 import type { Gate } from '../access/access.ts';
@@ -7,7 +8,7 @@ import { bearerToken } from '../access/authenticate.ts';
 import type { TokenReviewer } from '../access/token-review.ts';
 import { AskError } from '../diagnostics/reports.ts';
 import type { Metrics } from '../metrics.ts';
-import { type DebugSources, debugPages, sightOf, TOKEN_HEADER } from './debug-pages.ts';
+import { BadBody, type DebugSources, debugPages, sightOf, TOKEN_HEADER } from './debug-pages.ts';
 
 export interface EndpointOptions {
   readonly metrics: Metrics;
@@ -61,19 +62,30 @@ function answering(routes: Readonly<Record<string, Route>>, options: EndpointOpt
   };
 }
 
-async function debugPage(options: EndpointOptions, { path, query, headers, remoteAddress }: HttpRequest): Promise<HttpAnswer> {
+async function debugPage(options: EndpointOptions, { path, query, headers, remoteAddress, body }: HttpRequest): Promise<HttpAnswer> {
   const page = Object.hasOwn(debugPages, path) ? debugPages[path] : undefined;
   if (!page) return notFound();
   const token = String(headers[TOKEN_HEADER] ?? '') || bearerToken(headers.authorization) || '';
   const sight = await sightOf({ remoteAddress, token }, page, options);
   if (typeof sight === 'object' && 'reason' in sight) return { status: sight.status, body: `${WORDS[sight.status]}: ${sight.reason}\n` };
   try {
-    const shown = await page.show(options.debug, sight, query);
+    const shown = await page.show(options.debug, sight, query, decoded(body));
     if (shown instanceof Readable) return { status: 200, body: '', contentType: 'application/x-ndjson', stream: shown };
     return shown === undefined ? notFound() : json(shown);
   } catch (error) {
+    if (error instanceof BadBody) return { status: 400, body: `${error.message}\n` };
     if (error instanceof AskError) return { status: ASK_STATUS[error.why], body: `${error.message}\n` };
     throw error;
+  }
+}
+
+/** @throws {BadBody} */
+function decoded(body: string): unknown {
+  if (body === '') return undefined;
+  try {
+    return JSON.parse(body);
+  } catch (error) {
+    throw new BadBody(`the body is no JSON: ${errorMessage(error)}`);
   }
 }
 

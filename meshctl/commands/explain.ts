@@ -3,15 +3,16 @@ import yaml from 'js-yaml';
 import picocolors from 'picocolors';
 import { explain, overall, type RequestSketch } from '../explain/explanation.ts';
 import { placeOf, proxiesOf } from '../explain/proxies.ts';
+import { isConnectionId, recall, renderRecalled } from '../explain/recall.ts';
 import { render } from '../explain/render.ts';
 import { Istiod } from '../istiod.ts';
 import { CommandError, type Connection, clusterError, connect } from '../terminal.ts';
 
 export interface ExplainOptions extends Connection {
-  /** `POD` or `NAMESPACE/POD`. */
+  /** `POD` or `NAMESPACE/POD`; or the id of a connection or request, without a destination. */
   readonly pod: string;
   /** `HOST` or `HOST:PORT`. */
-  readonly destination: string;
+  readonly destination: string | undefined;
   readonly namespace: string;
   readonly output: string;
   readonly method: string;
@@ -24,6 +25,7 @@ const EXIT = { delivered: 0, refused: 1, depends: 1, unknown: 0 } as const;
 export async function explainCommand(options: ExplainOptions): Promise<number> {
   const { output, systemNamespace } = options;
   if (!['text', 'json', 'yaml'].includes(output)) throw new CommandError(`-o ${output}: expected text, json or yaml`);
+  if (options.destination === undefined) return recallCommand(options);
   const [first = '', second] = options.pod.split('/', 2);
   const [namespace, pod] = second === undefined ? [options.namespace, first] : [first, second];
   const { host, port } = destinationOf(options.destination);
@@ -41,6 +43,35 @@ export async function explainCommand(options: ExplainOptions): Promise<number> {
     else if (output === 'yaml') console.log(yaml.dump(explanation).trimEnd());
     else console.log(render(explanation, picocolors.createColors(process.stdout.isTTY === true)));
     return EXIT[overall(explanation)];
+  } catch (error) {
+    throw error instanceof CommandError ? error : clusterError(error);
+  } finally {
+    istiod?.close();
+    api.close();
+  }
+}
+
+/** What happened to one that has ended. */
+async function recallCommand(options: ExplainOptions): Promise<number> {
+  const { pod: id, output } = options;
+  if (!isConnectionId(id))
+    throw new CommandError(
+      `explain ${id}: expected POD and DESTINATION, or the id of a connection as the access log has it (32 hex digits)`,
+    );
+  const api = connect(options);
+  let istiod: Istiod | undefined;
+  try {
+    istiod = await Istiod.open(api, options.systemNamespace);
+    const asked = istiod;
+    const recalled = await recall(id, async (of) => (await asked.journals({ id: of })).journals);
+    if (recalled.parts.length === 0) {
+      const silent = recalled.silent.length === 0 ? '' : `; not asked: ${recalled.silent.join(', ')}`;
+      throw new CommandError(`no proxy remembers ${id}: it is too long ago, still open, or WARREN_DECISION_JOURNAL is off${silent}`);
+    }
+    if (output === 'json') console.log(JSON.stringify(recalled, undefined, 2));
+    else if (output === 'yaml') console.log(yaml.dump(recalled).trimEnd());
+    else console.log(renderRecalled(recalled, picocolors.createColors(process.stdout.isTTY === true)));
+    return recalled.parts.some(({ decision }) => decision.verdict === 'refused') ? 1 : 0;
   } catch (error) {
     throw error instanceof CommandError ? error : clusterError(error);
   } finally {

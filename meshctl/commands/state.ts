@@ -48,9 +48,9 @@ const TABLES: readonly Row[] = [
 /** @param connection of the program's own flags, once they have been read */
 export function addState(program: Command, connection: () => Connection): void {
   program
-    .command('explain <pod> <destination>')
+    .command('explain <pod-or-id> [destination]')
     .description(
-      'what would become of a connection, every decision on its way and the rule that decided, asked of the proxies that would carry it',
+      'what would become of a connection, every decision on its way and the rule that decided; or, of an id in the access log, what became of it',
     )
     .option('-n, --namespace <name>', 'namespace of the pod', 'default')
     .option('--method <method>', 'of a request that a waypoint on the way would see', 'GET')
@@ -59,9 +59,9 @@ export function addState(program: Command, connection: () => Connection): void {
     .option('-o, --output <format>', 'text, json or yaml', 'text')
     .addHelpText(
       'after',
-      '\nPOD is POD or NAMESPACE/POD; DESTINATION is HOST or HOST:PORT (80), a name as the pod would write it, or an address.\nExit status: 0 delivered, 1 refused (or on some of the ways), 2 it could not be asked.',
+      '\nPOD is POD or NAMESPACE/POD; DESTINATION is HOST or HOST:PORT (80), a name as the pod would write it, or an address.\nAn ID alone is of a connection or request that has ended: the `id` in the access logs, or in x-warren-refusal.\nExit status: 0 delivered, 1 refused (or on some of the ways), 2 it could not be asked.',
     )
-    .action(async (pod: string, destination: string, options: ExplainFlags) => {
+    .action(async (pod: string, destination: string | undefined, options: ExplainFlags) => {
       const { explainCommand } = await import('./explain.ts');
       process.exitCode = await explainCommand({ ...connection(), ...options, pod, destination });
     });

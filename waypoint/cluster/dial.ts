@@ -35,6 +35,18 @@ export interface DialerOptions {
 /** Every connection of the data plane is given up after this time. */
 const CONNECT_TIMEOUT_MS = 10_000;
 
+/** Whom a connection is for. */
+export interface DialedFor {
+  readonly address: SocketAddress;
+  readonly workload: Workload | undefined;
+  /** Trace id of its own connection, which goes on with this one. */
+  readonly id?: string;
+}
+
+/** The same trace, with a span of its own. */
+const continued = (id: string, randomBytes: (length: number) => Uint8Array): string =>
+  `00-${id}-${Buffer.from(randomBytes(8)).toString('hex')}-00`;
+
 export class Dialer {
   readonly #options: DialerOptions;
   readonly #tunnels: HbonePool;
@@ -54,12 +66,7 @@ export class Dialer {
    * @param from the caller, for the endpoint's proxy to label what arrives; a pipe that carries many callers' requests has none
    * @throws {ProxyError} saying what could not be reached and why; the signal's reason
    */
-  async connect(
-    endpoint: PickedEndpoint,
-    signal: AbortSignal,
-    from?: { address: SocketAddress; workload: Workload | undefined },
-    alpn?: Origination['alpn'],
-  ): Promise<Pipe> {
+  async connect(endpoint: PickedEndpoint, signal: AbortSignal, from?: DialedFor, alpn?: Origination['alpn']): Promise<Pipe> {
     const { policy } = endpoint.cluster;
     if (!policy) return this.#reach(endpoint, signal, from);
     const limitMs = policy.pool?.connectTimeoutMs || CONNECT_TIMEOUT_MS;
@@ -83,11 +90,7 @@ export class Dialer {
     }
   }
 
-  async #reach(
-    endpoint: PickedEndpoint,
-    signal: AbortSignal,
-    from: { address: SocketAddress; workload: Workload | undefined } | undefined,
-  ): Promise<Pipe> {
+  async #reach(endpoint: PickedEndpoint, signal: AbortSignal, from: DialedFor | undefined): Promise<Pipe> {
     const { identity, self, randomBytes } = this.#options;
     const to = await this.#address(endpoint);
     if (!endpoint.peers) return this.#plain(to, signal);
@@ -96,7 +99,7 @@ export class Dialer {
     const headers = [
       ['baggage', formatBaggage(from?.workload ?? own)],
       ['forwarded', formatForwarded(from?.address ?? { ip: sourceIp, port: 0 }, endpoint.service?.hostname)],
-      ['traceparent', formatTraceparent(randomBytes(24))],
+      ['traceparent', from?.id === undefined ? formatTraceparent(randomBytes(24)) : continued(from.id, randomBytes)],
     ] as const;
     try {
       return await this.#tunnels.connect(

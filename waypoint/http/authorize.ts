@@ -7,6 +7,7 @@ import type { Stage } from './context.ts';
 export function authorize({ configuration }: { readonly configuration: Pick<Configuration, 'policiesOf'> }): Stage {
   return (next) => (request) => {
     const { caller, target } = request.connection;
+    request.judged = request.head;
     const policies = configuration.policiesOf(target.serviceKey);
     if (policies.length === 0) return next(request);
     const verdict = decideHttp(
@@ -17,6 +18,7 @@ export function authorize({ configuration }: { readonly configuration: Pick<Conf
     );
     request.wouldDeny = verdict.wouldDeny;
     request.audited = verdict.audited;
+    request.policy = verdict.policy;
     if (verdict.allowed) return next(request);
     const options = verdict.policy === undefined ? {} : { policy: verdict.policy };
     return Promise.reject(new ProxyError('POLICY_DENIED', verdict.reason, options));

@@ -46,6 +46,8 @@ export interface Connection {
   readonly target: Target;
   /** Our end of it. */
   readonly local: SocketAddress;
+  /** Trace id of its tunnel, by which the caller's ztunnel names it too; undefined for plaintext. */
+  readonly id?: string;
 }
 
 /** Where a request goes. */
@@ -105,6 +107,10 @@ export class RequestContext {
   wouldDeny: readonly string[] = [];
   /** Limits in dry-run that would have refused: `namespace/name limit`. */
   wouldLimit: readonly string[] = [];
+  /** As policies and routes saw it; undefined where it did not get so far. */
+  judged: RequestHead | undefined;
+  /** namespace/name of the policy that allowed it. */
+  policy: string | undefined;
   /** AUDIT policies that it matches. */
   audited: readonly string[] = [];
   cancelled: ProxyError | undefined;

@@ -212,7 +212,7 @@ export class HboneInbound {
       workload: sourceWorkload(view, network, peer, request.headers),
       baggage: parseBaggage(fields(request.headers, 'baggage')),
     };
-    const connection: Connection = { caller, target: targetOf(binding), local: peer.local };
+    const connection: Connection = { caller, target: targetOf(binding), local: peer.local, id };
     await connections.serve(request.accept([['baggage', formatBaggage(self())]]), connection, id);
   }
 

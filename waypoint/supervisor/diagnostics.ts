@@ -5,6 +5,7 @@ import { VERSION } from '../../common/base/version.ts';
 import type { CertificateKeeper } from '../../common/certificates/keeper.ts';
 import { DiagnosticsClient } from '../../common/client/diagnostics-client.ts';
 import type { GrpcEndpoint, TokenSource } from '../../common/client/grpc-endpoint.ts';
+import type { JournalAnswer } from '../../common/decision/journal.ts';
 import type { MeshView } from '../../common/decision/mesh-view.ts';
 import { countersOf } from '../../common/server/counters.ts';
 import type { LogLevels } from '../../common/server/log-levels.ts';
@@ -27,6 +28,7 @@ export interface DiagnosticsOptions {
   readonly reader: Pick<SeriesReader, 'collect'>;
   readonly taps: Pick<Taps, 'open'>;
   configDump(): object | Promise<object>;
+  journal(wanted: { readonly sinceMs: number; readonly id: string }): Promise<JournalAnswer>;
   readonly view: MeshView;
   /** Routes, policies and the like that are in force. */
   configuration(): readonly ConfigurationPush[];
@@ -44,6 +46,7 @@ export function diagnostics({
   reader,
   taps,
   configDump,
+  journal,
   view,
   configuration,
 }: DiagnosticsOptions): DiagnosticsClient {
@@ -63,6 +66,7 @@ export function diagnostics({
         namespace: settings.podNamespace,
         node: settings.nodeName,
         kind: 'waypoint',
+        gateway: `${settings.podNamespace}/${settings.gatewayName}`,
         version: VERSION,
         ready: pending.length === 0,
         pods: 0,
@@ -84,6 +88,8 @@ export function diagnostics({
         case 'tap':
         case 'cancel':
           throw new Error('not a question that is answered once');
+        case 'journal':
+          return JSON.stringify(await journal({ sinceMs: Number(question.value.sinceMs), id: question.value.id }));
         case 'log':
           levels.change(question.value);
           return JSON.stringify({ level: String(levels) });

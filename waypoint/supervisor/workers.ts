@@ -6,8 +6,10 @@ import type { Clock, Timer } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log, LogLevel } from '../../common/base/log.ts';
 import type { CountedRefusal } from '../../common/base/refusal-tally.ts';
+import { type JournalAnswer, mergeAnswers } from '../../common/decision/journal.ts';
 import type { TapBatch, TapSpec } from '../../common/server/event-tap.ts';
 import { createSegment, type SeriesReader, type SeriesWriter } from '../../common/server/shared-series.ts';
+import { WorkerQuestions } from '../../common/server/worker-questions.ts';
 import type { SharedMeshState } from '../../common/state/shared.ts';
 import type { IdentityCertificate } from '../../common/tls/mesh-tls.ts';
 import { createBuckets } from '../http/buckets.ts';
@@ -73,6 +75,7 @@ export class WorkerFleet {
   readonly #buckets: SharedArrayBuffer;
   readonly #workersSlot: number;
   readonly #replacedSlot: number;
+  readonly #journals: WorkerQuestions<JournalAnswer>;
   #certificate: IdentityCertificate | undefined;
   #taps: readonly TapSpec[] = [];
   #levels: { level: LogLevel; accessLevel: LogLevel } | undefined;
@@ -88,6 +91,7 @@ export class WorkerFleet {
   constructor(options: WorkerFleetOptions) {
     this.#options = options;
     this.#buckets = createBuckets(options.settings.rateLimitBuckets);
+    this.#journals = new WorkerQuestions(options.clock);
     this.#workersSlot = options.series.slot(metrics.workers, []);
     this.#replacedSlot = options.series.slot(metrics.workersReplaced, []);
   }
@@ -142,6 +146,16 @@ export class WorkerFleet {
   setLogLevels(level: LogLevel, accessLevel: LogLevel): void {
     this.#levels = { level, accessLevel };
     this.#broadcast({ type: 'log-level', level, accessLevel });
+  }
+
+  /** What the workers' journals have since a time, or of one id. */
+  async journal(wanted: { readonly sinceMs: number; readonly id: string }): Promise<JournalAnswer> {
+    const ids = [...this.#workers.values()].filter(({ ready }) => ready).map(({ id }) => id);
+    return mergeAnswers(
+      await this.#journals.ask(ids, (question) => {
+        for (const id of ids) this.#workers.get(id)?.thread.postMessage({ type: 'journal', question, ...wanted });
+      }),
+    );
   }
 
   /**
@@ -235,6 +249,9 @@ export class WorkerFleet {
       case 'refused':
         this.#options.onRefused(message.refusals);
         break;
+      case 'journal':
+        this.#journals.answered(message.question, running.id, message.answer);
+        break;
       case 'drained':
         running.drained = true;
         this.#lookDrained();
@@ -245,6 +262,7 @@ export class WorkerFleet {
   #exited(running: Running, code: number): void {
     const { log, reader, series, clock } = this.#options;
     this.#workers.delete(running.id);
+    this.#journals.lost(running.id);
     reader.detach(running.id);
     this.#options.onThreadEnded(running.threadId);
     series.set(this.#workersSlot, this.listeningCount);

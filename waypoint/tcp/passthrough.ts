@@ -54,10 +54,12 @@ export class Passthrough {
   async run(): Promise<void> {
     let record: TcpRecord | undefined;
     let connected: PickedEndpoint | undefined;
+    let policy: string | undefined;
     try {
-      this.#authorize();
+      policy = this.#authorize();
       const { endpoint, upstream } = await this.#connect();
       record = this.#parts.telemetry.tcpOpened(this.#connection, endpoint, this.#id);
+      record.policy = policy;
       connected = endpoint;
       connected.cluster.connections++;
       this.#relay = relay(this.#pipe, upstream);
@@ -90,8 +92,8 @@ export class Passthrough {
     this.#relay?.abort(error);
   }
 
-  /** @throws {ProxyError} POLICY_DENIED */
-  #authorize(): void {
+  /** @returns the policy that allowed it. @throws {ProxyError} POLICY_DENIED */
+  #authorize(): string | undefined {
     const { caller, target } = this.#connection;
     const verdict = decideHttp(
       this.#parts.configuration.transportPoliciesOf(target.serviceKey),
@@ -101,6 +103,7 @@ export class Passthrough {
     );
     if (!verdict.allowed)
       throw new ProxyError('POLICY_DENIED', verdict.reason, verdict.policy === undefined ? {} : { policy: verdict.policy });
+    return verdict.policy;
   }
 
   async #connect(): Promise<{ endpoint: PickedEndpoint; upstream: Pipe }> {

@@ -12,6 +12,7 @@ import {
   ServiceTraffic,
   WorkloadLabels,
 } from '../../common/codec/gen/waypoint.ts';
+import { type Asked, askedBy, NOTHING_ASKED } from '../../common/decision/asked.ts';
 import { type CompiledAuthorization, type CompiledRoutes, compileAuthorization, compileRoutes } from '../../common/decision/http-model.ts';
 import { type CompiledJwt, type CompiledJwtRule, compileJwt } from '../../common/decision/jwt.ts';
 import { type CompiledLimit, type CompiledRateLimits, compileRateLimits } from '../../common/decision/rate-limit.ts';
@@ -65,6 +66,7 @@ export class Configuration {
   readonly #limitsByService = new Map<string, ServiceLimits | undefined>();
   /** By service: most have none, and looking at all policies for each request would cost the more the more there are. */
   readonly #byService = new Map<string, Policies>();
+  readonly #asked = new Map<string, Asked>();
   readonly #tables: Readonly<Record<ConfigurationPush['kind'], Table>> = {
     labels: {
       set: (uid, bytes) => {
@@ -97,6 +99,7 @@ export class Configuration {
     }
     if (kind === 'limits') this.#limitsByService.clear();
     if (kind === 'policies' || kind === 'authentications') this.#byService.clear();
+    if (kind === 'policies' || kind === 'routes') this.#asked.clear();
   }
 
   /** @param service `namespace/hostname` */
@@ -154,6 +157,17 @@ export class Configuration {
     );
     const found = always.length + routes.length > 0 ? { always, routes } : undefined;
     this.#limitsByService.set(key, found);
+    return found;
+  }
+
+  /** What its policies and routes look at in a request: what the decision journal keeps. */
+  askedOf(service: string | undefined): Asked {
+    if (this.#policies.size + this.#routes.size === 0) return NOTHING_ASKED;
+    const key = service ?? NO_SERVICE;
+    const known = this.#asked.get(key);
+    if (known) return known;
+    const found = askedBy(this.policiesOf(service), service === undefined ? undefined : this.#routes.get(service));
+    this.#asked.set(key, found);
     return found;
   }
 

@@ -8,6 +8,7 @@ import { errorMessage, ProxyError } from '../../common/base/errors.ts';
 import type { Log, LogRoot } from '../../common/base/log.ts';
 import { RefusalTally } from '../../common/base/refusal-tally.ts';
 import { HostnameResolver, systemLookup } from '../../common/client/hostname-resolver.ts';
+import { Journal, NO_ANSWER, SLOW_REQUEST_MS } from '../../common/decision/journal.ts';
 import type { Workload } from '../../common/decision/mesh-view.ts';
 import { defaultClientLimits, defaultServerLimits } from '../../common/hbone/types.ts';
 import { connectHttp1 } from '../../common/http/http1-client.ts';
@@ -31,6 +32,7 @@ import { metrics } from '../metrics.ts';
 import type { FromWorker, ToWorker, WorkerStart } from '../protocol.ts';
 import type { WaypointSettings } from '../settings.ts';
 import { Configuration } from './configuration.ts';
+import { WaypointJournal } from './journal.ts';
 import { Telemetry } from './telemetry.ts';
 
 const HEARTBEAT_MS = 500;
@@ -55,6 +57,7 @@ export class DataWorker {
   readonly #inbound: HboneInbound;
   readonly #plaintext: PlaintextInbound;
   readonly #clock: Clock = systemClock;
+  readonly #journal: Journal | undefined;
   #self: Workload | undefined;
   #announced: SeriesAnnouncement[] = [];
 
@@ -80,10 +83,14 @@ export class DataWorker {
     const series = new SeriesWriter(start.segment, (announcement) => this.#announce(announcement));
     const refusals = new RefusalTally();
     this.#tap = new EventTap(clock, (batches) => send({ type: 'tapped', batches }));
-    const telemetry = new Telemetry({ series, access: this.#access, clock, refusals, events: this.#tap });
-    this.#telemetry = telemetry;
     this.#configuration = new Configuration(log);
     const configuration = this.#configuration;
+    this.#journal = settings.decisionJournal
+      ? new Journal({ maxBytes: settings.decisionJournalBytes / settings.workers, slowMs: SLOW_REQUEST_MS })
+      : undefined;
+    const journal = this.#journal && new WaypointJournal(this.#journal, configuration, () => clock.now());
+    const telemetry = new Telemetry({ series, access: this.#access, clock, refusals, events: this.#tap, journal });
+    this.#telemetry = telemetry;
     this.#certificates = new WorkerCertificates({
       tls: { postQuantumOnly: settings.compliance === 'pqc' },
       clock,
@@ -181,6 +188,8 @@ export class DataWorker {
     const dropped = series.slot(metrics.logLinesDropped, []);
     const upstreamConnections = series.slot(metrics.upstreamConnections, []);
     const shared = series.slot(metrics.limitBucketsShared, []);
+    const journalBytes = series.slot(metrics.journalBytes, []);
+    const journalDropped = series.slot(metrics.journalDropped, []);
     const heartbeat = new Int32Array(start.heartbeat);
     // Not unreferenced: it also keeps an idle worker alive.
     setInterval(() => {
@@ -188,6 +197,8 @@ export class DataWorker {
       series.set(dropped, logs.writer.dropped);
       // The buckets are everybody's, and so is this number.
       if (start.index === 0) series.set(shared, buckets.crowded);
+      series.set(journalBytes, this.#journal?.bytes ?? 0);
+      series.set(journalDropped, this.#journal?.dropped ?? 0);
       series.set(upstreamConnections, upstreams.size);
       telemetry.circuits(picker.circuits());
       if (refusals.size > 0) send({ type: 'refused', refusals: refusals.take() });
@@ -219,6 +230,9 @@ export class DataWorker {
       case 'log-level':
         this.#logs.setLevel(message.level);
         this.#access.level = message.accessLevel;
+        break;
+      case 'journal':
+        this.#send({ type: 'journal', question: message.question, answer: this.#journal?.answer(message) ?? NO_ANSWER });
         break;
       case 'listen':
         void this.#listen();

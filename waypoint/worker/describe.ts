@@ -80,6 +80,7 @@ export function requestLine(request: RequestContext, delivered: Delivered, durat
     ['warren.code', error?.code],
     ['warren.policy', error?.policy],
     ['warren.audit', request.audited.length > 0 ? request.audited.join(',') : undefined],
+    ['warren.connection', connection.id],
     ['src.token', request.token?.principal],
     ['warren.would_limit', request.wouldLimit.length > 0 ? request.wouldLimit.join(',') : undefined],
     ['warren.would_deny', request.wouldDeny.length > 0 ? request.wouldDeny.join(',') : undefined],

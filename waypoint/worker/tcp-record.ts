@@ -12,16 +12,20 @@ import { httpOutcome } from '../http/outcomes.ts';
 import { metrics } from '../metrics.ts';
 import { connectionFields, peerLabels } from './describe.ts';
 import { tcpEvent } from './events.ts';
+import type { WaypointJournal } from './journal.ts';
 
 export interface TcpRecordOptions {
   readonly series: SeriesWriter;
   readonly access: AccessLog;
   readonly clock: Clock;
   readonly events: EventSink;
+  readonly journal?: WaypointJournal | undefined;
 }
 
 export class TcpRecord {
   error: ProxyError | undefined;
+  /** namespace/name of the policy that allowed it. */
+  policy: string | undefined;
   readonly #options: TcpRecordOptions;
   readonly #facts: { readonly connection: Connection; readonly endpoint: PickedEndpoint | undefined; readonly id: string };
   readonly #ended: (record: TcpRecord) => void;
@@ -75,7 +79,15 @@ export class TcpRecord {
   ended(error?: ProxyError): void {
     this.error = error;
     this.flush();
-    const { series, access, clock } = this.#options;
+    const { series, access, clock, journal } = this.#options;
+    journal?.connection({
+      ...this.#facts,
+      policy: this.policy,
+      error,
+      durationMs: clock.monotonic() - this.#startedAt,
+      sent: this.#forward,
+      received: this.#backward,
+    });
     series.add(this.#slots.closed, 1);
     const level = error ? outcomes[error.code].level : 'info';
     access.write(level, 'connection complete', () => {

@@ -17,6 +17,7 @@ import { httpOutcome } from '../http/outcomes.ts';
 import { metrics } from '../metrics.ts';
 import { endsOf, grpcLabel, peerLabels, requestLine } from './describe.ts';
 import { type RefusedConnection, refusedEvent, requestEvent } from './events.ts';
+import type { WaypointJournal } from './journal.ts';
 import { TcpRecord } from './tcp-record.ts';
 
 export interface TelemetryOptions {
@@ -27,6 +28,8 @@ export interface TelemetryOptions {
   readonly refusals: RefusalTally;
   /** Whoever wants to see requests and connections as they come and go. */
   readonly events: EventSink;
+  /** Absent where it is switched off. */
+  readonly journal?: WaypointJournal | undefined;
 }
 
 const FLUSH_MS = 1000;
@@ -98,10 +101,11 @@ export class Telemetry {
 
   /** Exactly once for each request. */
   requestOver(request: RequestContext, delivered: Delivered): void {
-    const { series, access, clock, events } = this.#options;
+    const { series, access, clock, events, journal } = this.#options;
     series.add(this.#active, -1);
     const { error } = request;
     const durationMs = clock.monotonic() - request.startedMonotonic;
+    journal?.request(request, delivered, durationMs);
     const slots = this.#slots(request, delivered);
     series.add(slots.count, 1);
     observe(series, slots.duration, durationMs);
@@ -131,8 +135,9 @@ export class Telemetry {
   connectionRefused(refused: RefusedConnection): void {
     const { source, authority, principal, error, id } = refused;
     this.#countRefusal(error, principal ?? source, authority ?? 'the waypoint');
-    const { events, clock } = this.#options;
+    const { events, clock, journal } = this.#options;
     if (events.wanted) events.take(refusedEvent(refused, clock.now()));
+    if (id !== undefined && authority !== undefined) journal?.tunnelRefused({ source, authority, principal: principal ?? '', error, id });
     this.#options.access.write('warn', 'connection failed', () => [
       ['downstream_remote_address', source, 'bare'],
       ['authority', authority],

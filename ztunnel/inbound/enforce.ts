@@ -4,8 +4,8 @@ import type { Workload } from '../../common/decision/mesh-view.ts';
 import { decidePolicy, type PolicyInput } from '../../common/decision/policy.ts';
 import type { PodContext } from '../worker/context.ts';
 
-/** @throws {ProxyError} POLICY_DENIED or MTLS_REQUIRED with the policy that decided */
-export function enforce(pod: PodContext, local: Workload, subject: PolicyInput): void {
+/** @returns the policy that allowed it, where one did. @throws {ProxyError} POLICY_DENIED or MTLS_REQUIRED with the policy that decided */
+export function enforce(pod: PodContext, local: Workload, subject: PolicyInput): string | undefined {
   const verdict = decidePolicy(pod.parts.view, local, subject);
   const { log, settings } = pod.parts;
   for (const { policy, matched } of verdict.dryRun) {
@@ -16,6 +16,7 @@ export function enforce(pod: PodContext, local: Workload, subject: PolicyInput):
     log.info({ pod: pod.name, allowed: verdict.allowed, policy: verdict.policy, reason: verdict.reason }, 'policy decision');
   }
   if (!verdict.allowed) throw refusal(verdict, 'policy rejection');
+  return verdict.policy;
 }
 
 /** What was last said of each pod: once is enough, however many connections find it so. */

@@ -281,6 +281,7 @@ async function deliver(context: Context): Promise<void> {
     destinationIdentity: formatSpiffeId(local),
     service: route.service ?? inboundService(view, local, route.to.port, forwardedHost),
     mutualTls: true,
+    target: route.to,
   });
   // Described before it is judged: a policy that changes in between must find this connection.
   pod.parts.connections.describe(live, {
@@ -292,7 +293,7 @@ async function deliver(context: Context): Promise<void> {
     protocol: 'HBONE',
     recheck: () => recheck(pod, subject),
   });
-  enforce(pod, local, subject);
+  context.opened.policy = enforce(pod, local, subject);
 
   const onLoopback = route.tunnel && settings.loopbackAppTunnel;
   const to = onLoopback ? { ip: peer.local.ip.includes(':') ? '::1' : '127.0.0.1', port: route.to.port } : route.to;

@@ -63,6 +63,7 @@ async function carry(
       destinationIdentity: undefined,
       service: inboundService(view, local, destination.port),
       mutualTls: false,
+      target: destination,
     });
     // Described before it is judged: a policy that changes in between must find this connection.
     connections.describe(live, {
@@ -74,7 +75,7 @@ async function carry(
       protocol: 'TCP',
       recheck: () => recheck(pod, subject),
     });
-    enforce(pod, local, subject);
+    record.policy = enforce(pod, local, subject);
     const upstream = await dialApplication(pod, { to: destination, source, signal: live.signal });
     const running = relay(app, upstream);
     record.running(running);

@@ -162,5 +162,6 @@ function factsOf(known: { id: string; from: SocketAddress; source: Workload; des
     destinationIdentity: tunnel && workload && formatSpiffeId(workload),
     service: 'service' in route ? route.service : undefined,
     mutualTls: tunnel !== undefined,
+    target: destination,
   };
 }

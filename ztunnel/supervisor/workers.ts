@@ -10,8 +10,10 @@ import { errorMessage } from '../../common/base/errors.ts';
 import type { Log, LogLevel } from '../../common/base/log.ts';
 import type { CountedRefusal } from '../../common/base/refusal-tally.ts';
 import type { RevokedSerials } from '../../common/codec/x509/crl.ts';
+import { type JournalAnswer, mergeAnswers } from '../../common/decision/journal.ts';
 import type { TapBatch, TapSpec } from '../../common/server/event-tap.ts';
 import { createSegment, type SeriesReader, type SeriesWriter } from '../../common/server/shared-series.ts';
+import { WorkerQuestions } from '../../common/server/worker-questions.ts';
 import type { SharedMeshState } from '../../common/state/shared.ts';
 import type { IdentityCertificate } from '../../common/tls/mesh-tls.ts';
 import { metrics } from '../metrics.ts';
@@ -117,6 +119,7 @@ export class WorkerFleet {
   readonly #spareSlot: number;
   readonly #replacedSlot: number;
   readonly #removals = new Set<Removal>();
+  readonly #journals: WorkerQuestions<JournalAnswer>;
   #spare: Running | undefined;
   #lastExitAt = -Infinity;
   #revoked: RevokedSerials | undefined;
@@ -132,6 +135,7 @@ export class WorkerFleet {
 
   constructor(options: WorkerFleetOptions) {
     this.#options = options;
+    this.#journals = new WorkerQuestions(options.clock);
     this.#workersSlot = options.series.slot(metrics.workers, []);
     this.#runtimeSlot = options.series.slot(metrics.runtimeWorkers, []);
     options.series.set(options.series.slot(metrics.runtimeQueue, []), 0);
@@ -255,6 +259,17 @@ export class WorkerFleet {
     });
   }
 
+  /** What the workers' journals have since a time, or of one id. */
+  async journal(wanted: { readonly sinceMs: number; readonly id: string }): Promise<JournalAnswer> {
+    const asked = this.#active();
+    const ids = asked.map(({ id }) => id);
+    return mergeAnswers(
+      await this.#journals.ask(ids, (question) => {
+        for (const running of asked) post(running, { type: 'journal', question, ...wanted });
+      }),
+    );
+  }
+
   /** Stops accepting; resolves when all connections have ended, at the latest shortly after the deadline. */
   async drain(deadlineMs: number): Promise<void> {
     const { clock } = this.#options;
@@ -349,6 +364,9 @@ export class WorkerFleet {
       case 'connections':
         this.#dumped(running, message.question, message.connections);
         break;
+      case 'journal':
+        this.#journals.answered(message.question, running.id, message.answer);
+        break;
       case 'usage':
         this.#options.onUsage(running.id, message.pods);
         break;
@@ -426,6 +444,7 @@ export class WorkerFleet {
     // With no worker left nobody listens: the pod waits for the next one.
     const served = this.#active().length > 0;
     for (const { waiting, settle } of this.#pods.values()) if (waiting.delete(running.id) && waiting.size === 0 && served) settle?.();
+    this.#journals.lost(running.id);
     for (const [question, { waiting }] of this.#dumps) if (waiting.delete(running.id) && waiting.size === 0) this.#finishDump(question);
     if (this.#draining) return;
     if (running.active) this.#options.series.add(this.#replacedSlot, 1);

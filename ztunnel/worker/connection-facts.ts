@@ -22,6 +22,8 @@ export interface ConnectionFacts {
   readonly destinationIdentity: string | undefined;
   readonly service: Pick<Service, 'hostname' | 'namespace' | 'name'> | undefined;
   readonly mutualTls: boolean;
+  /** What the pod asked for (outbound), or what is dialled in it (inbound). */
+  readonly target: SocketAddress;
 }
 
 /** A connection that ended before anything was known about it but addresses. */

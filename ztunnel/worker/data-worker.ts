@@ -8,6 +8,7 @@ import { errorMessage, ProxyError } from '../../common/base/errors.ts';
 import type { Log, LogRoot } from '../../common/base/log.ts';
 import { RefusalTally } from '../../common/base/refusal-tally.ts';
 import { HostnameResolver, systemLookup } from '../../common/client/hostname-resolver.ts';
+import { Journal, NO_ANSWER, SLOW_REQUEST_MS } from '../../common/decision/journal.ts';
 import type { MeshView } from '../../common/decision/mesh-view.ts';
 import { AccessLog } from '../../common/server/access-log.ts';
 import { EventTap } from '../../common/server/event-tap.ts';
@@ -20,6 +21,7 @@ import type { FromWorker, PodSpec, ToWorker, WorkerStart } from '../protocol.ts'
 import { Admission } from './admission.ts';
 import { ConnectionTable } from './connections.ts';
 import type { WorkerParts } from './context.ts';
+import { ConnectionJournal } from './journal.ts';
 import { StateChanges } from './local-workload.ts';
 import { OnDemand } from './on-demand.ts';
 import { PodProxy } from './pod.ts';
@@ -40,6 +42,7 @@ export class DataWorker {
   readonly #clock: Clock = systemClock;
   readonly #refusals = new RefusalTally();
   readonly #tap: EventTap;
+  readonly #journal: Journal | undefined;
   #announced: SeriesAnnouncement[] = [];
 
   constructor(start: WorkerStart, logs: LogRoot, send: (message: FromWorker) => void) {
@@ -57,6 +60,10 @@ export class DataWorker {
     const series = new SeriesWriter(start.segment, (announcement) => this.#announce(announcement));
     this.#tap = new EventTap(this.#clock, (batches) => send({ type: 'tapped', batches }));
     const connections = new ConnectionTable();
+    this.#journal = settings.decisionJournal
+      ? new Journal({ maxBytes: settings.decisionJournalBytes / settings.workers, slowMs: SLOW_REQUEST_MS })
+      : undefined;
+    const journal = this.#journal && new ConnectionJournal(this.#journal, () => this.#clock.now());
     this.#parts = {
       settings,
       view: this.#reader as MeshView,
@@ -71,7 +78,7 @@ export class DataWorker {
         want: (identity) => send({ type: 'certificate-wanted', identity }),
       }),
       connections,
-      telemetry: new Telemetry({ series, access: this.#access, clock: this.#clock, refusals: this.#refusals, events: this.#tap }),
+      telemetry: new Telemetry({ series, access: this.#access, clock: this.#clock, refusals: this.#refusals, events: this.#tap, journal }),
       revocations: new Revocations({
         onRevoked: (reporter) => series.add(series.slot(metrics.crlRejections, [reporter]), 1),
         onUntracked: (reporter) => series.add(series.slot(metrics.crlUntracked, [reporter]), 1),
@@ -92,11 +99,15 @@ export class DataWorker {
     };
     const runtime = measureRuntime(series, start.index, () => connections.size);
     const dropped = series.slot(metrics.logLinesDropped, []);
+    const journalBytes = series.slot(metrics.journalBytes, []);
+    const journalDropped = series.slot(metrics.journalDropped, []);
     const heartbeat = new Int32Array(start.heartbeat);
     // Not unreferenced: it also keeps an idle worker alive.
     setInterval(() => {
       Atomics.add(heartbeat, 0, 1);
       series.set(dropped, logs.writer.dropped);
+      series.set(journalBytes, this.#journal?.bytes ?? 0);
+      series.set(journalDropped, this.#journal?.dropped ?? 0);
       runtime();
       const usage = this.#parts.admission.measure((uid) => this.#pods.get(uid)?.spec.info);
       if (usage) send({ type: 'usage', pods: usage });
@@ -131,6 +142,9 @@ export class DataWorker {
         break;
       case 'connections':
         this.#send({ type: 'connections', question: message.question, connections: this.#parts.connections.dump() });
+        break;
+      case 'journal':
+        this.#send({ type: 'journal', question: message.question, answer: this.#journal?.answer(message) ?? NO_ANSWER });
         break;
       case 'revoked':
         this.#parts.revocations.update(message.revoked);

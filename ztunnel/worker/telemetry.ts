@@ -17,6 +17,7 @@ import type { SeriesWriter } from '../../common/server/shared-series.ts';
 import { metrics } from '../metrics.ts';
 import type { ConnectionFacts, EarlyFailure } from './connection-facts.ts';
 import { connectionEvent, refusedEvent } from './events.ts';
+import type { ConnectionJournal } from './journal.ts';
 
 export interface TelemetryOptions {
   readonly series: SeriesWriter;
@@ -26,6 +27,8 @@ export interface TelemetryOptions {
   readonly refusals: RefusalTally;
   /** Whoever wants to see connections as they come and go. */
   readonly events: EventSink;
+  /** Absent where it is switched off. */
+  readonly journal?: ConnectionJournal | undefined;
 }
 
 /** Who sent a DNS query. */
@@ -81,6 +84,17 @@ export class Telemetry {
     if (quiet) return;
     const { events, clock } = this.#options;
     if (events.wanted) events.take(refusedEvent(failure, clock.now()));
+    if (id !== undefined)
+      this.#options.journal?.record({
+        ...NOTHING_KNOWN,
+        direction,
+        id,
+        source,
+        target: destination,
+        sourceWorkload: client,
+        service,
+        error,
+      });
     this.#options.access.write('warn', 'connection failed', () => [
       ['src.addr', formatSocketAddress(source), 'bare'],
       ['dst.addr', formatSocketAddress(destination), 'bare'],
@@ -167,6 +181,17 @@ export class Telemetry {
   }
 }
 
+/** Of what failed before anything was known of it. */
+const NOTHING_KNOWN = {
+  sourceIdentity: undefined,
+  destinationWorkload: undefined,
+  mutualTls: false,
+  policy: undefined,
+  durationMs: 0,
+  sent: 0,
+  received: 0,
+} as const;
+
 const nameOf = (workload: Workload | undefined, address: SocketAddress): string =>
   workload ? `${workload.namespace}/${workload.name}` : formatSocketAddress(address);
 
@@ -222,6 +247,8 @@ class SlotCache {
 export class ConnectionRecord {
   readonly facts: ConnectionFacts;
   error: ProxyError | undefined;
+  /** namespace/name of the policy that allowed it. */
+  policy: string | undefined;
   readonly #options: TelemetryOptions;
   readonly #ended: (record: ConnectionRecord) => void;
   readonly #startedAt: number;
@@ -275,7 +302,15 @@ export class ConnectionRecord {
   ended(error?: ProxyError): void {
     this.error = error;
     this.flush();
-    const { series, access, clock } = this.#options;
+    const { series, access, clock, journal } = this.#options;
+    journal?.record({
+      ...this.facts,
+      policy: this.policy,
+      error,
+      durationMs: clock.monotonic() - this.#startedAt,
+      sent: this.#relay?.forward ?? 0,
+      received: this.#relay?.backward ?? 0,
+    });
     if (!error) series.add(this.#slots.closed, 1);
     else {
       // Opened without a flag, closed with the one that says how (as the real ztunnel's metrics were recorded).

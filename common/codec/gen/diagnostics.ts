@@ -50,6 +50,8 @@ export interface ProxyStatus {
   soonestExpiry: bigint;
   /** What is wrong, in plain words. */
   problems: string[];
+  /** Of a waypoint: the Gateway that it is a replica of, `namespace/name`. */
+  gateway: string;
 }
 
 export interface Refusal {
@@ -104,6 +106,9 @@ export interface ProxyQuery {
     | //
     /** Its counters. */
     { $case: "counters"; value: CountersQuestion }
+    | //
+    /** What was decided lately. */
+    { $case: "journal"; value: JournalQuestion }
     | undefined;
 }
 
@@ -137,6 +142,13 @@ export interface CountersQuestion {
 }
 
 export interface ConfigDumpQuestion {
+}
+
+export interface JournalQuestion {
+  /** Milliseconds since 1970: decisions that were made again or first since. */
+  sinceMs: bigint;
+  /** Of a connection or request: only of these, and one by one. */
+  id: string;
 }
 
 export interface LogQuestion {
@@ -269,6 +281,7 @@ function createBaseProxyStatus(): ProxyStatus {
     certificates: 0,
     soonestExpiry: 0n,
     problems: [],
+    gateway: "",
   };
 }
 
@@ -306,6 +319,9 @@ export const ProxyStatus: MessageFns<ProxyStatus> = {
     }
     for (const v of message.problems) {
       writer.uint32(82).string(v!);
+    }
+    if (message.gateway !== "") {
+      writer.uint32(90).string(message.gateway);
     }
     return writer;
   },
@@ -401,6 +417,14 @@ export const ProxyStatus: MessageFns<ProxyStatus> = {
             }
 
             message.problems.push(reader.string());
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.gateway = reader.string();
             continue;
           }
         }
@@ -644,6 +668,9 @@ export const ProxyQuery: MessageFns<ProxyQuery> = {
       case "counters":
         CountersQuestion.encode(message.question.value, writer.uint32(178).fork()).join();
         break;
+      case "journal":
+        JournalQuestion.encode(message.question.value, writer.uint32(242).fork()).join();
+        break;
     }
     return writer;
   },
@@ -731,6 +758,14 @@ export const ProxyQuery: MessageFns<ProxyQuery> = {
             }
 
             message.question = { $case: "counters", value: CountersQuestion.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 30: {
+            if (tag !== 242) {
+              break;
+            }
+
+            message.question = { $case: "journal", value: JournalQuestion.decode(reader, reader.uint32()) };
             continue;
           }
         }
@@ -1027,6 +1062,66 @@ export const ConfigDumpQuestion: MessageFns<ConfigDumpQuestion> = {
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseJournalQuestion(): JournalQuestion {
+  return { sinceMs: 0n, id: "" };
+}
+
+export const JournalQuestion: MessageFns<JournalQuestion> = {
+  encode(message: JournalQuestion, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sinceMs !== 0n) {
+      if (BigInt.asIntN(64, message.sinceMs) !== message.sinceMs) {
+        throw new globalThis.Error("value provided for field message.sinceMs of type int64 too large");
+      }
+      writer.uint32(8).int64(message.sinceMs);
+    }
+    if (message.id !== "") {
+      writer.uint32(18).string(message.id);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): JournalQuestion {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseJournalQuestion();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.sinceMs = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;

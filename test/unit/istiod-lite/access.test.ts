@@ -42,6 +42,8 @@ const ROWS: Record<AccessCall, { subject: CallSubject; may: Caller[] }> = {
   'diagnostics/waypoint': { subject: { namespace: 'shop' }, may: [waypoint] },
   'debug/all': { subject: {}, may: [ztunnel, istiod] },
   'debug/own': { subject: { namespace: 'shop' }, may: [waypoint, app] },
+  'debug/journal': { subject: { namespace: 'shop' }, may: [waypoint, app] },
+  'debug/rehearse': { subject: { namespace: 'shop' }, may: [waypoint, app] },
 };
 
 for (const [call, { subject, may }] of Object.entries(ROWS) as [AccessCall, (typeof ROWS)[AccessCall]][]) {

@@ -16,6 +16,7 @@ const status = (name: string, more: Partial<ProxyStatus> = {}): ProxyStatus => (
   certificates: 1,
   soonestExpiry: 1_800_000_000n,
   problems: [],
+  gateway: '',
   ...more,
 });
 

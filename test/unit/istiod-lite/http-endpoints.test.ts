@@ -25,6 +25,7 @@ interface Asked {
   authorization?: string;
   forwarded?: string;
   query?: string;
+  body?: string;
 }
 
 /** Tokens are `NAMESPACE/ACCOUNT`; what has no slash is none. */
@@ -43,7 +44,14 @@ function reporting(reports: ProxyReports, name: string, namespace: string): void
       proxy.take({
         status: undefined,
         refusals: [],
-        answers: [{ id, json: Buffer.from(JSON.stringify(question)), last: true, error: '' }],
+        answers: [
+          {
+            id,
+            json: Buffer.from(JSON.stringify(question, (_, value) => (typeof value === 'bigint' ? String(value) : value))),
+            last: true,
+            error: '',
+          },
+        ],
       }),
     ),
   );
@@ -97,12 +105,13 @@ function endpoints(missing: string[] = []) {
     missing: () => missing,
     refreshMetrics: () => undefined,
   };
-  const request = (path: string, { method = 'GET', remoteAddress = '10.0.0.9', authorization, forwarded, query }: Asked) => ({
+  const request = (path: string, { method = 'GET', remoteAddress = '10.0.0.9', authorization, forwarded, query, body = '' }: Asked) => ({
     method,
     path,
     query: new URLSearchParams(query),
     headers: { authorization, 'x-warren-token': forwarded },
     remoteAddress,
+    body,
   });
   return {
     monitoring: async (path: string, asked: Asked = {}) => answerMonitoring(options)(request(path, asked)),

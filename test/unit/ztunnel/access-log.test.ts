@@ -41,6 +41,7 @@ const facts = (more: Partial<ConnectionFacts> = {}): ConnectionFacts => ({
   destinationIdentity: 'spiffe://cluster.local/ns/shop/sa/server',
   service: service({ name: 'server' }),
   mutualTls: true,
+  target: { ip: '10.0.0.2', port: 80 },
   ...more,
 });
 
