@@ -11,6 +11,7 @@ import { serveHttp } from '../common/server/http-endpoint.ts';
 import { createGate } from './access/access.ts';
 import { NodeAuthorizer } from './access/node-authorizer.ts';
 import { TokenReviewer } from './access/token-review.ts';
+import { type Admission, startAdmission } from './admission/admission.ts';
 import { certificateDefinition, createCertificateHandler } from './ca/certificate-service.ts';
 import { RequestLimits } from './ca/request-limits.ts';
 import { startTrust } from './ca/trust.ts';
@@ -55,6 +56,8 @@ export interface Istiod {
   readonly grpcPort: number;
   readonly monitoringPort: number;
   readonly httpPort: number;
+  /** undefined without Kubernetes. */
+  readonly webhookPort: number | undefined;
   /** Everything that /ready asks for. */
   readonly ready: boolean;
   /** Proxies are asked to go elsewhere, the lease is let go, ports close. */
@@ -98,6 +101,8 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     ...(settings.configDirectory !== undefined && { rootsChanged: (pem: string) => keepRoots(settings.stateDirectory, pem) }),
   });
 
+  // The lease may come before the port is open.
+  let admission: Admission | undefined;
   const lease = new WriterLease({
     ...world,
     namespace,
@@ -108,6 +113,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
       trust.resume();
       statuses.resume();
       gateways.everything();
+      admission?.resume();
     },
     onLost: () => metrics.writer.set(0),
   });
@@ -127,7 +133,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     setProblem: (gateway, problem) => publisher.setGatewayProblem(gateway, problem),
   });
 
-  const index = new MeshIndex({
+  const model: MeshModelConfig = {
     clusterId: settings.clusterId,
     domain: settings.domain,
     rootNamespace: settings.rootNamespace ?? namespace,
@@ -138,7 +144,8 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     ...autoAddresses(settings),
     guardClaims: settings.guardClaims,
     grantedHosts: settings.grantedHosts,
-  });
+  };
+  const index = new MeshIndex(model);
   const proxies = new Proxies(clock, (versions) => {
     metrics.xds.reset();
     for (const [version, count] of versions) metrics.xds.set({ version }, count);
@@ -275,6 +282,23 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     ],
   });
 
+  // Without Kubernetes nobody asks: files are read as they are, and the log says what is wrong with them.
+  if (settings.configDirectory === undefined) {
+    admission = await startAdmission({
+      ...world,
+      port: settings.httpsPort,
+      address: anyAddress(),
+      certificate: trust.certificate,
+      name: settings.webhookConfiguration ?? `istio-validator-${namespace}`,
+      view: index,
+      config: model,
+      strict: settings.refuseUnenforced,
+      ready,
+      writes: () => lease.held,
+      reviewed: (outcome) => metrics.reviews.inc({ outcome }),
+    });
+  }
+
   const endpoints = {
     metrics,
     debug: { proxies, reports, index, ca: () => trust.describe(), mesh: () => settings },
@@ -302,12 +326,13 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     answer: answerReadiness(endpoints),
   });
   missing.delete('ports');
-  log.info({ grpc: grpc.port, monitoring: monitoring.port, readiness: readiness.port }, 'istiod started');
+  log.info({ grpc: grpc.port, monitoring: monitoring.port, readiness: readiness.port, webhook: admission?.port }, 'istiod started');
 
   return {
     grpcPort: grpc.port,
     monitoringPort: monitoring.port,
     httpPort: readiness.port,
+    webhookPort: admission?.port,
     get ready() {
       return endpoints.missing().length === 0;
     },
@@ -322,7 +347,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
       keys.stop();
       trust.close();
       outside.stop();
-      await Promise.all([monitoring.close(), readiness.close()]);
+      await Promise.all([monitoring.close(), readiness.close(), admission?.close()]);
       api.close();
     },
   };

@@ -173,6 +173,20 @@ export const settingsTable = {
   grpcPort: setting('GRPC_TLS_PORT', portNumber, 15012, 'xDS and certificates, over TLS.'),
   monitoringPort: setting('MONITORING_PORT', portNumber, 15014, 'Metrics, version and diagnostics.'),
   httpPort: setting('HTTP_PORT', portNumber, 8080, 'Readiness.'),
+  httpsPort: setting('HTTPS_PORT', portNumber, 15017, 'Admission: where the API server asks about objects, over TLS.'),
+  webhookConfiguration: setting(
+    'VALIDATION_WEBHOOK_CONFIG_NAME',
+    optionalText,
+    undefined,
+    'ValidatingWebhookConfiguration in which istiod keeps its roots.',
+    'istio-validator-NAMESPACE',
+  ),
+  refuseUnenforced: setting(
+    'WARREN_REFUSE_UNENFORCED',
+    flag,
+    false,
+    'Admission refuses objects that are not enforced as they are written, too, instead of warning.',
+  ),
   logLevel: setting('LOG_LEVEL', oneOf(...LOG_LEVELS), 'info', 'How much is logged.'),
   logAsJson: setting('LOG_AS_JSON', flag, false, 'Log lines as JSON.'),
 } as const;
@@ -184,6 +198,7 @@ export const flagSettings: Readonly<Record<string, string>> = {
   monitoringAddr: 'MONITORING_PORT',
   secureGRPCAddr: 'GRPC_TLS_PORT',
   httpAddr: 'HTTP_PORT',
+  httpsAddr: 'HTTPS_PORT',
   domain: 'DOMAIN',
   keepaliveMaxServerConnectionAge: 'KEEPALIVE_MAX_SERVER_CONNECTION_AGE',
   log_output_level: 'LOG_LEVEL',

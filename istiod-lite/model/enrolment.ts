@@ -8,5 +8,5 @@ import { type Labels, quote, type Report } from './objects.ts';
 export function checkEnrolment(labels: Labels, report: Report): void {
   const mode = labels[names.DATAPLANE_MODE];
   if (mode === undefined || mode === 'ambient' || mode === 'none') return;
-  report(`label ${names.DATAPLANE_MODE}: ${quote(mode)} means nothing here; it is ambient or none`);
+  report(`label ${names.DATAPLANE_MODE}: ${quote(mode)} means nothing here; it is ambient or none`, 'mild');
 }

@@ -155,7 +155,7 @@ function gatewayAddress(config: MeshModelConfig, object: unknown, namespace: str
     if (type !== undefined && type !== 'IPAddress') continue;
     const address = ipBytes(text(value));
     if (address) return { $case: 'address', value: { network: config.network, address, length: undefined } };
-    report(`status.addresses: ${quote(value)} is no address`);
+    report(`status.addresses: ${quote(value)} is no address`, 'mild');
   }
   return undefined;
 }

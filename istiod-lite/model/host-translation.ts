@@ -10,7 +10,7 @@ import type { VirtualService } from './virtual-service.ts';
 import { delegateProblem, destinationsOf, resolveDestination, type VirtualView, virtualPorts } from './virtual-service-table.ts';
 
 /** What came of an object for one of the services that it is about, at one waypoint. */
-interface Outcome {
+export interface Outcome {
   readonly place: string;
   readonly ok: boolean;
   readonly reason: 'Accepted' | 'TargetNotFound' | 'AncestorNotBound' | 'Invalid' | 'Conflicted';
@@ -95,22 +95,8 @@ export class HostTranslation {
   }
 
   virtualServiceCondition(virtual: VirtualService): Condition {
-    const { hosts } = this.#inputs;
-    const outcomes = virtual.mesh
-      ? this.#outcomes(virtual.hosts, virtual, (request, service) => {
-          const counts = hosts.virtualFor(request);
-          if (counts?.key !== virtual.key) return `VirtualService ${counts?.key} counts there`;
-          return this.#routedByGatewayApi(service) ? 'routes of the Gateway API are attached there and count instead' : undefined;
-        })
-      : [];
-    const problems = [
-      ...virtual.http.flatMap(({ name, problems: wrong }) => (wrong.length > 0 ? [`${name} answers 500: ${wrong.join(', ')}`] : [])),
-      ...virtual.http.flatMap(({ name, unreadable }) =>
-        unreadable.length > 0 ? [`${name} is left without matches that cannot be read: ${unreadable.join(', ')}`] : [],
-      ),
-      ...this.#delegateProblems(virtual),
-      ...this.#missing(virtual),
-    ];
+    const outcomes = this.virtualOutcomes(virtual);
+    const problems = [...unusable(virtual), ...this.delegateProblems(virtual), ...this.missingDestinations(virtual)];
     if (!virtual.mesh)
       return condition(virtual, false, 'Invalid', 'it is for gateways alone (spec.gateways), and none of them is served here');
     if (virtual.hosts.length === 0 && problems.length === 0)
@@ -118,11 +104,25 @@ export class HostTranslation {
     return summary(virtual, outcomes, problems);
   }
 
+  /** For each service that it is about, whether it counts there; one that nobody has stored yet counts where no other one does. */
+  virtualOutcomes(virtual: VirtualService): Outcome[] {
+    if (!virtual.mesh) return [];
+    return this.#outcomes(virtual.hosts, virtual, (request, service) => {
+      const counts = this.#inputs.hosts.virtualFor(request);
+      if (counts && counts.key !== virtual.key) return `VirtualService ${counts.key} counts there`;
+      return this.#routedByGatewayApi(service) ? 'routes of the Gateway API are attached there and count instead' : undefined;
+    });
+  }
+
   destinationRuleCondition(rule: DestinationRule): Condition {
-    const outcomes = this.#outcomes([rule.host], rule, (request) =>
-      this.#inputs.hosts.rulesFor(request).some(({ key }) => key === rule.key) ? undefined : 'another DestinationRule counts there',
-    );
-    return summary(rule, outcomes, rule.problems);
+    return summary(rule, this.ruleOutcomes(rule), rule.problems);
+  }
+
+  ruleOutcomes(rule: DestinationRule): Outcome[] {
+    return this.#outcomes([rule.host], rule, (request) => {
+      const counting = this.#inputs.hosts.rulesFor(request);
+      return counting.length === 0 || counting.some(({ key }) => key === rule.key) ? undefined : 'another DestinationRule counts there';
+    });
   }
 
   #outcomes(
@@ -152,7 +152,8 @@ export class HostTranslation {
     return this.#inputs.routes.attachments(`${service.source}/${service.key}`).some(({ port }) => port === undefined);
   }
 
-  #delegateProblems(virtual: VirtualService): string[] {
+  /** Rules without effect on account of whom they delegate to. */
+  delegateProblems(virtual: VirtualService): string[] {
     return virtual.http.flatMap(({ name, delegate }) => {
       if (delegate === undefined) return [];
       const problem = delegateProblem(this.#inputs.hosts.virtualService(delegate));
@@ -161,7 +162,7 @@ export class HostTranslation {
   }
 
   /** Destinations that are not there; their share of requests is answered with an error. */
-  #missing(virtual: VirtualService): string[] {
+  missingDestinations(virtual: VirtualService): string[] {
     return [...new Set(destinationsOf(virtual).map(({ host, subset, port }) => JSON.stringify([host, subset, port])))].flatMap((text) => {
       const [host, subset, port] = JSON.parse(text) as [string, string, number | null];
       const service = this.service(host, virtual.namespace);
@@ -179,6 +180,14 @@ export class HostTranslation {
 }
 
 const EVERY_PORT = 0;
+
+/** What of its rules is written so that nothing can be made of it. */
+export const unusable = ({ http }: VirtualService): string[] => [
+  ...http.flatMap(({ name, problems }) => (problems.length > 0 ? [`${name} answers 500: ${problems.join(', ')}`] : [])),
+  ...http.flatMap(({ name, unreadable }) =>
+    unreadable.length > 0 ? [`${name} is left without matches that cannot be read: ${unreadable.join(', ')}`] : [],
+  ),
+];
 
 const requestOf = ({ hostname, namespace }: MeshService, waypoint: string): HostRequest => ({ hostname, namespace, waypoint });
 

@@ -24,7 +24,7 @@ export function readRoute(kind: RouteKind, object: unknown, report: Report): Rou
   const parents = readParents(object, meta, report);
   const hostnames = texts(at(object, 'spec', 'hostnames'));
   if (kind !== 'TLSRoute' && hostnames.length > 0 && parents.every((parent) => parentSource(parent)?.startsWith('Service/'))) {
-    report('spec.hostnames: a Service has its own names, and where all parents are Services these restrict nothing');
+    report('spec.hostnames: a Service has its own names, and where all parents are Services these restrict nothing', 'mild');
   }
   const rules = records(at(object, 'spec', 'rules'));
   return {
@@ -37,7 +37,7 @@ export function readRoute(kind: RouteKind, object: unknown, report: Report): Rou
     hostnames,
     rules: rules.map((rule, index) => {
       const name = `${kind} ${key} rule ${text(rule.name) || index}`;
-      return readRule(rule, { kind, name, namespace: meta.namespace, report: (message) => report(`${name}: ${message}`) });
+      return readRule(rule, { kind, name, namespace: meta.namespace, report: (message, weight) => report(`${name}: ${message}`, weight) });
     }),
   };
 }
@@ -140,7 +140,8 @@ function originMatch(origin: string): Cors['allowOrigins'][number] {
 function readPersistence(written: unknown, report: Report): Persistence | undefined {
   if (!isRecord(written)) return undefined;
   const name = text(written.sessionName) || DEFAULT_SESSION;
-  if (written.idleTimeout !== undefined) report('sessionPersistence.idleTimeout is not kept: a session lasts as absoluteTimeout says');
+  if (written.idleTimeout !== undefined)
+    report('sessionPersistence.idleTimeout is not kept: a session lasts as absoluteTimeout says', 'mild');
   if (written.type === 'Header') return { carrier: { $case: 'header', value: name.toLowerCase() } };
   const lasting = at(written, 'cookieConfig', 'lifetimeType') === 'Permanent';
   const seconds = Math.floor(readDuration(written.absoluteTimeout, 'sessionPersistence.absoluteTimeout', report) / 1000);

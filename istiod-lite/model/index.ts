@@ -12,6 +12,7 @@ import type { MeshModelConfig } from './config.ts';
 import { readDestinationRule } from './destination-rule.ts';
 import { readEndpointSlice } from './endpoint-slice.ts';
 import { checkEnrolment } from './enrolment.ts';
+import { type Finding, findings } from './findings.ts';
 import { readGateway, readGatewayClass } from './gateway.ts';
 import { classAccepted, type GatewayProblem } from './gateway-status.ts';
 import { mapEach } from './groups.ts';
@@ -73,6 +74,12 @@ export interface MeshChanges {
   /** Another call has more. */
   readonly more: boolean;
 }
+
+/** The part of what is known that analysis looks at. */
+export type IndexView = Pick<
+  Inputs,
+  'pods' | 'services' | 'gateways' | 'namespace' | 'namespaceMode' | 'peerAuthentication' | 'policies' | 'selecting' | 'servicesOfHost'
+>;
 
 export class MeshIndex {
   readonly #config: MeshModelConfig;
@@ -175,6 +182,20 @@ export class MeshIndex {
 
   get counts(): { readonly addresses: number; readonly authorizations: number } {
     return { addresses: this.#addresses.size, authorizations: this.#authorizations.size };
+  }
+
+  /** What is to be said about an object, stored or not. */
+  findings(kind: WatchedKindName, object: unknown): Finding[] {
+    try {
+      return findings({ config: this.#config, inputs: this.#inputs, translation: this.#translation }, kind, object);
+    } catch (error) {
+      return [{ kind: 'unreadable', message: `could not be read: ${errorMessage(error)}` }];
+    }
+  }
+
+  /** What there is now, for those who look at objects together. */
+  get view(): IndexView {
+    return this.#inputs;
   }
 
   /** What is wrong with objects now. */

@@ -5,8 +5,11 @@
 
 export type Labels = Readonly<Record<string, string>>;
 
-/** Takes a sentence about the object that is being read. */
-export type Report = (message: string) => void;
+/**
+ * Takes a sentence about the object that is being read.
+ * @param weight `mild` where the object does all the same what it was written for: a word too many, or nothing that anybody relies on
+ */
+export type Report = (message: string, weight?: 'mild') => void;
 
 export interface ObjectMeta {
   /** Empty for objects of the cluster. */

@@ -90,12 +90,18 @@ function waypointsMessage(
   if (found.waypoints.length === 0) {
     return `neither ${place} nor its namespace names a waypoint (istio.io/use-waypoint) that takes it, so the route has no effect on ambient clients`;
   }
-  const readers = found.waypoints.filter((key) => route.namespace === found.namespace || key.startsWith(`${route.namespace}/`));
+  const readers = readersOf(route, found);
   if (readers.length === 0) {
     return `waypoints read routes of the namespace of ${place} and of their own only, so this one has no effect on ambient clients`;
   }
   return `read by waypoint ${readers.join(' and ')}`;
 }
+
+/** Waypoints that read it: those of a parent in the route's own namespace, or that are themselves of the route's. */
+export const readersOf = (
+  route: Pick<Route, 'namespace'>,
+  parent: { readonly namespace: string; readonly waypoints: readonly string[] },
+): string[] => parent.waypoints.filter((key) => route.namespace === parent.namespace || key.startsWith(`${route.namespace}/`));
 
 // The API server takes 32 KiB of a message.
 const LONGEST = 2000;

@@ -200,7 +200,8 @@ function entryPort(port: Record<string, unknown>, report: Report): MeshPort[] {
 function distinct(endpoints: readonly Endpoint[], report: Report): Endpoint[] {
   const byAddress = new Map<string, Endpoint>();
   for (const endpoint of endpoints) {
-    if (byAddress.has(endpoint.address)) report(`spec.endpoints: ${endpoint.address} is listed more than once; the first one counts`);
+    if (byAddress.has(endpoint.address))
+      report(`spec.endpoints: ${endpoint.address} is listed more than once; the first one counts`, 'mild');
     else byAddress.set(endpoint.address, endpoint);
   }
   return [...byAddress.values()];

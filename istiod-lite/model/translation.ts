@@ -43,10 +43,11 @@ import { type RouteParentStatus, routeStatus } from './route-status.ts';
 import { type Attachment, portRoutes } from './route-table.ts';
 import { isForHost, parentGateway, parentSource, type Route } from './routes.ts';
 import { serviceMessage } from './service.ts';
-import { type EntryEndpoint, entryEndpoints, entryWorkload } from './service-entry.ts';
+import { type EntryEndpoint, entryEndpoints, entryWorkload, type ServiceEntry } from './service-entry.ts';
 import type { VirtualService } from './virtual-service.ts';
 import {
   type BindingRequest,
+  type BindingWords,
   bindWaypoint,
   type GatewayView,
   publishedWaypoint,
@@ -68,14 +69,14 @@ const NOTHING: TranslatedWorkloads = { workloads: [], condition: undefined };
 export class Translation {
   readonly #config: MeshModelConfig;
   readonly #inputs: Inputs;
-  readonly #backends: Backends;
-  readonly #hosts: HostTranslation;
+  readonly backends: Backends;
+  readonly hosts: HostTranslation;
 
   constructor(config: MeshModelConfig, inputs: Inputs) {
     this.#config = config;
     this.#inputs = inputs;
-    this.#backends = new Backends(inputs);
-    this.#hosts = new HostTranslation(inputs, (source) => this.waypointsOf(source));
+    this.backends = new Backends(inputs);
+    this.hosts = new HostTranslation(inputs, (source) => this.waypointsOf(source));
   }
 
   /** @param source `Kind/namespace/name` of a Pod, WorkloadEntry, ServiceEntry or EndpointSlice; gone ones make nothing */
@@ -93,18 +94,45 @@ export class Translation {
       this.#inputs.recordGateways('service', source, new Set());
       return [];
     }
-    const binding = this.#bindService(source, found);
+    this.#bindService(source, found);
+    return this.sourceConditions(source, found);
+  }
+
+  /** The same of an object that need not be stored. @param entry the ServiceEntry that it is; the stored one where it is left out */
+  sourceConditions(source: string, found: ServiceSource, entry?: ServiceEntry): Condition[] {
+    const binding = bindWaypoint(this.#config, this.#serviceRequest(found), this.#gatewayView(new Set()));
     const conditions = [
       waypointCondition(binding, this.#ingress(found)),
       wildcardCondition(source, found.services, binding),
-      this.#claimsCondition(source),
+      this.#claimsCondition(source, entry),
     ];
     return conditions.filter((condition) => condition !== undefined);
   }
 
+  /** What would become of a namespace's services on account of what the namespace says of waypoints. */
+  namespaceCondition(namespace: string, words: BindingWords): Condition | undefined {
+    const nothing = { labels: {}, annotations: {} };
+    const request = {
+      traffic: 'service' as const,
+      namespace,
+      own: nothing,
+      inherited: words,
+      namespaceLabels: words.labels,
+      namespaceOnly: false,
+    };
+    return waypointCondition(bindWaypoint(this.#config, request, this.#gatewayView(new Set())), undefined);
+  }
+
+  /** Of the binding of a workload with these labels. */
+  memberCondition(namespace: string, labels: Labels): Condition | undefined {
+    const member = { namespace, labels, bindingLabels: labels, services: [], network: '' };
+    return waypointCondition(this.#workloadWaypoint(member, new Set()).binding, undefined);
+  }
+
   /** What a ServiceEntry claims that it may not. */
-  #claimsCondition(source: string): Condition | undefined {
-    const entry = source.startsWith('ServiceEntry/') ? this.#inputs.serviceEntries.get(source.slice('ServiceEntry/'.length)) : undefined;
+  #claimsCondition(source: string, given: ServiceEntry | undefined): Condition | undefined {
+    const key = source.startsWith('ServiceEntry/') ? source.slice('ServiceEntry/'.length) : '';
+    const entry = given ?? this.#inputs.serviceEntries.get(key);
     const refused = entry ? [...entry.refused, ...this.#inputs.takenAddresses(source)] : [];
     if (refused.length === 0) return undefined;
     return {
@@ -255,7 +283,7 @@ export class Translation {
     this.#inputs.recordBackends(source, mapEach(made, backendsOf));
     this.#inputs.recordInterests(
       `callers of ${source}`,
-      mapEach(made, (routes) => this.#hosts.callerInterests(routes)),
+      mapEach(made, (routes) => this.hosts.callerInterests(routes)),
     );
     return made;
   }
@@ -265,8 +293,8 @@ export class Translation {
     const own = attachments.filter(
       ({ route }) => (route.namespace === service.namespace || waypoint.startsWith(`${route.namespace}/`)) && isForHost(route, service),
     );
-    const attached = portRoutes(own, (reference, route) => this.#backends.resolve(reference, route).to);
-    const ports = [...attached, ...this.#hosts.virtualPorts(service, waypoint, attached)];
+    const attached = portRoutes(own, (reference, route) => this.backends.resolve(reference, route).to);
+    const ports = [...attached, ...this.hosts.virtualPorts(service, waypoint, attached)];
     return ports.length === 0 ? undefined : { namespace: service.namespace, hostname: service.hostname, ports };
   }
 
@@ -279,9 +307,9 @@ export class Translation {
     const service = this.#inputs.hosts.concerns(hostname) ? this.#inputs.owners(hostname).byNamespace.get(namespace) : undefined;
     if (service) {
       for (const waypoint of new Set([...this.waypointsOf(`${service.source}/${service.key}`), ...this.#inputs.usersOf(key)])) {
-        const traffic = this.#hosts.traffic(service, waypoint);
+        const traffic = this.hosts.traffic(service, waypoint);
         if (traffic) made.set(waypoint, traffic);
-        const wanted = this.#hosts.interests(service, waypoint, traffic);
+        const wanted = this.hosts.interests(service, waypoint, traffic);
         if (wanted.length > 0) interests.set(waypoint, wanted);
       }
     }
@@ -290,17 +318,17 @@ export class Translation {
   }
 
   virtualServiceCondition(virtual: VirtualService): Condition {
-    return this.#hosts.virtualServiceCondition(virtual);
+    return this.hosts.virtualServiceCondition(virtual);
   }
 
   destinationRuleCondition(rule: DestinationRule): Condition {
-    return this.#hosts.destinationRuleCondition(rule);
+    return this.hosts.destinationRuleCondition(rule);
   }
 
   /** What the status of a route says about each of its parents in the mesh. */
   routeStatus(route: Route): RouteParentStatus[] {
     return routeStatus(route, {
-      backends: this.#backends,
+      backends: this.backends,
       parent: (source) => {
         const found = this.#inputs.services.get(source);
         return found && { namespace: found.namespace, waypoints: this.waypointsOf(source) };

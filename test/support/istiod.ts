@@ -59,6 +59,7 @@ export async function startTestIstiod(
     ...readSettings(settingsTable, {}),
     grpcPort: 0,
     monitoringPort: 0,
+    httpsPort: 0,
     httpPort: 0,
     rootCaDirectory: '/nonexistent',
     drainMs: 500,

@@ -222,6 +222,7 @@ test('istiod serves a mesh of hosts from files: who has a token syncs and gets c
     ...readSettings(settingsTable, env),
     grpcPort: 0,
     monitoringPort: 0,
+    httpsPort: 0,
     httpPort: 0,
     rootCaDirectory: '/nonexistent',
     drainMs: 0,

@@ -44,6 +44,7 @@ async function startBoth(t: After) {
       ...readSettings(settingsTable, {}),
       grpcPort: 0,
       monitoringPort: 0,
+      httpsPort: 0,
       httpPort: 0,
       rootCaDirectory: '/nonexistent',
       drainMs: 200,

@@ -1,0 +1,50 @@
+/** Rules of routes that no request reaches, seen in the tables that waypoints are given. */
+import { type PortRoutes, ServiceRoutes } from '../../common/codec/gen/waypoint.ts';
+import type { SetCheck } from './analyzer.ts';
+import { covers } from './match-coverage.ts';
+import { message } from './messages.ts';
+
+// Each entry is compared with those before it.
+const MOST_ENTRIES = 2000;
+
+export const shadowedRoutes: SetCheck = {
+  name: 'route.Shadowed',
+  doc: 'rules of routes that no request reaches, as rules that go before them take all of it',
+  *check({ set, index }) {
+    // A rule may stand in several tables; it is idle where it is so in all of them.
+    const rules = new Map<string, { shadowed: string | undefined; reached: boolean }>();
+    for (const waypoint of index.waypoints()) {
+      const [namespace = '', name = ''] = waypoint.split('/');
+      for (const { bytes } of index.waypointResources(namespace, name).routes) {
+        for (const port of ServiceRoutes.decode(bytes).ports) {
+          for (const [rule, by] of shadows(port)) {
+            const known = rules.get(rule) ?? { shadowed: undefined, reached: false };
+            rules.set(rule, { shadowed: known.shadowed ?? by, reached: known.reached || by === undefined });
+          }
+        }
+      }
+    }
+    for (const [rule, { shadowed, reached }] of rules) {
+      const [kind = '', key = ''] = rule.split(' ');
+      const origin = reached || shadowed === undefined ? undefined : set.find(kind, key)?.origin;
+      // Of a VirtualService's own rules another analyzer speaks.
+      if (!origin || (kind === 'VirtualService' && shadowed?.startsWith(`${kind} ${key} `))) continue;
+      yield message('shadowed', origin, `${rule} is never reached: ${shadowed} takes all of its requests`);
+    }
+  },
+};
+
+/** For each rule of a table, the rule that takes all of its requests; undefined where it has some of its own. */
+export function shadows({ table, rules }: Pick<PortRoutes, 'table' | 'rules'>): Map<string, string | undefined> {
+  const found = new Map<string, string | undefined>();
+  const open = new Set<string>();
+  for (const [at, { match, rule }] of table.slice(0, MOST_ENTRIES).entries()) {
+    const name = rules[rule]?.name;
+    if (name === undefined || match === undefined) continue;
+    const before = table.slice(0, at).find((one) => one.match !== undefined && one.rule !== rule && covers(one.match, match));
+    if (!before) open.add(name);
+    else if (!found.has(name)) found.set(name, rules[before.rule]?.name);
+  }
+  for (const name of open) found.set(name, undefined);
+  return found;
+}
