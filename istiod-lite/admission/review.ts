@@ -35,7 +35,9 @@ export function review(body: unknown, view: AdmissionView, options: AdmitOptions
     response: {
       uid,
       allowed: refused.length === 0,
-      ...(refused.length > 0 ? { status: { code: 400, reason: 'BadRequest', message: refused.slice(0, MOST).map(sentence).join('; ') } } : {}),
+      ...(refused.length > 0
+        ? { status: { code: 400, reason: 'BadRequest', message: refused.slice(0, MOST).map(sentence).join('; ') } }
+        : {}),
       ...(warnings.length > 0 ? { warnings: warnings.slice(0, MOST).map((each) => shortened(sentence(each))) } : {}),
     },
   };

@@ -167,6 +167,10 @@ const judges: Readonly<Partial<Record<WatchedKindName, Judge>>> = {
     if (!hasTargets(object)) note('never', 'only targetRefs are read: without them it holds for nothing here');
     noteTargets(world, object, 'RequestAuthentication', { note, report });
   },
+  RateLimitPolicy(world, object, { note, report }) {
+    if (!hasTargets(object)) note('never', 'without targetRefs it limits nothing');
+    noteTargets(world, object, 'RateLimitPolicy', { note, report });
+  },
   PeerAuthentication({ config }, object, { note }) {
     readPeerAuthentication(config.rootNamespace, object, (message) =>
       note(message.includes('has no effect') ? 'never' : 'unreadable', message),
@@ -216,6 +220,7 @@ function noteTargets({ inputs, translation }: FindingsWorld, object: unknown, ki
     const { bound, reason, message } = translation.targetStatus(policy, target);
     if (bound) continue;
     if (reason === 'AncestorNotBound') note('unbound', message);
+    else if (reason === 'Conflicted') note('conflict', message);
     else if (reason === 'Invalid' || isElsewhere(policy, target)) note('never', message);
     else if (target.kind === 'Gateway' && inputs.gateways.has(`${target.namespace}/${target.name}`)) note('not-ready', message);
     else note('missing', message);
