@@ -9,7 +9,7 @@ import { ProxyError } from '../base/errors.ts';
 import { socketFromFd } from '../linux/node.ts';
 import type { Endpoint, PipeReader } from './endpoint.ts';
 import { borrowReadBuffer, READ_BYTES, type ReadBuffer, returnReadBuffer, sharedReadBuffer } from './read-buffers.ts';
-import { holderOf, keepUnlessHeld } from './receive-buffers.ts';
+import { handling, holderOf, keepUnlessHeld } from './receive-buffers.ts';
 import type { SocketPipe } from './types.ts';
 
 export interface AppConnectOptions {
@@ -218,7 +218,13 @@ export class AppSocket implements SocketPipe, Endpoint {
     const buffer = this.#buffer;
     this.#buffer = sharedReadBuffer;
     this.#bulk = length >= READ_BYTES >> 1;
-    return this.#reader?.read(buffer, length) ?? false;
+    if (buffer === sharedReadBuffer) return this.#reader?.read(buffer, length) ?? false;
+    const before = handling(buffer);
+    try {
+      return this.#reader?.read(buffer, length) ?? false;
+    } finally {
+      handling(before);
+    }
   }
 
   #close(): void {

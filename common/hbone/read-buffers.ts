@@ -18,6 +18,27 @@ export class ReadBuffer {
   readonly bytes: Buffer = Buffer.allocUnsafeSlow(FRAME_HEADER_BYTES + READ_BYTES);
   /** Where the kernel writes. */
   readonly view: Buffer = this.bytes.subarray(FRAME_HEADER_BYTES);
+  #holders = 0;
+  #returned = false;
+
+  /** Keeps what was read as it is until `release`, whoever returns the buffer meanwhile (receive-buffers.ts). */
+  hold(): void {
+    this.#holders++;
+  }
+
+  /** A function and no method, so that it can be a write's callback as it is. */
+  readonly release = (): void => {
+    this.#holders--;
+    if (this.#holders > 0 || !this.#returned) return;
+    this.#returned = false;
+    putBack(this);
+  };
+
+  /** Its borrower is done with it. @returns whether nobody else holds it */
+  giveUp(): boolean {
+    this.#returned = this.#holders > 0;
+    return !this.#returned;
+  }
 }
 
 /** Whoever is handed this one takes what it wants before it returns. */
@@ -35,7 +56,10 @@ export function borrowReadBuffer(): ReadBuffer | undefined {
 
 /** Gives back a borrowed buffer; the shared one may be given back too, which does nothing. */
 export function returnReadBuffer(buffer: ReadBuffer): void {
-  if (buffer === sharedReadBuffer) return;
+  if (buffer !== sharedReadBuffer && buffer.giveUp()) putBack(buffer);
+}
+
+function putBack(buffer: ReadBuffer): void {
   lent--;
   if (spare.length < MAX_SPARE) spare.push(buffer);
 }

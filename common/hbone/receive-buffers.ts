@@ -13,7 +13,14 @@ const BULK_PIECE = 8 << 10;
 /** Buffers kept for the next borrower. */
 const MAX_SPARE = 64;
 
-export class ReceiveBuffer {
+/** Memory whose bytes stay as they are while somebody holds it. */
+export interface Holder {
+  readonly bytes: Buffer;
+  hold(): void;
+  readonly release: () => void;
+}
+
+export class ReceiveBuffer implements Holder {
   readonly bytes: Buffer = Buffer.allocUnsafeSlow(BYTES);
   /** Bytes from the beginning that have been read into. */
   used = 0;
@@ -51,7 +58,7 @@ export class ReceiveBuffer {
 const shared = Buffer.allocUnsafeSlow(LARGEST_PIECE);
 const spare: ReceiveBuffer[] = [];
 /** What the piece that is being handled lies in, where that is a borrowed buffer. */
-let current: ReceiveBuffer | undefined;
+let current: Holder | undefined;
 
 function borrow(): ReceiveBuffer {
   const buffer = spare.pop() ?? new ReceiveBuffer();
@@ -64,7 +71,17 @@ function putBack(buffer: ReceiveBuffer): void {
 }
 
 /** The buffer that has to be held for these bytes to stay as they are; undefined where there is none. */
-export const holderOf = (bytes: Buffer): ReceiveBuffer | undefined => (current?.bytes.buffer === bytes.buffer ? current : undefined);
+export const holderOf = (bytes: Buffer): Holder | undefined => (current?.bytes.buffer === bytes.buffer ? current : undefined);
+
+/**
+ * Says what the bytes lie in that are handled from now on: a borrowed read buffer, or what was held back of one.
+ * @returns what it was before, to be said again afterwards
+ */
+export function handling(holder: Holder | undefined): Holder | undefined {
+  const before = current;
+  current = holder;
+  return before;
+}
 
 /** The bytes themselves where they stay as they are, or a copy. For those who keep them without holding a buffer. */
 export const keep = (bytes: Buffer): Buffer => (bytes.buffer === shared.buffer || holderOf(bytes) ? Buffer.from(bytes) : bytes);

@@ -7,9 +7,12 @@ import type { ProxyError } from '../base/errors.ts';
 import { MessageDecoder, type MessageHandler } from '../codec/http1/decoder.ts';
 import type { Endpoint, PipeReader } from '../hbone/endpoint.ts';
 import { type ReadBuffer, returnReadBuffer } from '../hbone/read-buffers.ts';
+import { type Holder, handling, holderOf } from '../hbone/receive-buffers.ts';
 import { Output } from './output.ts';
 import type { HttpLimits } from './types.ts';
 
+/** From here on bytes that have to wait stay where they are. */
+const COPY_LIMIT = 8 << 10;
 /** Time for the peer to take what was written last and to close; bytes that it sends meanwhile are read, lest the kernel resets. */
 const LINGER_MS = 1_000;
 /** How many times that long a peer may take to read what waits for it. */
@@ -26,6 +29,8 @@ export abstract class Http1Connection implements PipeReader, MessageHandler {
   /** When a message ended last. */
   protected activeAt: number;
   #stash: Buffer | undefined;
+  /** What the stash lies in, where that is no copy. */
+  #stashHolder: Holder | undefined;
   #pushing = false;
   /** The pipe is to be told to go on: it was told to wait, or counts what is kept here as held. */
   #halted = false;
@@ -78,15 +83,7 @@ export abstract class Http1Connection implements PipeReader, MessageHandler {
     this.decoder.paused = false;
     if (this.#pushing || this.#closed) return;
     const stash = this.#stash;
-    if (stash) {
-      this.#stash = undefined;
-      const at = this.#push(stash);
-      if (this.over) return;
-      if (at < stash.length) {
-        this.#stash = stash.subarray(at);
-        return;
-      }
-    }
+    if (stash && !this.#pushStash(stash)) return;
     if (this.decoder.paused) return;
     if (this.#peerEnded) this.#finish();
     else if (this.#halted) {
@@ -95,11 +92,38 @@ export abstract class Http1Connection implements PipeReader, MessageHandler {
     }
   }
 
+  /** @returns whether all of it was taken */
+  #pushStash(stash: Buffer): boolean {
+    const holder = this.#stashHolder;
+    this.#stash = undefined;
+    this.#stashHolder = undefined;
+    const before = handling(holder);
+    let at = stash.length;
+    try {
+      at = this.#push(stash);
+    } finally {
+      handling(before);
+    }
+    if (at < stash.length && !this.over) {
+      this.#stash = stash.subarray(at);
+      this.#stashHolder = holder;
+      return false;
+    }
+    holder?.release();
+    return !this.over;
+  }
+
+  #dropStash(): void {
+    this.#stash = undefined;
+    this.#stashHolder?.release();
+    this.#stashHolder = undefined;
+  }
+
   /** Ends our direction after what was written, waits for the peer to do so too, and takes care that it ends in any case. */
   protected closeSoon(): void {
     if (this.over) return;
     this.#closing = true;
-    this.#stash = undefined;
+    this.#dropStash();
     this.#stopTimers();
     this.output.flush();
     this.pipe.end();
@@ -116,7 +140,7 @@ export abstract class Http1Connection implements PipeReader, MessageHandler {
     if (this.#closed) return;
     this.error ??= error;
     this.#closing = true;
-    this.#stash = undefined;
+    this.#dropStash();
     this.output.close();
     this.pipe.destroy(error);
   }
@@ -150,7 +174,7 @@ export abstract class Http1Connection implements PipeReader, MessageHandler {
   closed(error: ProxyError | undefined): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#stash = undefined;
+    this.#dropStash();
     this.output.close();
     this.#stopTimers();
     this.#lingerTimer?.cancel();
@@ -160,7 +184,9 @@ export abstract class Http1Connection implements PipeReader, MessageHandler {
   #receive(chunk: Buffer): boolean {
     if (this.over) return true;
     if (this.#stash) {
-      this.#stash = Buffer.concat([this.#stash, chunk]);
+      const both = Buffer.concat([this.#stash, chunk]);
+      this.#dropStash();
+      this.#stash = both;
       this.#halted = true;
       return false;
     }
@@ -169,7 +195,11 @@ export abstract class Http1Connection implements PipeReader, MessageHandler {
     if (at < chunk.length) {
       // Mostly it is wanted before more comes, and stopping the pipe for that time costs two system calls for each message: what comes
       // meanwhile stops it.
-      this.#stash = Buffer.from(chunk.subarray(at));
+      const rest = chunk.subarray(at);
+      const holder = rest.length > COPY_LIMIT ? holderOf(chunk) : undefined;
+      holder?.hold();
+      this.#stash = holder ? rest : Buffer.from(rest);
+      this.#stashHolder = holder;
       this.#halted = true;
       return true;
     }

@@ -52,6 +52,25 @@ test("read buffers are lent up to a limit, and the shared one is nobody's to giv
   assert.equal(lentReadBuffers(), 0);
 });
 
+test('a read buffer that is held stays on loan after it was given back, until it is released', () => {
+  const buffer = borrowReadBuffer();
+  assert.ok(buffer);
+  buffer.hold();
+  buffer.hold();
+  buffer.release();
+  returnReadBuffer(buffer);
+  assert.equal(lentReadBuffers(), 1);
+  buffer.release();
+  assert.equal(lentReadBuffers(), 0);
+  const again = borrowReadBuffer();
+  assert.equal(again, buffer);
+  again.hold();
+  again.release();
+  assert.equal(lentReadBuffers(), 1);
+  returnReadBuffer(again);
+  assert.equal(lentReadBuffers(), 0);
+});
+
 test('a receive buffer is used again only when its connection and all holders have let go', () => {
   const buffer = new ReceiveBuffer();
   buffer.hold();

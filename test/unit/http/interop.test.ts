@@ -267,6 +267,30 @@ test('a slow client holds a fast server back, through the proxy and whatever the
   }
 });
 
+test('large bodies reach slow clients as they were sent, though they wait in the buffers that they were read into', async (t) => {
+  for (const up of [1, 2] as const) {
+    const body = (path: string): Buffer => pattern(3_000_000, Number(path.slice(1)));
+    const answer = (request: { url?: string | undefined }, response: { end(body: Buffer): unknown }): void => {
+      response.end(body(request.url ?? '/0'));
+    };
+    const server = up === 1 ? http.createServer(answer) : http2.createServer(answer);
+    const port = await ours(t, 1, proxy(t, up, await listen(t, server)));
+    const slowly = async (i: number): Promise<Buffer> => {
+      const request = http.get({ port, host: '127.0.0.1', path: `/${i}`, agent: false });
+      const [response] = await once(request, 'response');
+      const chunks: Buffer[] = [];
+      for await (const chunk of response) {
+        chunks.push(chunk);
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      return Buffer.concat(chunks);
+    };
+    const received = await Promise.all(Array.from({ length: 6 }, (_, i) => slowly(i)));
+    for (const [i, bytes] of received.entries()) assert.ok(bytes.equals(body(`/${i}`)), `body ${i}`);
+    if (server instanceof http.Server) server.closeAllConnections();
+  }
+});
+
 test('no read buffer is left on loan when all connections are gone', async () => {
   for (let i = 0; i < 100 && lentReadBuffers() > 0; i++) await new Promise((resolve) => setImmediate(resolve));
   assert.equal(lentReadBuffers(), 0);
