@@ -151,9 +151,15 @@ export const settingsTable = {
     'WARREN_GUARD_CLAIMS',
     flag,
     true,
-    "ServiceEntries may not claim names of the cluster's domain or addresses of Services in other namespaces, nor link-local addresses.",
+    "ServiceEntries may not claim names of the cluster's domain or addresses of Services in other namespaces, nor link-local addresses, and hold for clients of their own namespace.",
   ),
-  grantedHosts: setting('WARREN_GRANTED_HOSTS', list, [], 'Claims that are allowed all the same, as namespace=host.', ''),
+  grantedHosts: setting(
+    'WARREN_GRANTED_HOSTS',
+    list,
+    [],
+    'Claims that are allowed all the same, and for clients of all namespaces, as namespace=host.',
+    '',
+  ),
   keyRefreshMs: setting(
     'PILOT_JWT_PUB_KEY_REFRESH_INTERVAL',
     duration,

@@ -1,7 +1,8 @@
 /**
  * What a ServiceEntry may not claim, lest one tenant take another one's traffic: names of the cluster's domain in other namespaces, addresses of
  * Services of other namespaces (the API server's among them), and addresses that only a machine or its neighbours answer. Such a claim counts for
- * nothing and is told in the object's status. The root namespace is the administrator's, and may claim what it likes.
+ * nothing and is told in the object's status. What it may claim it claims for clients of its own namespace, unless the name is the namespace's own
+ * or the administrator grants it. The root namespace is the administrator's, and may claim what it likes, for everybody.
  */
 import { type Cidr, cidrContains, ipFromBytes, parseCidr } from '../../common/base/address.ts';
 import type { NetworkAddress } from '../../common/codec/gen/workload.ts';
@@ -17,11 +18,18 @@ export function mayClaimHost(config: MeshModelConfig, namespace: string, host: s
   return !lower.endsWith(suffix) || lower.endsWith(`.${namespace}${suffix}`);
 }
 
-/** Setting of the administrator: `namespace=host`, the host maybe with a wildcard. */
-function isGranted({ grantedHosts }: MeshModelConfig, namespace: string, host: string): boolean {
+/** Whether a ServiceEntry's host is meant for clients of all namespaces; else for those of its own. */
+export function isForEverybody(config: MeshModelConfig, namespace: string, host: string): boolean {
+  if (!config.guardClaims || namespace === config.rootNamespace || isGranted(config, namespace, host)) return true;
+  return host.toLowerCase().endsWith(`.${namespace}.svc.${config.domain}`);
+}
+
+/** Setting of the administrator: `namespace=host`, the host maybe with a wildcard; `*` alone is every host outside of the cluster. */
+function isGranted({ grantedHosts, domain }: MeshModelConfig, namespace: string, host: string): boolean {
   return (grantedHosts ?? []).some((grant) => {
     const [to, pattern = ''] = grant.split('=', 2);
     if (to !== namespace && to !== '*') return false;
+    if (pattern === '*') return !`.${domain}`.endsWith(host.replace(/^\*/, '')) && !host.toLowerCase().endsWith(`.${domain}`);
     return pattern === host || (pattern.startsWith('*.') && host.endsWith(pattern.slice(1)));
   });
 }

@@ -5,6 +5,7 @@
  */
 import { errorMessage } from '../../common/base/errors.ts';
 import type { HttpAuthorization, JwtAuthentication, RateLimits } from '../../common/codec/gen/waypoint.ts';
+import { Service_Visibility } from '../../common/codec/gen/workload.ts';
 import { type AuthorizationPolicy, readAuthorizationPolicy } from './authorization-policy.ts';
 import { AutoAddresses } from './auto-addresses.ts';
 import type { Condition, ReporterName, StatusWrite } from './conditions.ts';
@@ -12,6 +13,7 @@ import type { MeshModelConfig } from './config.ts';
 import { readDestinationRule } from './destination-rule.ts';
 import { readEndpointSlice } from './endpoint-slice.ts';
 import { checkEnrolment } from './enrolment.ts';
+import { isForEverybody } from './entry-claims.ts';
 import { type Finding, findings } from './findings.ts';
 import { readGateway, readGatewayClass } from './gateway.ts';
 import { classAccepted, type GatewayProblem } from './gateway-status.ts';
@@ -323,7 +325,10 @@ export class MeshIndex {
 
   #entryServices(entry: ServiceEntry): MeshService[] {
     const labels = this.#inputs.namespace(entry.namespace).labels;
-    return entryServices(entry, this.#config.serviceEntryVisibility?.(labels) ?? 'PUBLIC');
+    const services = entryServices(entry, this.#config.serviceEntryVisibility?.(labels) ?? 'PUBLIC');
+    return services.map((service) =>
+      isForEverybody(this.#config, entry.namespace, service.hostname) ? service : { ...service, visibility: Service_Visibility.NAMESPACE },
+    );
   }
 
   /** Who may see a namespace's ServiceEntries depends on its labels. */

@@ -4,7 +4,7 @@ import { IPFamilies, type NetworkAddress, Service_Visibility, type Workload } fr
 import { declaredProtocol } from './app-protocol.ts';
 import type { MeshModelConfig, Visibility } from './config.ts';
 import { type Endpoint, endpointWorkload, readEndpoint } from './endpoint.ts';
-import { addressText, isForbiddenAddress, mayClaimHost } from './entry-claims.ts';
+import { addressText, isForbiddenAddress, isForEverybody, mayClaimHost } from './entry-claims.ts';
 import { passthrough } from './load-balancing.ts';
 import type { MeshPort, MeshService } from './mesh-service.ts';
 import * as names from './names.ts';
@@ -73,6 +73,9 @@ export function readServiceEntry(config: MeshModelConfig, object: unknown, repor
         ),
       ]
     : [];
+  const hosts = written.filter(({ host }) => !foreign.includes(host));
+  const wider = texts(at(spec, 'exportTo')).filter((to) => to !== '.' && to !== meta.namespace);
+  const exported = hosts.every(({ host }) => isForEverybody(config, meta.namespace, host)) ? [] : wider;
   return {
     key: objectKey(meta),
     namespace: meta.namespace,
@@ -80,9 +83,10 @@ export function readServiceEntry(config: MeshModelConfig, object: unknown, repor
     labels: meta.labels,
     createdAt: meta.createdAt,
     resolution,
-    hosts: written
-      .filter(({ host }) => !foreign.includes(host))
-      .map(({ host, addresses }) => ({ host, addresses: addresses.filter((address) => !forbidden.includes(addressText(address))) })),
+    hosts: hosts.map(({ host, addresses }) => ({
+      host,
+      addresses: addresses.filter((address) => !forbidden.includes(addressText(address))),
+    })),
     ports: records(at(spec, 'ports')).flatMap((port) => entryPort(port, report)),
     // An empty selector would pick every pod of the namespace; Istio takes it as none.
     selector: selector !== 'unreadable' && selector && Object.keys(selector).length > 0 ? selector : undefined,
@@ -92,7 +96,7 @@ export function readServiceEntry(config: MeshModelConfig, object: unknown, repor
     ),
     distribution: meta.annotations[names.TRAFFIC_DISTRIBUTION],
     subjectAltNames: texts(at(spec, 'subjectAltNames')),
-    refused: [...foreign, ...forbidden],
+    refused: [...foreign, ...forbidden, ...exported.map((to) => `exportTo ${to}`)],
   };
 }
 

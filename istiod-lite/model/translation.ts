@@ -417,7 +417,10 @@ export class Translation {
       own: words,
       inherited,
       namespaceLabels: inherited.labels,
-      namespaceOnly: services.some(({ visibility }) => visibility !== 0),
+      // What only clients of the namespace may see, as the administrator says; a claim that is for them alone may well leave by another one's.
+      namespaceOnly:
+        services.some((service) => service.source === 'ServiceEntry') &&
+        this.#config.serviceEntryVisibility?.(inherited.labels) === 'NAMESPACE',
     };
   }
 

@@ -48,6 +48,13 @@ test('with everything turned on, and with each piece turned off, the API server 
     );
     assert.deepEqual(refusals(objects), [], values.join(' '));
     assert.ok(objects.length > 5, values.join(' '));
+    const cluster = objects.filter(({ kind }) => kind === 'ClusterRole');
+    const rules = cluster.flatMap((role) => role.rules as readonly { readonly resources: readonly string[] }[]);
+    assert.deepEqual(
+      rules.filter(({ resources }) => resources.some((resource) => /^(\*|secrets(\/|$))/.test(resource))),
+      [],
+      'no verb on the Secrets of the cluster',
+    );
   }
 });
 
