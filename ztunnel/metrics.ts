@@ -149,6 +149,12 @@ export const metrics = {
   cpuSeconds: counter('process_cpu_seconds_total', [], 'Processor time of user and system', stable),
   startTime: gauge('process_start_time_seconds', [], 'When this process started, in seconds since 1970', stable),
   refusals: counter('warren_refusals_total', ['code', 'policy'], 'Connections refused or failed, by error code and deciding policy'),
+  waypointPassedBy: counter(
+    'warren_waypoint_passed_by_total',
+    ['namespace', 'service'],
+    "Connections to a pod's own address that passed its service's waypoint by",
+    { hideZero: true, expires: true },
+  ),
   workersReplaced: counter('warren_workers_replaced_total', [], 'Data workers that ended or hung and were replaced'),
   workers: gauge('warren_workers', [], 'Data workers that are serving'),
   spareWorkers: gauge('warren_spare_workers', [], 'Data workers that are ready to take the place of one that is lost'),

@@ -40,6 +40,12 @@ export const outcomes = {
     'error',
     'The workload is STRICT and the caller came in plaintext. Enrol the caller, or relax the PeerAuthentication.',
   ),
+  WAYPOINT_BYPASSED: outcome(
+    'DENY',
+    401,
+    'error',
+    "The caller dialled a pod's own address, past its service's waypoint, and the pod or its namespace asks for the waypoint (warren.dev/require-waypoint). Call the service, or leave the port out (warren.dev/require-waypoint-except-ports).",
+  ),
   SELF_CALL: outcome('DENY', 503, 'error', "The destination is one of ztunnel's own ports."),
   IP_MISMATCH: outcome('DENY', 400, 'error', 'The CONNECT authority is not an address of the pod that received it.'),
   BAD_REQUEST: outcome('DENY', 400, 'error', 'The peer sent something that is no CONNECT request with host and port.'),

@@ -192,7 +192,7 @@ export class DiagnosticsClient {
 
   #takeRefusals(): Refusal[] {
     const timeMs = BigInt(Math.round(this.#options.clock.now()));
-    return this.#refusals.take().map((refusal) => ({ ...refusal, timeMs }));
+    return this.#refusals.take().map((refusal) => ({ ...refusal, timeMs, letThrough: refusal.letThrough ?? false }));
   }
 }
 

@@ -62,10 +62,19 @@ export interface Workload {
   readonly healthy: boolean;
   /** Its namespace's; absent where the proxy's own holds. */
   readonly outboundTrafficPolicy?: OutboundTrafficPolicy | undefined;
+  /** Refuses what dials it past its waypoint; absent where it does not. */
+  readonly requireWaypoint?: RequiredWaypoint | undefined;
   /** Load-balancing weight; 0 is never picked. */
   readonly capacity: number;
   /** `namespace/hostname` of each service to its map of service port to this workload's port. */
   readonly services: ReadonlyMap<string, ReadonlyMap<number, number>>;
+}
+
+export interface RequiredWaypoint {
+  /** The pod itself asks for it: without any waypoint, nobody may dial it. Else its namespace does, of the pods that have one. */
+  readonly always: boolean;
+  /** Ports that may be dialled by anybody whom policies allow. */
+  readonly exceptPorts: readonly number[];
 }
 
 export type Scope = 'REGION' | 'ZONE' | 'SUBZONE' | 'NODE' | 'CLUSTER' | 'NETWORK';

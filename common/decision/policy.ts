@@ -6,6 +6,7 @@ import { cidrContains, ipBytes, type SocketAddress } from '../base/address.ts';
 import type { OutcomeCode } from '../base/errors.ts';
 import { formatSpiffeId, type SpiffeId } from '../base/spiffe.ts';
 import { type MeshView, type Policy, type PolicyMatch, policyKey, type StringMatch, type Workload } from './mesh-view.ts';
+import { refusesBypass, type WaypointBypass, waypointBypass } from './waypoint-bypass.ts';
 
 /** A connection as it reached the pod. */
 export interface PolicyInput {
@@ -68,7 +69,7 @@ export function applicablePolicies(view: MeshView, local: Workload): Policy[] {
 
 /**
  * Any enforced DENY that matches refuses; then, where there are enforced ALLOW policies, one of them must match. Dry-run policies are
- * evaluated for the log and count for nothing.
+ * evaluated for the log and count for nothing. Before all of them, a pod may want to be dialled by its waypoint only.
  */
 export function decidePolicy(view: MeshView, local: Workload, input: PolicyInput): PolicyVerdict {
   const subject = policySubject(input);
@@ -77,12 +78,19 @@ export function decidePolicy(view: MeshView, local: Workload, input: PolicyInput
     .filter((policy) => policy.dryRun)
     .map((policy) => ({ policy: policyKey(policy), matched: policyMatches(policy, subject) }));
   const missing = local.authorizationPolicies.filter((key) => view.policyByKey(key) === undefined);
+  const bypass = refusesBypass(local, input.destination.port) ? waypointBypass(view, local, input) : undefined;
+  if (bypass) return { allowed: false, reason: bypassReason(bypass), code: 'WAYPOINT_BYPASSED', dryRun, missing };
   const verdict = decideEnforced(
     policies.filter((policy) => !policy.dryRun),
     subject,
   );
   return { ...verdict, dryRun, missing };
 }
+
+const bypassReason = ({ waypoint }: WaypointBypass): string =>
+  waypoint === undefined
+    ? 'the pod takes connections from its waypoint only (warren.dev/require-waypoint), and nothing of it is bound to one'
+    : `the pod takes connections from its waypoint ${waypoint} only (warren.dev/require-waypoint)`;
 
 function decideEnforced(enforced: readonly Policy[], subject: PolicySubject): Omit<PolicyVerdict, 'dryRun' | 'missing'> {
   const denied = enforced.find((policy) => policy.action === 'DENY' && policyMatches(policy, subject));

@@ -87,6 +87,7 @@ function dumpWorkload(workload: Workload): Fields {
     ...optional('services', [...workload.services.keys()].sort()),
     capacity: workload.capacity,
     ...optional('outboundTrafficPolicy', workload.outboundTrafficPolicy),
+    ...optional('requireWaypoint', workload.requireWaypoint),
   };
 }
 

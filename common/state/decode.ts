@@ -22,6 +22,7 @@ import type {
 } from '../decision/mesh-view.ts';
 
 import { outboundPolicyOf } from './outbound-policy.ts';
+import { requiredWaypointOf } from './required-waypoint.ts';
 
 /**
  * Reads texts as pieces of one text instead of decoding each, as long as they are ASCII, which names are: a workload has twenty, and
@@ -132,10 +133,11 @@ function workloadOf(message: wire.Workload): Workload {
   };
 }
 
-function extensionsOf(extensions: readonly wire.Extension[]): Pick<Workload, 'outboundTrafficPolicy'> {
+function extensionsOf(extensions: readonly wire.Extension[]): Pick<Workload, 'outboundTrafficPolicy' | 'requireWaypoint'> {
   try {
     const outboundTrafficPolicy = outboundPolicyOf(extensions);
-    return outboundTrafficPolicy === undefined ? {} : { outboundTrafficPolicy };
+    const requireWaypoint = requiredWaypointOf(extensions);
+    return { ...(outboundTrafficPolicy && { outboundTrafficPolicy }), ...(requireWaypoint && { requireWaypoint }) };
   } catch (error) {
     throw new ResourceRejected(errorMessage(error));
   }

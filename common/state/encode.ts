@@ -4,6 +4,7 @@ import * as authorization from '../codec/gen/authorization.ts';
 import * as wire from '../codec/gen/workload.ts';
 import type { GatewayAddress, Policy, PolicyMatch, Service, StringMatch, Workload } from '../decision/mesh-view.ts';
 import { outboundPolicyExtension } from './outbound-policy.ts';
+import { requiredWaypointExtension } from './required-waypoint.ts';
 
 /** Bytes of an istio.workload.Address. */
 export function encodeWorkload(workload: Workload): Uint8Array {
@@ -36,7 +37,7 @@ export function encodeWorkload(workload: Workload): Uint8Array {
     status: workload.healthy ? wire.WorkloadStatus.HEALTHY : wire.WorkloadStatus.UNHEALTHY,
     capacity: workload.capacity === 1 ? undefined : workload.capacity,
     services: Object.fromEntries([...workload.services].map(([key, ports]) => [key, { ports: portsOf(ports) }])),
-    extensions: outboundPolicyExtension(workload.outboundTrafficPolicy),
+    extensions: [...outboundPolicyExtension(workload.outboundTrafficPolicy), ...requiredWaypointExtension(workload.requireWaypoint)],
   };
   return wire.Address.encode({ type: { $case: 'workload', value } }).finish();
 }

@@ -123,6 +123,7 @@ const WORKLOAD_KEYS = [
   'waypoint',
   'networkGateway',
   'outboundTrafficPolicy',
+  'requireWaypoint',
 ] as const;
 
 function workloadFrom(node: YamlNode): Workload {
@@ -137,6 +138,8 @@ function workloadFrom(node: YamlNode): Workload {
   const outboundTrafficPolicy: Workload['outboundTrafficPolicy'] = node
     .optional('outboundTrafficPolicy')
     ?.choice({ ALLOW_ANY: 'ALLOW_ANY', REGISTRY_ONLY: 'REGISTRY_ONLY' });
+  const required = node.optional('requireWaypoint');
+  required?.allowKeys(['exceptPorts']);
   const locality = node.optional('locality');
   locality?.allowKeys(['region', 'zone', 'subzone']);
   return {
@@ -172,6 +175,9 @@ function workloadFrom(node: YamlNode): Workload {
     authorizationPolicies: node.optional('authorizationPolicies')?.list((entry) => entry.text()) ?? [],
     healthy: node.optional('status')?.choice({ Healthy: true, Unhealthy: false }) ?? true,
     ...(outboundTrafficPolicy === undefined ? {} : { outboundTrafficPolicy }),
+    ...(required && {
+      requireWaypoint: { always: true, exceptPorts: required.optional('exceptPorts')?.list((port) => port.integer(65535)) ?? [] },
+    }),
     capacity: node.optional('capacity')?.integer(2 ** 32 - 1) ?? 1,
     services: new Map(
       node.required('services').entries((key, ports) => {

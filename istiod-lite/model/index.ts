@@ -31,6 +31,7 @@ import { wantedAncestors } from './policy-ancestors.ts';
 import { readTargetedPolicy } from './policy-targets.ts';
 import { type Problem, ProblemList } from './problems.ts';
 import { type FetchedKeys, hasTargets } from './request-authentication.ts';
+import { readWaypointWords } from './required-waypoint.ts';
 import {
   authorizationResource,
   httpAuthorizationResource,
@@ -229,7 +230,10 @@ export class MeshIndex {
   readonly #setters: Readonly<Record<WatchedKindName, (key: string, object: unknown, report: Report) => void>> = {
     Namespace: (key, object, report) => {
       const words = object === undefined ? undefined : namespaceWords(object);
-      if (words) checkEnrolment(words.labels, report);
+      if (words) {
+        checkEnrolment(words.labels, report);
+        readWaypointWords(words.annotations, report);
+      }
       this.#inputs.setNamespace(key, words);
       if (this.#config.serviceEntryVisibility) this.#reviewVisibility(key);
     },

@@ -583,4 +583,10 @@ class GatewayUse {
   }
 }
 
-export const inheritedAnnotations = [names.TRAFFIC_DISTRIBUTION, names.USE_WAYPOINT_CANARY_WEIGHT, names.OUTBOUND_TRAFFIC_POLICY] as const;
+export const inheritedAnnotations = [
+  names.TRAFFIC_DISTRIBUTION,
+  names.USE_WAYPOINT_CANARY_WEIGHT,
+  names.OUTBOUND_TRAFFIC_POLICY,
+  names.REQUIRE_WAYPOINT,
+  names.REQUIRE_WAYPOINT_EXCEPT_PORTS,
+] as const;

@@ -6,6 +6,9 @@ export const TUNNEL = 'networking.istio.io/tunnel';
 export const INBOUND_BINDING = 'ambient.istio.io/waypoint-inbound-binding';
 /** Of a namespace: Istio's word for what becomes of connections to what is no known service. */
 export const OUTBOUND_TRAFFIC_POLICY = 'warren.dev/outbound-traffic-policy';
+/** Of a pod or a namespace: `true` refuses who dials pods past their waypoint; the ports of the second are left out. */
+export const REQUIRE_WAYPOINT = 'warren.dev/require-waypoint';
+export const REQUIRE_WAYPOINT_EXCEPT_PORTS = 'warren.dev/require-waypoint-except-ports';
 export const DRY_RUN = 'istio.io/dry-run';
 
 export const USE_WAYPOINT = 'istio.io/use-waypoint';

@@ -7,6 +7,7 @@ import { checkEnrolment } from './enrolment.ts';
 import { portsOnPod } from './mesh-service.ts';
 import * as names from './names.ts';
 import { at, type Labels, objectKey, portOf, quote, type Report, readMeta, records, text } from './objects.ts';
+import { readWaypointWords, type WaypointWords } from './required-waypoint.ts';
 import { blankWorkload, endsTunnels, type Surroundings, servicePorts } from './workload.ts';
 import { canonicalName, canonicalRevision, controllerName } from './workload-name.ts';
 
@@ -27,6 +28,8 @@ export interface Pod {
   readonly redirected: boolean;
   readonly workloadName: string;
   readonly namedPorts: ReadonlyMap<string, number>;
+  /** Absent where it says nothing of waypoints. */
+  readonly waypointWords?: WaypointWords;
 }
 
 /** @returns undefined for what is no workload: a finished pod, or one without an address */
@@ -37,6 +40,7 @@ export function readPod(object: unknown, report: Report): Pod | undefined {
   const addresses = podAddresses(object, report);
   if (addresses.length === 0) return undefined;
   checkEnrolment(meta.labels, report);
+  const words = readWaypointWords(meta.annotations, report);
   const deleted = at(object, 'metadata', 'deletionTimestamp') !== undefined && at(object, 'metadata', 'deletionTimestamp') !== null;
   return {
     key: objectKey(meta),
@@ -52,6 +56,7 @@ export function readPod(object: unknown, report: Report): Pod | undefined {
     redirected: meta.annotations[names.REDIRECTION] === 'enabled',
     workloadName: controllerName(object, meta),
     namedPorts: containerPorts(object),
+    ...(words.required !== undefined || words.exceptPorts.length > 0 ? { waypointWords: words } : {}),
   };
 }
 

@@ -9,6 +9,7 @@ import type {
   Target,
 } from '../../common/codec/gen/waypoint.ts';
 import type { GatewayAddress, Service, Workload } from '../../common/codec/gen/workload.ts';
+import type { RequiredWaypoint } from '../../common/decision/mesh-view.ts';
 import { CLAIM_REFUSED, type Condition, WAYPOINT_MISSING, type WantedStatus } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
 import type { DestinationRule } from './destination-rule.ts';
@@ -24,7 +25,7 @@ import { type MeshService, serviceKeyOf } from './mesh-service.ts';
 import * as names from './names.ts';
 import type { Labels } from './objects.ts';
 import { peerAuthenticationReference } from './peer-authentication.ts';
-import { podWorkload } from './pod.ts';
+import { type Pod, podWorkload } from './pod.ts';
 import { ancestor, type PolicyAncestor } from './policy-ancestors.ts';
 import {
   countsBefore,
@@ -38,6 +39,7 @@ import {
   targetsCondition,
 } from './policy-targets.ts';
 import { tokenResource } from './request-authentication.ts';
+import { readWaypointWords, requiredWaypoint } from './required-waypoint.ts';
 import { Backends } from './route-backends.ts';
 import { type RouteParentStatus, routeStatus } from './route-status.ts';
 import { type Attachment, portRoutes } from './route-table.ts';
@@ -456,8 +458,16 @@ export class Translation {
     const { namespace, labels } = pod;
     const services = [...this.#inputs.selecting(namespace, labels), ...this.#inputs.listing(pod)];
     const { binding, ...around } = this.#surroundings({ namespace, labels, bindingLabels: labels, services, network: '' }, used);
-    const workload = podWorkload(this.#config, pod, this.#inputs.locality(pod.node), around);
+    const required = this.#requiredWaypoint(pod, around);
+    const workload = podWorkload(this.#config, pod, this.#inputs.locality(pod.node), { ...around, requireWaypoint: required });
     return { workloads: [workload], condition: waypointCondition(binding, undefined) };
+  }
+
+  /** A waypoint's own instances are dialled by everybody who uses it. */
+  #requiredWaypoint({ namespace, labels, waypointWords }: Pod, { applicationTunnel }: Surroundings): RequiredWaypoint | undefined {
+    if (applicationTunnel || labels[names.GATEWAY_NAME] !== undefined) return undefined;
+    const inherited = readWaypointWords(this.#inputs.namespace(namespace).annotations, () => undefined);
+    return requiredWaypoint(waypointWords ?? { required: undefined, exceptPorts: [] }, inherited);
   }
 
   #workloadEntry(key: string, used: Set<string>): TranslatedWorkloads {

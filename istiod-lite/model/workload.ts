@@ -12,8 +12,9 @@ import {
   WorkloadStatus,
   WorkloadType,
 } from '../../common/codec/gen/workload.ts';
-import type { OutboundTrafficPolicy } from '../../common/decision/mesh-view.ts';
+import type { OutboundTrafficPolicy, RequiredWaypoint } from '../../common/decision/mesh-view.ts';
 import { outboundPolicyExtension } from '../../common/state/outbound-policy.ts';
+import { requiredWaypointExtension } from '../../common/state/required-waypoint.ts';
 import { type MeshModelConfig, sentTrustDomain } from './config.ts';
 import { type MeshService, serviceKeyOf } from './mesh-service.ts';
 import * as names from './names.ts';
@@ -30,6 +31,8 @@ export interface Surroundings {
   readonly networkGateway: GatewayAddress | undefined;
   /** Of the namespace, where it has one. */
   readonly outboundTrafficPolicy?: OutboundTrafficPolicy | undefined;
+  /** Of the pod, else of its namespace. */
+  readonly requireWaypoint?: RequiredWaypoint | undefined;
 }
 
 export const ALONE: Surroundings = {
@@ -67,7 +70,10 @@ export function blankWorkload(config: MeshModelConfig, surroundings: Surrounding
     applicationTunnel: surroundings.applicationTunnel,
     locality: undefined,
     networkMode: NetworkMode.STANDARD,
-    extensions: outboundPolicyExtension(surroundings.outboundTrafficPolicy),
+    extensions: [
+      ...outboundPolicyExtension(surroundings.outboundTrafficPolicy),
+      ...requiredWaypointExtension(surroundings.requireWaypoint),
+    ],
     capacity: undefined,
   };
 }

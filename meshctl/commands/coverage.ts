@@ -2,7 +2,9 @@
 import yaml from 'js-yaml';
 import picocolors from 'picocolors';
 import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
-import { type Covered, coverage } from '../coverage/coverage.ts';
+import { type Covered, coverage, type Passed } from '../coverage/coverage.ts';
+import { Istiod } from '../istiod.ts';
+import { callersByService, type ProxyReport } from '../status/report.ts';
 import { CommandError, type Connection, clusterError, connect, table } from '../terminal.ts';
 
 export async function coverageCommand({
@@ -13,8 +15,13 @@ export async function coverageCommand({
   if (!['text', 'json', 'yaml'].includes(output)) throw new CommandError(`-o ${output}: expected text, json or yaml`);
   const api = connect(connection);
   try {
-    const [policies, rateLimits, pods] = await Promise.all([policiesOf(api), limitsOf(api), api.list<KubeObject>('/api/v1/pods')]);
-    const rows = coverage({ policies, rateLimits, pods, rootNamespace: connection.systemNamespace }).filter(
+    const [policies, rateLimits, pods, passedBy] = await Promise.all([
+      policiesOf(api),
+      limitsOf(api),
+      api.list<KubeObject>('/api/v1/pods'),
+      passedWaypoints(api, connection.systemNamespace),
+    ]);
+    const rows = coverage({ policies, rateLimits, pods, passedBy, rootNamespace: connection.systemNamespace }).filter(
       ({ policy }) => namespace === undefined || policy.startsWith(`${namespace}/`),
     );
     if (output === 'json') console.log(JSON.stringify(rows, undefined, 2));
@@ -38,6 +45,18 @@ export function coverageTable(rows: readonly Covered[], colour: boolean): string
   const [head = '', ...lines] = text.split('\n');
   const shade = { node: paint.green, waypoint: paint.green, 'in part': paint.yellow, nowhere: paint.red };
   return [head, ...lines.map((line, i) => shade[rows[i]?.enforced ?? 'nowhere'](line))].join('\n');
+}
+
+/** What proxies have told istiod of who passes waypoints by; nothing where istiod cannot be asked, which `meshctl status` says. */
+async function passedWaypoints(api: KubeApi, systemNamespace: string): Promise<Passed[]> {
+  const istiod = await Istiod.open(api, systemNamespace).catch(() => undefined);
+  if (!istiod) return [];
+  try {
+    const pages = await Promise.all(istiod.pods.map((pod) => istiod.get<readonly ProxyReport[]>(pod, '/debug/proxies').catch(() => [])));
+    return callersByService(pages.flat().flatMap(({ refusals }) => refusals.filter(({ letThrough }) => letThrough === true)));
+  } finally {
+    istiod.close();
+  }
 }
 
 /** An older installation does not know the kind. */

@@ -17,15 +17,29 @@ export interface Seen {
   readonly policies: readonly KubeObject[];
   readonly rateLimits?: readonly KubeObject[];
   readonly pods: readonly KubeObject[];
+  /** Who dialled pods past their service's waypoint, as far as proxies remember. */
+  readonly passedBy?: readonly Passed[];
   /** Policies there hold for all namespaces. */
   readonly rootNamespace: string;
+}
+
+export interface Passed {
+  /** Hostname of the service. */
+  readonly service: string;
+  readonly count: number;
+  readonly callers: string;
 }
 
 interface PolicySpec {
   readonly action?: string;
   readonly selector?: { readonly matchLabels?: Readonly<Record<string, string>> };
-  readonly targetRef?: object;
-  readonly targetRefs?: readonly object[];
+  readonly targetRef?: TargetReference;
+  readonly targetRefs?: readonly TargetReference[];
+}
+
+interface TargetReference {
+  readonly kind?: string;
+  readonly name?: string;
 }
 
 interface Condition {
@@ -35,7 +49,7 @@ interface Condition {
   readonly message?: string;
 }
 
-export function coverage({ policies, rateLimits = [], pods, rootNamespace }: Seen): Covered[] {
+export function coverage({ policies, rateLimits = [], pods, passedBy = [], rootNamespace }: Seen): Covered[] {
   const candidates = pods.filter(isCandidate);
   return [...[...policies].sort(byKey), ...[...rateLimits].sort(byKey)].map((policy) => {
     if (rateLimits.includes(policy)) {
@@ -44,7 +58,9 @@ export function coverage({ policies, rateLimits = [], pods, rootNamespace }: See
     }
     const { action = 'ALLOW', targetRef, targetRefs = [] } = (policy.spec ?? {}) as PolicySpec;
     const targeted = targetRef !== undefined || targetRefs.length > 0;
-    const [enforced, because] = targeted ? atWaypoint(policy) : atNodes(policy, candidates, rootNamespace);
+    const [enforced, because] = targeted
+      ? besidesWaypoint(policy, [...(targetRef ? [targetRef] : []), ...targetRefs], passedBy, atWaypoint(policy))
+      : atNodes(policy, candidates, rootNamespace);
     return { policy: keyOf(policy), action, enforced, because };
   });
 }
@@ -59,6 +75,16 @@ function atWaypoint(policy: KubeObject): Verdict {
   const message = condition.message ?? '';
   if (condition.status !== 'True') return ['nowhere', `${condition.reason}: ${message}`];
   return condition.reason === 'Accepted' ? ['waypoint', message] : ['in part', `${condition.reason}: ${message}`];
+}
+
+/** What a waypoint enforces does not reach who dials the pods behind it. */
+function besidesWaypoint(policy: KubeObject, targets: readonly TargetReference[], passedBy: readonly Passed[], verdict: Verdict): Verdict {
+  if (verdict[0] === 'nowhere') return verdict;
+  const hosts = targets.flatMap(({ kind, name }) => (kind === 'Service' ? [`${name}.${policy.metadata.namespace}.svc.`] : []));
+  const passed = passedBy.filter(({ service }) => hosts.some((host) => service.startsWith(host)));
+  if (passed.length === 0) return verdict;
+  const who = passed.map(({ service, callers }) => `${callers} dialled pods of ${service}`).join('; ');
+  return ['in part', `${verdict[1]}; passed by: ${who} (warren.dev/require-waypoint refuses that)`];
 }
 
 /** Of policies whose status has an entry for each target. */

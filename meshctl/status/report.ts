@@ -57,6 +57,8 @@ export interface RefusalSeen {
   readonly destination: string;
   readonly message: string;
   readonly count: number;
+  /** It was not refused: somebody passed a waypoint by. Absent where istiod is older. */
+  readonly letThrough?: boolean;
 }
 
 export interface ProxySync {
@@ -107,6 +109,7 @@ export function makeReport(seen: Observations): StatusReport {
   problems.push(...agentVersionProblems(seen));
   const namespaces = namespaceStatus(seen);
   serviceProblems(seen, problems);
+  problems.push(...passedWaypoints(seen));
   problems.push(...policyProblems(seen));
   for (const { object, message } of seen.untranslated) problems.push({ severity: 'warning', object, message });
   for (const { kind, namespace, name, problems: own } of seen.proxies) {
@@ -320,11 +323,42 @@ function certificateStatus(seen: Observations, problems: Problem[]): { count: nu
   };
 }
 
+/** Services whose pods somebody dials at their own addresses, past the waypoint, which nothing forbids. */
+function passedWaypoints({ proxies, nowMs }: Observations): Problem[] {
+  const recent = proxies
+    .flatMap(({ refusals }) => refusals)
+    .filter((seen) => seen.letThrough === true && nowMs - seen.timeMs <= REFUSALS_SHOWN_MS);
+  return callersByService(recent).map(({ service, count, callers }) => ({
+    severity: 'warning',
+    object: `Service ${service}`,
+    message: `${plural(count, 'connection')} passed its waypoint by, from ${callers}: the pods were dialled by address; warren.dev/require-waypoint refuses that`,
+  }));
+}
+
+const MAX_CALLERS = 5;
+
+/** For each service that is passed by: how often, and by whom. */
+export function callersByService(
+  passed: readonly Pick<RefusalSeen, 'destination' | 'source' | 'count'>[],
+): { service: string; count: number; callers: string }[] {
+  const services = new Map<string, { count: number; callers: Set<string> }>();
+  for (const { destination, source, count } of passed) {
+    const known = services.get(destination) ?? { count: 0, callers: new Set() };
+    services.set(destination, { count: known.count + count, callers: known.callers.add(source) });
+  }
+  return [...services]
+    .map(([service, { count, callers }]) => {
+      const named = [...callers].sort().slice(0, MAX_CALLERS).join(', ');
+      return { service, count, callers: callers.size > MAX_CALLERS ? `${named} and ${callers.size - MAX_CALLERS} more` : named };
+    })
+    .sort((a, b) => (a.service < b.service ? -1 : 1));
+}
+
 /** Equal ones of several proxies and reports together, the newest first. */
 function recentRefusals(seen: Observations): RefusalSeen[] {
   const kinds = new Map<string, RefusalSeen>();
   for (const refusal of seen.proxies.flatMap(({ refusals }) => refusals)) {
-    if (seen.nowMs - refusal.timeMs > REFUSALS_SHOWN_MS) continue;
+    if (refusal.letThrough === true || seen.nowMs - refusal.timeMs > REFUSALS_SHOWN_MS) continue;
     const key = [refusal.code, refusal.policy, refusal.source, refusal.destination].join(' ');
     const known = kinds.get(key);
     const newest = known && known.timeMs > refusal.timeMs ? known : refusal;

@@ -129,7 +129,7 @@ workloads:
   workloadIps: ["${ip.clientIp}"], protocol: HBONE, workloadName: web,
   canonicalName: web, canonicalRevision: v1, services: {}}
 - {uid: c1//Pod/shop/server, name: server, namespace: shop, serviceAccount: server, workloadIps: ["${ip.serverIp}"], protocol: HBONE,
-  workloadName: orders-v1, canonicalName: orders, canonicalRevision: v1, services: {"shop/${HOST}": {80: 8080, 90: 9090, 91: 9090}}}
+  workloadName: orders-v1, canonicalName: orders, canonicalRevision: v1, requireWaypoint: {exceptPorts: [9090]}, services: {"shop/${HOST}": {80: 8080, 90: 9090, 91: 9090}}}
 - {uid: c1//Pod/shop/waypoint-1, name: waypoint-1, namespace: shop, serviceAccount: waypoint,
   workloadIps: ["${ip.waypointIp}", "${ip.waypointSecond}"], protocol: HBONE, workloadName: waypoint, canonicalName: waypoint,
   services: {"shop/waypoint.shop.svc.cluster.local": {15008: 15008}}}

@@ -2,6 +2,7 @@
 import { ProxyError } from '../../common/base/errors.ts';
 import type { Workload } from '../../common/decision/mesh-view.ts';
 import { decidePolicy, type PolicyInput } from '../../common/decision/policy.ts';
+import { waypointBypass } from '../../common/decision/waypoint-bypass.ts';
 import type { PodContext } from '../worker/context.ts';
 
 /** @returns the policy that allowed it, where one did. @throws {ProxyError} POLICY_DENIED or MTLS_REQUIRED with the policy that decided */
@@ -16,6 +17,9 @@ export function enforce(pod: PodContext, local: Workload, subject: PolicyInput):
     log.info({ pod: pod.name, allowed: verdict.allowed, policy: verdict.policy, reason: verdict.reason }, 'policy decision');
   }
   if (!verdict.allowed) throw refusal(verdict, 'policy rejection');
+  const bypass = waypointBypass(pod.parts.view, local, subject);
+  // A port that is no service's has no waypoint to go through: scrapes and the like are nobody's concern unless the pod says so.
+  if (bypass?.service) pod.parts.telemetry.waypointPassedBy(local, subject, bypass.service, bypass.waypoint ?? '');
   return verdict.policy;
 }
 

@@ -106,10 +106,11 @@ export class PodProxy implements PodContext {
     return this.#inbound.drain();
   }
 
-  /** The mesh's state is another one. @returns whether other policies apply to the pod now */
+  /** The mesh's state is another one. @returns whether other policies apply to the pod now, or another word about its waypoint */
   workloadChanged(): boolean {
     this.#inbound.workloadChanged();
-    const selected = this.local.get()?.authorizationPolicies.join('\n');
+    const local = this.local.get();
+    const selected = local && [...local.authorizationPolicies, JSON.stringify(local.requireWaypoint ?? '')].join('\n');
     const changed = selected !== this.#selectedBy;
     this.#selectedBy = selected;
     return changed;

@@ -8,7 +8,8 @@ import type { Clock } from '../../common/base/clock.ts';
 import { outcomes, type ProxyError, type ResponseFlag } from '../../common/base/errors.ts';
 import type { RefusalTally } from '../../common/base/refusal-tally.ts';
 import { formatSpiffeId } from '../../common/base/spiffe.ts';
-import type { Workload } from '../../common/decision/mesh-view.ts';
+import type { Service, Workload } from '../../common/decision/mesh-view.ts';
+import type { PolicyInput } from '../../common/decision/policy.ts';
 import type { EventSink } from '../../common/decision/traffic-event.ts';
 import type { Relay } from '../../common/hbone/types.ts';
 import type { AccessField, AccessLog } from '../../common/server/access-log.ts';
@@ -106,6 +107,23 @@ export class Telemetry {
       ['warren.client', client && nameOf(client, source)],
       ['warren.service', service?.hostname],
     ]);
+  }
+
+  /** Somebody dialled a pod past its service's waypoint, which nothing forbids. */
+  waypointPassedBy(local: Workload, { source, identity }: PolicyInput, service: Service, waypoint: string): void {
+    const { series, refusals } = this.#options;
+    series.add(series.slot(metrics.waypointPassedBy, [service.namespace, service.name || service.hostname]), 1);
+    const message = `dialled ${local.namespace}/${local.name} past waypoint ${waypoint}`;
+    const caller = identity ? formatSpiffeId(identity) : source.ip;
+    refusals.add({
+      code: 'WAYPOINT_BYPASSED',
+      policy: '',
+      source: caller,
+      destination: service.hostname,
+      message,
+      count: 1,
+      letThrough: true,
+    });
   }
 
   /** A destination is known by hostname only, and is looked up for this caller. */

@@ -64,6 +64,8 @@ export interface Refusal {
   message: string;
   /** How often the same (code, policy, source, destination) was refused since the last report. */
   count: number;
+  /** It was not refused: something that somebody may want to refuse. */
+  letThrough: boolean;
 }
 
 /** Part of an answer. An answer ends with a piece that says `last`, or with an error. */
@@ -441,7 +443,7 @@ export const ProxyStatus: MessageFns<ProxyStatus> = {
 };
 
 function createBaseRefusal(): Refusal {
-  return { timeMs: 0n, code: "", policy: "", source: "", destination: "", message: "", count: 0 };
+  return { timeMs: 0n, code: "", policy: "", source: "", destination: "", message: "", count: 0, letThrough: false };
 }
 
 export const Refusal: MessageFns<Refusal> = {
@@ -469,6 +471,9 @@ export const Refusal: MessageFns<Refusal> = {
     }
     if (message.count !== 0) {
       writer.uint32(56).uint32(message.count);
+    }
+    if (message.letThrough !== false) {
+      writer.uint32(64).bool(message.letThrough);
     }
     return writer;
   },
@@ -540,6 +545,14 @@ export const Refusal: MessageFns<Refusal> = {
             }
 
             message.count = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.letThrough = reader.bool();
             continue;
           }
         }

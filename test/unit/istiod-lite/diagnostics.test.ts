@@ -28,6 +28,7 @@ const refusal = (code: string, timeMs: number): Refusal => ({
   destination: 'b',
   message: 'm',
   count: 1,
+  letThrough: false,
 });
 
 test('a proxy is shown with its last status and its refusals, as long as its stream lives', () => {

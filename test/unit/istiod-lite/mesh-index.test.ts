@@ -10,6 +10,7 @@ import {
   WorkloadStatus,
 } from '../../../common/codec/gen/workload.ts';
 import { outboundPolicyOf } from '../../../common/state/outbound-policy.ts';
+import { requiredWaypointOf } from '../../../common/state/required-waypoint.ts';
 import { MeshIndex } from '../../../istiod-lite/model/index.ts';
 import type { WatchedKindName } from '../../../istiod-lite/model/watched-kinds.ts';
 import * as make from '../../support/kube-objects.ts';
@@ -373,4 +374,26 @@ test("a namespace's outboundTrafficPolicy is on its pods, and a word that is non
   assert.equal(policyOf({ [name]: 'ALLOW_ANY' }), 'ALLOW_ANY');
   assert.equal(policyOf({ [name]: 'REGISTRY_ONLY' }), 'REGISTRY_ONLY');
   assert.equal(policyOf({ [name]: 'registry-only' }), 'REGISTRY_ONLY');
+});
+
+test("who requires a waypoint: the pod's word before its namespace's, ports of both left out, what cannot be read the stricter way", () => {
+  const name = 'warren.dev/require-waypoint';
+  const ports = `${name}-except-ports`;
+  const requiredBy = (ofPod: Record<string, string>, ofNamespace: Record<string, string> = {}, labels: Record<string, string> = {}) => {
+    const mesh = new Mesh();
+    mesh.set('Namespace', make.namespace('shop', {}, ofNamespace));
+    mesh.set('Pod', make.pod({ name: 'server', annotations: ofPod, labels }));
+    const { problems } = mesh.index.flush();
+    mesh.flush();
+    return { required: requiredWaypointOf(mesh.pod('server').extensions), problems: problems.map(({ message }) => message) };
+  };
+  assert.equal(requiredBy({}).required, undefined);
+  assert.deepEqual(requiredBy({ [name]: 'true', [ports]: '9090, 15020' }).required, { always: true, exceptPorts: [9090, 15020] });
+  assert.deepEqual(requiredBy({ [ports]: '9090' }, { [name]: 'true', [ports]: '80' }).required, { always: false, exceptPorts: [80, 9090] });
+  assert.equal(requiredBy({ [name]: 'false' }, { [name]: 'true' }).required, undefined);
+  const typo = requiredBy({ [name]: 'yes', [ports]: 'metrics' });
+  assert.deepEqual(typo.required, { always: true, exceptPorts: [] });
+  assert.equal(typo.problems.length, 2);
+  const waypoint = requiredBy({}, { [name]: 'true' }, { 'gateway.networking.k8s.io/gateway-name': 'waypoint' });
+  assert.equal(waypoint.required, undefined, 'waypoints are dialled by everybody');
 });

@@ -44,6 +44,18 @@ test('a policy of L4 is enforced at the pods that it selects and that are in the
   );
 });
 
+test('a policy at a waypoint that somebody passes by is enforced in part, and the callers are named', () => {
+  const made = policy('p', { targetRef: { kind: 'Service', name: 'orders' } }, waypoint('True', 'Accepted', 'bound to shop/w'));
+  const [row] = coverage({
+    policies: [made],
+    pods,
+    passedBy: [{ service: 'orders.shop.svc.cluster.local', count: 3, callers: 'spiffe://cluster.local/ns/shop/sa/scraper' }],
+    rootNamespace: 'istio-system',
+  });
+  assert.equal(row?.enforced, 'in part');
+  assert.match(row?.because ?? '', /^bound to shop\/w; passed by: spiffe:.*scraper dialled pods of orders\.shop/);
+});
+
 test('what istiod says of it counts: not taken, taken in part, nothing said', () => {
   assert.deepEqual(verdict(policy('p', select('web'), ztunnel('False', 'Invalid', 'no'))), ['nowhere', 'Invalid: no']);
   assert.deepEqual(verdict(policy('p', select('web'), ztunnel('True', 'UnsupportedValue', 'methods'))), [

@@ -249,3 +249,15 @@ test("a pod that says no by its own label, as a waypoint's does, is not missing 
   const waypoint = pod('shop', 'waypoint-1', { labels: { 'istio.io/dataplane-mode': 'none' } });
   assert.deepEqual(makeReport({ ...seen, pods: [...seen.pods, waypoint] }).namespaces, [{ namespace: 'shop', podsEnrolled: 1, pods: 1 }]);
 });
+
+test('who passes a waypoint by is a warning that names the service and the callers, and no refusal', () => {
+  const seen = healthyMesh();
+  const passed = { code: 'WAYPOINT_BYPASSED', policy: '', destination: 'orders.shop.svc.cluster.local', message: 'm', timeMs: seen.nowMs };
+  const refusals = ['b', 'a'].map((source) => ({ ...passed, source, count: 2, letThrough: true }));
+  const report = makeReport({ ...seen, proxies: seen.proxies.map((proxy) => ({ ...proxy, refusals })) });
+  assert.deepEqual(report.refusals, []);
+  const [problem] = report.problems;
+  assert.deepEqual([problem?.severity, problem?.object], ['warning', 'Service orders.shop.svc.cluster.local']);
+  assert.match(problem?.message ?? '', /^4 connections passed its waypoint by, from a, b:/);
+  assert.equal(report.healthy, true);
+});

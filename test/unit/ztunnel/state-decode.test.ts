@@ -162,6 +162,7 @@ describe('a resource is taken', () => {
       capacity: 0,
       services: memberOf([service({ name: 's' }), { 80: 81 }]),
       outboundTrafficPolicy: 'REGISTRY_ONLY',
+      requireWaypoint: { always: true, exceptPorts: [9090, 15020] },
     });
     assert.deepEqual(decodeAddress(encodeWorkload(full)), { workload: full });
     const own = service({
