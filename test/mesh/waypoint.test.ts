@@ -120,10 +120,10 @@ test(
       "who dials the pod past its service's waypoint is refused where the pod asks for it, and counted where it does not",
       async () => {
         // From beside the waypoint and in the clear: its address without its identity.
-      assert.equal((await call(mesh.waypointNetns, mesh.serverIp, 8080, 'GET / HTTP/1.0\r\n\r\n')).received, '');
+        assert.equal((await call(mesh.waypointNetns, mesh.serverIp, 8080, 'GET / HTTP/1.0\r\n\r\n')).received, '');
         const line = await mesh.ztunnels.server.line(/warren.code="WAYPOINT_BYPASSED"/);
         assert.match(line, /the pod takes connections from its waypoint shop\/waypoint\.shop\.svc\.cluster\.local only/);
-          assert.deepEqual(await call(mesh.waypointNetns, mesh.serverIp, 9090, 'hello'), { received: '220 ready\nyou said hello' });
+        assert.deepEqual(await call(mesh.waypointNetns, mesh.serverIp, 9090, 'hello'), { received: '220 ready\nyou said hello' });
         const { body } = await get(mesh.server, 'http://127.0.0.1:15020/metrics');
         assert.match(body, /^warren_waypoint_passed_by_total\{namespace="shop",service="orders"\} 1$/m);
       },
