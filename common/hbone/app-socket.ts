@@ -1,12 +1,12 @@
 /**
- * An application's TCP socket, read and written with as little as Node allows: reads land in buffers that have room for a frame header
+ * An application's TCP socket, read and written with as little as the system allows: reads land in buffers that have room for a frame header
  * (read-buffers.ts) and go on by a call, and several writes of one turn leave as one.
  */
-import net from 'node:net';
+import type { Socket } from 'node:net';
 import type { SocketAddress } from '../base/address.ts';
 import type { Clock } from '../base/clock.ts';
 import { ProxyError } from '../base/errors.ts';
-import { socketFromFd } from '../linux/node.ts';
+import { TcpStream, type TcpStreamOwner } from '../linux/tcp-stream.ts';
 import type { Endpoint, PipeReader } from './endpoint.ts';
 import { borrowReadBuffer, READ_BYTES, type ReadBuffer, returnReadBuffer, sharedReadBuffer } from './read-buffers.ts';
 import { handling, holderOf, keepUnlessHeld } from './receive-buffers.ts';
@@ -24,15 +24,15 @@ export interface AppConnectOptions {
  */
 const READ_LIMIT = 256 << 10;
 const SLICE_LIMIT = 4 << 20;
-/** Node keeps an object for each write that waits; beyond these bytes tiny ones are joined before they are written (stream.ts). */
-const SOCKET_OPTIONS = { allowHalfOpen: true, writableHighWaterMark: 4096 };
+/** Up to here what waits is no backlog: it leaves with the turn. */
+const BACKLOG_FROM = 4096;
 /** From here on a slice is a piece of a bulk transfer: its turn will bring more, so it waits for them. */
 const BULK_SLICE = 8 << 10;
 /** What ends a connection without being a failure of it (Istio's ztunnel, src/proxy/h2.rs). */
 const RESETS: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'ENOTCONN', 'ECONNABORTED']);
 
 /** Sockets that are corked until the turn ends, and the turn's number, which tells a first write from a second one. */
-let corked: net.Socket[] = [];
+let corked: TcpStream[] = [];
 let turn = 0;
 let turnEnds = false;
 
@@ -44,17 +44,19 @@ function endTurn(): void {
   for (const socket of sockets) socket.uncork();
 }
 
-export class AppSocket implements SocketPipe, Endpoint {
+export class AppSocket implements SocketPipe, Endpoint, TcpStreamOwner {
   readonly kind = 'socket';
-  readonly #socket: net.Socket;
+  readonly #tcp: TcpStream;
   #local: SocketAddress | undefined;
   #remote: SocketAddress | undefined;
   #reader: PipeReader | undefined;
-  #error: Error | undefined;
   #destroyedFor: ProxyError | undefined;
   /** The application has ended its direction. */
   #ended = false;
   #closed = false;
+  #failure: ProxyError | undefined;
+  /** A writer was told to wait. */
+  #awaited = false;
   /** What a reader looked at and gave back. */
   #given: Buffer | undefined;
   /** What the kernel writes the next read into. */
@@ -62,82 +64,75 @@ export class AppSocket implements SocketPipe, Endpoint {
   #bulk = false;
   #lastWrite = -1;
 
-  private constructor(open: (onread: net.OnReadOpts) => net.Socket) {
-    this.#socket = open({ buffer: () => this.#nextBuffer(), callback: (length) => this.#read(length) });
-    this.#socket
-      .on('end', () => {
-        this.#ended = true;
-        this.#reader?.ended();
-      })
-      .on('drain', () => this.#reader?.writable())
-      .on('error', (error) => {
-        this.#error = error;
-      })
-      .on('close', () => this.#close());
-    this.#socket.setNoDelay(true);
+  /** Nothing is read until there is a reader. */
+  constructor(tcp: TcpStream) {
+    this.#tcp = tcp;
+    tcp.owner = this;
+    tcp.setNoDelay();
   }
 
   /** Takes over a socket that a `net.Server` with `pauseOnConnect: true` accepted; the caller's object is of no use afterwards. */
-  static accepted(socket: net.Socket): AppSocket {
-    const handle = '_handle' in socket ? socket._handle : undefined;
-    if (!handle || !('_handle' in socket)) throw new ProxyError('CONNECTION_LOST', 'the connection was closed before it was looked at');
-    // Only a new net.Socket can be told to read into our buffers. Destroying the old one settles its server's count of connections.
-    socket._handle = null;
-    socket.destroy();
-    return new AppSocket((onread) => {
-      // Not documented, as in common/linux/node.ts: somebody else's handle, and not to read before there is a reader.
-      const options = { ...SOCKET_OPTIONS, handle, onread, pauseOnCreate: true } as unknown as net.SocketConstructorOpts;
-      return new net.Socket(options);
-    });
+  static accepted(socket: Socket): AppSocket {
+    const tcp = TcpStream.fromSocket(socket);
+    if (!tcp) throw new ProxyError('CONNECTION_LOST', 'the connection was closed before it was looked at');
+    return new AppSocket(tcp);
   }
 
   /**
    * Connects.
-   * @param fd an unconnected socket (common/linux/sockets.ts), which is ours from now on; undefined lets Node make one
-   * @throws the socket's Error; ProxyError UPSTREAM_TIMEOUT after `timeoutMs`; the signal's reason
+   * @param fd an unconnected socket (common/linux/sockets.ts), which is ours from now on; undefined makes one
+   * @throws the system's Error; ProxyError UPSTREAM_TIMEOUT after `timeoutMs`; the signal's reason
    */
   static connect(fd: number | undefined, to: SocketAddress, { timeoutMs, clock, signal }: AppConnectOptions): Promise<AppSocket> {
-    const app = new AppSocket((onread) => {
-      const options = { ...SOCKET_OPTIONS, onread };
-      return fd === undefined ? new net.Socket(options) : socketFromFd(fd, options);
-    });
-    const socket = app.#socket;
     return new Promise((resolve, reject) => {
+      const tcp = fd === undefined ? TcpStream.unconnected() : TcpStream.fromFd(fd);
+      const app = new AppSocket(tcp);
+      let settled = false;
+      const settle = (): void => {
+        settled = true;
+        timer.cancel();
+        signal?.removeEventListener('abort', abort);
+      };
+      const fail = (reason: unknown): void => {
+        settle();
+        tcp.close();
+        reject(reason);
+      };
       const abort = (): void => fail(signal?.reason);
       const timer = clock.after(timeoutMs, () =>
         fail(new ProxyError('UPSTREAM_TIMEOUT', `connect to ${to.ip} took longer than ${timeoutMs / 1000} s`)),
       );
-      const settle = (): void => {
-        timer.cancel();
-        signal?.removeEventListener('abort', abort);
-        socket.off('error', fail).off('connect', connected);
-      };
-      const fail = (reason: unknown): void => {
-        settle();
-        socket.destroy();
-        reject(reason);
-      };
-      const connected = (): void => {
-        settle();
-        resolve(app);
-      };
       if (signal?.aborted) return abort();
       signal?.addEventListener('abort', abort, { once: true });
-      socket.once('error', fail).once('connect', connected);
-      // Nothing is read until there is a reader.
-      socket.pause();
-      socket.connect({ host: to.ip, port: to.port });
+      tcp.connect(to, (error) => {
+        if (settled) return;
+        if (error) return fail(error);
+        settle();
+        resolve(app);
+      });
     });
   }
 
+  /** -1 once it is closed. */
+  get fd(): number {
+    return this.#tcp.fd;
+  }
+
+  /** Our own address and the peer's; undefined where the connection is already gone. */
+  get ends(): { readonly local: SocketAddress; readonly remote: SocketAddress } | undefined {
+    this.#local ??= this.#tcp.local;
+    this.#remote ??= this.#tcp.remote;
+    return this.#local && this.#remote && { local: this.#local, remote: this.#remote };
+  }
+
   get local(): SocketAddress {
-    this.#local ??= addressOf(this.#socket.localAddress, this.#socket.localPort);
-    return this.#local;
+    this.#local ??= this.#tcp.local;
+    return this.#local ?? UNKNOWN;
   }
 
   get remote(): SocketAddress {
-    this.#remote ??= addressOf(this.#socket.remoteAddress, this.#socket.remotePort);
-    return this.#remote;
+    this.#remote ??= this.#tcp.remote;
+    return this.#remote ?? UNKNOWN;
   }
 
   start(reader: PipeReader): void {
@@ -147,74 +142,78 @@ export class AppSocket implements SocketPipe, Endpoint {
     this.#given = undefined;
     const more = given === undefined || reader.slice(given);
     if (this.#ended) reader.ended();
-    if (this.#closed) reader.closed(this.#failure());
-    else if (more) this.#socket.resume();
+    if (this.#closed) reader.closed(this.#failure);
+    else if (more) this.#tcp.startReading();
   }
 
   giveBack(bytes: Buffer): void {
     this.#reader = undefined;
-    this.#socket.pause();
+    this.#tcp.stopReading();
     if (bytes.length > 0) this.#given = bytes;
   }
 
   resume(): void {
-    if (!this.#closed) this.#socket.resume();
+    this.#tcp.startReading();
   }
 
   writeRead(buffer: ReadBuffer, length: number): boolean {
-    const socket = this.#socket;
-    if (buffer === sharedReadBuffer) socket.write(Buffer.from(buffer.view.subarray(0, length)));
-    else socket.write(buffer.view.subarray(0, length), () => returnReadBuffer(buffer));
-    return socket.writableLength < READ_LIMIT;
+    const tcp = this.#tcp;
+    if (buffer === sharedReadBuffer) tcp.write(Buffer.from(buffer.view.subarray(0, length)));
+    else tcp.write(buffer.view.subarray(0, length), () => returnReadBuffer(buffer));
+    return this.#room(READ_LIMIT);
   }
 
   writeSlice(bytes: Buffer): boolean {
-    const socket = this.#socket;
-    if (socket.writableCorked === 0) {
+    const tcp = this.#tcp;
+    if (!tcp.corked) {
       if (!turnEnds) {
         turnEnds = true;
         setImmediate(endTurn);
       }
       // The first small write of a turn leaves at once; a second one means that there may be a third.
       if (bytes.length >= BULK_SLICE || this.#lastWrite === turn) {
-        socket.cork();
-        corked.push(socket);
+        tcp.cork();
+        corked.push(tcp);
       }
       this.#lastWrite = turn;
     }
     const holder = holderOf(bytes);
     holder?.hold();
-    const room = holder ? socket.write(bytes, holder.release) : socket.write(keepUnlessHeld(bytes));
-    return room || socket.writableLength < SLICE_LIMIT;
+    if (holder) tcp.write(bytes, holder.release);
+    else tcp.write(keepUnlessHeld(bytes));
+    return this.#room(SLICE_LIMIT);
   }
 
   get backlog(): number {
-    return this.#socket.writableNeedDrain ? this.#socket.writableLength : 0;
+    const { pending } = this.#tcp;
+    if (pending > BACKLOG_FROM) this.#awaited = true;
+    return pending > BACKLOG_FROM ? pending : 0;
   }
 
   end(): void {
     // With both directions over, closing says it as well as a shutdown before it.
-    if (this.#ended && this.#socket.writableLength === 0) this.#socket.destroy();
-    else this.#socket.end();
+    if (this.#ended && this.#tcp.pending === 0) this.#tcp.close();
+    else this.#tcp.end();
   }
 
   close(): void {
-    // Nobody wants what still comes in, but it has to be read for the end to be seen.
-    this.#socket.destroySoon();
+    this.#tcp.endAndClose();
   }
 
   destroy(reason?: ProxyError): void {
-    if (this.#socket.destroyed) return;
+    if (this.#tcp.closing) return;
     this.#destroyedFor = reason;
-    this.#socket.resetAndDestroy();
+    this.#tcp.reset();
   }
 
-  #nextBuffer(): Uint8Array {
+  // From the stream.
+
+  nextBuffer(): Uint8Array {
     this.#buffer = (this.#bulk ? borrowReadBuffer() : undefined) ?? sharedReadBuffer;
     return this.#buffer.view;
   }
 
-  #read(length: number): boolean {
+  read(length: number): boolean {
     const buffer = this.#buffer;
     this.#buffer = sharedReadBuffer;
     this.#bulk = length >= READ_BYTES >> 1;
@@ -227,22 +226,35 @@ export class AppSocket implements SocketPipe, Endpoint {
     }
   }
 
-  #close(): void {
+  ended(): void {
+    this.#ended = true;
+    this.#reader?.ended();
+  }
+
+  drained(): void {
+    if (!this.#awaited) return;
+    this.#awaited = false;
+    this.#reader?.writable();
+  }
+
+  closed(error: Error | undefined): void {
     this.#closed = true;
     returnReadBuffer(this.#buffer);
     this.#buffer = sharedReadBuffer;
-    this.#reader?.closed(this.#failure());
+    this.#failure = this.#destroyedFor ?? failureOf(error);
+    this.#reader?.closed(this.#failure);
   }
 
-  #failure(): ProxyError | undefined {
-    if (this.#destroyedFor) return this.#destroyedFor;
-    const error = this.#error;
-    if (!error || ('code' in error && typeof error.code === 'string' && RESETS.has(error.code))) return undefined;
-    return ProxyError.from(error, 'CONNECTION_LOST', 'application connection');
+  #room(limit: number): boolean {
+    if (this.#tcp.pending < limit) return true;
+    this.#awaited = true;
+    return false;
   }
 }
 
-/** The kernel's spelling is canonical but for IPv4 on a dual-stack socket; parsing it again would cost every connection. */
-function addressOf(ip = '', port = 0): SocketAddress {
-  return { ip: ip.startsWith('::ffff:') && ip.includes('.') ? ip.slice('::ffff:'.length) : ip, port };
+const UNKNOWN: SocketAddress = { ip: '', port: 0 };
+
+function failureOf(error: Error | undefined): ProxyError | undefined {
+  if (!error || ('code' in error && typeof error.code === 'string' && RESETS.has(error.code))) return undefined;
+  return ProxyError.from(error, 'CONNECTION_LOST', 'application connection');
 }

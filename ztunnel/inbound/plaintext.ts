@@ -2,16 +2,13 @@
  * A connection that reached a pod in the clear and that redirection brought to port 15006: policies decide without an identity, then it
  * goes on to the application from its original source address (Istio's ztunnel, src/proxy/inbound_passthrough.rs).
  */
-import type { Socket } from 'node:net';
 import { formatSocketAddress, type SocketAddress } from '../../common/base/address.ts';
 import { ProxyError } from '../../common/base/errors.ts';
-import { socketEnds } from '../../common/base/socket-ends.ts';
 import { formatTraceparent, traceIdOf } from '../../common/decision/headers.ts';
 import { inboundService } from '../../common/decision/inbound.ts';
 import { OWN_PORTS } from '../../common/decision/ports.ts';
-import { AppSocket } from '../../common/hbone/app-socket.ts';
+import type { AppSocket } from '../../common/hbone/app-socket.ts';
 import { relay } from '../../common/hbone/relay.ts';
-import { fdOf } from '../../common/linux/node.ts';
 import { originalDestination } from '../../common/linux/sockets.ts';
 import type { LiveConnection } from '../worker/connections.ts';
 import type { PodContext } from '../worker/context.ts';
@@ -20,18 +17,18 @@ import type { ConnectionRecord } from '../worker/telemetry.ts';
 import { enforce, recheck } from './enforce.ts';
 
 /** Never rejects for what a peer or the network did; that is in the log. */
-export async function servePlaintext(pod: PodContext, socket: Socket): Promise<void> {
-  const ends = socketEnds(socket);
+export async function servePlaintext(pod: PodContext, app: AppSocket): Promise<void> {
+  const { ends } = app;
   if (!ends) {
-    socket.destroy();
+    app.destroy();
     return;
   }
   const { telemetry, connections } = pod.parts;
-  const destination = originalDestination(fdOf(socket)) ?? ends.local;
+  const destination = originalDestination(app.fd) ?? ends.local;
   const live = connections.add(pod.spec.uid);
   telemetry.socketOpened('inbound');
   try {
-    await carry(pod, live, AppSocket.accepted(socket), ends.remote, destination);
+    await carry(pod, live, app, ends.remote, destination);
   } finally {
     connections.remove(live);
     telemetry.socketClosed('inbound');

@@ -2,18 +2,15 @@
  * A connection that a pod opened and redirection brought to port 15001: find out where it was going, decide, connect, relay
  * (Istio's ztunnel, src/proxy/outbound.rs).
  */
-import type { Socket } from 'node:net';
 import { formatSocketAddress, type SocketAddress } from '../../common/base/address.ts';
 import { ProxyError } from '../../common/base/errors.ts';
-import { socketEnds } from '../../common/base/socket-ends.ts';
 import { formatSpiffeId } from '../../common/base/spiffe.ts';
 import { formatBaggage, formatForwarded, formatTraceparent, traceIdOf } from '../../common/decision/headers.ts';
 import type { Workload } from '../../common/decision/mesh-view.ts';
 import { type DoubleTunnel, type OutboundRoute, type Refusal, routeOutbound, type Tunnel } from '../../common/decision/outbound.ts';
-import { AppSocket } from '../../common/hbone/app-socket.ts';
+import type { AppSocket } from '../../common/hbone/app-socket.ts';
 import { relay } from '../../common/hbone/relay.ts';
 import type { Headers, Pipe } from '../../common/hbone/types.ts';
-import { fdOf } from '../../common/linux/node.ts';
 import { originalDestination } from '../../common/linux/sockets.ts';
 import type { ConnectionFacts } from '../worker/connection-facts.ts';
 import type { LiveConnection } from '../worker/connections.ts';
@@ -26,18 +23,18 @@ import { openDoubleTunnel } from './tunnel.ts';
 const MAX_RESOLUTIONS = 3;
 
 /** Never rejects for what a peer or the network did; that is in the log. */
-export async function serveOutbound(pod: PodContext, socket: Socket): Promise<void> {
-  const ends = socketEnds(socket);
+export async function serveOutbound(pod: PodContext, app: AppSocket): Promise<void> {
+  const { ends } = app;
   if (!ends) {
-    socket.destroy();
+    app.destroy();
     return;
   }
   const { telemetry, connections } = pod.parts;
-  const destination = originalDestination(fdOf(socket)) ?? ends.local;
+  const destination = originalDestination(app.fd) ?? ends.local;
   const live = connections.add(pod.spec.uid);
   telemetry.socketOpened('outbound');
   try {
-    await carryOutbound(pod, live, AppSocket.accepted(socket), ends.remote, destination);
+    await carryOutbound(pod, live, app, ends.remote, destination);
   } finally {
     connections.remove(live);
     telemetry.socketClosed('outbound');

@@ -2,12 +2,10 @@
  * The SOCKS 5 server of a pod (Istio's ztunnel, src/proxy/socks5.rs): for programs that rather name their destination than have it redirected.
  * What it is asked for goes the way of every connection that the pod opens.
  */
-import type { Socket } from 'node:net';
 import { isIpv6, parseIp, type SocketAddress } from '../../common/base/address.ts';
 import type { Timer } from '../../common/base/clock.ts';
 import { ProxyError } from '../../common/base/errors.ts';
-import { socketEnds } from '../../common/base/socket-ends.ts';
-import { AppSocket } from '../../common/hbone/app-socket.ts';
+import type { AppSocket } from '../../common/hbone/app-socket.ts';
 import type { PipeReader } from '../../common/hbone/endpoint.ts';
 import { type ReadBuffer, returnReadBuffer } from '../../common/hbone/read-buffers.ts';
 import { lookupName } from '../dns/lookup.ts';
@@ -19,13 +17,12 @@ const NEGOTIATION_MS = 10_000;
 const NOWHERE: SocketAddress = { ip: '0.0.0.0', port: 0 };
 
 /** Never rejects for what a client or the network did; that is in the log. */
-export async function serveSocks(pod: PodContext, socket: Socket): Promise<void> {
-  const ends = socketEnds(socket);
+export async function serveSocks(pod: PodContext, app: AppSocket): Promise<void> {
+  const { ends } = app;
   if (!ends) {
-    socket.destroy();
+    app.destroy();
     return;
   }
-  const app = AppSocket.accepted(socket);
   const { telemetry, connections } = pod.parts;
   const live = connections.add(pod.spec.uid);
   telemetry.socketOpened('outbound');

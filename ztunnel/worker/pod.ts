@@ -2,14 +2,17 @@
  * One pod's share of a data worker: listeners in the pod's network namespace, its pool of tunnels, its local workload. All of the pod's
  * sockets are made inside its namespace and carry our mark, so that redirection leaves them alone.
  */
-import { createServer, type Server, type Socket } from 'node:net';
+import { createServer } from 'node:net';
+import type { SocketAddress } from '../../common/base/address.ts';
 import { errorMessage, type ProxyError } from '../../common/base/errors.ts';
 import { socketEnds } from '../../common/base/socket-ends.ts';
 import { HBONE_PORT, SOCKS5_PORT } from '../../common/decision/ports.ts';
+import { AppSocket } from '../../common/hbone/app-socket.ts';
 import { HbonePool } from '../../common/hbone/pool.ts';
 import { Netns } from '../../common/linux/netns.ts';
 import { fdOf } from '../../common/linux/node.ts';
 import { closeFd, type Keepalive, listenTcp, setNoDelayKeepalive } from '../../common/linux/sockets.ts';
+import { listenOn } from '../../common/linux/tcp-stream.ts';
 import { DnsServer } from '../dns/server.ts';
 import { HboneInbound } from '../inbound/hbone.ts';
 import { servePlaintext } from '../inbound/plaintext.ts';
@@ -37,7 +40,7 @@ export class PodProxy implements PodContext {
   readonly #dns: DnsServer;
   /** Names of the policies that selected the pod when last looked at. */
   #selectedBy: string | undefined;
-  #servers: Server[] = [];
+  #listeners: { close(): unknown }[] = [];
 
   /** @throws {LinuxError} where the namespace is gone */
   constructor(parts: WorkerParts, spec: PodSpec) {
@@ -74,13 +77,13 @@ export class PodProxy implements PodContext {
   listen(): void {
     try {
       const { dns, proxy, socks5 } = this.parts.settings;
-      if (proxy) this.#listen(HBONE_PORT, (socket) => this.#inbound.accept(socket));
+      if (proxy) this.#listenForPeers();
       if (this.spec.kind === 'self') return;
       if (dns) this.#dns.listen(dns);
       if (!proxy) return;
-      this.#listen(INBOUND_PLAINTEXT_PORT, (socket) => servePlaintext(this, socket));
-      this.#listen(OUTBOUND_PORT, (socket) => serveOutbound(this, socket));
-      if (socks5) this.#listen(SOCKS5_PORT, (socket) => serveSocks(this, socket), '127.0.0.1');
+      this.#listen(INBOUND_PLAINTEXT_PORT, (app) => servePlaintext(this, app));
+      this.#listen(OUTBOUND_PORT, (app) => serveOutbound(this, app));
+      if (socks5) this.#listen(SOCKS5_PORT, (app) => serveSocks(this, app), '127.0.0.1');
     } catch (error) {
       this.stopListening();
       this.#dns.close();
@@ -90,8 +93,8 @@ export class PodProxy implements PodContext {
 
   /** The kernel gives new connections to whoever else listens there; open ones go on. */
   stopListening(): void {
-    for (const server of this.#servers) server.close();
-    this.#servers = [];
+    for (const listener of this.#listeners) listener.close();
+    this.#listeners = [];
   }
 
   /** Resolves when no DNS question of the pod is under way. */
@@ -131,21 +134,28 @@ export class PodProxy implements PodContext {
   }
 
   /** Asked before anything else is done for it. */
-  #admits(socket: Socket, port: number): boolean {
+  #admits({ fd, ends, reset }: Arrival, port: number): boolean {
     try {
-      this.parts.admission.connection(this, fdOf(socket), port === HBONE_PORT ? this.#inbound.size : 0);
+      this.parts.admission.connection(this, fd, port === HBONE_PORT ? this.#inbound.size : 0);
       return true;
     } catch (error) {
-      const ends = socketEnds(socket);
-      socket.resetAndDestroy();
+      const known = ends();
+      reset();
       if (!(error instanceof LimitReached)) throw error;
-      const direction = directionOf(port);
-      if (ends) this.parts.telemetry.failedEarly({ direction, source: ends.remote, destination: ends.local, error, quiet: error.quiet });
+      if (known)
+        this.parts.telemetry.failedEarly({
+          direction: directionOf(port),
+          source: known.remote,
+          destination: known.local,
+          error,
+          quiet: error.quiet,
+        });
       return false;
     }
   }
 
-  #listen(port: number, serve: (socket: Socket) => Promise<void>, address = this.parts.settings.ipv6 ? '::' : '0.0.0.0'): void {
+  /** @returns the listener's descriptor, bound and not yet listening for us */
+  #bind(port: number, address = this.parts.settings.ipv6 ? '::' : '0.0.0.0'): number {
     let fd: number;
     try {
       fd = listenTcp({
@@ -166,20 +176,51 @@ export class PodProxy implements PodContext {
       closeFd(fd);
       throw error;
     }
+    return fd;
+  }
+
+  /** Applications' connections, which redirection brings. */
+  #listen(port: number, serve: (app: AppSocket) => Promise<void>, address?: string): void {
+    const listener = listenOn(this.#bind(port, address), {
+      onConnection: (stream) => {
+        const app = new AppSocket(stream);
+        const arrival = { fd: stream.fd, ends: () => app.ends, reset: () => app.destroy() };
+        if (this.#admits(arrival, port)) serve(app).catch((error: unknown) => this.#handlerFailed(port, error, () => app.destroy()));
+      },
+      onError: (error) => this.#listenerFailed(port, error),
+    });
+    this.#listeners.push(listener);
+  }
+
+  /** Peers' connections, for Node's TLS. */
+  #listenForPeers(): void {
     const server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true }, (socket) => {
-      const direction = directionOf(port);
       // Until somebody reads it, a socket's error has no other listener.
       socket.on('error', () => undefined);
-      if (!this.#admits(socket, port)) return;
-      serve(socket).catch((error: unknown) => {
-        socket.destroy();
-        this.parts.log.error({ pod: this.name, direction, error: errorMessage(error) }, 'connection handler failed');
-      });
+      const arrival = { fd: fdOf(socket), ends: () => socketEnds(socket), reset: () => socket.resetAndDestroy() };
+      if (!this.#admits(arrival, HBONE_PORT)) return;
+      this.#inbound.accept(socket).catch((error: unknown) => this.#handlerFailed(HBONE_PORT, error, () => socket.destroy()));
     });
-    server.on('error', (error) => this.parts.log.error({ pod: this.name, port, error: error.message }, 'listener failed'));
-    server.listen({ fd });
-    this.#servers.push(server);
+    server.on('error', (error) => this.#listenerFailed(HBONE_PORT, error));
+    server.listen({ fd: this.#bind(HBONE_PORT) });
+    this.#listeners.push(server);
   }
+
+  #handlerFailed(port: number, error: unknown, end: () => void): void {
+    end();
+    this.parts.log.error({ pod: this.name, direction: directionOf(port), error: errorMessage(error) }, 'connection handler failed');
+  }
+
+  #listenerFailed(port: number, { message }: Error): void {
+    this.parts.log.error({ pod: this.name, port, error: message }, 'listener failed');
+  }
+}
+
+/** A connection that nobody has looked at yet. */
+interface Arrival {
+  readonly fd: number;
+  ends(): { readonly local: SocketAddress; readonly remote: SocketAddress } | undefined;
+  reset(): void;
 }
 
 const directionOf = (port: number): 'outbound' | 'inbound' => (port === OUTBOUND_PORT || port === SOCKS5_PORT ? 'outbound' : 'inbound');

@@ -1,0 +1,419 @@
+/**
+ * TCP as libuv has it, without a `net.Socket` around it. A socket object of Node's costs each connection three times what the kernel does for
+ * it, and each read and write passes two stream machines; a relay needs neither. What lies under `node:net` is not documented, so it is used in
+ * this file only, and its tests run on every Node that we support (bench ztunnel: new connections and kept ones).
+ */
+import { getSystemErrorName } from 'node:util';
+import type { SocketAddress } from '../base/address.ts';
+import { closeFd } from './descriptor.ts';
+
+/** Whoever is told what happens to a stream; nothing is told after `closed`. */
+export interface TcpStreamOwner {
+  /** Where the next read goes. The memory stays the stream's until the read after it. */
+  nextBuffer(): Uint8Array;
+  /** `length` bytes were read into it. @returns whether to read on */
+  read(length: number): boolean;
+  /** The peer will send no more. */
+  ended(): void;
+  /** All that was written has left, after a write that had to wait or was kept by `cork`. */
+  drained(): void;
+  /** The descriptor is closed. An error is the system's, with its `code`. */
+  closed(error: Error | undefined): void;
+}
+
+/** Larger than any write of ours, and what Node calls an orderly end (libuv, uv.h). */
+const END_OF_FILE = -4095;
+
+export class TcpStream {
+  owner: TcpStreamOwner | undefined;
+  readonly #handle: TcpHandle;
+  #reading = false;
+  #userBuffer: Uint8Array | undefined;
+  #readEnded = false;
+  /** A write is with the kernel's queue: others wait for it. */
+  #writing = false;
+  /** Bytes of it. */
+  #inFlight = 0;
+  #queue: Uint8Array[] = [];
+  #queued = 0;
+  #written: (() => void)[] = [];
+  #corked = false;
+  #ending = false;
+  #shutDown = false;
+  #closeWhenShut = false;
+  #closing = false;
+  #error: Error | undefined;
+
+  constructor(handle: TcpHandle) {
+    this.#handle = handle;
+    handle.onread = () => this.#onRead();
+  }
+
+  /** Takes a descriptor over, connected or to be connected. @throws {Error} where it is none; then it has been closed */
+  static fromFd(fd: number): TcpStream {
+    const handle = new TCP(constants.SOCKET);
+    const status = handle.open(fd);
+    if (status === 0) return new TcpStream(handle);
+    closeFd(fd);
+    throw systemError('open', status);
+  }
+
+  static unconnected(): TcpStream {
+    return new TcpStream(new TCP(constants.SOCKET));
+  }
+
+  /** Takes over what lies under a `net.Socket` that was accepted paused; undefined where it is gone. The object is of no use afterwards. */
+  static fromSocket(socket: { destroy(): unknown }): TcpStream | undefined {
+    if (!('_handle' in socket) || !isHandle(socket._handle)) return undefined;
+    const handle = socket._handle;
+    // Destroying the object settles its server's count of connections.
+    socket._handle = null;
+    socket.destroy();
+    return new TcpStream(handle);
+  }
+
+  /** -1 once it is closed. */
+  get fd(): number {
+    return this.#closing ? -1 : this.#handle.fd;
+  }
+
+  get closing(): boolean {
+    return this.#closing;
+  }
+
+  /** Bytes that were written and have not left. */
+  get pending(): number {
+    return this.#inFlight + this.#queued;
+  }
+
+  get corked(): boolean {
+    return this.#corked;
+  }
+
+  get local(): SocketAddress | undefined {
+    return this.#address('getsockname');
+  }
+
+  get remote(): SocketAddress | undefined {
+    return this.#address('getpeername');
+  }
+
+  setNoDelay(): void {
+    if (!this.#closing) this.#handle.setNoDelay(true);
+  }
+
+  /** @param done called once: without an error when it is connected */
+  connect({ ip, port }: SocketAddress, done: (error: Error | undefined) => void): void {
+    const fail = (status: number): Error => systemError('connect', status, `${ip}:${port}`);
+    const request = new TCPConnectWrap();
+    request.oncomplete = (status) => done(status === 0 ? undefined : fail(status));
+    const status = ip.includes(':') ? this.#handle.connect6(request, ip, port) : this.#handle.connect(request, ip, port);
+    if (status !== 0) process.nextTick(done, fail(status));
+  }
+
+  startReading(): void {
+    if (this.#reading || this.#closing || this.#readEnded) return;
+    this.#reading = true;
+    if (!this.#userBuffer) this.#offer(this.#nextBuffer());
+    const status = this.#handle.readStart();
+    if (status !== 0) this.#fail(systemError('read', status));
+  }
+
+  stopReading(): void {
+    if (!this.#reading) return;
+    this.#reading = false;
+    if (!this.#closing) this.#handle.readStop();
+  }
+
+  /** @param written called when the bytes are needed no longer; where it is not given they must stay as they are anyway */
+  write(bytes: Uint8Array, written?: () => void): void {
+    if (this.#closing || this.#ending) {
+      written?.();
+      return;
+    }
+    if (this.#writing || this.#corked) {
+      this.#queue.push(bytes);
+      this.#queued += bytes.length;
+      if (written) this.#written.push(written);
+      return;
+    }
+    this.#send(bytes, written);
+  }
+
+  /** Until `uncork`, writes are kept and then leave as one. */
+  cork(): void {
+    this.#corked = true;
+  }
+
+  uncork(): void {
+    this.#corked = false;
+    const waited = this.#queued > 0;
+    this.#flush();
+    if (waited) this.#tellIfDrained();
+  }
+
+  /** Ends our direction after what was written. */
+  end(): void {
+    if (this.#ending || this.#closing) return;
+    this.#ending = true;
+    this.#flush();
+  }
+
+  /** Ends our direction, and closes then. */
+  endAndClose(): void {
+    this.#closeWhenShut = true;
+    if (this.#shutDown) this.close();
+    else this.end();
+  }
+
+  /** At once; what waits is dropped. `error` is what `closed` will be told. */
+  close(error?: Error): void {
+    if (this.#beginClose(error)) this.#handle.close(() => this.#closed());
+  }
+
+  /** At once, with RST. */
+  reset(): void {
+    if (!this.#beginClose(undefined)) return;
+    if (this.#handle.reset(() => this.#closed()) !== 0) this.#handle.close(() => this.#closed());
+  }
+
+  #beginClose(error: Error | undefined): boolean {
+    if (this.#closing) return false;
+    this.#closing = true;
+    this.#error = error;
+    this.#reading = false;
+    return true;
+  }
+
+  #closed(): void {
+    this.#settle();
+    this.#userBuffer = undefined;
+    this.owner?.closed(this.#error);
+    this.owner = undefined;
+  }
+
+  #fail(error: Error): void {
+    this.close(error);
+  }
+
+  #nextBuffer(): Uint8Array {
+    return this.owner?.nextBuffer() ?? NOWHERE;
+  }
+
+  #offer(bytes: Uint8Array): void {
+    this.#userBuffer = bytes;
+    this.#handle.useUserBuffer(bytes);
+  }
+
+  /** @returns the buffer of the next read where it is another one */
+  #onRead(): Uint8Array | undefined {
+    const length = state[kReadBytesOrError] ?? 0;
+    if (length === 0 || this.#closing) return undefined;
+    if (length < 0) {
+      this.#readEnd(length);
+      return undefined;
+    }
+    if (this.owner?.read(length) === false) this.stopReading();
+    if (this.#closing) return undefined;
+    const next = this.#nextBuffer();
+    if (next === this.#userBuffer) return undefined;
+    this.#userBuffer = next;
+    return next;
+  }
+
+  #readEnd(status: number): void {
+    this.#reading = false;
+    if (status !== END_OF_FILE) {
+      this.#fail(systemError('read', status));
+      return;
+    }
+    this.#readEnded = true;
+    this.owner?.ended();
+    if (this.#shutDown) this.close();
+  }
+
+  #send(bytes: Uint8Array, written: (() => void) | undefined): void {
+    const request = spareWrite ?? new WriteWrap();
+    spareWrite = undefined;
+    const status = this.#handle.writeBuffer(request, bytes);
+    if (this.#settled(request, status, bytes, bytes.length)) written?.();
+    else if (written) this.#written.push(written);
+  }
+
+  /** @returns whether the write is over, in good or in bad */
+  #settled(request: WriteRequest, status: number, kept: unknown, length: number): boolean {
+    if (status !== 0) {
+      this.#fail(systemError('write', status));
+      return true;
+    }
+    if (!state[kLastWriteWasAsync]) {
+      spareWrite = request;
+      return true;
+    }
+    this.#writing = true;
+    this.#inFlight = length;
+    // The kernel is not done with the memory: the request keeps it.
+    request.kept = kept;
+    request.oncomplete = (result) => this.#afterWrite(result);
+    return false;
+  }
+
+  #afterWrite(status: number): void {
+    this.#writing = false;
+    this.#inFlight = 0;
+    if (this.#closing) return;
+    if (status !== 0) {
+      this.#fail(systemError('write', status));
+      return;
+    }
+    // Those who wrote later wait among these too: their bytes are kept a little longer than they had to be.
+    if (this.#queue.length === 0) this.#settle();
+    this.#flush();
+    this.#tellIfDrained();
+  }
+
+  #tellIfDrained(): void {
+    if (this.pending === 0 && !this.#closing) this.owner?.drained();
+  }
+
+  #settle(): void {
+    const written = this.#written;
+    if (written.length === 0) return;
+    this.#written = [];
+    for (const done of written) done();
+  }
+
+  #flush(): void {
+    if (this.#writing || this.#corked || this.#closing) return;
+    const queue = this.#queue;
+    if (queue.length > 0) {
+      const length = this.#queued;
+      this.#queue = [];
+      this.#queued = 0;
+      const request = spareWrite ?? new WriteWrap();
+      spareWrite = undefined;
+      const [only] = queue;
+      const status = queue.length === 1 && only ? this.#handle.writeBuffer(request, only) : this.#handle.writev(request, queue, true);
+      if (!this.#settled(request, status, queue, length)) return;
+      this.#settle();
+    }
+    if (this.#ending && !this.#closing) this.#shutdown();
+  }
+
+  #shutdown(): void {
+    if (this.#shutDown) return;
+    const request = new ShutdownWrap();
+    request.oncomplete = () => this.#afterShutdown();
+    const status = this.#handle.shutdown(request);
+    // Not connected any more, or done at once: either way there is nothing to wait for.
+    if (status !== 0) this.#afterShutdown();
+  }
+
+  #afterShutdown(): void {
+    if (this.#shutDown) return;
+    this.#shutDown = true;
+    if (this.#readEnded || this.#closeWhenShut) this.close();
+  }
+
+  #address(which: 'getsockname' | 'getpeername'): SocketAddress | undefined {
+    const out: { address?: string; port?: number } = {};
+    if (this.#closing || this.#handle[which](out) !== 0) return undefined;
+    const { address, port } = out;
+    if (address === undefined || port === undefined) return undefined;
+    // The kernel's spelling is canonical but for IPv4 on a dual-stack socket and for scopes; parsing it again would cost every connection.
+    if (address.startsWith('::ffff:') && address.includes('.')) return { ip: address.slice('::ffff:'.length), port };
+    const scope = address.indexOf('%');
+    return { ip: scope < 0 ? address : address.slice(0, scope), port };
+  }
+}
+
+/** Connections that arrive at a listener's descriptor, as streams. */
+export interface TcpListener {
+  /** Takes no more; the descriptor is closed. */
+  close(): void;
+}
+
+export interface TcpListenerOptions {
+  onConnection(stream: TcpStream): void;
+  /** A connection could not be taken (EMFILE and its kin); others still can. */
+  onError(error: Error): void;
+}
+
+/** Listens on a bound descriptor, which is ours from here on. @throws {Error} where that fails; then it has been closed */
+export function listenOn(fd: number, { onConnection, onError }: TcpListenerOptions): TcpListener {
+  const handle = new TCP(constants.SERVER);
+  let status = handle.open(fd);
+  if (status !== 0) closeFd(fd);
+  else {
+    handle.onconnection = (failed, accepted) => {
+      if (accepted) onConnection(new TcpStream(accepted));
+      else onError(systemError('accept', failed));
+    };
+    status = handle.listen(BACKLOG);
+    if (status !== 0) handle.close();
+  }
+  if (status !== 0) throw systemError('listen', status);
+  return { close: () => handle.close() };
+}
+
+/** As `net.Server` asks for; the kernel's own limit (somaxconn) holds too. */
+const BACKLOG = 511;
+/** Where a read goes when nobody wants it any more. */
+const NOWHERE = Buffer.allocUnsafeSlow(1 << 10);
+/** Most writes are over when they return, so one request serves them all. */
+let spareWrite: WriteRequest | undefined;
+
+function systemError(syscall: string, status: number, about = ''): Error {
+  const code = getSystemErrorName(status);
+  return Object.assign(new Error(`${syscall} ${code}${about && ` ${about}`}`), { code, errno: status, syscall });
+}
+
+interface Request<Complete> {
+  oncomplete?: Complete;
+}
+interface WriteRequest extends Request<(status: number) => void> {
+  kept?: unknown;
+}
+
+interface TcpHandle {
+  readonly fd: number;
+  onread: () => Uint8Array | undefined;
+  onconnection: (status: number, accepted: TcpHandle | undefined) => void;
+  open(fd: number): number;
+  listen(backlog: number): number;
+  connect(request: Request<(status: number) => void>, ip: string, port: number): number;
+  connect6(request: Request<(status: number) => void>, ip: string, port: number): number;
+  readStart(): number;
+  readStop(): number;
+  useUserBuffer(bytes: Uint8Array): void;
+  writeBuffer(request: WriteRequest, bytes: Uint8Array): number;
+  writev(request: WriteRequest, chunks: readonly Uint8Array[], allBuffers: true): number;
+  shutdown(request: Request<() => void>): number;
+  setNoDelay(on: boolean): number;
+  getsockname(out: object): number;
+  getpeername(out: object): number;
+  reset(done: () => void): number;
+  close(done?: () => void): void;
+}
+
+const isHandle = (value: unknown): value is TcpHandle => typeof value === 'object' && value !== null && 'useUserBuffer' in value;
+
+interface Bindings {
+  tcp_wrap: {
+    readonly TCP: new (kind: number) => TcpHandle;
+    readonly TCPConnectWrap: new () => Request<(status: number) => void>;
+    readonly constants: { readonly SOCKET: number; readonly SERVER: number };
+  };
+  stream_wrap: {
+    readonly WriteWrap: new () => WriteRequest;
+    readonly ShutdownWrap: new () => Request<() => void>;
+    readonly kReadBytesOrError: number;
+    readonly kLastWriteWasAsync: number;
+    readonly streamBaseState: Int32Array;
+  };
+}
+
+// What Node's own types leave out: its bindings are documented as deprecated for new code, and have had these names since version 12.
+const node = process as unknown as { binding<Name extends keyof Bindings>(name: Name): Bindings[Name] };
+const { TCP, TCPConnectWrap, constants } = node.binding('tcp_wrap');
+const { WriteWrap, ShutdownWrap, kReadBytesOrError, kLastWriteWasAsync, streamBaseState: state } = node.binding('stream_wrap');

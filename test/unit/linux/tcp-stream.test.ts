@@ -1,0 +1,175 @@
+/** Streams on libuv's handles against Node's own sockets, over loopback. */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import net from 'node:net';
+import { type TestContext, test } from 'node:test';
+import { TcpStream, type TcpStreamOwner } from '../../../common/linux/tcp-stream.ts';
+
+class Recorder implements TcpStreamOwner {
+  readonly stream: TcpStream;
+  readonly chunks: Buffer[] = [];
+  readonly events: string[] = [];
+  readonly #buffer = Buffer.alloc(64 << 10);
+  readonly #waiting = new Map<string, () => void>();
+  reads = Infinity;
+
+  constructor(stream: TcpStream) {
+    this.stream = stream;
+    stream.owner = this;
+  }
+
+  nextBuffer = (): Uint8Array => this.#buffer;
+  read(length: number): boolean {
+    this.chunks.push(Buffer.from(this.#buffer.subarray(0, length)));
+    this.#tell('read');
+    return --this.reads > 0;
+  }
+  ended = (): void => this.#tell('ended');
+  drained = (): void => this.#tell('drained');
+  closed(error: Error | undefined): void {
+    this.#tell(error ? `closed ${'code' in error ? error.code : error.message}` : 'closed');
+  }
+
+  get text(): string {
+    return Buffer.concat(this.chunks).toString();
+  }
+
+  /** Resolves when the event has happened, maybe before. */
+  async has(event: string): Promise<void> {
+    if (!this.events.includes(event)) await new Promise<void>((resolve) => this.#waiting.set(event, resolve));
+  }
+
+  #tell(event: string): void {
+    this.events.push(event);
+    this.#waiting.get(event)?.();
+  }
+}
+
+/** A stream that is connected to a socket of Node's. */
+async function pair(t: TestContext): Promise<{ ours: Recorder; theirs: net.Socket }> {
+  const server = net.createServer({ allowHalfOpen: true }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.after(() => server.close());
+  const accepted = once(server, 'connection');
+  const ours = new Recorder(TcpStream.unconnected());
+  await new Promise<void>((resolve, reject) =>
+    ours.stream.connect({ ip: '127.0.0.1', port: (server.address() as net.AddressInfo).port }, (error) =>
+      error ? reject(error) : resolve(),
+    ),
+  );
+  const [theirs]: net.Socket[] = await accepted;
+  assert.ok(theirs);
+  theirs.on('error', () => undefined);
+  t.after(() => {
+    theirs.destroy();
+    ours.stream.close();
+  });
+  return { ours, theirs };
+}
+
+const received = (socket: net.Socket): Promise<Buffer> =>
+  new Promise((resolve) => {
+    const chunks: Buffer[] = [];
+    socket
+      .on('data', (chunk) => chunks.push(typeof chunk === 'string' ? Buffer.from(chunk) : chunk))
+      .on('end', () => resolve(Buffer.concat(chunks)))
+      .resume();
+  });
+
+test('bytes go both ways, and each direction ends on its own', async (t) => {
+  const { ours, theirs } = await pair(t);
+  ours.stream.startReading();
+  const reading = received(theirs);
+  ours.stream.write(Buffer.from('hello '));
+  ours.stream.write(Buffer.from('there'));
+  ours.stream.end();
+  assert.equal((await reading).toString(), 'hello there');
+  theirs.end('and back');
+  await ours.has('closed');
+  assert.equal(ours.text, 'and back');
+  assert.deepEqual(ours.events.slice(-2), ['ended', 'closed']);
+  assert.equal(ours.stream.fd, -1);
+});
+
+test('what is corked leaves in order and as one when it is uncorked, and the writer is told', async (t) => {
+  const { ours, theirs } = await pair(t);
+  let first: Buffer | undefined;
+  theirs.once('data', (chunk: Buffer) => {
+    first = chunk;
+  });
+  ours.stream.cork();
+  for (const word of ['one ', 'two ', 'three']) ours.stream.write(Buffer.from(word));
+  assert.equal(ours.stream.pending, 13);
+  ours.stream.uncork();
+  assert.equal(ours.stream.pending, 0);
+  assert.deepEqual(ours.events, ['drained']);
+  await once(theirs, 'data');
+  assert.equal(first?.toString(), 'one two three');
+});
+
+test('writes beyond what the kernel takes wait, in order, and their memory is given back once it is not needed', async (t) => {
+  const { ours, theirs } = await pair(t);
+  theirs.pause();
+  const pieces = Array.from({ length: 24 }, (_, index) => Buffer.alloc(1 << 20, index));
+  let written = 0;
+  for (const piece of pieces) ours.stream.write(piece, () => written++);
+  assert.ok(ours.stream.pending > 0 && written < pieces.length);
+  ours.stream.end();
+  assert.ok((await received(theirs)).equals(Buffer.concat(pieces)));
+  await ours.has('drained');
+  assert.equal(written, pieces.length);
+});
+
+test('a reader that wants no more is not read to until it asks', async (t) => {
+  const { ours, theirs } = await pair(t);
+  ours.reads = 1;
+  ours.stream.startReading();
+  theirs.write('a');
+  await ours.has('read');
+  theirs.end('b');
+  for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
+  assert.equal(ours.text, 'a');
+  ours.reads = Infinity;
+  ours.stream.startReading();
+  await ours.has('ended');
+  assert.equal(ours.text, 'ab');
+});
+
+test('a reset is seen as one on either side', async (t) => {
+  const one = await pair(t);
+  one.ours.stream.startReading();
+  one.theirs.resetAndDestroy();
+  await one.ours.has('closed ECONNRESET');
+
+  const other = await pair(t);
+  const failed = once(other.theirs, 'error');
+  other.theirs.resume();
+  other.ours.stream.reset();
+  const [error] = await failed;
+  assert.equal(error.code, 'ECONNRESET');
+  await other.ours.has('closed');
+});
+
+test('memory of writes that never left is given back when the stream is closed', async (t) => {
+  const { ours, theirs } = await pair(t);
+  theirs.pause();
+  let written = 0;
+  for (let index = 0; index < 32; index++) ours.stream.write(Buffer.alloc(1 << 20), () => written++);
+  ours.stream.close();
+  await ours.has('closed');
+  assert.equal(written, 32);
+  ours.stream.write(Buffer.from('late'), () => written++);
+  assert.equal(written, 33);
+});
+
+test('a connection that nobody takes is refused by name', async () => {
+  const probe = net.createServer().listen(0, '127.0.0.1');
+  await once(probe, 'listening');
+  const { port } = probe.address() as net.AddressInfo;
+  probe.close();
+  await once(probe, 'close');
+  const stream = TcpStream.unconnected();
+  const error = await new Promise<Error | undefined>((resolve) => stream.connect({ ip: '127.0.0.1', port }, resolve));
+  assert.equal(error?.message, `connect ECONNREFUSED 127.0.0.1:${port}`);
+  stream.close();
+});
