@@ -90,6 +90,17 @@ export namespace Action {
   export type UNRECOGNIZED = typeof Action.UNRECOGNIZED;
 }
 
+export const SpanProtocol = { OTLP_GRPC: 0, OTLP_HTTP: 1, ZIPKIN_JSON: 2, UNRECOGNIZED: -1 } as const;
+
+export type SpanProtocol = typeof SpanProtocol[keyof typeof SpanProtocol];
+
+export namespace SpanProtocol {
+  export type OTLP_GRPC = typeof SpanProtocol.OTLP_GRPC;
+  export type OTLP_HTTP = typeof SpanProtocol.OTLP_HTTP;
+  export type ZIPKIN_JSON = typeof SpanProtocol.ZIPKIN_JSON;
+  export type UNRECOGNIZED = typeof SpanProtocol.UNRECOGNIZED;
+}
+
 /**
  * One resource of type type.googleapis.com/warren.waypoint.v1.ServiceRoutes, named namespace/hostname. A service without one, or a port without
  * an entry, is served without rules.
@@ -702,6 +713,103 @@ export interface TextMatch {
   { $case: "presence"; value: Everything } | //
   /** A path in which {*} is one segment and {**} any number of them. */
   { $case: "template"; value: string } | undefined;
+}
+
+/**
+ * One resource of type type.googleapis.com/warren.waypoint.v1.ServiceTelemetry, named by its target. What is said here is complete: nothing is
+ * inherited from another one. Without any, metrics are Istio's, lines of the log are of our own form, and nothing is traced.
+ */
+export interface ServiceTelemetry {
+  /** namespace/hostname, or `*` for everything that has none of its own. */
+  target: string;
+  /** At most one for each metric. */
+  metrics: MetricChange[];
+  accessLogs?: AccessLogs | undefined;
+  tracing?: Tracing | undefined;
+}
+
+export interface MetricChange {
+  /** The family: istio_requests_total. */
+  family: string;
+  disabled: boolean;
+  /** By name, each once. */
+  tags: TagChange[];
+}
+
+export interface TagChange {
+  name: string;
+  /** CEL over attributes of the request; empty takes the tag away. */
+  expression: string;
+}
+
+/** Instead of lines of our own form; none at all is no log. */
+export interface AccessLogs {
+  loggers: AccessLogger[];
+}
+
+export interface AccessLogger {
+  /** The provider, for messages. */
+  provider: string;
+  stderr: boolean;
+  format?: { $case: "text"; value: string } | //
+  /** An object of JSON, with texts that have operators. */
+  { $case: "json"; value: string } | undefined;
+  omitEmptyValues: boolean;
+  /** CEL; empty takes everything. */
+  filter: string;
+}
+
+export interface Tracing {
+  provider: string;
+  receiver?:
+    | SpanReceiver
+    | undefined;
+  /** Of requests that nobody has decided about. */
+  samplingPerMillion: number;
+  tags: SpanTag[];
+  istioTags: boolean;
+  /** Requests go on without any trace context. */
+  stopContext: boolean;
+}
+
+export interface SpanReceiver {
+  to?: BackendRef | undefined;
+  protocol: SpanProtocol;
+  /** Of HTTP. */
+  path: string;
+  timeoutMs: number;
+  headers: ReceiverHeader[];
+  /** Characters. */
+  maxTagLength: number;
+  /** Of Zipkin: the lower half of trace ids. */
+  shortTraceIds: boolean;
+  /** Headers of B3 are read and written. */
+  b3: boolean;
+  /** Those of W3C are. */
+  w3c: boolean;
+  /** OTEL_RESOURCE_ATTRIBUTES of the waypoint's environment describe it. */
+  environmentResource: boolean;
+}
+
+export interface ReceiverHeader {
+  name: string;
+  source?: { $case: "value"; value: string } | //
+  /** A variable of the waypoint's environment. */
+  { $case: "environment"; value: string } | undefined;
+}
+
+export interface SpanTag {
+  name: string;
+  source?:
+    | { $case: "literal"; value: string }
+    | { $case: "header"; value: string }
+    | { $case: "environment"; value: string }
+    | //
+    /** Text with operators of access logs. */
+    { $case: "format"; value: string }
+    | undefined;
+  /** Where a header or a variable is not there. */
+  defaultValue: string;
 }
 
 function createBaseServiceRoutes(): ServiceRoutes {
@@ -5940,6 +6048,789 @@ export const TextMatch: MessageFns<TextMatch> = {
             }
 
             message.type = { $case: "template", value: reader.string() };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseServiceTelemetry(): ServiceTelemetry {
+  return { target: "", metrics: [], accessLogs: undefined, tracing: undefined };
+}
+
+export const ServiceTelemetry: MessageFns<ServiceTelemetry> = {
+  encode(message: ServiceTelemetry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.target !== "") {
+      writer.uint32(10).string(message.target);
+    }
+    for (const v of message.metrics) {
+      MetricChange.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message.accessLogs !== undefined) {
+      AccessLogs.encode(message.accessLogs, writer.uint32(26).fork()).join();
+    }
+    if (message.tracing !== undefined) {
+      Tracing.encode(message.tracing, writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServiceTelemetry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServiceTelemetry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.target = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.metrics.push(MetricChange.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.accessLogs = AccessLogs.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.tracing = Tracing.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseMetricChange(): MetricChange {
+  return { family: "", disabled: false, tags: [] };
+}
+
+export const MetricChange: MessageFns<MetricChange> = {
+  encode(message: MetricChange, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.family !== "") {
+      writer.uint32(10).string(message.family);
+    }
+    if (message.disabled !== false) {
+      writer.uint32(16).bool(message.disabled);
+    }
+    for (const v of message.tags) {
+      TagChange.encode(v!, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MetricChange {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMetricChange();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.family = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.disabled = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.tags.push(TagChange.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseTagChange(): TagChange {
+  return { name: "", expression: "" };
+}
+
+export const TagChange: MessageFns<TagChange> = {
+  encode(message: TagChange, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.expression !== "") {
+      writer.uint32(18).string(message.expression);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TagChange {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTagChange();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.expression = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseAccessLogs(): AccessLogs {
+  return { loggers: [] };
+}
+
+export const AccessLogs: MessageFns<AccessLogs> = {
+  encode(message: AccessLogs, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.loggers) {
+      AccessLogger.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AccessLogs {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAccessLogs();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.loggers.push(AccessLogger.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseAccessLogger(): AccessLogger {
+  return { provider: "", stderr: false, format: undefined, omitEmptyValues: false, filter: "" };
+}
+
+export const AccessLogger: MessageFns<AccessLogger> = {
+  encode(message: AccessLogger, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.provider !== "") {
+      writer.uint32(10).string(message.provider);
+    }
+    if (message.stderr !== false) {
+      writer.uint32(16).bool(message.stderr);
+    }
+    switch (message.format?.$case) {
+      case "text":
+        writer.uint32(26).string(message.format.value);
+        break;
+      case "json":
+        writer.uint32(34).string(message.format.value);
+        break;
+    }
+    if (message.omitEmptyValues !== false) {
+      writer.uint32(40).bool(message.omitEmptyValues);
+    }
+    if (message.filter !== "") {
+      writer.uint32(50).string(message.filter);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AccessLogger {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAccessLogger();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.provider = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.stderr = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.format = { $case: "text", value: reader.string() };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.format = { $case: "json", value: reader.string() };
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.omitEmptyValues = reader.bool();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.filter = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseTracing(): Tracing {
+  return { provider: "", receiver: undefined, samplingPerMillion: 0, tags: [], istioTags: false, stopContext: false };
+}
+
+export const Tracing: MessageFns<Tracing> = {
+  encode(message: Tracing, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.provider !== "") {
+      writer.uint32(10).string(message.provider);
+    }
+    if (message.receiver !== undefined) {
+      SpanReceiver.encode(message.receiver, writer.uint32(18).fork()).join();
+    }
+    if (message.samplingPerMillion !== 0) {
+      writer.uint32(24).uint32(message.samplingPerMillion);
+    }
+    for (const v of message.tags) {
+      SpanTag.encode(v!, writer.uint32(34).fork()).join();
+    }
+    if (message.istioTags !== false) {
+      writer.uint32(40).bool(message.istioTags);
+    }
+    if (message.stopContext !== false) {
+      writer.uint32(48).bool(message.stopContext);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Tracing {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTracing();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.provider = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.receiver = SpanReceiver.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.samplingPerMillion = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.tags.push(SpanTag.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.istioTags = reader.bool();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.stopContext = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseSpanReceiver(): SpanReceiver {
+  return {
+    to: undefined,
+    protocol: 0,
+    path: "",
+    timeoutMs: 0,
+    headers: [],
+    maxTagLength: 0,
+    shortTraceIds: false,
+    b3: false,
+    w3c: false,
+    environmentResource: false,
+  };
+}
+
+export const SpanReceiver: MessageFns<SpanReceiver> = {
+  encode(message: SpanReceiver, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.to !== undefined) {
+      BackendRef.encode(message.to, writer.uint32(10).fork()).join();
+    }
+    if (message.protocol !== 0) {
+      writer.uint32(16).int32(message.protocol);
+    }
+    if (message.path !== "") {
+      writer.uint32(26).string(message.path);
+    }
+    if (message.timeoutMs !== 0) {
+      writer.uint32(32).uint32(message.timeoutMs);
+    }
+    for (const v of message.headers) {
+      ReceiverHeader.encode(v!, writer.uint32(42).fork()).join();
+    }
+    if (message.maxTagLength !== 0) {
+      writer.uint32(48).uint32(message.maxTagLength);
+    }
+    if (message.shortTraceIds !== false) {
+      writer.uint32(56).bool(message.shortTraceIds);
+    }
+    if (message.b3 !== false) {
+      writer.uint32(64).bool(message.b3);
+    }
+    if (message.w3c !== false) {
+      writer.uint32(72).bool(message.w3c);
+    }
+    if (message.environmentResource !== false) {
+      writer.uint32(80).bool(message.environmentResource);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SpanReceiver {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSpanReceiver();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.to = BackendRef.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.protocol = reader.int32() as any;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.path = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.timeoutMs = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.headers.push(ReceiverHeader.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.maxTagLength = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.shortTraceIds = reader.bool();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.b3 = reader.bool();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.w3c = reader.bool();
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.environmentResource = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseReceiverHeader(): ReceiverHeader {
+  return { name: "", source: undefined };
+}
+
+export const ReceiverHeader: MessageFns<ReceiverHeader> = {
+  encode(message: ReceiverHeader, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    switch (message.source?.$case) {
+      case "value":
+        writer.uint32(18).string(message.source.value);
+        break;
+      case "environment":
+        writer.uint32(26).string(message.source.value);
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReceiverHeader {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReceiverHeader();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.source = { $case: "value", value: reader.string() };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.source = { $case: "environment", value: reader.string() };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseSpanTag(): SpanTag {
+  return { name: "", source: undefined, defaultValue: "" };
+}
+
+export const SpanTag: MessageFns<SpanTag> = {
+  encode(message: SpanTag, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    switch (message.source?.$case) {
+      case "literal":
+        writer.uint32(18).string(message.source.value);
+        break;
+      case "header":
+        writer.uint32(26).string(message.source.value);
+        break;
+      case "environment":
+        writer.uint32(34).string(message.source.value);
+        break;
+      case "format":
+        writer.uint32(42).string(message.source.value);
+        break;
+    }
+    if (message.defaultValue !== "") {
+      writer.uint32(50).string(message.defaultValue);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SpanTag {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSpanTag();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.source = { $case: "literal", value: reader.string() };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.source = { $case: "header", value: reader.string() };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.source = { $case: "environment", value: reader.string() };
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.source = { $case: "format", value: reader.string() };
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.defaultValue = reader.string();
             continue;
           }
         }
