@@ -91,6 +91,7 @@ export const reporters = {
   VirtualService: { kind: 'VirtualService', fieldManager: 'istio-ambient-waypoint-policy', types: [WAYPOINT_ACCEPTED] },
   DestinationRule: { kind: 'DestinationRule', fieldManager: 'istio-ambient-waypoint-policy', types: [WAYPOINT_ACCEPTED] },
   RequestAuthentication: { kind: 'RequestAuthentication', fieldManager: 'istio-ambient-waypoint-policy', types: [WAYPOINT_ACCEPTED] },
+  Telemetry: { kind: 'Telemetry', fieldManager: 'istio-ambient-waypoint-policy', types: [WAYPOINT_ACCEPTED] },
   WaypointPolicy: { kind: 'AuthorizationPolicy', fieldManager: 'istio-ambient-waypoint-policy', types: [WAYPOINT_ACCEPTED] },
 } as const satisfies Record<string, Reporter>;
 

@@ -43,6 +43,7 @@ import {
   rateLimitsResource,
   routesResource,
   serviceResource,
+  telemetryResource,
   trafficResource,
   workloadResource,
 } from './resources.ts';
@@ -50,6 +51,7 @@ import type { RouteKind } from './routes.ts';
 import { readService } from './service.ts';
 import { entryServices, readServiceEntry, type ServiceEntry } from './service-entry.ts';
 import { StatusTable } from './status-table.ts';
+import { readTelemetry } from './telemetry.ts';
 import { Translation } from './translation.ts';
 import { readVirtualService } from './virtual-service.ts';
 import type { WatchedKindName } from './watched-kinds.ts';
@@ -138,6 +140,7 @@ export class MeshIndex {
     this.#remakeHttpAuthorizations();
     this.#spreadHosts();
     this.#remakeServiceRoutes();
+    this.#remakeTelemetry();
     this.#remakeTraffic();
     drain(hosts.stale.virtualServices, (key) => this.#guard(`status of VirtualService ${key}`, () => this.#remakeVirtualStatus(key)));
     drain(hosts.stale.destinationRules, (key) => this.#guard(`status of DestinationRule ${key}`, () => this.#remakeRuleStatus(key)));
@@ -300,6 +303,10 @@ export class MeshIndex {
       this.#observeWhole('RateLimitPolicy', key, object);
       this.#inputs.setTargetedPolicy(`RateLimitPolicy ${key}`, readTargetedPolicy(object, report, 'RateLimitPolicy'));
     },
+    Telemetry: (key, object) => {
+      this.#observe('Telemetry', key, object);
+      this.#inputs.telemetry.set(key, readTelemetry(object));
+    },
     PeerAuthentication: (key, object, report) =>
       this.#inputs.setPeerAuthentication(key, readPeerAuthentication(this.#config.rootNamespace, object, report)),
   };
@@ -415,6 +422,29 @@ export class MeshIndex {
     this.#waypoints.publish('routes', made);
   }
 
+  #remakeTelemetry(): void {
+    const { stale } = this.#inputs.telemetry;
+    const { telemetry } = this.#translation;
+    if (!stale.all && stale.sources.size === 0) return;
+    // A class stands for all its Gateways.
+    const all = stale.all || [...stale.sources].some((source) => source.startsWith('GatewayClass/'));
+    const made = new Map<string, MadeForWaypoints>();
+    for (const source of all ? new Set([...stale.sources, ...telemetry.sources()]) : stale.sources)
+      this.#guard(`telemetry of ${source}`, () =>
+        made.set(
+          source,
+          mapEach(telemetry.made(source), (each) => each.map(telemetryResource)),
+        ),
+      );
+    stale.all = false;
+    stale.sources.clear();
+    this.#waypoints.publish('telemetry', made);
+    for (const object of this.#inputs.telemetry.objects())
+      this.#guard(`status of Telemetry ${object.key}`, () => this.#want('Telemetry', object.key, telemetry.condition(object)));
+    const { rootNamespace, systemNamespace = rootNamespace } = this.#config;
+    this.#problems.set(`ConfigMap ${systemNamespace}/${MESH_CONFIG_MAP}`, telemetry.meshProblems(), 'telemetry');
+  }
+
   /** Hosts are of services, and tables are made for services. */
   #spreadHosts(): void {
     const { hosts, routes, stale } = this.#inputs;
@@ -466,7 +496,7 @@ export class MeshIndex {
   }
 
   /** An object's one condition; what it says that is not as written is a problem too. */
-  #want(kind: 'VirtualService' | 'DestinationRule', key: string, condition: Condition | undefined): void {
+  #want(kind: 'VirtualService' | 'DestinationRule' | 'Telemetry', key: string, condition: Condition | undefined): void {
     this.#statuses.want(kind, key, condition ? [condition] : []);
     this.#problems.set(`${kind} ${key}`, condition && condition.reason !== 'Accepted' ? [condition.message] : [], 'status');
   }

@@ -28,6 +28,7 @@ import { type FetchedKeys, keySources } from './request-authentication.ts';
 import { RouteInputs } from './route-inputs.ts';
 import { LabelIndex, SelectorIndex } from './selectors.ts';
 import type { ServiceEntry } from './service-entry.ts';
+import { TelemetryInputs } from './telemetry-inputs.ts';
 import type { BindingWords } from './waypoint-binding.ts';
 import type { WorkloadEntry } from './workload-entry.ts';
 
@@ -87,6 +88,7 @@ export class Inputs {
   readonly peerAuthentications = new Map<string, PeerAuthentication>();
   readonly targetedPolicies = new Map<string, TargetedPolicy>();
   readonly routes = new RouteInputs();
+  readonly telemetry = new TelemetryInputs();
   readonly hosts: HostInputs;
   readonly gatewayStatuses = new GatewayInputs();
   #meshConfig = DEFAULT_MESH_CONFIG;
@@ -147,6 +149,11 @@ export class Inputs {
       ? [...this.#claims.keys()].filter((hostname) => hostCovers(host, hostname)).flatMap((hostname) => [...this.#claims.of(hostname)])
       : [...this.#claims.of(host)];
     return claims.filter((service) => this.isPublished(service));
+  }
+
+  /** Sources of a namespace's services. */
+  sourcesOf(namespace: string): Iterable<string> {
+    return this.#servicesOfNamespace.of(namespace);
   }
 
   isPublished(service: MeshService): boolean {
@@ -227,6 +234,7 @@ export class Inputs {
 
   /** Everything that is told of a service to its waypoints. */
   staleRouting(source: string): void {
+    this.telemetry.sourceChanged(source);
     this.routes.staleSource(source);
     for (const service of this.services.get(source)?.services ?? []) {
       this.hosts.staleHostname(service.hostname);
@@ -256,6 +264,7 @@ export class Inputs {
     const before = this.#meshConfig;
     if (isDeepStrictEqual(before, next)) return;
     this.#meshConfig = next;
+    this.telemetry.meshChanged(next);
     if (before.outboundTrafficPolicy !== next.outboundTrafficPolicy) this.#staleMembers(undefined, {});
     // Policies name providers.
     if (!isDeepStrictEqual(before.extensionProviders, next.extensionProviders))
@@ -309,6 +318,7 @@ export class Inputs {
     // Claims are known by identity: services that have not changed stay the same ones.
     put(this.services, source, sameServices ? { ...next, services: before.services } : next);
     this.stale.services.add(source);
+    this.telemetry.sourceChanged(source);
     this.staleTargets(source);
     this.routes.staleSource(source);
     // Also where nothing is attached any more, or nobody is there: what was told before has to go.
@@ -335,6 +345,7 @@ export class Inputs {
     this.#staleUsers(key);
     this.gatewayStatuses.gatewayChanged(key, before, next);
     this.routes.staleSource(`Gateway/${key}`);
+    this.telemetry.sourceChanged(`Gateway/${key}`);
     this.staleTargets(`Gateway/${key}`);
     // A class stands for all its Gateways.
     if (before?.className !== next?.className)
@@ -349,6 +360,7 @@ export class Inputs {
     if (isDeepStrictEqual(this.gatewayClasses.get(name), next)) return;
     put(this.gatewayClasses, name, next);
     this.staleTargets(`GatewayClass/${name}`);
+    this.telemetry.sourceChanged(`GatewayClass/${name}`);
     for (const gateway of this.gateways.values()) {
       if (gateway.className !== name) continue;
       this.#staleUsers(gateway.key);
@@ -446,6 +458,7 @@ export class Inputs {
     this.stale.hostname(service);
     this.stale.traffic.add(serviceKeyOf(service));
     this.hosts.staleHostname(service.hostname);
+    this.telemetry.hostnameChanged(service.hostname);
     this.routes.staleSource(`Hostname/${service.hostname}`);
     for (const claim of this.#claims.of(service.hostname)) {
       this.stale.hostname(claim);

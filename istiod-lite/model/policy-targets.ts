@@ -33,6 +33,11 @@ export interface TargetedPolicy {
 
 export type TargetedKind = 'AuthorizationPolicy' | 'RequestAuthentication' | 'RateLimitPolicy';
 
+/** What of a policy its targets are judged by. */
+export interface PolicyOfTarget extends Pick<TargetedPolicy, 'key' | 'namespace' | 'limits'> {
+  readonly kind: TargetedKind | 'Telemetry';
+}
+
 export interface PolicyTarget {
   readonly kind: string;
   readonly group: string;
@@ -62,7 +67,7 @@ export interface TargetView {
   /** What became of a route: whether it is there, has a rule of that name, and which waypoints read it. */
   route(id: string, section: string): { readonly hasSection: boolean; readonly waypoints: readonly string[] } | undefined;
   /** The policy of the same kind that counts for the target instead. */
-  older(policy: TargetedPolicy, target: PolicyTarget): string | undefined;
+  older(policy: PolicyOfTarget, target: PolicyTarget): string | undefined;
 }
 
 /** @returns undefined for a policy without targets */
@@ -73,17 +78,8 @@ export function readTargetedPolicy(
 ): TargetedPolicy | undefined {
   const meta = readMeta(object);
   if (!meta) return undefined;
-  const single = at(object, 'spec', 'targetRef');
-  const references = [...(isRecord(single) ? [single] : []), ...records(at(object, 'spec', 'targetRefs'))];
-  if (references.length === 0) return undefined;
-  const targets = references.map((reference) => ({
-    kind: text(reference.kind),
-    group: text(reference.group) === 'core' ? '' : text(reference.group),
-    namespace: text(reference.namespace) || meta.namespace,
-    name: text(reference.name),
-    section: text(reference.sectionName),
-    written: reference,
-  }));
+  const targets = readTargets(object, meta.namespace);
+  if (targets.length === 0) return undefined;
   const key = objectKey(meta);
   return {
     id: `${kind} ${key}`,
@@ -100,6 +96,19 @@ export function readTargetedPolicy(
   };
 }
 
+/** What `targetRef` and `targetRefs` name. @param own the object's namespace */
+export function readTargets(object: unknown, own: string): PolicyTarget[] {
+  const single = at(object, 'spec', 'targetRef');
+  return [...(isRecord(single) ? [single] : []), ...records(at(object, 'spec', 'targetRefs'))].map((reference) => ({
+    kind: text(reference.kind),
+    group: text(reference.group) === 'core' ? '' : text(reference.group),
+    namespace: text(reference.namespace) || own,
+    name: text(reference.name),
+    section: text(reference.sectionName),
+    written: reference,
+  }));
+}
+
 /** Whose change a target's status depends on: `Kind/namespace/name`, or `GatewayClass/name`. */
 export const targetSource = ({ kind, namespace, name }: PolicyTarget): string =>
   kind === 'GatewayClass' ? `${kind}/${name}` : `${kind}/${namespace}/${name}`;
@@ -107,7 +116,7 @@ export const targetSource = ({ kind, namespace, name }: PolicyTarget): string =>
 /** What a target stands for where it counts at all; what is bound to whom is for others to find out. */
 export function targetScope(
   config: MeshModelConfig,
-  policy: TargetedPolicy,
+  policy: PolicyOfTarget,
   { kind, group, namespace, name, section }: PolicyTarget,
   gatewayClass: TargetView['gatewayClass'],
 ): 'class' | 'gateway' | 'service' | 'route' | 'none' {
@@ -121,7 +130,12 @@ export function targetScope(
   return kind === 'Gateway' ? 'gateway' : 'service';
 }
 
-export function targetStatus(config: MeshModelConfig, policy: TargetedPolicy, target: PolicyTarget, view: TargetView): TargetStatus {
+export function targetStatus(
+  config: MeshModelConfig,
+  policy: PolicyOfTarget,
+  target: PolicyTarget,
+  view: TargetView,
+): TargetStatus {
   const { kind, group, namespace, name, section } = target;
   const place = `${namespace}/${name}`;
   const older = view.older(policy, target);
@@ -151,7 +165,7 @@ export function targetStatus(config: MeshModelConfig, policy: TargetedPolicy, ta
 }
 
 /** Rules of a route are parts of it. */
-function routeStatus(policy: TargetedPolicy, { kind, namespace, name, section }: PolicyTarget, view: TargetView): TargetStatus {
+function routeStatus(policy: PolicyOfTarget, { kind, namespace, name, section }: PolicyTarget, view: TargetView): TargetStatus {
   const place = `${namespace}/${name}`;
   if (namespace !== policy.namespace) return no('TargetNotFound', `${kind} ${place} is in another namespace`);
   const route = view.route(`${kind} ${place}`, section);
@@ -162,7 +176,7 @@ function routeStatus(policy: TargetedPolicy, { kind, namespace, name, section }:
   return yes(`bound to ${route.waypoints.join(' and ')}`);
 }
 
-const isRoute = (policy: TargetedPolicy, kind: string, group: string): boolean =>
+const isRoute = (policy: PolicyOfTarget, kind: string, group: string): boolean =>
   policy.kind === 'RateLimitPolicy' && group === GATEWAY_API && (kind === 'HTTPRoute' || kind === 'GRPCRoute');
 
 /** Who counts where two policies of one kind have the same target: the older one, and of equals the one whose name comes first. */
@@ -226,7 +240,12 @@ const sentences = (statuses: readonly { readonly message: string }[]): string =>
   [...new Set(statuses.map(({ message }) => message))].join('; ');
 
 /** A class stands for all waypoints of the mesh, so only the root namespace may name it. */
-function classStatus({ rootNamespace }: MeshModelConfig, policy: TargetedPolicy, name: string, view: TargetView): TargetStatus {
+function classStatus(
+  { rootNamespace }: MeshModelConfig,
+  policy: Pick<TargetedPolicy, 'namespace'>,
+  name: string,
+  view: TargetView,
+): TargetStatus {
   if (policy.namespace !== rootNamespace)
     return no('Invalid', `only policies of the root namespace ${rootNamespace} may target a GatewayClass`);
   const found = view.gatewayClass(name);

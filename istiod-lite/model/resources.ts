@@ -7,6 +7,7 @@ import {
   JwtAuthentication,
   RateLimits,
   ServiceRoutes,
+  ServiceTelemetry,
   ServiceTraffic,
   WorkloadLabels,
 } from '../../common/codec/gen/waypoint.ts';
@@ -20,6 +21,7 @@ export const TRAFFIC_TYPE = 'type.googleapis.com/warren.waypoint.v1.ServiceTraff
 export const JWT_TYPE = 'type.googleapis.com/warren.waypoint.v1.JwtAuthentication';
 export const RATE_LIMITS_TYPE = 'type.googleapis.com/warren.waypoint.v1.RateLimits';
 export const LABELS_TYPE = 'type.googleapis.com/warren.waypoint.v1.WorkloadLabels';
+export const TELEMETRY_TYPE = 'type.googleapis.com/warren.waypoint.v1.ServiceTelemetry';
 
 /** What each waypoint has tables of, in the order of pushing: a route comes after whoever guards it and after what it sends to. */
 export const waypointTypes = {
@@ -28,6 +30,7 @@ export const waypointTypes = {
   rateLimits: RATE_LIMITS_TYPE,
   labels: LABELS_TYPE,
   traffic: TRAFFIC_TYPE,
+  telemetry: TELEMETRY_TYPE,
   routes: ROUTES_TYPE,
 } as const;
 
@@ -130,6 +133,9 @@ export const jwtResource = (authentication: JwtAuthentication): Resource =>
 
 export const trafficResource = (traffic: ServiceTraffic): Resource =>
   encoded(`${traffic.namespace}/${traffic.hostname}`, TRAFFIC_TYPE, ServiceTraffic.encode(traffic).finish(), []);
+
+export const telemetryResource = (telemetry: ServiceTelemetry): Resource =>
+  encoded(telemetry.target, TELEMETRY_TYPE, ServiceTelemetry.encode(telemetry).finish(), []);
 
 export const labelsResource = (labels: WorkloadLabels): Resource =>
   encoded(labels.uid, LABELS_TYPE, WorkloadLabels.encode(labels).finish(), []);

@@ -29,6 +29,7 @@ import { type Pod, podWorkload } from './pod.ts';
 import { ancestor, type PolicyAncestor } from './policy-ancestors.ts';
 import {
   countsBefore,
+  type PolicyOfTarget,
   type PolicyTarget,
   type TargetedPolicy,
   type TargetStatus,
@@ -46,6 +47,7 @@ import { type Attachment, portRoutes } from './route-table.ts';
 import { isForHost, parentGateway, parentSource, type Route } from './routes.ts';
 import { serviceMessage } from './service.ts';
 import { type EntryEndpoint, entryEndpoints, entryWorkload, type ServiceEntry } from './service-entry.ts';
+import { TelemetryTranslation } from './telemetry-translation.ts';
 import type { VirtualService } from './virtual-service.ts';
 import {
   type BindingRequest,
@@ -73,12 +75,19 @@ export class Translation {
   readonly #inputs: Inputs;
   readonly backends: Backends;
   readonly hosts: HostTranslation;
+  readonly telemetry: TelemetryTranslation;
 
   constructor(config: MeshModelConfig, inputs: Inputs) {
     this.#config = config;
     this.#inputs = inputs;
     this.backends = new Backends(inputs);
     this.hosts = new HostTranslation(inputs, (source) => this.waypointsOf(source));
+    this.telemetry = new TelemetryTranslation({
+      config,
+      inputs,
+      waypointsOf: (source) => this.waypointsOf(source),
+      targetStatus: (policy, target) => this.targetStatus(policy, target),
+    });
   }
 
   /** @param source `Kind/namespace/name` of a Pod, WorkloadEntry, ServiceEntry or EndpointSlice; gone ones make nothing */
@@ -202,7 +211,7 @@ export class Translation {
   }
 
   /** Of the policies of its kind for a target, the one that counts, where that is another one. */
-  #older(policy: TargetedPolicy, target: PolicyTarget): string | undefined {
+  #older(policy: PolicyOfTarget, target: PolicyTarget): string | undefined {
     if (!policy.limits) return undefined;
     const same = this.#inputs
       .policiesOf(targetSource(target))
@@ -356,7 +365,7 @@ export class Translation {
     return gatewayStatus(gateway, { service, ready: gatewayStatuses.hasReadyPod(key), problem: gatewayStatuses.problem(key) });
   }
 
-  targetStatus(policy: TargetedPolicy, target: PolicyTarget): TargetStatus {
+  targetStatus(policy: PolicyOfTarget, target: PolicyTarget): TargetStatus {
     return targetStatus(this.#config, policy, target, {
       bindingOf: (source) => {
         const found = this.#inputs.services.get(source);

@@ -47,6 +47,7 @@ export const watchedKinds = {
   WorkloadEntry: grouped('WorkloadEntry', 'networking.istio.io/v1', 'workloadentries', { optional: true }),
   VirtualService: grouped('VirtualService', 'networking.istio.io/v1', 'virtualservices', { optional: true }),
   DestinationRule: grouped('DestinationRule', 'networking.istio.io/v1', 'destinationrules', { optional: true }),
+  Telemetry: grouped('Telemetry', 'telemetry.istio.io/v1', 'telemetries', { optional: true }),
   Gateway: grouped('Gateway', 'gateway.networking.k8s.io/v1', 'gateways', { optional: true }),
   HTTPRoute: grouped('HTTPRoute', 'gateway.networking.k8s.io/v1', 'httproutes', { optional: true }),
   GRPCRoute: grouped('GRPCRoute', 'gateway.networking.k8s.io/v1', 'grpcroutes', { optional: true }),

@@ -85,7 +85,7 @@ export class Publisher {
     const stores = this.#waypoint(key);
     const [namespace = ''] = key.split('/');
     this.#waypointHosts.set(key, { namespace, host });
-    const addresses = this.#scopes.storeOf({ namespace, host }, servicesNamedBy(stores.routes));
+    const addresses = this.#scopes.storeOf({ namespace, host }, servicesNamedBy(stores));
     return new Map([...waypointTableNames.map((name) => [waypointTypes[name], stores[name]] as const), [ADDRESS_TYPE, addresses]]);
   }
 
@@ -184,8 +184,8 @@ export class Publisher {
     const stores = this.#waypoint(changes.waypoint);
     const made = waypointTableNames.map((name) => stores[name].apply(changes[name].changed, changes[name].removed, since));
     const host = this.#waypointHosts.get(changes.waypoint);
-    if (!host || !made.some((change) => change?.store === stores.routes)) return made;
-    return [...made, ...this.#scopes.routesChanged(host, servicesNamedBy(stores.routes), since)];
+    if (!host || !made.some((change) => change?.store === stores.routes || change?.store === stores.telemetry)) return made;
+    return [...made, ...this.#scopes.routesChanged(host, servicesNamedBy(stores), since)];
   }
 
   #compare(since: number) {

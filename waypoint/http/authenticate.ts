@@ -7,6 +7,8 @@ import { formatSocketAddress } from '../../common/base/address.ts';
 import { traceIdOf } from '../../common/decision/headers.ts';
 import { normalizePath } from '../../common/decision/http-path.ts';
 import type { Fields } from '../../common/http/types.ts';
+import { startSpan } from '../telemetry/start-span.ts';
+import type { Configuration } from '../worker/configuration.ts';
 import type { Caller, Stage } from './context.ts';
 import { hexSource } from './random-hex.ts';
 
@@ -15,9 +17,12 @@ export interface AuthenticateParts {
   readonly identity: string;
   /** Fresh random bytes. */
   randomBytes(length: number): Uint8Array;
+  /** From 0 to 1. */
+  readonly random: () => number;
+  readonly configuration: Pick<Configuration, 'telemetryOf'>;
 }
 
-export function authenticate({ identity, randomBytes }: AuthenticateParts): Stage {
+export function authenticate({ identity, randomBytes, random, configuration }: AuthenticateParts): Stage {
   const randomHex = hexSource(randomBytes);
   return (next) => (request) => {
     const { received, connection } = request;
@@ -30,15 +35,18 @@ export function authenticate({ identity, randomBytes }: AuthenticateParts): Stag
       const name = received.fields[i] ?? '';
       const value = received.fields[i + 1] ?? '';
       if (name === 'x-request-id') requestId = value;
-      else if (name === 'traceparent') traceparent = value;
       else if (name === 'x-forwarded-for') forwardedFor = forwardedFor === '' ? value : `${forwardedFor},${value}`;
       else if (name === 'x-forwarded-proto') forwardedProto = value;
-      else if (!isSpoofable(name)) fields.push(name, value);
+      else if (!isSpoofable(name)) {
+        if (name === 'traceparent') traceparent = value;
+        fields.push(name, value);
+      }
     }
-    const trace = continueTrace(traceparent, randomHex);
-    request.traceId = trace.id;
+    const tracing = configuration.telemetryOf(connection.target.serviceKey)?.tracing;
+    if (tracing) request.span = startSpan(tracing, fields, { randomHex, random });
+    request.traceId = request.span?.traceId ?? traceOf(traceparent) ?? randomHex(32);
     request.requestId = requestId === '' || requestId.length > MAX_ID ? freshId(randomHex) : requestId;
-    fields.push('x-request-id', request.requestId, 'traceparent', trace.traceparent);
+    fields.push('x-request-id', request.requestId);
     fields.push('x-forwarded-proto', forwardedProto === 'https' ? 'https' : 'http');
     const from = connection.caller.address.ip;
     fields.push('x-forwarded-for', forwardedFor === '' ? from : `${forwardedFor},${from}`);
@@ -66,19 +74,14 @@ function isSpoofable(name: string): boolean {
 /** Envoy's form of it: who received, and who sent. */
 const clientCertificate = (identity: string, { principal }: Caller): string => `By=${identity};URI=${principal}`;
 
-const TRACEPARENT = /^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$/;
-
-/** The caller's trace with a span of our own, or a new one that nobody samples. */
-export function continueTrace(received: string, randomHex: (digits: number) => string): { traceparent: string; id: string } {
-  if (received === '') {
-    const id = randomHex(32);
-    return { traceparent: `00-${id}-${randomHex(16)}-00`, id };
-  }
-  const flags = TRACEPARENT.exec(received)?.[3] ?? '00';
-  const known = traceIdOf(received);
-  const id = known !== undefined && known !== NO_TRACE ? known : randomHex(32);
-  return { traceparent: `00-${id}-${randomHex(16)}-${known === id ? flags : '00'}`, id };
-}
+/**
+ * The caller's trace. Where nothing is traced the header goes on as it came, and none is made: a span that nobody reports would be a hole in the
+ * trace, and a decision that nobody made would keep the application's own tracing from making it.
+ */
+const traceOf = (traceparent: string): string | undefined => {
+  const id = traceparent === '' ? undefined : traceIdOf(traceparent);
+  return id === NO_TRACE ? undefined : id;
+};
 
 const NO_TRACE = '0'.repeat(32);
 

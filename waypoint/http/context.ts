@@ -11,6 +11,7 @@ import type { VerifiedToken } from '../../common/decision/jwt.ts';
 import type { AppProtocol, Service, Workload } from '../../common/decision/mesh-view.ts';
 import type { BodySource, RequestHead, ResponseHead, ServerExchange } from '../../common/http/types.ts';
 import type { PickedEndpoint } from '../cluster/endpoint.ts';
+import type { RequestSpan } from '../telemetry/start-span.ts';
 import { RequestBody } from './request-body.ts';
 
 /** Who is at the other end, as the tunnel proved it. */
@@ -87,6 +88,10 @@ export class RequestContext {
   requestId = '';
   /** What `x-warren-refusal` and the log name this request by. */
   traceId = '';
+  /** Where it may be traced. */
+  span: RequestSpan | undefined;
+  /** Of the monotonic clock: when the answer's head was there; 0 before. */
+  answeredMonotonic = 0;
   /** The rule that it takes; undefined where nothing is attached to the service. */
   entry: CompiledEntry | undefined;
   backend: Backend | undefined;

@@ -12,6 +12,9 @@ export interface Delivered {
   readonly grpcStatus: string | undefined;
   /** gRPC messages of the body; 0 where the request is none. */
   readonly messages: number;
+  /** Of the response's head, and its trailers. */
+  readonly fields: Fields;
+  readonly trailers: Fields | undefined;
 }
 
 /** @param done called once, when the last byte is handed on or none will be; `request.error` says what went wrong */
@@ -27,6 +30,7 @@ class Delivery implements BodySink, BodySource {
   #bytes = 0;
   readonly #messages: GrpcMessages | undefined;
   #grpcStatus: string | undefined;
+  #trailers: Fields | undefined;
   #over = false;
 
   constructor(request: RequestContext, answer: Answer, done: (delivered: Delivered) => void) {
@@ -73,6 +77,7 @@ class Delivery implements BodySink, BodySource {
   end(trailers: Fields | undefined): void {
     if (this.#over) return;
     if (trailers) this.#grpcStatus = grpcStatus(trailers) ?? this.#grpcStatus;
+    this.#trailers = trailers;
     this.#sink?.end(trailers);
     this.#finish(undefined);
   }
@@ -113,8 +118,15 @@ class Delivery implements BodySink, BodySource {
     this.#over = true;
     this.#request.error ??= error;
     this.#request.over();
-    const { status } = this.#answer.head;
-    this.#done({ status, bytes: this.#bytes, grpcStatus: this.#grpcStatus, messages: this.#messages?.count ?? 0 });
+    const { status, fields } = this.#answer.head;
+    this.#done({
+      status,
+      bytes: this.#bytes,
+      grpcStatus: this.#grpcStatus,
+      messages: this.#messages?.count ?? 0,
+      fields,
+      trailers: this.#trailers,
+    });
   }
 }
 

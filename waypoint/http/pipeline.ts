@@ -61,7 +61,10 @@ export function serveRequest({ handler, clock, telemetry, log }: RequestServer, 
     request.cancel(new ProxyError('CLIENT_GONE', `the client went away: ${error.message}`, { cause: error })),
   );
   handler(request)
-    .then((answer) => deliver(request, answer, (delivered) => telemetry.requestOver(request, delivered)))
+    .then((answer) => {
+      request.answeredMonotonic = clock.monotonic();
+      deliver(request, answer, (delivered) => telemetry.requestOver(request, delivered));
+    })
     .catch((reason: unknown) => {
       // A fault of ours: this request is lost, the worker goes on.
       log.error({ id: request.traceId, error: errorMessage(reason) }, 'response could not be delivered');

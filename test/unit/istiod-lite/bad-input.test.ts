@@ -38,6 +38,20 @@ const whole: Readonly<Record<WatchedKindName, Record<string, unknown>>> = {
       mesh: '{extensionProviders: [{name: a, opentelemetry: {service: b.c, port: 4317}}], outboundTrafficPolicy: {mode: ALLOW_ANY}}',
     },
   },
+  Telemetry: {
+    metadata: { name: 't', namespace: 'shop' },
+    spec: {
+      targetRefs: [{ kind: 'Service', group: '', name: 'web' }],
+      metrics: [
+        {
+          providers: [{ name: 'prometheus' }],
+          overrides: [{ match: { metric: 'REQUEST_COUNT' }, tagOverrides: { a: { value: 'request.host' } } }],
+        },
+      ],
+      accessLogging: [{ providers: [{ name: 'envoy' }], filter: { expression: 'response.code >= 400' } }],
+      tracing: [{ providers: [{ name: 'a' }], randomSamplingPercentage: 10, customTags: { t: { literal: { value: 'v' } } } }],
+    },
+  },
   AuthorizationPolicy: make.authorizationPolicy({
     name: 'p',
     spec: {
