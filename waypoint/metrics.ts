@@ -78,6 +78,12 @@ export const metrics = {
   residentMemory: gauge('process_resident_memory_bytes', [], 'Resident memory', stable),
   cpuSeconds: counter('process_cpu_seconds_total', [], 'Processor time of user and system', stable),
   startTime: gauge('process_start_time_seconds', [], 'When this process started, in seconds since 1970', stable),
+  spansExported: counter('warren_spans_exported_total', ['provider'], 'Spans that their receiver has taken'),
+  spansDropped: counter(
+    'warren_spans_dropped_total',
+    ['provider', 'reason'],
+    'Spans lost: the queue was full, the receiver did not answer well or in time, or it rejected them',
+  ),
   refusals: counter(
     'warren_refusals_total',
     ['code', 'policy'],

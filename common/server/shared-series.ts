@@ -12,7 +12,7 @@ import { countedFamilies, histogramParts, type MetricFamily, type Sample } from 
 export interface SeriesAnnouncement {
   readonly slot: number;
   readonly family: string;
-  /** Values in the order of the family's labels. */
+  /** Values in the order of the family's labels; behind them further labels, each as name and value. */
   readonly values: readonly string[];
   /** The series is over, its slot will be another one's. */
   readonly ended?: true;
@@ -55,7 +55,7 @@ export class SeriesWriter {
 
   /**
    * The slot of a series, made at its first use. Keep it: looking up costs a string of all label values.
-   * @param values one for each label of the family, in its order
+   * @param values one for each label of the family, in its order; behind them further labels, each as name and value
    */
   slot(family: MetricFamily, values: readonly string[]): number {
     const key = seriesKey(family.name, values);
@@ -240,5 +240,8 @@ export class SeriesReader {
 }
 
 /** Labels without a value are left out. */
-const labelsOf = (family: MetricFamily, values: readonly string[]): Sample['labels'] =>
-  family.labels.map((label, i) => [label, values[i] ?? ''] as const).filter(([, value]) => value !== '');
+function labelsOf(family: MetricFamily, values: readonly string[]): Sample['labels'] {
+  const labels = family.labels.map((label, i) => [label, values[i] ?? ''] as const);
+  for (let i = family.labels.length; i + 1 < values.length; i += 2) labels.push([values[i] ?? '', values[i + 1] ?? '']);
+  return labels.filter(([, value]) => value !== '');
+}

@@ -130,12 +130,7 @@ export function targetScope(
   return kind === 'Gateway' ? 'gateway' : 'service';
 }
 
-export function targetStatus(
-  config: MeshModelConfig,
-  policy: PolicyOfTarget,
-  target: PolicyTarget,
-  view: TargetView,
-): TargetStatus {
+export function targetStatus(config: MeshModelConfig, policy: PolicyOfTarget, target: PolicyTarget, view: TargetView): TargetStatus {
   const { kind, group, namespace, name, section } = target;
   const place = `${namespace}/${name}`;
   const older = view.older(policy, target);

@@ -221,8 +221,8 @@ export class Translation {
           other.namespace === policy.namespace &&
           other.targets.some(({ kind, name, section }) => kind === target.kind && name === target.name && section === target.section),
       );
-    const first = same.reduce((a, b) => (countsBefore(b, a) ? b : a), policy);
-    return first === policy ? undefined : first.key;
+    const [first] = same.sort((a, b) => (countsBefore(a, b) ? -1 : 1));
+    return first === undefined || first.key === policy.key ? undefined : first.key;
   }
 
   /** Services that a route is attached to, each with the waypoints that read the route. */

@@ -8,12 +8,14 @@ import {
   JwtAuthentication,
   RateLimits,
   ServiceRoutes,
+  ServiceTelemetry,
   ServiceTraffic,
   WorkloadLabels,
 } from '../../common/codec/gen/waypoint.ts';
 import { compileAuthorization, compileRoutes } from '../../common/decision/http-model.ts';
 import { compileJwt } from '../../common/decision/jwt.ts';
 import { compileRateLimits } from '../../common/decision/rate-limit.ts';
+import { compileTelemetry } from '../../common/decision/telemetry-model.ts';
 import { compileTraffic } from '../../common/decision/traffic-model.ts';
 import type { Rejection, StatePush } from '../../common/state/writer.ts';
 import { type ConfigurationPush, configurationKinds } from '../worker/configuration.ts';
@@ -24,6 +26,7 @@ export const HTTP_AUTHORIZATION_TYPE = 'type.googleapis.com/warren.waypoint.v1.H
 export const TRAFFIC_TYPE = 'type.googleapis.com/warren.waypoint.v1.ServiceTraffic';
 export const JWT_TYPE = 'type.googleapis.com/warren.waypoint.v1.JwtAuthentication';
 export const RATE_LIMITS_TYPE = 'type.googleapis.com/warren.waypoint.v1.RateLimits';
+export const TELEMETRY_TYPE = 'type.googleapis.com/warren.waypoint.v1.ServiceTelemetry';
 export const LABELS_TYPE = 'type.googleapis.com/warren.waypoint.v1.WorkloadLabels';
 
 type Kind = ConfigurationPush['kind'];
@@ -31,6 +34,7 @@ type Kind = ConfigurationPush['kind'];
 const KINDS: Readonly<Record<string, Kind>> = {
   [LABELS_TYPE]: 'labels',
   [TRAFFIC_TYPE]: 'traffic',
+  [TELEMETRY_TYPE]: 'telemetry',
   [ROUTES_TYPE]: 'routes',
   [HTTP_AUTHORIZATION_TYPE]: 'policies',
   [JWT_TYPE]: 'authentications',
@@ -108,6 +112,7 @@ export class WaypointResources {
   dump(): {
     routes: ServiceRoutes[];
     traffic: ServiceTraffic[];
+    telemetry: ServiceTelemetry[];
     workloadLabels: WorkloadLabels[];
     httpAuthorizations: HttpAuthorization[];
     authentications: JwtAuthentication[];
@@ -116,12 +121,24 @@ export class WaypointResources {
     return {
       routes: [...this.#held.routes.values()].map(({ bytes }) => ServiceRoutes.decode(bytes)),
       traffic: [...this.#held.traffic.values()].map(({ bytes }) => ServiceTraffic.decode(bytes)),
+      telemetry: [...this.#held.telemetry.values()].map(({ bytes }) => withoutSecrets(ServiceTelemetry.decode(bytes))),
       workloadLabels: [...this.#held.labels.values()].map(({ bytes }) => WorkloadLabels.decode(bytes)),
       authentications: [...this.#held.authentications.values()].map(({ bytes }) => JwtAuthentication.decode(bytes)),
       rateLimits: [...this.#held.limits.values()].map(({ bytes }) => RateLimits.decode(bytes)),
       httpAuthorizations: [...this.#held.policies.values()].map(({ bytes }) => HttpAuthorization.decode(bytes)),
     };
   }
+}
+
+/** Headers of a receiver's requests may be keys. */
+function withoutSecrets(telemetry: ServiceTelemetry): ServiceTelemetry {
+  const { tracing } = telemetry;
+  if (!tracing?.receiver) return telemetry;
+  const headers = tracing.receiver.headers.map(({ name, source }) => ({
+    name,
+    source: source?.$case === 'value' ? { $case: 'value' as const, value: 'hidden' } : source,
+  }));
+  return { ...telemetry, tracing: { ...tracing, receiver: { ...tracing.receiver, headers } } };
 }
 
 export function kindOf(typeUrl: string): Kind {
@@ -134,6 +151,7 @@ export function kindOf(typeUrl: string): Kind {
 const KEYS: Readonly<Record<Kind, (bytes: Uint8Array) => string>> = {
   labels: (bytes) => WorkloadLabels.decode(bytes).uid,
   traffic: (bytes) => compileTraffic(ServiceTraffic.decode(bytes)).service,
+  telemetry: (bytes) => compileTelemetry(ServiceTelemetry.decode(bytes), () => undefined).target,
   routes: (bytes) => compileRoutes(ServiceRoutes.decode(bytes)).service,
   authentications: (bytes) => compileJwt(JwtAuthentication.decode(bytes)).key,
   limits: (bytes) => compileRateLimits(RateLimits.decode(bytes)).key,

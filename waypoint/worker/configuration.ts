@@ -9,6 +9,7 @@ import {
   JwtAuthentication,
   RateLimits,
   ServiceRoutes,
+  ServiceTelemetry,
   ServiceTraffic,
   WorkloadLabels,
 } from '../../common/codec/gen/waypoint.ts';
@@ -16,11 +17,12 @@ import { type Asked, askedBy, NOTHING_ASKED } from '../../common/decision/asked.
 import { type CompiledAuthorization, type CompiledRoutes, compileAuthorization, compileRoutes } from '../../common/decision/http-model.ts';
 import { type CompiledJwt, type CompiledJwtRule, compileJwt } from '../../common/decision/jwt.ts';
 import { type CompiledLimit, type CompiledRateLimits, compileRateLimits } from '../../common/decision/rate-limit.ts';
+import { type CompiledTelemetry, compileTelemetry, EVERYTHING_ELSE } from '../../common/decision/telemetry-model.ts';
 import { type CompiledTraffic, compileTraffic } from '../../common/decision/traffic-model.ts';
 import { transportPart } from '../tcp/transport-policy.ts';
 
 /** In the order in which a worker is told. */
-export const configurationKinds = ['labels', 'traffic', 'authentications', 'policies', 'limits', 'routes'] as const;
+export const configurationKinds = ['labels', 'traffic', 'telemetry', 'authentications', 'policies', 'limits', 'routes'] as const;
 
 /** One push of the control plane, as the supervisor passes it on. */
 export interface ConfigurationPush {
@@ -58,6 +60,8 @@ export class Configuration {
   readonly #routes = new Map<string, CompiledRoutes>();
   readonly #traffic = new Map<string, CompiledTraffic>();
   readonly #labels = new Map<string, WorkloadLabels>();
+  readonly #telemetry = new Map<string, CompiledTelemetry>();
+  readonly #environment: (name: string) => string | undefined;
   /** Whose labels those of an address are. */
   readonly #uids = new Map<string, string>();
   readonly #policies = new Map<string, CompiledAuthorization>();
@@ -77,6 +81,7 @@ export class Configuration {
       },
       delete: (uid) => this.#forgetLabels(uid),
     },
+    telemetry: table(this.#telemetry, (bytes) => compileTelemetry(ServiceTelemetry.decode(bytes), (name) => this.#environment(name))),
     traffic: table(this.#traffic, (bytes) => compileTraffic(ServiceTraffic.decode(bytes))),
     authentications: table(this.#authentications, (bytes) => compileJwt(JwtAuthentication.decode(bytes))),
     policies: table(this.#policies, (bytes) => compileAuthorization(HttpAuthorization.decode(bytes))),
@@ -84,8 +89,10 @@ export class Configuration {
     routes: table(this.#routes, (bytes) => compileRoutes(ServiceRoutes.decode(bytes))),
   };
 
-  constructor(log: Log) {
+  /** @param environment a variable of the process, for what tells them */
+  constructor(log: Log, environment: (name: string) => string | undefined = () => undefined) {
     this.#log = log;
+    this.#environment = environment;
   }
 
   apply({ kind, resources, removed }: ConfigurationPush): void {
@@ -110,6 +117,12 @@ export class Configuration {
   /** @param service `namespace/hostname` */
   trafficOf(service: string): CompiledTraffic | undefined {
     return this.#traffic.get(service);
+  }
+
+  /** What is said about telemetry of a service, or of everything else; undefined where nothing is. @param service `namespace/hostname` */
+  telemetryOf(service: string | undefined): CompiledTelemetry | undefined {
+    if (this.#telemetry.size === 0) return undefined;
+    return (service === undefined ? undefined : this.#telemetry.get(service)) ?? this.#telemetry.get(EVERYTHING_ELSE);
   }
 
   /** One of the labels of a workload that something here asks for. */

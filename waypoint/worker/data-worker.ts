@@ -5,6 +5,7 @@
 import { randomFillSync } from 'node:crypto';
 import { type Clock, systemClock, threadsMicroseconds } from '../../common/base/clock.ts';
 import { errorMessage, ProxyError } from '../../common/base/errors.ts';
+import { descriptorSink, LineWriter } from '../../common/base/line-writer.ts';
 import type { Log, LogRoot } from '../../common/base/log.ts';
 import { RefusalTally } from '../../common/base/refusal-tally.ts';
 import { HostnameResolver, systemLookup } from '../../common/client/hostname-resolver.ts';
@@ -31,6 +32,8 @@ import { PlaintextInbound } from '../inbound/plaintext.ts';
 import { metrics } from '../metrics.ts';
 import type { FromWorker, ToWorker, WorkerStart } from '../protocol.ts';
 import type { WaypointSettings } from '../settings.ts';
+import type { SpanOrigin } from '../telemetry/span-record.ts';
+import { Spans } from '../telemetry/spans.ts';
 import { Configuration } from './configuration.ts';
 import { WaypointJournal } from './journal.ts';
 import { Telemetry } from './telemetry.ts';
@@ -38,6 +41,12 @@ import { Telemetry } from './telemetry.ts';
 const HEARTBEAT_MS = 500;
 const RANDOM_POOL_BYTES = 4096;
 const UPSTREAM_IDLE_MS = 60_000;
+
+export interface WorkerWorld {
+  readonly send: (message: FromWorker) => void;
+  /** A variable of the process, for formats and tags that tell them. */
+  readonly environment: (name: string) => string | undefined;
+}
 
 export class DataWorker {
   readonly #send: (message: FromWorker) => void;
@@ -55,13 +64,14 @@ export class DataWorker {
   readonly #upstreams: Upstreams;
   readonly #connections: Connections;
   readonly #inbound: HboneInbound;
+  readonly #spans: Spans;
   readonly #plaintext: PlaintextInbound;
   readonly #clock: Clock = systemClock;
   readonly #journal: Journal | undefined;
   #self: Workload | undefined;
   #announced: SeriesAnnouncement[] = [];
 
-  constructor(start: WorkerStart, logs: LogRoot, send: (message: FromWorker) => void) {
+  constructor(start: WorkerStart, logs: LogRoot, { send, environment }: WorkerWorld) {
     const { settings } = start;
     const clock = this.#clock;
     const random = Math.random;
@@ -83,13 +93,27 @@ export class DataWorker {
     const series = new SeriesWriter(start.segment, (announcement) => this.#announce(announcement));
     const refusals = new RefusalTally();
     this.#tap = new EventTap(clock, (batches) => send({ type: 'tapped', batches }));
-    this.#configuration = new Configuration(log);
+    this.#configuration = new Configuration(log, environment);
     const configuration = this.#configuration;
     this.#journal = settings.decisionJournal
       ? new Journal({ maxBytes: settings.decisionJournalBytes / settings.workers, slowMs: SLOW_REQUEST_MS })
       : undefined;
     const journal = this.#journal && new WaypointJournal(this.#journal, configuration, () => clock.now());
-    const telemetry = new Telemetry({ series, access: this.#access, clock, refusals, events: this.#tap, journal });
+    const telemetry = new Telemetry({
+      series,
+      access: this.#access,
+      clock,
+      refusals,
+      events: this.#tap,
+      journal,
+      own: {
+        of: (service) => configuration.telemetryOf(service),
+        identity: settings.identity,
+        stdout: logs.writer,
+        stderr: new LineWriter({ sink: descriptorSink(2) }),
+      },
+      spans: { finished: (request, facts) => this.#spans.finished(request, facts) },
+    });
     this.#telemetry = telemetry;
     this.#certificates = new WorkerCertificates({
       tls: { postQuantumOnly: settings.compliance === 'pqc' },
@@ -131,6 +155,9 @@ export class DataWorker {
       connect: { http1: connectHttp1, http2: connectHttp2 },
     });
     this.#upstreams = upstreams;
+
+    const origin = (): SpanOrigin => spanOrigin(settings, self());
+    this.#spans = new Spans({ series, clock, log, origin, send: { view, picker, upstreams, clock, origin, environment } });
 
     // What comes in.
     const mirrors = new Mirrors({ view, picker, upstreams, clock, random, log, counted: (outcome) => telemetry.mirrored(outcome) });
@@ -216,6 +243,7 @@ export class DataWorker {
       case 'configuration':
         this.#configuration.apply(message.push);
         if (message.push.kind === 'policies') this.#connections.policiesChanged();
+        if (message.push.kind === 'telemetry') this.#telemetry.stateChanged();
         if (message.push.kind === 'traffic' || message.push.kind === 'labels') this.#picker.stateChanged();
         break;
       case 'certificate':
@@ -266,7 +294,8 @@ export class DataWorker {
     this.#inbound.close();
     this.#plaintext.close();
     this.#connections.endIdle();
-    void this.#connections.empty().then(() => {
+    void this.#connections.empty().then(async () => {
+      await this.#spans.close();
       const error = new ProxyError('DRAINED', 'the waypoint has ended');
       this.#inbound.destroy(error);
       this.#upstreams.destroy(error);
@@ -301,6 +330,21 @@ export class DataWorker {
     });
   }
 }
+
+/** Ourselves, as spans name us (istio: service names are workload.namespace). */
+const spanOrigin = (
+  { gatewayName, podName, podNamespace, instanceIp, hbonePort, metadata, clusterId }: WaypointSettings,
+  self: Workload,
+): SpanOrigin => ({
+  service: `${gatewayName || self.canonicalName}.${podNamespace}`,
+  node: `waypoint~${instanceIp}~${podName}.${podNamespace}~${podNamespace}.svc.${self.trustDomain}`,
+  address: { ip: instanceIp, port: hbonePort },
+  canonicalService: self.canonicalName,
+  canonicalRevision: self.canonicalRevision,
+  namespace: podNamespace,
+  clusterId,
+  meshId: typeof metadata.MESH_ID === 'string' ? metadata.MESH_ID : self.trustDomain,
+});
 
 /** What we know of ourselves before the mesh tells us. */
 const workloadOf = (settings: WaypointSettings): Workload => ({

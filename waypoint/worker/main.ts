@@ -10,6 +10,6 @@ const start = workerData as WorkerStart;
 const { settings } = start;
 const logs = createLog({ level: settings.log.level, format: settings.logFormat, scope: 'proxy' });
 const send = (message: FromWorker): void => port.postMessage(message);
-const worker = new DataWorker(start, logs, send);
+const worker = new DataWorker(start, logs, { send, environment: (name) => process.env[name] });
 port.on('message', (message: ToWorker) => worker.receive(message));
 send({ type: 'ready' });

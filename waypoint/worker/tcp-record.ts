@@ -2,14 +2,18 @@
 
 import type { Clock } from '../../common/base/clock.ts';
 import { outcomes, type ProxyError } from '../../common/base/errors.ts';
+import type { TelemetryFacts } from '../../common/decision/telemetry-facts.ts';
 import type { EventSink } from '../../common/decision/traffic-event.ts';
 import type { Relay } from '../../common/hbone/types.ts';
 import type { AccessLog } from '../../common/server/access-log.ts';
+import type { MetricFamily } from '../../common/server/metric-family.ts';
 import type { SeriesWriter } from '../../common/server/shared-series.ts';
 import type { PickedEndpoint } from '../cluster/endpoint.ts';
 import type { Connection } from '../http/context.ts';
 import { httpOutcome } from '../http/outcomes.ts';
 import { metrics } from '../metrics.ts';
+import { changedSlot, type OwnTelemetry, tagValues, writeLines } from '../telemetry/own-telemetry.ts';
+import { connectionFacts } from '../telemetry/request-facts.ts';
 import { connectionFields, peerLabels } from './describe.ts';
 import { tcpEvent } from './events.ts';
 import type { WaypointJournal } from './journal.ts';
@@ -20,6 +24,7 @@ export interface TcpRecordOptions {
   readonly clock: Clock;
   readonly events: EventSink;
   readonly journal?: WaypointJournal | undefined;
+  readonly own?: OwnTelemetry;
 }
 
 export class TcpRecord {
@@ -30,7 +35,8 @@ export class TcpRecord {
   readonly #facts: { readonly connection: Connection; readonly endpoint: PickedEndpoint | undefined; readonly id: string };
   readonly #ended: (record: TcpRecord) => void;
   readonly #startedAt: number;
-  readonly #slots: { readonly opened: number; readonly closed: number; readonly received: number; readonly sent: number };
+  readonly #openedAt: number;
+  readonly #slots: Readonly<Record<'opened' | 'closed' | 'received' | 'sent', number | undefined>>;
   #relay: Pick<Relay, 'forward' | 'backward'> | undefined;
   #forward = 0;
   #backward = 0;
@@ -40,24 +46,30 @@ export class TcpRecord {
     facts: { connection: Connection; endpoint: PickedEndpoint | undefined; id: string },
     ended: (record: TcpRecord) => void,
   ) {
-    const { series, clock } = options;
+    const { clock, own } = options;
     this.#options = options;
     this.#facts = facts;
     this.#ended = ended;
     this.#startedAt = clock.monotonic();
+    this.#openedAt = clock.now();
     const labels = this.#labels('-');
+    const { connection, endpoint } = facts;
+    const changes = own?.of(connection.target.serviceKey)?.metrics;
+    const values = own && changes ? tagValues(changes, connectionFacts(connection, endpoint, own.identity)) : [];
+    const slot = (family: MetricFamily): number | undefined =>
+      changes ? changedSlot(options.series, { family }, labels, changes, values) : options.series.slot(family, labels);
     this.#slots = {
-      opened: series.slot(metrics.tcpOpened, labels),
-      closed: series.slot(metrics.tcpClosed, labels),
-      received: series.slot(metrics.tcpReceived, labels),
-      sent: series.slot(metrics.tcpSent, labels),
+      opened: slot(metrics.tcpOpened),
+      closed: slot(metrics.tcpClosed),
+      received: slot(metrics.tcpReceived),
+      sent: slot(metrics.tcpSent),
     };
-    series.add(this.#slots.opened, 1);
+    this.#add(this.#slots.opened, 1);
     this.#happened('opened');
   }
 
   get slots(): number[] {
-    return Object.values(this.#slots);
+    return Object.values(this.#slots).filter((slot) => slot !== undefined);
   }
 
   /** Client to server is `forward`. */
@@ -67,10 +79,9 @@ export class TcpRecord {
 
   flush(): void {
     if (!this.#relay) return;
-    const { series } = this.#options;
     const { forward, backward } = this.#relay;
-    series.add(this.#slots.received, forward - this.#forward);
-    series.add(this.#slots.sent, backward - this.#backward);
+    this.#add(this.#slots.received, forward - this.#forward);
+    this.#add(this.#slots.sent, backward - this.#backward);
     this.#forward = forward;
     this.#backward = backward;
   }
@@ -79,7 +90,7 @@ export class TcpRecord {
   ended(error?: ProxyError): void {
     this.error = error;
     this.flush();
-    const { series, access, clock, journal } = this.#options;
+    const { clock, journal, own } = this.#options;
     journal?.connection({
       ...this.#facts,
       policy: this.policy,
@@ -88,7 +99,40 @@ export class TcpRecord {
       sent: this.#forward,
       received: this.#backward,
     });
-    series.add(this.#slots.closed, 1);
+    this.#add(this.#slots.closed, 1);
+    const loggers = own?.of(this.#facts.connection.target.serviceKey)?.loggers;
+    if (own && loggers) writeLines(own, loggers, this.#told(own.identity));
+    else this.#writeLine();
+    this.#happened('closed');
+    this.#ended(this);
+  }
+
+  #add(slot: number | undefined, amount: number): void {
+    if (slot !== undefined) this.#options.series.add(slot, amount);
+  }
+
+  #told(identity: string): TelemetryFacts {
+    const { connection, endpoint, id } = this.#facts;
+    const { error } = this;
+    const outcome = error && httpOutcome(error.code);
+    return {
+      ...connectionFacts(connection, endpoint, identity),
+      startedAt: this.#openedAt,
+      durationMs: this.#options.clock.monotonic() - this.#startedAt,
+      responseFlags: outcome?.flag ?? '-',
+      responseCodeDetails: outcome?.details,
+      bytesReceived: this.#forward,
+      bytesSent: this.#backward,
+      upstreamFailure: outcome?.flag.startsWith('U') ? error?.message : undefined,
+      traceId: id,
+      code: error?.code,
+      policy: error?.policy ?? this.policy,
+    };
+  }
+
+  #writeLine(): void {
+    const { access, clock } = this.#options;
+    const { error } = this;
     const level = error ? outcomes[error.code].level : 'info';
     access.write(level, 'connection complete', () => {
       const { connection, endpoint, id } = this.#facts;
@@ -104,8 +148,6 @@ export class TcpRecord {
         ['warren.policy', error?.policy],
       ];
     });
-    this.#happened('closed');
-    this.#ended(this);
   }
 
   #happened(type: 'opened' | 'closed'): void {

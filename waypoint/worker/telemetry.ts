@@ -7,7 +7,6 @@ import { outcomes, type ProxyError } from '../../common/base/errors.ts';
 import type { RefusalTally } from '../../common/base/refusal-tally.ts';
 import type { EventSink } from '../../common/decision/traffic-event.ts';
 import type { AccessLog } from '../../common/server/access-log.ts';
-import { histogramParts, type MetricFamily } from '../../common/server/metric-family.ts';
 import type { SeriesWriter } from '../../common/server/shared-series.ts';
 import type { PickedEndpoint } from '../cluster/endpoint.ts';
 import type { Connection, RequestContext } from '../http/context.ts';
@@ -15,6 +14,10 @@ import type { Delivered } from '../http/deliver.ts';
 import { isGrpc } from '../http/grpc.ts';
 import { httpOutcome } from '../http/outcomes.ts';
 import { metrics } from '../metrics.ts';
+import { type OwnTelemetry, tagValues, writeLines } from '../telemetry/own-telemetry.ts';
+import { requestFacts } from '../telemetry/request-facts.ts';
+import { type Changes, observe, type RequestSlots, requestSlots } from '../telemetry/request-slots.ts';
+import type { Spans } from '../telemetry/spans.ts';
 import { endsOf, grpcLabel, peerLabels, requestLine } from './describe.ts';
 import { type RefusedConnection, refusedEvent, requestEvent } from './events.ts';
 import type { WaypointJournal } from './journal.ts';
@@ -30,6 +33,10 @@ export interface TelemetryOptions {
   readonly events: EventSink;
   /** Absent where it is switched off. */
   readonly journal?: WaypointJournal | undefined;
+  /** What Telemetry objects say; nothing where it is not given. */
+  readonly own?: OwnTelemetry;
+  /** Takes those of sampled requests. */
+  readonly spans?: Pick<Spans, 'finished'>;
 }
 
 const FLUSH_MS = 1000;
@@ -101,23 +108,29 @@ export class Telemetry {
 
   /** Exactly once for each request. */
   requestOver(request: RequestContext, delivered: Delivered): void {
-    const { series, access, clock, events, journal } = this.#options;
+    const { series, access, clock, events, journal, own } = this.#options;
     series.add(this.#active, -1);
     const { error } = request;
     const durationMs = clock.monotonic() - request.startedMonotonic;
     journal?.request(request, delivered, durationMs);
-    const slots = this.#slots(request, delivered);
-    series.add(slots.count, 1);
+    const said = own?.of(request.connection.target.serviceKey);
+    const sampled = request.span?.sampled === true;
+    const facts = own && (said || sampled) ? requestFacts(request, delivered, durationMs, own.identity) : undefined;
+    const changes = facts && said?.metrics ? { metrics: said.metrics, values: tagValues(said.metrics, facts) } : undefined;
+    const slots = this.#slots(request, delivered, changes);
+    if (slots.count !== undefined) series.add(slots.count, 1);
     observe(series, slots.duration, durationMs);
     observe(series, slots.requestBytes, request.body.bytes);
     observe(series, slots.responseBytes, delivered.bytes);
     if (slots.messages) {
-      series.add(slots.messages.request, request.body.messages?.count ?? 0);
-      series.add(slots.messages.response, delivered.messages);
+      const { request: sent, response: received } = slots.messages;
+      if (sent !== undefined) series.add(sent, request.body.messages?.count ?? 0);
+      if (received !== undefined) series.add(received, delivered.messages);
     }
     if (error) this.#countRefusal(error, ...endsOf(request.connection));
-    const level = error ? outcomes[error.code].level : 'info';
-    access.write(level, 'request complete', () => requestLine(request, delivered, durationMs));
+    if (own && facts && said?.loggers) writeLines(own, said.loggers, facts);
+    else access.write(error ? outcomes[error.code].level : 'info', 'request complete', () => requestLine(request, delivered, durationMs));
+    if (facts && sampled) this.#options.spans?.finished(request, facts);
     if (events.wanted) events.take(requestEvent(request, delivered, durationMs));
   }
 
@@ -149,7 +162,7 @@ export class Telemetry {
     ]);
   }
 
-  /** Peers may be described otherwise now: labels are made anew. */
+  /** Peers may be described otherwise now, or other labels may be asked for: they are made anew. */
   stateChanged(): void {
     this.#requests.clear();
   }
@@ -159,14 +172,15 @@ export class Telemetry {
     this.#options.series.set(this.#overflow, this.#options.series.overflowed);
   }
 
-  #slots(request: RequestContext, { status, grpcStatus }: Delivered): RequestSlots {
+  #slots(request: RequestContext, { status, grpcStatus }: Delivered, changes: Changes | undefined): RequestSlots {
     const { series } = this.#options;
     const { connection, endpoint, error } = request;
     const grpc = isGrpc(request.received.fields);
     const flag = error ? httpOutcome(error.code).flag : '-';
     const { caller, target } = connection;
     const source = caller.workload?.uid ?? caller.baggage?.workloadName ?? '';
-    const key = `${source} ${caller.principal} ${target.serviceKey ?? ''} ${endpoint?.key ?? ''} ${status} ${flag} ${grpc} ${grpcStatus ?? ''}`;
+    const plain = `${source} ${caller.principal} ${target.serviceKey ?? ''} ${endpoint?.key ?? ''} ${status} ${flag} ${grpc} ${grpcStatus ?? ''}`;
+    const key = changes ? `${plain}\n${changes.values.join('\n')}` : plain;
     const known = this.#requests.get(key);
     // Asking once in each period keeps the series alive.
     if (known?.period === series.period) return known.slots;
@@ -179,15 +193,7 @@ export class Telemetry {
       flag,
     ];
     const overflowed = series.overflowed;
-    const slots: RequestSlots = {
-      count: series.slot(metrics.requests, labels),
-      duration: histogramSlots(series, metrics.duration, labels),
-      requestBytes: histogramSlots(series, metrics.requestBytes, labels),
-      responseBytes: histogramSlots(series, metrics.responseBytes, labels),
-      messages: grpc
-        ? { request: series.slot(metrics.requestMessages, labels), response: series.slot(metrics.responseMessages, labels) }
-        : undefined,
-    };
+    const slots = requestSlots(series, labels, grpc, changes);
     // Overflow series stand for any labels; remembering each of those is what the limit is there to prevent.
     if (series.overflowed === overflowed && this.#requests.size < MAX_CACHED) this.#requests.set(key, { slots, period: series.period });
     return slots;
@@ -216,41 +222,4 @@ export class Telemetry {
       this.#armExpiry();
     });
   }
-}
-
-interface HistogramSlots {
-  readonly bounds: readonly number[];
-  /** One for each bound, and +Inf. */
-  readonly buckets: readonly number[];
-  readonly sum: number;
-  readonly count: number;
-}
-
-interface RequestSlots {
-  readonly count: number;
-  readonly duration: HistogramSlots;
-  readonly requestBytes: HistogramSlots;
-  readonly responseBytes: HistogramSlots;
-  /** Of gRPC requests only. */
-  readonly messages: { readonly request: number; readonly response: number } | undefined;
-}
-
-function histogramSlots(series: SeriesWriter, family: MetricFamily, labels: readonly string[]): HistogramSlots {
-  const { bucket, sum, count } = histogramParts(family);
-  const bounds = family.buckets ?? [];
-  return {
-    bounds,
-    buckets: [...bounds.map(String), '+Inf'].map((le) => series.slot(bucket, [...labels, le])),
-    sum: series.slot(sum, labels),
-    count: series.slot(count, labels),
-  };
-}
-
-function observe(series: SeriesWriter, { bounds, buckets, sum, count }: HistogramSlots, value: number): void {
-  for (let i = 0; i < buckets.length; i++) {
-    const slot = buckets[i];
-    if (slot !== undefined && value <= (bounds[i] ?? Infinity)) series.add(slot, 1);
-  }
-  series.add(sum, value);
-  series.add(count, 1);
 }

@@ -44,20 +44,25 @@ test('what a client says of who it is, is replaced by what its tunnel proved', a
   assert.equal(seen?.field('x-warren-refusal'), undefined);
 });
 
-test("a trace is continued with a span of the waypoint's own; where there is none, or none that is sound, a new one begins", async () => {
+test('where nothing is traced a trace context goes on as it came, and none is made; the id that names the request is its trace id', async () => {
   const world = pipelineWorld((request) => request.answer(200));
   const trace = `00-${'1'.repeat(32)}-${'2'.repeat(16)}-01`;
   await world.ask(new FakeExchange({ fields: ['traceparent', trace, 'x-request-id', 'mine'] }));
   await world.ask(new FakeExchange({ fields: ['traceparent', 'nonsense'] }));
   await world.ask(new FakeExchange({ fields: ['traceparent', `00-${'0'.repeat(32)}-${'2'.repeat(16)}-01`] }));
+  await world.ask(new FakeExchange({ fields: [] }));
   const fresh = 'ab'.repeat(16);
   assert.deepEqual(
     world.requests.map((request) => request.field('traceparent')),
-    [`00-${'1'.repeat(32)}-${'ab'.repeat(8)}-01`, `00-${fresh}-${'ab'.repeat(8)}-00`, `00-${fresh}-${'ab'.repeat(8)}-00`],
+    [trace, 'nonsense', `00-${'0'.repeat(32)}-${'2'.repeat(16)}-01`, undefined],
+  );
+  assert.deepEqual(
+    world.over.map(({ request }) => request.traceId),
+    ['1'.repeat(32), fresh, fresh, fresh],
   );
   assert.deepEqual(
     world.requests.map((request) => request.field('x-request-id')),
-    ['mine', 'abababab-abab-4bab-abab-abababababab', 'abababab-abab-4bab-abab-abababababab'],
+    ['mine', ...Array(3).fill('abababab-abab-4bab-abab-abababababab')],
   );
 });
 
@@ -178,7 +183,14 @@ test('1xx and trailers pass, and grpc-status is told to telemetry', async () => 
   call.finish();
   const exchange = await world.ask(call);
   assert.deepEqual([exchange.informed, exchange.trailers], [[103], ['grpc-status', '5']]);
-  assert.deepEqual(world.over[0]?.delivered, { status: 200, bytes: 11, grpcStatus: '5', messages: 2 });
+  assert.deepEqual(world.over[0]?.delivered, {
+    status: 200,
+    bytes: 11,
+    grpcStatus: '5',
+    messages: 2,
+    fields: ['content-type', 'application/grpc'],
+    trailers: ['grpc-status', '5'],
+  });
   assert.equal(world.over[0]?.request.body.messages?.count, 1);
 });
 

@@ -91,7 +91,7 @@ function requestOf(
 test('a request has all labels of Istio: who asked as the tunnel proved it, and the pod that answered', async () => {
   const { clock, telemetry, samples } = start();
   telemetry.requestStarted();
-  telemetry.requestOver(requestOf(clock), { status: 200, bytes: 10, grpcStatus: undefined, messages: 0 });
+  telemetry.requestOver(requestOf(clock), { status: 200, bytes: 10, grpcStatus: undefined, messages: 0, fields: [], trailers: undefined });
   assert.deepEqual(await samples('istio_requests_total'), [
     'istio_requests_total{reporter="waypoint",source_workload="web",source_canonical_service="web",source_canonical_revision="v1",' +
       `source_workload_namespace="shop",source_principal="${principal}",source_app="web",source_version="v1",source_cluster="Kubernetes",` +
@@ -112,7 +112,7 @@ test('durations and sizes go into buckets that add up', async () => {
     telemetry.requestStarted();
     const request = requestOf(clock);
     await clock.advance(durationMs);
-    telemetry.requestOver(request, { status: 200, bytes, grpcStatus: undefined, messages: 0 });
+    telemetry.requestOver(request, { status: 200, bytes, grpcStatus: undefined, messages: 0, fields: [], trailers: undefined });
   }
   const bucket = async (family: string, le: string): Promise<number> =>
     Number((await samples(`${family}_bucket`, `le="${le}"`))[0]?.split(' ').at(-1));
@@ -136,7 +136,14 @@ test('a gRPC call carries its status; what an application makes up as a status i
   const { clock, telemetry, samples } = start();
   for (const grpcStatus of ['5', 'evil-1', 'evil-2']) {
     const exchange = new FakeExchange({ version: '2', fields: ['content-type', 'application/grpc'] });
-    telemetry.requestOver(requestOf(clock, connectionOf(), exchange), { status: 200, bytes: 0, grpcStatus, messages: 3 });
+    telemetry.requestOver(requestOf(clock, connectionOf(), exchange), {
+      status: 200,
+      bytes: 0,
+      grpcStatus,
+      messages: 3,
+      fields: [],
+      trailers: undefined,
+    });
   }
   assert.match((await samples('istio_response_messages_total'))[0] ?? '', /grpc_response_status="5".* 3$/);
   const found = await samples('istio_requests_total', 'request_protocol="grpc"');
@@ -150,13 +157,13 @@ test('a refusal has its flag and is counted by code and policy; a client that le
   const refused = requestOf(clock);
   refused.endpoint = undefined;
   refused.error = new ProxyError('POLICY_DENIED', 'explicitly denied by: shop/p', { policy: 'shop/p' });
-  telemetry.requestOver(refused, { status: 403, bytes: 19, grpcStatus: undefined, messages: 0 });
+  telemetry.requestOver(refused, { status: 403, bytes: 19, grpcStatus: undefined, messages: 0, fields: [], trailers: undefined });
   const left = requestOf(clock);
   left.error = new ProxyError('CLIENT_GONE', 'left');
-  telemetry.requestOver(left, { status: 200, bytes: 0, grpcStatus: undefined, messages: 0 });
+  telemetry.requestOver(left, { status: 200, bytes: 0, grpcStatus: undefined, messages: 0, fields: [], trailers: undefined });
   const unreachable = requestOf(clock);
   unreachable.error = new ProxyError('UPSTREAM_CONNECT', 'refused');
-  telemetry.requestOver(unreachable, { status: 503, bytes: 0, grpcStatus: undefined, messages: 0 });
+  telemetry.requestOver(unreachable, { status: 503, bytes: 0, grpcStatus: undefined, messages: 0, fields: [], trailers: undefined });
   assert.match(
     (await samples('istio_requests_total', 'response_code="403"'))[0] ?? '',
     /destination_workload="unknown".*response_flags="-"\} 1/,
@@ -193,6 +200,8 @@ test('a caller whose address says nothing is described by its baggage', async ()
     bytes: 0,
     grpcStatus: undefined,
     messages: 0,
+    fields: [],
+    trailers: undefined,
   });
   assert.match(
     (await samples('istio_requests_total'))[0] ?? '',
@@ -202,7 +211,7 @@ test('a caller whose address says nothing is described by its baggage', async ()
 
 test("a line has Istio's keys, and behind them the identities and the id", () => {
   const { clock, telemetry, lines } = start();
-  telemetry.requestOver(requestOf(clock), { status: 200, bytes: 10, grpcStatus: undefined, messages: 0 });
+  telemetry.requestOver(requestOf(clock), { status: 200, bytes: 10, grpcStatus: undefined, messages: 0, fields: [], trailers: undefined });
   const [line] = lines;
   assert.deepEqual(
     Object.keys(line ?? {}).filter((key) => !['level', 'time', 'scope', 'message'].includes(key)),
@@ -256,7 +265,8 @@ test('bytes of a connection count while it is open, and its end once', async () 
 
 test('series of peers that were not heard of for an hour go, and come again when they do', async () => {
   const { clock, telemetry, samples } = start();
-  const over = (): void => telemetry.requestOver(requestOf(clock), { status: 200, bytes: 0, grpcStatus: undefined, messages: 0 });
+  const over = (): void =>
+    telemetry.requestOver(requestOf(clock), { status: 200, bytes: 0, grpcStatus: undefined, messages: 0, fields: [], trailers: undefined });
   over();
   await clock.advance(13 * 300_000);
   assert.deepEqual(await samples('istio_requests_total'), []);
@@ -270,7 +280,7 @@ test('a request is one event for whoever wants it: who, what, how long, and noth
     telemetry.requestStarted();
     const request = requestOf(clock, connectionOf(), new FakeExchange({ path: '/a?card=1234', fields: [] }));
     await clock.advance(7);
-    telemetry.requestOver(request, { status: 200, bytes: 10, grpcStatus: undefined, messages: 0 });
+    telemetry.requestOver(request, { status: 200, bytes: 10, grpcStatus: undefined, messages: 0, fields: [], trailers: undefined });
   };
   await over();
   assert.equal(events.taken.length, 0);
