@@ -1,5 +1,6 @@
 /** What meshctl can be told: every command with its flags. Each is loaded only when it is called, so that `--help` and `version` start at once. */
 import { Command } from 'commander';
+import { addAnalyze } from './commands/analyze.ts';
 import { addBypass } from './commands/bypass.ts';
 import { addCert } from './commands/cert.ts';
 import { addCompletion } from './commands/completion.ts';
@@ -21,6 +22,7 @@ export function createProgram(env: Readonly<Record<string, string | undefined>>)
   };
 
   addInstallation(program, connection);
+  addAnalyze(program, connection);
   addBypass(program, connection);
   addCert(program);
   addState(program, connection);

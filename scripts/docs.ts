@@ -1,9 +1,12 @@
 /** The pages of docs/ that are made from tables in the code: errors, settings, metrics, and meshctl's commands. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Command } from 'commander';
 import { cniMetrics } from '../cni/metrics.ts';
 import { cniSettings } from '../cni/settings.ts';
 import { outcomes } from '../common/base/errors.ts';
 import type { SettingsTable } from '../common/base/settings.ts';
+import { docsLink, messageTypes } from '../istiod-lite/analysis/messages.ts';
 import { metricRows } from '../istiod-lite/metrics.ts';
 import { settingsTable as istiodSettings } from '../istiod-lite/settings.ts';
 import { createProgram } from '../meshctl/program.ts';
@@ -16,7 +19,28 @@ const NOTE = '<!-- Made by scripts/generate.ts from the tables in the code. Chan
 
 /** Path and text of each page. */
 export function generatedDocs(): [string, string][] {
-  return [['docs/errors.md', errorsPage()], ['docs/config.md', configPage()], ['docs/metrics.md', metricsPage()], ...commandPages()];
+  return [
+    ['docs/errors.md', errorsPage()],
+    ['docs/config.md', configPage()],
+    ['docs/metrics.md', metricsPage()],
+    [ANALYZE_PAGE, withCodes(readFileSync(join(import.meta.dirname, '..', ANALYZE_PAGE), 'utf8'))],
+    ...commandPages(),
+  ];
+}
+
+const ANALYZE_PAGE = 'docs/analyze.md';
+const CODES = /(<!-- codes: [^\n]* -->\n)[\s\S]*(<!-- end of codes -->)/;
+
+/** The page with its part that is made from the table of messages. */
+function withCodes(text: string): string {
+  const types = [...Object.values(messageTypes)].sort((a, b) => (a.code < b.code ? -1 : 1));
+  const rows = types.map(({ code, name, level, final }) => [`[${code}](#${code.toLowerCase()})`, name, level, final ? 'refused' : '']);
+  const sections = types.map((type) => {
+    const link = type.code.startsWith('IST') ? ` [Istio's page](${docsLink(type)})` : '';
+    return `### ${type.code}\n\n${type.name}, ${type.level}. ${type.doc}${link}`;
+  });
+  const made = [table(['code', 'name', 'level', 'admission'], rows), ...sections].join('\n\n');
+  return text.replace(CODES, (_, begin, end) => `${begin}\n${made}\n\n${end}`);
 }
 
 /** One page for each command of meshctl: what `--help` says, of it and of its own commands. */

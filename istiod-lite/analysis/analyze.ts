@@ -6,7 +6,7 @@ import { errorMessage } from '../../common/base/errors.ts';
 import type { MeshModelConfig } from '../model/config.ts';
 import { MeshIndex } from '../model/index.ts';
 import * as names from '../model/names.ts';
-import { at, textMap } from '../model/objects.ts';
+import { at, list, textMap } from '../model/objects.ts';
 import type { World } from './analyzer.ts';
 import { objectChecks, setChecks } from './analyzers.ts';
 import { judge } from './judge.ts';
@@ -67,7 +67,7 @@ function indexOf(set: ObjectSet, config: MeshModelConfig): MeshIndex {
 const WAYPOINT_CLASS = { metadata: { name: 'istio-waypoint' }, spec: { controllerName: names.WAYPOINT_CONTROLLER } };
 
 function deployed({ origin, object }: AnalyzedObject, { domain }: MeshModelConfig): unknown {
-  if (at(object, 'status', 'addresses') !== undefined) return object;
+  if (list(at(object, 'status', 'addresses')).length > 0) return object;
   const host = `${origin.name}.${origin.namespace}.svc.${domain}`;
   return { ...object, status: { addresses: [{ type: 'Hostname', value: host }] } };
 }

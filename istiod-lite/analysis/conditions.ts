@@ -42,7 +42,7 @@ export const shownConditions: SetCheck = {
       const kind = watchedKind(one);
       if (kind && index.findings(kind, one.object).some((finding) => finding.kind !== 'mild')) continue;
       for (const { type, reason, message: words } of negative)
-        yield message('condition', one.origin, `${text(type)} is negative: ${text(reason)}: ${text(words)}`);
+        yield message('condition', one.origin, `condition ${text(type)} says ${text(reason)}: ${text(words)}`);
     }
   },
 };

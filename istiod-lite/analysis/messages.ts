@@ -29,7 +29,6 @@ const type = (code: string, name: string, level: Level, template: string, doc: s
 
 export const messageTypes = {
   internal: type('IST0001', 'InternalError', 'Error', 'internal error: {}', 'A fault of Warren: please report it with the object.'),
-  deprecated: type('IST0002', 'Deprecated', 'Warning', 'deprecated: {}', 'The field still works; use what the message names instead.'),
   notFound: type(
     'IST0101',
     'ReferencedResourceNotFound',
@@ -140,7 +139,7 @@ export const messageTypes = {
     'IST0171',
     'NegativeConditionStatus',
     'Warning',
-    'condition {}',
+    '{}',
     'A condition in the status of the object says that something is wrong; its message says what.',
   ),
   subsetWithoutPods: type(

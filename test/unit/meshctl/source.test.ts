@@ -14,8 +14,8 @@ test('without values the manifest that travels with the program is installed, in
   assert.equal(version, VERSION);
   assert.equal(objects[0]?.kind, 'Namespace');
   assert.deepEqual(
-    objects.slice(-3).map(({ kind }) => kind),
-    ['Deployment', 'DaemonSet', 'DaemonSet'],
+    objects.slice(-4).map(({ kind }) => kind),
+    ['Deployment', 'DaemonSet', 'DaemonSet', 'ValidatingWebhookConfiguration'],
   );
   assert.ok(definitions.some(({ metadata }) => metadata.name === 'authorizationpolicies.security.istio.io'));
 });
