@@ -90,6 +90,11 @@ export const metrics = {
     'Requests and connections refused or failed, by error code and deciding policy',
   ),
   attempts: counter('warren_request_retries_total', [], 'Attempts at requests beside the first one'),
+  checks: counter(
+    'warren_authorizer_checks_total',
+    ['policy', 'provider', 'outcome'],
+    'Questions to the authorization servers of CUSTOM policies: allowed, denied, or failed',
+  ),
   limited: counter(
     'warren_rate_limit_requests_total',
     ['policy', 'limit', 'outcome'],

@@ -126,6 +126,18 @@ export const outcomes = {
     'warn',
     'The request brought a JSON Web Token that no RequestAuthentication of its service finds good: 401, or 403 for another audience.',
   ),
+  AUTHORIZER_DENIED: outcome(
+    'DENY',
+    403,
+    'warn',
+    'The authorization server that a CUSTOM policy asks refused the request, and its answer was passed on. The log line names policy and provider.',
+  ),
+  AUTHORIZER_FAILED: outcome(
+    'DENY',
+    403,
+    'error',
+    "The authorization server that a CUSTOM policy asks could not be asked, or answered with an error; the log line says what. The provider's failOpen and statusOnError say what callers get.",
+  ),
   RATE_LIMITED: outcome(
     '-',
     429,

@@ -1,6 +1,6 @@
 /** A waypoint's decisions about one request, told step by step: the functions that the data path asks, asked with words. Pure. */
 import type { PolicySeen, RouteSeen, Step } from './explain.ts';
-import { decideHttp, type HttpCaller, type HttpDestination } from './http-authorization.ts';
+import { customMatches, decideHttp, type HttpCaller, type HttpDestination } from './http-authorization.ts';
 import type { CompiledAuthorization, CompiledEntry, CompiledRoutes } from './http-model.ts';
 import { matchRoute, type RoutedRequest } from './http-route.ts';
 import type { RouteSource } from './route-source.ts';
@@ -49,7 +49,11 @@ export function explainRequest({ policies, routes, request, caller, destination,
     return [{ policy: policy.key, action, dryRun: policy.dryRun, matched, unmet: [] }];
   });
   const verdict = decideHttp(policies, request, caller, destination);
-  const steps: Step[] = [];
+  const asked = customMatches(policies, request, caller, destination);
+  const steps: Step[] = asked.map(({ key, authorizer, dryRun }) => ({
+    stage: 'policy',
+    text: `${key} asks ${authorizer?.name}${dryRun ? ', in dry-run' : ', and what it refuses goes no further'}`,
+  }));
   if (!verdict.allowed) {
     const refused = { code: 'POLICY_DENIED', ...(verdict.policy !== undefined && { policy: verdict.policy }), reason: verdict.reason };
     return { steps, policies: seen, refused, reason: verdict.reason, entry: undefined };

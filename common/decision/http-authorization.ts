@@ -42,6 +42,17 @@ export interface HttpVerdict {
   readonly audited: readonly string[];
 }
 
+/** CUSTOM policies that a request matches: whose servers are to be asked before anything else is decided. */
+export function customMatches(
+  policies: readonly CompiledAuthorization[],
+  request: RoutedRequest,
+  caller: HttpCaller,
+  destination: HttpDestination,
+): CompiledAuthorization[] {
+  const facts = new Facts(request, caller, destination);
+  return policies.filter((policy) => policy.action === 'CUSTOM' && matches(policy, facts));
+}
+
 const NONE: readonly string[] = [];
 const ALLOWED: HttpVerdict = { allowed: true, policy: undefined, reason: '', wouldDeny: NONE, audited: NONE };
 

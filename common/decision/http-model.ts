@@ -15,6 +15,7 @@ import {
   type TextMatch,
   type ValueMatch,
 } from '../codec/gen/waypoint.ts';
+import { type CompiledAuthorizer, compileAuthorizer } from './authorizer.ts';
 import { type CompiledConnectionRule, compileConnectionRule } from './connection-route.ts';
 import { compilePlan, type RulePlan } from './http-rule.ts';
 import { compileSource, type SourceTest } from './route-source.ts';
@@ -234,6 +235,8 @@ export interface CompiledAuthorization {
   readonly key: string;
   readonly action: ActionName;
   readonly dryRun: boolean;
+  /** Of CUSTOM. */
+  readonly authorizer: CompiledAuthorizer | undefined;
   /** Services (namespace/hostname) that it holds for; undefined for everything that the waypoint serves. */
   readonly services: ReadonlySet<string> | undefined;
   readonly rules: readonly {
@@ -253,6 +256,7 @@ export function compileAuthorization(policy: HttpAuthorization): CompiledAuthori
     key: `${policy.namespace}/${policy.name}`,
     action,
     dryRun: policy.dryRun,
+    authorizer: authorizerOf(policy),
     services: everything ? undefined : new Set(services),
     rules: policy.rules.map(({ from, to, when }) => ({
       from: from.map((source) => ({
@@ -280,6 +284,12 @@ export function compileAuthorization(policy: HttpAuthorization): CompiledAuthori
       when: when.map((condition) => compileCondition(condition, attributeOf)),
     })),
   };
+}
+
+function authorizerOf({ action, authorizer }: HttpAuthorization): CompiledAuthorizer | undefined {
+  if (action !== Action.CUSTOM) return undefined;
+  if (!authorizer?.to) throw new Error('CUSTOM without a server to ask');
+  return compileAuthorizer(authorizer, tests);
 }
 
 /** @throws {Error} for a range that is none */

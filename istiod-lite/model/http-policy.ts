@@ -1,7 +1,7 @@
 /**
  * AuthorizationPolicy → what a waypoint enforces of it (Istio, pilot/pkg/security/authz). What a waypoint cannot match yet is read in the stricter
- * way (decision 8), as ztunnel's half is: an ALLOW rule with it allows nothing, and a DENY rule refuses what its other fields say. CUSTOM asks
- * a server that nobody asks here, so what it would ask about is refused.
+ * way (decision 8), as ztunnel's half is: an ALLOW rule with it allows nothing, and a DENY rule refuses what its other fields say. Of a CUSTOM
+ * rule the same holds: it asks about more.
  */
 import { parseCidr, parsePort } from '../../common/base/address.ts';
 import {
@@ -20,6 +20,8 @@ export interface HttpPolicy {
   readonly action: Action;
   readonly dryRun: boolean;
   readonly rules: readonly HttpAuthorizationRule[];
+  /** Whom CUSTOM asks, by the name of an extension provider; undefined for other actions. */
+  readonly provider: string | undefined;
   /** What differs from the policy as written, for its status; undefined where nothing does. */
   readonly problem: string | undefined;
   /** A policy that restricts nothing, or that nobody can read the action of, is not sent. */
@@ -32,32 +34,38 @@ export function readHttpPolicy(object: unknown, report: Report): HttpPolicy {
   const action = text(at(spec, 'action')) || 'ALLOW';
   if (!['ALLOW', 'DENY', 'AUDIT', 'CUSTOM'].includes(action)) {
     const problem = `action ${action} is not carried out by waypoints: nothing comes of this policy`;
-    return { action: Action.ALLOW, dryRun: false, rules: [], problem, enforced: false };
+    return { action: Action.ALLOW, dryRun: false, rules: [], provider: undefined, problem, enforced: false };
   }
   // What cannot be read errs on the side of refusing; an AUDIT refuses nothing, and then tells less.
   const deny = action === 'DENY' || action === 'CUSTOM';
   const reader = new RuleReader(deny, meta?.namespace ?? '', report);
   const rules = records(at(spec, 'rules')).flatMap((rule) => reader.rule(rule) ?? []);
   return {
-    action: action === 'AUDIT' ? Action.AUDIT : deny ? Action.DENY : Action.ALLOW,
+    action: ACTIONS[action] ?? Action.DENY,
     dryRun: annotationFlag(meta?.annotations[names.DRY_RUN]) === true,
     rules,
+    provider: action === 'CUSTOM' ? text(at(spec, 'provider', 'name')) : undefined,
     problem: problemOf(action, [...reader.unsupported].sort()),
     enforced: true,
   };
 }
 
+const ACTIONS: Readonly<Record<string, Action>> = {
+  ALLOW: Action.ALLOW,
+  DENY: Action.DENY,
+  AUDIT: Action.AUDIT,
+  CUSTOM: Action.CUSTOM,
+};
+
 function problemOf(action: string, unsupported: readonly string[]): string | undefined {
   const sentences: string[] = [];
-  if (action === 'CUSTOM')
-    sentences.push('waypoints do not ask authorization servers yet (action CUSTOM): what the rules match is refused');
   if (unsupported.length > 0) {
     const consequence =
       action === 'AUDIT'
         ? 'the rules that use them tell nothing'
         : action === 'ALLOW'
           ? 'the rules that use them allow nothing, so less is allowed than written'
-          : 'the rules are enforced without them, so more is denied than written';
+          : `the rules are enforced without them, so more is ${action === 'DENY' ? 'denied' : 'asked about'} than written`;
     sentences.push(`waypoints cannot match ${unsupported.join(', ')} yet: ${consequence}`);
   }
   return sentences.length > 0 ? sentences.join('. ') : undefined;

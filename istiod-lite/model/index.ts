@@ -381,6 +381,7 @@ export class MeshIndex {
       this.#guard(`targets of ${id}`, () => {
         const policy = this.#inputs.targetedPolicies.get(id);
         const kind = id.slice(0, id.indexOf(' '));
+        if (!policy?.http) this.#inputs.recordBackends(id, new Map());
         limits.set(
           id,
           mapEach(policy ? this.#translation.rateLimits(policy) : new Map<string, RateLimits>(), (found) => [rateLimitsResource(found)]),

@@ -4,18 +4,21 @@
  * Outputs are named by their source, `Kind/namespace/name`.
  */
 import { isDeepStrictEqual } from 'node:util';
+import type { BackendRef } from '../../common/codec/gen/waypoint.ts';
 import type { Locality } from '../../common/codec/gen/workload.ts';
 import type { AuthorizationPolicy } from './authorization-policy.ts';
 import { ClaimedAddresses } from './claimed-addresses.ts';
+import type { MeshModelConfig } from './config.ts';
 import type { EndpointSlice, PodReference } from './endpoint-slice.ts';
 import { addressText } from './entry-claims.ts';
+import type { ProviderService } from './extension-providers.ts';
 import type { Gateway, GatewayClass } from './gateway.ts';
 import { networkGateway } from './gateway.ts';
 import { GatewayInputs } from './gateway-inputs.ts';
 import { Groups } from './groups.ts';
 import { HostInputs } from './host-inputs.ts';
 import { type HostnameOwners, hostnameOwners } from './hostnames.ts';
-import { hostCovers } from './istio-values.ts';
+import { fullHost, hostCovers } from './istio-values.ts';
 import { LabelInterests, type LabelInterestsOf } from './label-interests.ts';
 import { DEFAULT_MESH_CONFIG, type MeshConfig } from './mesh-config.ts';
 import { type MeshService, serviceKeyOf } from './mesh-service.ts';
@@ -112,6 +115,8 @@ export class Inputs {
   readonly #slicesOfPod = new Groups<string>();
   readonly #claims = new Groups<MeshService>();
   readonly #sourcesOfNetwork = new Groups<string>();
+  /** Policies that ask somebody, who may come and go. */
+  readonly #asking = new Set<string>();
   readonly #policiesOfTarget = new Groups<string>();
   readonly #guardClaims: boolean;
   readonly #claimedAddresses = new ClaimedAddresses();
@@ -220,6 +225,16 @@ export class Inputs {
   recordInterests(owner: string, interests: LabelInterestsOf): void {
     for (const namespace of this.#interests.record(owner, interests))
       this.#members.select(namespace, {}, (source) => this.stale.labels.add(source));
+  }
+
+  /** The service that an extension provider is: by its host alone where only one service has that name. */
+  providerService(config: MeshModelConfig, { namespace, host, port }: ProviderService): BackendRef | string {
+    const hostname = fullHost(host, namespace === '' ? this.#rootNamespace : namespace, config.domain);
+    const owners = this.owners(hostname);
+    const service = namespace === '' ? owners.canonical : owners.byNamespace.get(namespace);
+    if (!service) return `there is no service ${namespace === '' ? hostname : `${namespace}/${hostname}`}`;
+    if (!service.ports.some((one) => one.port === port)) return `service ${hostname} has no port ${port}`;
+    return { namespace: service.namespace, hostname, port, subset: '' };
   }
 
   /** Remembers which services each waypoint sends to on account of a service's routes. */
@@ -410,6 +425,8 @@ export class Inputs {
     if (before?.limits || next?.limits)
       for (const target of [...(before?.targets ?? []), ...(next?.targets ?? [])]) this.staleTargets(targetSource(target));
     if (before?.tokens || next?.tokens) this.#keySources = undefined;
+    if (next?.http?.provider !== undefined) this.#asking.add(key);
+    else this.#asking.delete(key);
     this.stale.targetedPolicies.add(key);
   }
 
@@ -460,6 +477,7 @@ export class Inputs {
     this.hosts.staleHostname(service.hostname);
     this.telemetry.hostnameChanged(service.hostname);
     this.routes.staleSource(`Hostname/${service.hostname}`);
+    for (const id of this.#asking) this.stale.targetedPolicies.add(id);
     for (const claim of this.#claims.of(service.hostname)) {
       this.stale.hostname(claim);
       this.staleTargets(`${claim.source}/${claim.key}`);

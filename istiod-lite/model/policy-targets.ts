@@ -198,7 +198,13 @@ export function targetConditions(policy: TargetedPolicy, status: TargetStatus): 
 const LONGEST = 2000;
 
 /** One condition for all targets: False where none is bound, and with the names of those that are not. */
-export function targetsCondition(policy: TargetedPolicy, statusOf: (target: PolicyTarget) => TargetStatus, keysAt: KeysAt): Condition {
+export function targetsCondition(
+  policy: TargetedPolicy,
+  statusOf: (target: PolicyTarget) => TargetStatus,
+  keysAt: KeysAt,
+  /** Why nobody can be asked about what the policy matches. */
+  unasked: string | undefined,
+): Condition {
   const statuses = policy.targets.map((target) => ({ target, ...statusOf(target) }));
   const failed = statuses.filter(({ bound }) => !bound);
   const condition = (status: 'True' | 'False', reason: string, message: string): Condition => ({
@@ -208,7 +214,9 @@ export function targetsCondition(policy: TargetedPolicy, statusOf: (target: Poli
     message,
     observedGeneration: policy.generation,
   });
-  const problem = policy.tokens ? tokenProblem(policy.tokens, keysAt) : policy.http?.problem;
+  const refusing = unasked === undefined ? undefined : `${unasked}: what the rules match is refused`;
+  const http = [refusing, policy.http?.problem].filter((sentence) => sentence !== undefined).join('. ');
+  const problem = policy.tokens ? tokenProblem(policy.tokens, keysAt) : http === '' ? undefined : http;
   const enforced = policy.http?.enforced ?? true;
   const first = failed[0];
   if (problem !== undefined && failed.length < statuses.length) {

@@ -1,15 +1,18 @@
 /** Objects and what surrounds them, put together: the workloads and services of one source at a time, as they are now. */
-import type {
-  BackendRef,
-  HttpAuthorization,
-  JwtAuthentication,
-  RateLimits,
-  ServiceRoutes,
-  ServiceTraffic,
-  Target,
+import {
+  Action,
+  type Authorizer,
+  type BackendRef,
+  type HttpAuthorization,
+  type JwtAuthentication,
+  type RateLimits,
+  type ServiceRoutes,
+  type ServiceTraffic,
+  type Target,
 } from '../../common/codec/gen/waypoint.ts';
 import type { GatewayAddress, Service, Workload } from '../../common/codec/gen/workload.ts';
 import type { RequiredWaypoint } from '../../common/decision/mesh-view.ts';
+import { authorizerOf } from './authorizers.ts';
 import { CLAIM_REFUSED, type Condition, WAYPOINT_MISSING, type WantedStatus } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
 import type { DestinationRule } from './destination-rule.ts';
@@ -160,7 +163,20 @@ export class Translation {
       policy,
       (target) => this.targetStatus(policy, target),
       (address) => this.#inputs.keysAt(address),
+      this.#unasked(policy),
     );
+  }
+
+  #unasked({ http }: TargetedPolicy): string | undefined {
+    const found = http?.provider === undefined ? undefined : this.#authorizer(http.provider);
+    return typeof found === 'string' ? found : undefined;
+  }
+
+  #authorizer(provider: string): Authorizer | string {
+    return authorizerOf(provider, {
+      provider: (name) => this.#inputs.meshConfig.extensionProviders.get(name),
+      service: (of) => this.#inputs.providerService(this.#config, of),
+    });
   }
 
   /** The Gateways that are waypoints of a Service or ServiceEntry, `namespace/name`, whether they are ready or not. */
@@ -179,8 +195,23 @@ export class Translation {
   httpAuthorizations(policy: TargetedPolicy): Map<string, HttpAuthorization> {
     const { namespace, name, http } = policy;
     if (!http?.enforced) return new Map();
-    const { action, dryRun, rules } = http;
-    return mapEach(this.#targetsOf(policy), (targets) => ({ namespace, name, action, dryRun, targets, rules: [...rules] }));
+    const { dryRun, rules, provider } = http;
+    const found = provider === undefined ? undefined : this.#authorizer(provider);
+    const authorizer = typeof found === 'object' ? found : undefined;
+    // Nobody to ask: what would be asked about is refused.
+    const action = typeof found === 'string' ? Action.DENY : http.action;
+    const made = mapEach(this.#targetsOf(policy), (targets) => ({
+      namespace,
+      name,
+      action,
+      dryRun,
+      targets,
+      rules: [...rules],
+      authorizer,
+    }));
+    const to = authorizer?.to;
+    this.#inputs.recordBackends(policy.id, to ? mapEach(made, () => new Set([`${to.namespace}/${to.hostname}`])) : new Map());
+    return made;
   }
 
   /** What of a RequestAuthentication each waypoint is told. */

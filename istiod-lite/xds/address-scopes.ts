@@ -3,7 +3,7 @@
  * workloads behind all of them; workloads that are bound to it themselves. A waypoint runs in a user's namespace, so it learns no more than
  * it serves. (Who calls it says so itself, in the tunnel's headers.) Encoded bytes are shared with the store of everything.
  */
-import { ServiceRoutes, ServiceTelemetry } from '../../common/codec/gen/waypoint.ts';
+import { HttpAuthorization, ServiceRoutes, ServiceTelemetry } from '../../common/codec/gen/waypoint.ts';
 import type { AddressFacts } from './address-facts.ts';
 import { type ResourceChange, ResourceStore, type StoredResource } from './resource-store.ts';
 import { contents } from './response.ts';
@@ -95,10 +95,15 @@ export class AddressScopes {
   }
 }
 
-/** Services that the routes of a waypoint name, or where its spans go, as `namespace/hostname`. */
-export function servicesNamedBy({ routes, telemetry }: Readonly<Record<'routes' | 'telemetry', ResourceStore>>): ReadonlySet<string> {
+/** Services that the routes of a waypoint name, that its policies ask, or where its spans go, as `namespace/hostname`. */
+export function servicesNamedBy({
+  routes,
+  httpAuthorizations,
+  telemetry,
+}: Readonly<Record<'routes' | 'httpAuthorizations' | 'telemetry', ResourceStore>>): ReadonlySet<string> {
   const found = new Set<string>();
   for (const resource of routes.values()) findServices(ServiceRoutes.decode(contents(resource)), found);
+  for (const resource of httpAuthorizations.values()) findServices(HttpAuthorization.decode(contents(resource)).authorizer, found);
   for (const resource of telemetry.values()) findServices(ServiceTelemetry.decode(contents(resource)), found);
   return found;
 }

@@ -184,7 +184,8 @@ export class Publisher {
     const stores = this.#waypoint(changes.waypoint);
     const made = waypointTableNames.map((name) => stores[name].apply(changes[name].changed, changes[name].removed, since));
     const host = this.#waypointHosts.get(changes.waypoint);
-    if (!host || !made.some((change) => change?.store === stores.routes || change?.store === stores.telemetry)) return made;
+    const naming = [stores.routes, stores.httpAuthorizations, stores.telemetry];
+    if (!host || !made.some((change) => change && naming.includes(change.store))) return made;
     return [...made, ...this.#scopes.routesChanged(host, servicesNamedBy(stores), since)];
   }
 

@@ -134,6 +134,7 @@ export class ReceivedRequest {
   readonly endpoint: string;
   readonly listener: ClientListener;
   body = '';
+  bytes: Buffer = Buffer.alloc(0);
   bodyEnded = false;
   aborted: ProxyError | undefined;
 
@@ -143,12 +144,12 @@ export class ReceivedRequest {
     this.listener = listener;
   }
 
-  answer(status: number, body = '', fields: Fields = [], trailers?: Fields): void {
+  answer(status: number, body: string | Buffer = '', fields: Fields = [], trailers?: Fields): void {
     this.listener.response(
       { status, fields, bodyBytes: body.length },
       {
         into: (sink) => {
-          if (body !== '') sink.data(Buffer.from(body));
+          if (body.length > 0) sink.data(Buffer.from(body));
           sink.end(trailers);
         },
         resume: () => undefined,
@@ -178,6 +179,8 @@ export interface PipelineWorld {
   readonly mirrored: string[];
   /** Policy, limit and outcome. */
   readonly limited: string[];
+  /** Policy, provider and outcome. */
+  readonly checked: string[];
   /** Cluster and endpoint. */
   readonly ejected: string[];
   ask(exchange: FakeExchange): Promise<FakeExchange>;
@@ -228,6 +231,7 @@ export function pipelineWorld(script: EndpointScript, config = '{}', options: { 
     retries: 0,
     mirrored: [],
     limited: [],
+    checked: [],
     ejected: [],
     async ask(exchange) {
       serveRequest({ handler, clock, telemetry, log }, connection, exchange);
@@ -248,6 +252,7 @@ export function pipelineWorld(script: EndpointScript, config = '{}', options: { 
         body: {
           data: (chunk) => {
             received.body += chunk.toString();
+            received.bytes = Buffer.concat([received.bytes, chunk]);
             return true;
           },
           end: () => {
@@ -287,6 +292,7 @@ export function pipelineWorld(script: EndpointScript, config = '{}', options: { 
     randomBytes: (length) => new Uint8Array(length).fill(0xab),
     log,
     buckets: new SharedBuckets(createBuckets(1024), () => clock.monotonic() * 1000),
+    checked: (policy, provider, outcome) => void world.checked.push(`${policy} ${provider} ${outcome}`),
     limited: (policy, limit, outcome) => void world.limited.push(`${policy} ${limit} ${outcome}`),
     mirror: (request, entry) => mirrors.mirror(request, entry),
     hasOthers: ({ backend, refusedBy }) =>

@@ -2,6 +2,7 @@
 
 import { errorMessage, ProxyError } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
+import { changedFields } from '../../common/decision/authorizer.ts';
 import { AttemptFailed } from './attempt.ts';
 import type { Answer, RequestContext, Stage } from './context.ts';
 import { errorAnswer } from './local-answer.ts';
@@ -31,9 +32,9 @@ export function answerAlways({ log }: { readonly log: Pick<Log, 'error'> }): Sta
   };
 }
 
-function ownAnswer({ answerFields, limitFields }: RequestContext, answer: Answer): Answer {
+function ownAnswer({ answerFields, limitFields, responseChanges }: RequestContext, answer: Answer): Answer {
   const { fields } = answer.head;
-  const own = withoutOurs(fields);
+  const own = responseChanges ? changedFields(withoutOurs(fields), responseChanges) : withoutOurs(fields);
   const clean = own === fields ? answer : { ...answer, head: { ...answer.head, fields: own } };
   return withFields(withFields(clean, answerFields), limitFields);
 }

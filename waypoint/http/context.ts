@@ -5,6 +5,7 @@
 import type { SocketAddress } from '../../common/base/address.ts';
 import type { ProxyError } from '../../common/base/errors.ts';
 import type { SpiffeId } from '../../common/base/spiffe.ts';
+import type { FieldChange } from '../../common/decision/authorizer.ts';
 import type { Baggage } from '../../common/decision/headers.ts';
 import type { CompiledEntry } from '../../common/decision/http-model.ts';
 import type { VerifiedToken } from '../../common/decision/jwt.ts';
@@ -102,6 +103,8 @@ export class RequestContext {
   answerFields: string[] | undefined;
   /** What limits say of it: fields of the answer, whoever gives it. */
   limitFields: string[] | undefined;
+  /** What an authorization server wants changed in the response of the backend. */
+  responseChanges: readonly FieldChange[] | undefined;
   /** The next attempt takes no connection that was used before. */
   freshConnection = false;
   /** Why we answered ourselves, or why the response is not whole. */

@@ -2,6 +2,7 @@
 import type { ProxyError } from '../../common/base/errors.ts';
 import { refusalHeaders } from '../../common/hbone/refusal-header.ts';
 import type { Fields } from '../../common/http/types.ts';
+import { AuthorizerRefused } from './authorizer-refused.ts';
 import type { Answer, RequestContext } from './context.ts';
 import { isGrpc } from './grpc.ts';
 import { grpcStatusOf, httpOutcome } from './outcomes.ts';
@@ -16,17 +17,33 @@ export function errorAnswer(request: RequestContext, error: ProxyError): Answer 
   if (error instanceof TokenRefused) {
     return localAnswer(request, error.status, error.message, ['www-authenticate', error.challenge, ...reason]);
   }
+  if (error instanceof AuthorizerRefused) {
+    const own = error.fields.includes('content-type') ? 'as said' : 'plain';
+    return localAnswer(
+      request,
+      error.status,
+      error.body || (error.code === 'AUTHORIZER_FAILED' ? '' : 'denied'),
+      [...error.fields, ...reason],
+      own,
+    );
+  }
   return localAnswer(request, status || 503, error.code === 'POLICY_DENIED' ? 'RBAC: access denied' : textOf(error), reason);
 }
 
 /** @param text of the body; shown to the caller, so it says nothing that only operators may know */
-export function localAnswer(request: RequestContext, status: number, text: string, fields: Fields): Answer {
+export function localAnswer(
+  request: RequestContext,
+  status: number,
+  text: string,
+  fields: Fields,
+  contentType: 'plain' | 'as said' = 'plain',
+): Answer {
   if (isGrpc(request.received.fields)) {
     const grpc = ['content-type', 'application/grpc', 'grpc-status', String(grpcStatusOf(status)), 'grpc-message', percentEncoded(text)];
     return { head: { status: 200, fields: [...grpc, ...fields], bodyBytes: 0 }, body: undefined };
   }
   const body = Buffer.from(text);
-  const type = text === '' ? [] : ['content-type', 'text/plain'];
+  const type = text === '' || contentType === 'as said' ? [] : ['content-type', 'text/plain'];
   const isHead = request.received.method === 'HEAD';
   return {
     head: { status, fields: [...type, ...fields], bodyBytes: body.length },

@@ -26,6 +26,8 @@ const known: { readonly [code in OutcomeCode]?: HttpOutcome } = {
   CONNECTION_LOST: { status: 503, flag: 'UC', details: 'upstream_reset_before_response_started{connection_termination}' },
   HTTP2_FAILURE: { status: 502, flag: 'UPE', details: 'upstream_reset_before_response_started{protocol_error}' },
   TOKEN_INVALID: { status: 401, flag: '-', details: 'jwt_authn_access_denied' },
+  AUTHORIZER_DENIED: { status: 403, flag: 'UAEX', details: 'ext_authz_denied' },
+  AUTHORIZER_FAILED: { status: 403, flag: 'UAEX', details: 'ext_authz_error' },
   RATE_LIMITED: { status: 429, flag: 'RL', details: 'local_rate_limited' },
   FAULT_INJECTED: { status: 503, flag: 'FI', details: 'fault_filter_abort' },
   CLIENT_GONE: { status: 0, flag: 'DC', details: 'downstream_remote_disconnect' },

@@ -10,6 +10,8 @@ import { GrpcMessages, isGrpc } from './grpc.ts';
 export const KEEP_BYTES = 64 << 10;
 /** Bytes that all requests of a worker keep together; beyond that, bodies are not kept. */
 const KEEP_TOTAL = 64 << 20;
+/** A connection that is told to wait may hand on what it has read. */
+const MORE_BYTES = 1 << 20;
 let keptTotal = 0;
 
 // One for all: most requests have no body.
@@ -28,6 +30,9 @@ export class RequestBody implements BodySource, BodySink {
   #keptBytes = 0;
   #ended: { readonly trailers: Fields | undefined } | undefined;
   #failed: ProxyError | undefined;
+  /** Who wants to see its beginning before anything is sent: until then nothing is forgotten. */
+  #first: { readonly bytes: number; readonly use: (beginning: { bytes: Buffer; whole: boolean } | 'lost') => void } | undefined;
+  #keepBytes = KEEP_BYTES;
   /** Called with the whole body, or with undefined where it was not kept. */
   #whenWhole: ((body: Buffer | undefined) => void)[] | undefined;
 
@@ -49,6 +54,8 @@ export class RequestBody implements BodySource, BodySink {
   into(sink: BodySink): void {
     this.#sink = sink;
     for (const chunk of this.#kept ?? []) sink.data(chunk);
+    this.#keepBytes = KEEP_BYTES;
+    if (this.#keptBytes > KEEP_BYTES) this.#forget();
     if (this.#failed) sink.abort(this.#failed);
     else if (this.#ended) sink.end(this.#ended.trailers);
     else if (!this.#started) {
@@ -78,6 +85,35 @@ export class RequestBody implements BodySource, BodySink {
     this.#forget();
   }
 
+  /**
+   * Its first bytes, before it is sent anywhere; all of it stays to be sent.
+   * @param use called once; `lost` where the worker keeps too much already, and then the request cannot be sent
+   */
+  beginning(bytes: number, use: (beginning: { bytes: Buffer; whole: boolean } | 'lost') => void): void {
+    if (this.isEmpty || !this.#kept || this.#failed) {
+      use(this.isEmpty ? { bytes: Buffer.alloc(0), whole: true } : 'lost');
+      return;
+    }
+    this.#first = { bytes, use };
+    // What is on its way when we stop reading has to be kept too.
+    this.#keepBytes = Math.max(KEEP_BYTES, bytes + MORE_BYTES);
+    if (this.#started) this.#lookFirst();
+    else {
+      this.#started = true;
+      this.#exchange.body.into(this);
+    }
+  }
+
+  #lookFirst(): void {
+    const first = this.#first;
+    if (!first) return;
+    const kept = this.#kept;
+    if (kept && !this.#failed && !this.#ended && this.#keptBytes <= first.bytes) return;
+    this.#first = undefined;
+    if (!kept || this.#failed) first.use('lost');
+    else first.use({ bytes: Buffer.concat(kept).subarray(0, first.bytes), whole: this.#keptBytes <= first.bytes });
+  }
+
   /** The whole body for a mirror: undefined where it is longer than KEEP_BYTES or never whole. */
   whole(use: (body: Buffer | undefined) => void): void {
     if (this.isEmpty) use(Buffer.alloc(0));
@@ -95,25 +131,31 @@ export class RequestBody implements BodySource, BodySink {
     this.bytes += chunk.length;
     this.messages?.data(chunk);
     this.#keep(chunk);
+    if (this.#first) {
+      this.#lookFirst();
+      return this.#first !== undefined;
+    }
     // Between attempts it waits; the next attempt resumes it after it has had what is kept.
     return this.#sink ? this.#sink.data(chunk) : false;
   }
 
   end(trailers: Fields | undefined): void {
     this.#ended = { trailers };
+    this.#lookFirst();
     if (this.#whenWhole) this.#tellWhole(this.#kept && Buffer.concat(this.#kept));
     this.#sink?.end(trailers);
   }
 
   abort(error: ProxyError): void {
     this.#failed = error;
+    this.#lookFirst();
     this.#tellWhole(undefined);
     this.#sink?.abort(error);
   }
 
   #keep(chunk: Buffer): void {
     if (!this.#kept) return;
-    if (this.#keptBytes + chunk.length > KEEP_BYTES || keptTotal + chunk.length > KEEP_TOTAL) {
+    if (this.#keptBytes + chunk.length > this.#keepBytes || keptTotal + chunk.length > KEEP_TOTAL) {
       this.#tellWhole(undefined);
       this.#forget();
       return;

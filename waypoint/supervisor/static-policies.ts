@@ -1,6 +1,7 @@
 /** L7 policies from a file, as proto/waypoint.proto has them. */
 import {
   Action,
+  type Authorizer,
   type Condition,
   type HttpAuthorization,
   type JwtAuthentication,
@@ -12,20 +13,63 @@ import {
   type TextMatch,
 } from '../../common/codec/gen/waypoint.ts';
 import type { YamlNode } from '../../common/state/yaml-node.ts';
-import { enumWords, flag, list, number, one, text, texts } from './static-yaml.ts';
+import { enumWords, flag, list, maybe, number, one, text, texts } from './static-yaml.ts';
 
 export function policyFrom(node: YamlNode): HttpAuthorization {
-  node.allowKeys(['namespace', 'name', 'action', 'dryRun', 'targets', 'rules']);
+  node.allowKeys(['namespace', 'name', 'action', 'dryRun', 'targets', 'rules', 'authorizer']);
   return {
     namespace: node.required('namespace').text(),
     name: node.required('name').text(),
     action: node.optional('action')?.choice(enumWords(Action)) ?? Action.ALLOW,
     dryRun: node.optional('dryRun')?.flag() ?? false,
+    authorizer: maybe(node, 'authorizer', authorizerFrom),
     targets: list(node, 'targets', targetFrom),
     rules: list(node, 'rules', (rule) => {
       rule.allowKeys(['from', 'to', 'when']);
       return { from: list(rule, 'from', sourceFrom), to: list(rule, 'to', operationFrom), when: list(rule, 'when', conditionFrom) };
     }),
+  };
+}
+
+function authorizerFrom(node: YamlNode): Authorizer {
+  node.allowKeys([
+    'name',
+    'to',
+    'timeoutMs',
+    'failOpen',
+    'statusOnError',
+    'grpc',
+    'pathPrefix',
+    'includeHeaders',
+    'additionalHeaders',
+    'body',
+    'toUpstreamOnAllow',
+    'toDownstreamOnDeny',
+    'toDownstreamOnAllow',
+  ]);
+  return {
+    name: node.required('name').text(),
+    to: node.required('to').map((to) => {
+      to.allowKeys(['namespace', 'hostname', 'port']);
+      return { namespace: text(to, 'namespace'), hostname: text(to, 'hostname'), port: number(to, 'port', 65535), subset: '' };
+    }),
+    timeoutMs: number(node, 'timeoutMs'),
+    failOpen: flag(node, 'failOpen'),
+    statusOnError: number(node, 'statusOnError', 599),
+    grpc: flag(node, 'grpc'),
+    pathPrefix: text(node, 'pathPrefix'),
+    includeHeaders: list(node, 'includeHeaders', textMatchFrom),
+    additionalHeaders: list(node, 'additionalHeaders', (header) => {
+      header.allowKeys(['name', 'value']);
+      return { name: header.required('name').text(), value: text(header, 'value') };
+    }),
+    body: maybe(node, 'body', (body) => {
+      body.allowKeys(['maxBytes', 'allowPartial', 'packAsBytes']);
+      return { maxBytes: number(body, 'maxBytes'), allowPartial: flag(body, 'allowPartial'), packAsBytes: flag(body, 'packAsBytes') };
+    }),
+    toUpstreamOnAllow: list(node, 'toUpstreamOnAllow', textMatchFrom),
+    toDownstreamOnDeny: list(node, 'toDownstreamOnDeny', textMatchFrom),
+    toDownstreamOnAllow: list(node, 'toDownstreamOnAllow', textMatchFrom),
   };
 }
 

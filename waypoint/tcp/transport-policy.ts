@@ -8,7 +8,9 @@ type Rule = CompiledAuthorization['rules'][number];
 
 export function transportPart(policy: CompiledAuthorization): CompiledAuthorization {
   const rules = policy.action === 'ALLOW' || policy.action === 'AUDIT' ? policy.rules.flatMap(allowPart) : policy.rules.map(denyPart);
-  return { ...policy, rules };
+  // No server is asked about bytes: what CUSTOM would ask about is refused.
+  const action = policy.action === 'CUSTOM' ? 'DENY' : policy.action;
+  return { ...policy, action, rules };
 }
 
 function allowPart(rule: Rule): Rule[] {

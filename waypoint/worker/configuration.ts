@@ -191,11 +191,13 @@ export class Configuration {
     if (known) return known;
     const holds = ({ services }: { readonly services: ReadonlySet<string> | undefined }): boolean =>
       services === undefined || (service !== undefined && services.has(service));
-    const http = [...this.#policies.values()].filter(holds);
+    // Whoever asks somebody else comes first: a request without such policies is seen from the first one.
+    const found = [...this.#policies.values()].filter(holds);
+    const http = [...found.filter(({ action }) => action === 'CUSTOM'), ...found.filter(({ action }) => action !== 'CUSTOM')];
     const tokens = [...this.#authentications.values()].filter(holds).flatMap(({ rules }) => rules);
-    const found: Policies = { http, transport: http.map(transportPart), tokens };
-    this.#byService.set(key, found);
-    return found;
+    const policies: Policies = { http, transport: http.map(transportPart), tokens };
+    this.#byService.set(key, policies);
+    return policies;
   }
 }
 

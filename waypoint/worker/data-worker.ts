@@ -173,6 +173,7 @@ export class DataWorker {
       randomBytes,
       log,
       buckets,
+      checked: (policy, provider, outcome) => telemetry.checked(policy, provider, outcome),
       limited: (policy, limit, outcome) => telemetry.limited(policy, limit, outcome),
       mirror: (request, entry) => mirrors.mirror(request, entry),
       hasOthers: ({ backend, refusedBy }) =>

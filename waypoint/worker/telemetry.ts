@@ -73,6 +73,11 @@ export class Telemetry {
     this.#options.series.add(this.#retries, 1);
   }
 
+  /** An authorization server was asked. */
+  checked(policy: string, provider: string, outcome: 'allowed' | 'denied' | 'failed'): void {
+    this.#options.series.add(this.#options.series.slot(metrics.checks, [policy, provider, outcome]), 1);
+  }
+
   /** What a limit said of a request. */
   limited(policy: string, limit: string, outcome: 'allowed' | 'limited' | 'would_limit'): void {
     this.#options.series.add(this.#options.series.slot(metrics.limited, [policy, limit, outcome]), 1);

@@ -133,11 +133,90 @@ test('tokens, addresses before proxies and templates of paths go over', () => {
   assert.deepEqual(mesh.conditions(POLICY), [ACCEPTED]);
 });
 
-test('what CUSTOM would ask about is refused, and says so; AUDIT is sent as it is', () => {
+const meshConfig = (extensionProviders: Json[]): Json => ({
+  metadata: { name: 'istio', namespace: 'istio-system' },
+  data: { mesh: JSON.stringify({ extensionProviders }) },
+});
+const http = { service: 'opa.auth.svc.cluster.local', port: 8000 };
+const CUSTOM = { action: 'CUSTOM', provider: { name: 'opa' }, rules: [{ to: [{ operation: { paths: ['/admin*'] } }] }] };
+const opa = make.service({ name: 'opa', namespace: 'auth', vip: '10.96.0.9', ports: [{ name: 'http', port: 8000 }] });
+
+test('what CUSTOM would ask about is refused as long as there is nobody to ask, and the status says who is missing', () => {
+  const mesh = meshWith(CUSTOM);
+  assert.equal(mesh.policies()[0]?.action, Action.DENY);
+  assert.deepEqual(mesh.conditions(POLICY), [UNSUPPORTED]);
+  assert.match(mesh.message(POLICY, 'WaypointAccepted') ?? '', /no extension provider opa: what the rules match is refused/);
+  mesh.set('ConfigMap', meshConfig([{ name: 'opa', envoyExtAuthzHttp: http }]));
+  assert.match(mesh.message(POLICY, 'WaypointAccepted') ?? '', /provider opa: there is no service opa.auth.svc.cluster.local/);
+  assert.equal(mesh.policies()[0]?.action, Action.DENY);
+  mesh.set('Service', opa);
+  assert.deepEqual(mesh.conditions(POLICY), [ACCEPTED]);
+  assert.equal(mesh.policies()[0]?.action, Action.CUSTOM);
+  mesh.set('ConfigMap', meshConfig([{ name: 'opa', envoyExtAuthzHttp: { ...http, port: 8001 } }]));
+  assert.match(mesh.message(POLICY, 'WaypointAccepted') ?? '', /has no port 8001/);
+  mesh.set('ConfigMap', meshConfig([{ name: 'opa', zipkin: http }]));
+  assert.match(mesh.message(POLICY, 'WaypointAccepted') ?? '', /is of kind zipkin, which authorizes nothing/);
+  mesh.set('ConfigMap', meshConfig([{ name: 'opa', envoyExtAuthzHttp: { ...http, statusOnError: 'maybe' } }]));
+  assert.match(mesh.message(POLICY, 'WaypointAccepted') ?? '', /statusOnError/);
+  assert.equal(mesh.policies()[0]?.action, Action.DENY);
+  mesh.remove('Service', opa);
+});
+
+test('everything that a provider says goes over to the waypoint', () => {
+  const written = {
+    ...http,
+    timeout: '1.5s',
+    failOpen: true,
+    statusOnError: '503',
+    pathPrefix: '/check',
+    includeRequestHeadersInCheck: ['X-User', 'x-org-*'],
+    includeAdditionalHeadersInCheck: { 'x-from': 'mesh' },
+    includeRequestBodyInCheck: { maxRequestBytes: 1024, allowPartialMessage: true, packAsBytes: true },
+    headersToUpstreamOnAllow: ['x-user'],
+    headersToDownstreamOnDeny: ['*-reason'],
+    headersToDownstreamOnAllow: ['set-cookie'],
+  };
+  const mesh = meshWith(CUSTOM)
+    .set('ConfigMap', meshConfig([{ name: 'opa', envoyExtAuthzHttp: written }]))
+    .set('Service', opa);
+  assert.deepEqual(mesh.policies()[0]?.authorizer, {
+    name: 'opa',
+    to: { namespace: 'auth', hostname: 'opa.auth.svc.cluster.local', port: 8000, subset: '' },
+    timeoutMs: 1500,
+    failOpen: true,
+    statusOnError: 503,
+    grpc: false,
+    pathPrefix: '/check',
+    includeHeaders: [exact('x-user'), { type: { $case: 'prefix', value: 'x-org-' } }],
+    additionalHeaders: [{ name: 'x-from', value: 'mesh' }],
+    body: { maxBytes: 1024, allowPartial: true, packAsBytes: true },
+    toUpstreamOnAllow: [exact('x-user')],
+    toDownstreamOnDeny: [{ type: { $case: 'suffix', value: '-reason' } }],
+    toDownstreamOnAllow: [exact('set-cookie')],
+  });
+  mesh.set('ConfigMap', meshConfig([{ name: 'opa', envoyExtAuthzGrpc: { service: 'auth/opa.auth.svc.cluster.local', port: 8000 } }]));
+  const [policy] = mesh.policies();
+  assert.deepEqual([policy?.authorizer?.grpc, policy?.authorizer?.statusOnError, policy?.authorizer?.timeoutMs], [true, 403, 600_000]);
+});
+
+test('a service that a policy asks has its traffic settings at the waypoint too, as long as the policy is there', () => {
+  const mesh = meshWith(CUSTOM)
+    .set('ConfigMap', meshConfig([{ name: 'opa', envoyExtAuthzHttp: http }]))
+    .set('Service', opa)
+    .set('DestinationRule', {
+      metadata: { name: 'opa', namespace: 'shop', creationTimestamp: '2026-01-01T00:00:00Z' },
+      spec: { host: 'opa.auth.svc.cluster.local', trafficPolicy: { connectionPool: { tcp: { connectTimeout: '1s' } } } },
+    });
+  assert.deepEqual(
+    mesh.traffic().map(({ hostname }) => hostname),
+    ['opa.auth.svc.cluster.local'],
+  );
+  mesh.remove('AuthorizationPolicy', make.authorizationPolicy({ name: 'p', spec: {} }));
+  assert.deepEqual(mesh.traffic(), []);
+});
+
+test('AUDIT is sent as it is', () => {
   const rules = [{ to: [{ operation: { paths: ['/admin*'] } }] }];
-  const custom = meshWith({ action: 'CUSTOM', provider: { name: 'x' }, rules });
-  assert.equal(custom.policies()[0]?.action, Action.DENY);
-  assert.deepEqual(custom.conditions(POLICY), [UNSUPPORTED]);
   const audit = meshWith({ action: 'AUDIT', rules });
   assert.equal(audit.policies()[0]?.action, Action.AUDIT);
   assert.deepEqual(audit.conditions(POLICY), [ACCEPTED]);
