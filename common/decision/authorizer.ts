@@ -3,7 +3,7 @@
  * what becomes of a request by their answer.
  */
 import type { Authorizer, AuthorizerBody, BackendRef, TextMatch } from '../codec/gen/waypoint.ts';
-import type { TextTest } from './http-model.ts';
+import type { TextTest } from './text-test.ts';
 
 export interface CompiledAuthorizer {
   readonly name: string;

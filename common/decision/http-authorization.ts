@@ -4,17 +4,10 @@
  */
 import { type Cidr, cidrContains, type IpAddress, ipBytes } from '../base/address.ts';
 import type { SpiffeId } from '../base/spiffe.ts';
-import type {
-  ActionName,
-  Attribute,
-  CompiledAuthorization,
-  CompiledCondition,
-  CompiledOperation,
-  CompiledSource,
-  TextTest,
-} from './http-model.ts';
+import type { ActionName, Attribute, CompiledAuthorization, CompiledCondition, CompiledOperation, CompiledSource } from './http-model.ts';
 import { fieldValue, type RoutedRequest } from './http-route.ts';
 import { claimValues, type VerifiedToken } from './jwt.ts';
+import type { TextTest } from './text-test.ts';
 
 export interface HttpCaller {
   /** From the tunnel's certificate; undefined for plaintext. */

@@ -19,6 +19,7 @@ import { type CompiledAuthorizer, compileAuthorizer } from './authorizer.ts';
 import { type CompiledConnectionRule, compileConnectionRule } from './connection-route.ts';
 import { compilePlan, type RulePlan } from './http-rule.ts';
 import { compileSource, type SourceTest } from './route-source.ts';
+import type { TextTest } from './text-test.ts';
 
 export type PathTest =
   | { readonly exact: string }
@@ -158,13 +159,6 @@ export function compileRegex(source: string, where: string): RegExp {
     throw new Error(`${where}: ${errorMessage(error)}`);
   }
 }
-
-export type TextTest =
-  | { readonly exact: string }
-  | { readonly prefix: string }
-  | { readonly suffix: string }
-  | { readonly presence: true }
-  | { readonly template: RegExp };
 
 export interface CompiledSource {
   readonly principals: readonly TextTest[];
