@@ -33,7 +33,9 @@ import type { MeshModelConfig } from './model/config.ts';
 import { MeshIndex } from './model/index.ts';
 import * as names from './model/names.ts';
 import { DISCOVER } from './model/request-authentication.ts';
-import { DEBUG_AUDIENCE } from './server/debug-pages.ts';
+import type { Candidate } from './rehearsal/candidate.ts';
+import { Rehearsals } from './rehearsal/rehearsals.ts';
+import { DEBUG_AUDIENCE, type Sight } from './server/debug-pages.ts';
 import { serveGrpc } from './server/grpc-server.ts';
 import { answerMonitoring, answerReadiness } from './server/http-endpoints.ts';
 import { anyAddress } from './server/listen-address.ts';
@@ -221,6 +223,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
   const synced = (): boolean => cluster.synced;
   const ready = (): boolean => cluster.synced && !leaving.signal.aborted;
   const reports = new ProxyReports(clock);
+  const rehearsals = new Rehearsals({ reports, api, config: model, signal });
   const grpc = await serveGrpc({
     port: settings.grpcPort,
     certificate: trust.certificate,
@@ -301,7 +304,14 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
 
   const endpoints = {
     metrics,
-    debug: { proxies, reports, index, ca: () => trust.describe(), mesh: () => settings },
+    debug: {
+      proxies,
+      reports,
+      index,
+      ca: () => trust.describe(),
+      mesh: () => settings,
+      rehearse: (candidate: Candidate, sight: Sight) => rehearsals.run(candidate, sight === 'everything' ? undefined : sight.namespace),
+    },
     access,
     reviewer: new TokenReviewer({ ...reviews, audiences: [DEBUG_AUDIENCE, ...settings.tokenAudiences] }),
     missing: () => [...missing, ...(missing.has('cluster') ? cluster.missing : []), ...(leaving.signal.aborted ? ['shutting down'] : [])],

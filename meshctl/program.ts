@@ -6,6 +6,7 @@ import { addCert } from './commands/cert.ts';
 import { addCompletion } from './commands/completion.ts';
 import { addInstallation } from './commands/installation.ts';
 import { addState } from './commands/state.ts';
+import { addTruth } from './commands/truth.ts';
 import { CommandError, type Connection } from './terminal.ts';
 
 /** @param env of the process: kubeconfigs are found by it */
@@ -26,6 +27,7 @@ export function createProgram(env: Readonly<Record<string, string | undefined>>)
   addBypass(program, connection);
   addCert(program);
   addState(program, connection);
+  addTruth(program, connection);
 
   program
     .command('status')

@@ -17,7 +17,8 @@ export const NOTHING_ASKED: Asked = { headers: [], query: [], claims: [], princi
 /** Values that are secrets whatever a rule makes of them. */
 export const SECRET_HEADERS: ReadonlySet<string> = new Set(['authorization', 'proxy-authorization', 'cookie', 'set-cookie']);
 
-export const claimKey = (names: readonly string[]): string => names.join('.');
+/** Names of claims may have dots in them. */
+export const claimKey = (names: readonly string[]): string => JSON.stringify(names);
 
 export function askedBy(policies: readonly CompiledAuthorization[], routes: CompiledRoutes | undefined): Asked {
   const headers = new Set<string>();

@@ -54,7 +54,7 @@ export interface TokenFacts {
   readonly principal: string | null;
   readonly audiences: readonly string[] | null;
   readonly presenter: string | null;
-  /** Claims that some rule asked for; the key is the path of names, joined with dots. */
+  /** Claims that some rule asked for; the key is the path of names, as JSON. */
   readonly claims: Readonly<Record<string, readonly string[]>>;
 }
 

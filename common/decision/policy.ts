@@ -43,6 +43,10 @@ export interface PolicySubject {
   readonly destinationPort: number;
 }
 
+/** Of a mesh, what policies are looked up in. */
+export type PolicyView = Pick<MeshView, 'namespacePolicies' | 'globalPolicies' | 'policyByKey'>;
+type Local = Pick<Workload, 'namespace' | 'authorizationPolicies'>;
+
 /** Converts a connection for `policyMatches`. */
 export function policySubject({ source, identity, destination }: PolicyInput): PolicySubject {
   return {
@@ -58,7 +62,7 @@ export function policySubject({ source, identity, destination }: PolicyInput): P
  * The policies in whose scope a workload is: its namespace's, the mesh's, and those that selected it. A name that the workload carries and
  * that is not known (yet) is passed over, as ztunnel does.
  */
-export function applicablePolicies(view: MeshView, local: Workload): Policy[] {
+export function applicablePolicies(view: PolicyView, local: Local): Policy[] {
   const policies = [...view.namespacePolicies(local.namespace), ...view.globalPolicies()];
   for (const key of local.authorizationPolicies) {
     const policy = view.policyByKey(key);
@@ -71,7 +75,7 @@ export function applicablePolicies(view: MeshView, local: Workload): Policy[] {
  * Any enforced DENY that matches refuses; then, where there are enforced ALLOW policies, one of them must match. Dry-run policies are
  * evaluated for the log and count for nothing. Before all of them, a pod may want to be dialled by its waypoint only.
  */
-export function decidePolicy(view: MeshView, local: Workload, input: PolicyInput): PolicyVerdict {
+export function decidePolicy(view: PolicyView, local: Local, input: PolicyInput): PolicyVerdict {
   const subject = policySubject(input);
   const policies = applicablePolicies(view, local);
   const dryRun = policies

@@ -72,7 +72,7 @@ export function journalSeenFrom(namespace: string, journal: ProxyJournal): Proxy
 export const concerns = (decision: Decision, namespace: string): boolean =>
   destinationOf(decision) === namespace || sourceOf(decision) === namespace;
 
-const destinationOf = ({ service, pod }: Decision): string => (pod !== '' ? pod : service).split('/')[0] ?? '';
+export const destinationOf = ({ service, pod }: Decision): string => (pod !== '' ? pod : service).split('/')[0] ?? '';
 
 const IDENTITY = /^spiffe:\/\/[^/]+\/ns\/([^/]+)\//;
 const sourceOf = ({ source, identity }: Decision): string => IDENTITY.exec(identity)?.[1] ?? source.split('/')[0] ?? '';

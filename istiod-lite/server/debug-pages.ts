@@ -11,6 +11,8 @@ import type { Caller, TokenReviewer } from '../access/token-review.ts';
 import { eachJournal, journalSeenFrom, type ProxyJournal } from '../diagnostics/journals.ts';
 import type { ProxyReports, Question } from '../diagnostics/reports.ts';
 import type { MeshIndex } from '../model/index.ts';
+import { BadCandidate, type Candidate, readCandidate } from '../rehearsal/candidate.ts';
+import type { Rehearsal } from '../rehearsal/rehearse.ts';
 import type { Proxies } from '../xds/proxies.ts';
 import { ambientDump, configDump } from './ambient-dump.ts';
 
@@ -22,6 +24,8 @@ export interface DebugSources {
   ca(): unknown;
   /** Settings that are no secret. */
   mesh(): unknown;
+  /** Tries objects against what was decided lately. @throws {AskError | BadCandidate} */
+  rehearse(candidate: Candidate, sight: Sight): Promise<Rehearsal>;
 }
 
 /** Sees everything, or the rows of one namespace. */
@@ -151,6 +155,19 @@ export const debugPages: Readonly<Record<string, Page>> = {
         journals.push(seen);
       });
       return { journals };
+    },
+  },
+  '/debug/rehearse': {
+    doc: 'POST {apply: [OBJECT], remove: [{kind, namespace, name}], sinceMs}: which recorded decisions would change',
+    byNamespace: true,
+    changes: true,
+    own: 'debug/rehearse',
+    async show({ rehearse }, sight, _query, body) {
+      try {
+        return await rehearse(readCandidate(body, sight === 'everything' ? undefined : sight.namespace), sight);
+      } catch (error) {
+        throw error instanceof BadCandidate ? new BadBody(error.message) : error;
+      }
     },
   },
   '/debug/problems': {

@@ -19,7 +19,7 @@ import { type CompiledJwt, type CompiledJwtRule, compileJwt } from '../../common
 import { type CompiledLimit, type CompiledRateLimits, compileRateLimits } from '../../common/decision/rate-limit.ts';
 import { type CompiledTelemetry, compileTelemetry, EVERYTHING_ELSE } from '../../common/decision/telemetry-model.ts';
 import { type CompiledTraffic, compileTraffic } from '../../common/decision/traffic-model.ts';
-import { transportPart } from '../tcp/transport-policy.ts';
+import { transportPart } from '../../common/decision/transport-policy.ts';
 
 /** In the order in which a worker is told. */
 export const configurationKinds = ['labels', 'traffic', 'telemetry', 'authentications', 'policies', 'limits', 'routes'] as const;

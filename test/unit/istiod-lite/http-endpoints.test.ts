@@ -19,6 +19,9 @@ const CONFIG = {
   network: '',
 };
 
+/** What a page that takes objects takes. */
+const BODY = JSON.stringify({ apply: [{ kind: 'Namespace', metadata: { name: 'shop' } }] });
+
 interface Asked {
   method?: string;
   remoteAddress?: string;
@@ -89,7 +92,14 @@ function endpoints(missing: string[] = []) {
     });
   const options = {
     metrics: createMetrics({ processMetrics: false }),
-    debug: { proxies, reports, index, ca: () => 'the roots', mesh: () => 'the settings' },
+    debug: {
+      proxies,
+      reports,
+      index,
+      ca: () => 'the roots',
+      mesh: () => 'the settings',
+      rehearse: async () => ({ unchanged: { rows: 0, count: 0 }, changed: [], unknown: [], problems: [], notes: [] }),
+    },
     access: createGate({
       reviewer,
       trustDomain: 'cluster.local',
@@ -130,7 +140,7 @@ test('readiness says what is missing', async () => {
 test('every debug page is shown inside the pod and to the system, and to nobody without a token', async () => {
   const { monitoring } = endpoints();
   for (const path of Object.keys(debugPages)) {
-    const asked = { query: 'proxyID=wp.shop', method: debugPages[path]?.changes ? 'POST' : 'GET' };
+    const asked = { query: 'proxyID=wp.shop', method: debugPages[path]?.changes ? 'POST' : 'GET', body: BODY };
     assert.equal((await monitoring(path, asked)).status, 401, path);
     assert.equal((await monitoring(path, { ...asked, authorization: 'Bearer bad' })).status, 401, path);
     assert.equal((await monitoring(path, { ...asked, authorization: 'Bearer istio-system/ops' })).status, 200, path);

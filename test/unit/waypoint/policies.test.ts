@@ -7,7 +7,7 @@ import { decideHttp } from '../../../common/decision/http-authorization.ts';
 import { compileAuthorization } from '../../../common/decision/http-model.ts';
 import { HTTP_AUTHORIZATION_TYPE, ROUTES_TYPE, WaypointResources } from '../../../waypoint/supervisor/resources.ts';
 import { staticRoutes } from '../../../waypoint/supervisor/static-routes.ts';
-import { transportPart } from '../../../waypoint/tcp/transport-policy.ts';
+import { transportPart } from '../../../common/decision/transport-policy.ts';
 import { Configuration, type ConfigurationPush } from '../../../waypoint/worker/configuration.ts';
 import { recordingLog } from '../../support/recording-log.ts';
 

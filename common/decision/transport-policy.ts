@@ -2,7 +2,7 @@
  * What an L7 policy says about a connection that carries no HTTP. A rule of an ALLOW that asks for something of HTTP cannot hold, so it
  * allows nothing; a rule of a DENY refuses by the rest of what it asks for, because otherwise speaking no HTTP would be the way around it.
  */
-import type { CompiledAuthorization, CompiledOperation } from '../../common/decision/http-model.ts';
+import type { CompiledAuthorization, CompiledOperation } from './http-model.ts';
 
 type Rule = CompiledAuthorization['rules'][number];
 
