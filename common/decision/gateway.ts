@@ -36,7 +36,11 @@ export function resolveGateway(
 }
 
 /** Whether the workload serves as this gateway: owns its address, or belongs to its service, healthy or not. */
-export function isGateway(view: MeshView, gateway: GatewayAddress, workload: Workload): boolean {
+export function isGateway(
+  view: Pick<MeshView, 'workloadByHostname' | 'servicesByAddress'>,
+  gateway: GatewayAddress,
+  workload: Workload,
+): boolean {
   const { destination } = gateway;
   if ('hostname' in destination) {
     return (

@@ -6,7 +6,7 @@ import { cidrContains, ipBytes, type SocketAddress } from '../base/address.ts';
 import type { OutcomeCode } from '../base/errors.ts';
 import { formatSpiffeId, type SpiffeId } from '../base/spiffe.ts';
 import { type MeshView, type Policy, type PolicyMatch, policyKey, type StringMatch, type Workload } from './mesh-view.ts';
-import { refusesBypass, type WaypointBypass, waypointBypass } from './waypoint-bypass.ts';
+import { type BypassView, refusesBypass, type WaypointBypass, waypointBypass } from './waypoint-bypass.ts';
 
 /** A connection as it reached the pod. */
 export interface PolicyInput {
@@ -44,8 +44,7 @@ export interface PolicySubject {
 }
 
 /** Of a mesh, what policies are looked up in. */
-export type PolicyView = Pick<MeshView, 'namespacePolicies' | 'globalPolicies' | 'policyByKey'>;
-type Local = Pick<Workload, 'namespace' | 'authorizationPolicies'>;
+export type PolicyView = Pick<MeshView, 'namespacePolicies' | 'globalPolicies' | 'policyByKey'> & BypassView;
 
 /** Converts a connection for `policyMatches`. */
 export function policySubject({ source, identity, destination }: PolicyInput): PolicySubject {
@@ -62,7 +61,7 @@ export function policySubject({ source, identity, destination }: PolicyInput): P
  * The policies in whose scope a workload is: its namespace's, the mesh's, and those that selected it. A name that the workload carries and
  * that is not known (yet) is passed over, as ztunnel does.
  */
-export function applicablePolicies(view: PolicyView, local: Local): Policy[] {
+export function applicablePolicies(view: PolicyView, local: Workload): Policy[] {
   const policies = [...view.namespacePolicies(local.namespace), ...view.globalPolicies()];
   for (const key of local.authorizationPolicies) {
     const policy = view.policyByKey(key);
@@ -75,7 +74,7 @@ export function applicablePolicies(view: PolicyView, local: Local): Policy[] {
  * Any enforced DENY that matches refuses; then, where there are enforced ALLOW policies, one of them must match. Dry-run policies are
  * evaluated for the log and count for nothing. Before all of them, a pod may want to be dialled by its waypoint only.
  */
-export function decidePolicy(view: PolicyView, local: Local, input: PolicyInput): PolicyVerdict {
+export function decidePolicy(view: PolicyView, local: Workload, input: PolicyInput): PolicyVerdict {
   const subject = policySubject(input);
   const policies = applicablePolicies(view, local);
   const dryRun = policies

@@ -30,11 +30,7 @@ export interface Judgement {
 export const unknown = (reason: string): Judgement => ({ outcome: 'unknown', code: '', policy: '', route: '', reason });
 
 /** A connection at its pod. */
-export function judgeConnection(
-  view: PolicyView,
-  local: Pick<Workload, 'namespace' | 'authorizationPolicies'>,
-  decision: Decision,
-): Judgement {
+export function judgeConnection(view: PolicyView, local: Workload, decision: Decision): Judgement {
   const { sourceIp, identity, ip, port } = decision;
   const verdict = decidePolicy(view, local, {
     source: { ip: sourceIp, port: 0 },

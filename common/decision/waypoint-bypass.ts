@@ -16,6 +16,9 @@ export interface Arrival {
   readonly destination: SocketAddress;
 }
 
+/** Of a mesh, what is looked up in to tell. */
+export type BypassView = Pick<MeshView, 'serviceByKey' | 'workloadByAddress' | 'workloadByHostname' | 'servicesByAddress'>;
+
 /** What a connection passes by; `service` is absent where its port is no service's. */
 export interface WaypointBypass {
   readonly service: Service | undefined;
@@ -27,7 +30,7 @@ export interface WaypointBypass {
  * @returns what the connection passes by: a waypoint of the services that serve the port, or, of a port that is no service's, of any of the
  *   pod's; undefined for a connection that comes from such a waypoint, or that passes none by
  */
-export function waypointBypass(view: MeshView, local: Workload, { source, identity, destination }: Arrival): WaypointBypass | undefined {
+export function waypointBypass(view: BypassView, local: Workload, { source, identity, destination }: Arrival): WaypointBypass | undefined {
   if (local.services.size === 0 && !local.waypoint && !local.requireWaypoint) return undefined;
   const { own, serving } = servicesOf(view, local, destination.port);
   const counting = serving.length > 0 ? serving : own;
@@ -48,7 +51,7 @@ export function waypointBypass(view: MeshView, local: Workload, { source, identi
 export const refusesBypass = ({ requireWaypoint }: Workload, port: number): boolean =>
   requireWaypoint !== undefined && !requireWaypoint.exceptPorts.includes(port);
 
-function servicesOf(view: MeshView, local: Workload, port: number): { own: Service[]; serving: Service[] } {
+function servicesOf(view: BypassView, local: Workload, port: number): { own: Service[]; serving: Service[] } {
   const own: Service[] = [];
   const serving: Service[] = [];
   for (const [key, ports] of local.services) {

@@ -24,6 +24,8 @@ export class MeshPicture {
   readonly #waypoints: ReadonlyMap<string, WaypointResources>;
   readonly #made = new Map<string, WaypointPicture>();
   readonly #view: PolicyView;
+  /** Made when somebody asks. */
+  #byAddress: Map<string, readonly string[]> | undefined;
 
   /** What the index has now; it may go on changing. */
   constructor(index: Pick<MeshIndex, 'addresses' | 'authorizations' | 'waypoints' | 'waypointResources'>) {
@@ -34,7 +36,7 @@ export class MeshPicture {
         return [key, index.waypointResources(namespace, name)];
       }),
     );
-    this.#view = viewOf([...index.authorizations()].map(({ bytes }) => decodePolicy(bytes)));
+    this.#view = this.#viewOf([...index.authorizations()].map(({ bytes }) => decodePolicy(bytes)));
   }
 
   workload(uid: string): Workload | undefined {
@@ -80,6 +82,38 @@ export class MeshPicture {
     });
   }
 
+  #viewOf(policies: readonly Policy[]): PolicyView {
+    const byKey = new Map(policies.map((policy) => [policyKey(policy), policy]));
+    const global = policies.filter(({ scope }) => scope === 'GLOBAL');
+    const ofNamespace = Map.groupBy(
+      policies.filter(({ scope }) => scope === 'NAMESPACE'),
+      ({ namespace }) => namespace,
+    );
+    return {
+      policyByKey: (key) => byKey.get(key),
+      globalPolicies: () => global,
+      namespacePolicies: (namespace) => ofNamespace.get(namespace) ?? [],
+      serviceByKey: (namespace, hostname) => this.service(`${namespace}/${hostname}`),
+      workloadByAddress: (network, ip) =>
+        this.#named(network, ip)
+          .map((name) => this.workload(name))
+          .find((found) => found !== undefined && !found.hostNetwork),
+      // A waypoint that is named by hostname and is no Service is nobody's here.
+      workloadByHostname: () => undefined,
+      servicesByAddress: (network, ip) => this.#named(network, ip).flatMap((name) => this.service(name) ?? []),
+    };
+  }
+
+  /** Names of the resources with this address. */
+  #named(network: string, ip: string): readonly string[] {
+    if (!this.#byAddress) {
+      this.#byAddress = new Map();
+      for (const { name, aliases } of this.#addresses.values())
+        for (const alias of aliases) this.#byAddress.set(alias, [...(this.#byAddress.get(alias) ?? []), name]);
+    }
+    return this.#byAddress.get(`${network}/${ip}`) ?? [];
+  }
+
   #waypoint(gateway: string): WaypointPicture {
     const known = this.#made.get(gateway);
     if (known) return known;
@@ -87,20 +121,6 @@ export class MeshPicture {
     this.#made.set(gateway, made);
     return made;
   }
-}
-
-function viewOf(policies: readonly Policy[]): PolicyView {
-  const byKey = new Map(policies.map((policy) => [policyKey(policy), policy]));
-  const global = policies.filter(({ scope }) => scope === 'GLOBAL');
-  const ofNamespace = Map.groupBy(
-    policies.filter(({ scope }) => scope === 'NAMESPACE'),
-    ({ namespace }) => namespace,
-  );
-  return {
-    policyByKey: (key) => byKey.get(key),
-    globalPolicies: () => global,
-    namespacePolicies: (namespace) => ofNamespace.get(namespace) ?? [],
-  };
 }
 
 function pictureOf(resources: WaypointResources | undefined): WaypointPicture {

@@ -38,7 +38,7 @@ function seenFrom(namespace: string, rehearsal: Rehearsal): Rehearsal {
   const seen = (rows: readonly RehearsedRow[]): RehearsedRow[] =>
     rows.flatMap((row) => {
       if (!concerns(row.decision, namespace)) return [];
-      return destinationOf(row.decision) === namespace ? [row] : [{ ...row, now: withoutNames(row.now), then: withoutNames(row.then) }];
+      return destinationOf(row.decision) === namespace ? [row] : [{ ...row, now: withoutNames(row.now), after: withoutNames(row.after) }];
     });
   const own = new RegExp(`\\b${RegExp.escape(namespace)}/`);
   return {

@@ -16,7 +16,7 @@ import { MeshPicture } from './picture.ts';
 
 export interface RehearsedRow extends JournalRow {
   readonly now: Judgement;
-  readonly then: Judgement;
+  readonly after: Judgement;
 }
 
 export interface Rehearsal {
@@ -49,9 +49,9 @@ export async function rehearse(candidate: Candidate, journals: readonly ProxyJou
   const before = new Set([...shadow.problems()].map(textOf));
   overlay(shadow, candidate);
   await flush(shadow);
-  const then = new MeshPicture(shadow);
+  const after = new MeshPicture(shadow);
   const problems = [...shadow.problems()].map(textOf).filter((text) => !before.has(text));
-  const rows = await judgeAll(journals, now, then);
+  const rows = await judgeAll(journals, now, after);
   return { ...rows, problems, notes: [...notesOf(journals, candidate.sinceMs), ...rows.notes] };
 }
 
@@ -60,7 +60,7 @@ const textOf = ({ object, message }: { object: string; message: string }): strin
 export async function judgeAll(
   journals: readonly ProxyJournal[],
   now: MeshPicture,
-  then: MeshPicture,
+  after: MeshPicture,
 ): Promise<Omit<Rehearsal, 'problems'>> {
   const unchanged = { rows: 0, count: 0 };
   const changed: RehearsedRow[] = [];
@@ -70,11 +70,11 @@ export async function judgeAll(
     for (const row of rows) {
       // Others wait for this process.
       if (++judged % CHUNK === 0) await new Promise((resolve) => setImmediate(resolve));
-      const verdicts = judgeBoth(row.decision, gateway, now, then);
-      if (verdicts === undefined || isSame(verdicts.now, verdicts.then)) {
+      const verdicts = judgeBoth(row.decision, gateway, now, after);
+      if (verdicts === undefined || isSame(verdicts.now, verdicts.after)) {
         unchanged.rows++;
         unchanged.count += row.count;
-      } else if (verdicts.then.outcome === 'unknown') lacking.push({ ...row, ...verdicts });
+      } else if (verdicts.after.outcome === 'unknown') lacking.push({ ...row, ...verdicts });
       else changed.push({ ...row, ...verdicts });
     }
   }
@@ -107,18 +107,18 @@ export function judgeBoth(
   decision: Decision,
   gateway: string,
   now: MeshPicture,
-  then: MeshPicture,
-): { readonly now: Judgement; readonly then: Judgement } | undefined {
+  after: MeshPicture,
+): { readonly now: Judgement; readonly after: Judgement } | undefined {
   // Where it leads is judged where it arrives; what did not leave its pod depends on waypoints, which the journal does not have.
-  const moved = now.bindingOf(decision) !== then.bindingOf(decision);
+  const moved = now.bindingOf(decision) !== after.bindingOf(decision);
   if (decision.at === 'outbound' && (!moved || decision.verdict === 'allowed')) return undefined;
   if (BEYOND.has(decision.code)) return undefined;
   const today = decision.at === 'outbound' ? unknown('') : now.judge(decision, gateway);
-  if (moved) return { now: today, then: unknown('its destination would be bound to another waypoint, or to none') };
-  if (decision.at === 'request' && now.tokenRules(gateway) !== then.tokenRules(gateway))
-    return { now: today, then: unknown('other tokens would be asked for, and tokens are not recorded') };
+  if (moved) return { now: today, after: unknown('its destination would be bound to another waypoint, or to none') };
+  if (decision.at === 'request' && now.tokenRules(gateway) !== after.tokenRules(gateway))
+    return { now: today, after: unknown('other tokens would be asked for, and tokens are not recorded') };
   if (decision.code === 'TOKEN_INVALID') return undefined;
-  return { now: today, then: then.judge(decision, gateway) };
+  return { now: today, after: after.judge(decision, gateway) };
 }
 
 /** What people would notice: another outcome, or another route. Which policy allows something is nobody's business. */

@@ -5,7 +5,7 @@ import { plural, table } from '../terminal.ts';
 
 export interface RehearsedRow extends JournalRow {
   readonly now: Judgement;
-  readonly then: Judgement;
+  readonly after: Judgement;
 }
 
 export interface Rehearsal {
@@ -61,27 +61,27 @@ function tableOf(rows: readonly RehearsedRow[], paint: Paint): string {
   const shown = rows.slice(0, MAX_SHOWN);
   const text = table(
     ['WOULD BE', 'CALLS', 'FROM', 'TO', 'REQUEST', 'BECAUSE'],
-    shown.map(({ decision, count, now, then }) => [
-      wouldBe(now, then),
+    shown.map(({ decision, count, now, after }) => [
+      wouldBe(now, after),
       String(count),
       decision.source || nameOf(decision.identity) || decision.sourceIp,
       `${shortName(decision.service) || decision.pod || decision.ip}:${decision.port}`,
       requestText(decision),
-      because(then),
+      because(after),
     ]),
     '  ',
   );
   const [head = '', ...lines] = text.split('\n');
   const shade = { refused: paint.red, allowed: paint.green, unknown: paint.yellow };
-  const painted = lines.map((line, i) => shade[shown[i]?.then.outcome ?? 'unknown'](line));
+  const painted = lines.map((line, i) => shade[shown[i]?.after.outcome ?? 'unknown'](line));
   return [head, ...painted, ...(rows.length > shown.length ? [`${rows.length - shown.length} more rows (-o json has all)`] : [])].join(
     '\n',
   );
 }
 
-function wouldBe(now: Judgement, then: Judgement): string {
-  if (then.outcome === 'unknown') return 'unknown';
-  if (now.outcome !== then.outcome || then.outcome === 'refused') return then.outcome;
+function wouldBe(now: Judgement, after: Judgement): string {
+  if (after.outcome === 'unknown') return 'unknown';
+  if (now.outcome !== after.outcome || after.outcome === 'refused') return after.outcome;
   return 'rerouted';
 }
 

@@ -251,8 +251,8 @@ test('what a rehearsal says of recorded decisions is what comes of them after ap
       (was, added, tcp, http, removes) => {
         const before = byKey(was);
         const removed = removes ? [...before.values()].slice(0, 1) : [];
-        const after = new Map([...before, ...byKey(added)]);
-        for (const gone of removed) after.delete(keyOf(gone));
+        const wanted = new Map([...before, ...byKey(added)]);
+        for (const gone of removed) wanted.delete(keyOf(gone));
 
         const shadow = meshOf(before.values());
         const recorded = proxiesOf(shadow);
@@ -260,17 +260,17 @@ test('what a rehearsal says of recorded decisions is what comes of them after ap
         for (const { kind, object } of added) shadow.set(kind, object);
         for (const { kind, object } of removed) shadow.remove(kind, object);
         shadow.flush();
-        const then = new MeshPicture(shadow.index);
-        const real = proxiesOf(meshOf(after.values()));
+        const after = new MeshPicture(shadow.index);
+        const real = proxiesOf(meshOf(wanted.values()));
 
         const compare = (decision: Decision, gateway: string, today: string, outcome: string, lacks: boolean): void => {
-          const verdicts = judgeBoth(decision, gateway, now, then);
+          const verdicts = judgeBoth(decision, gateway, now, after);
           assert.ok(verdicts);
           assert.equal(said(verdicts.now), today, `now: ${JSON.stringify(decision)}`);
           judged++;
-          if (verdicts.then.outcome === 'refused') refused++;
-          if (verdicts.then.outcome !== 'unknown')
-            assert.equal(said(verdicts.then), outcome, `then: ${JSON.stringify({ decision, verdicts })}`);
+          if (verdicts.after.outcome === 'refused') refused++;
+          if (verdicts.after.outcome !== 'unknown')
+            assert.equal(said(verdicts.after), outcome, `after: ${JSON.stringify({ decision, verdicts })}`);
           else {
             unknown++;
             assert.ok(lacks, `what was recorded is enough: ${JSON.stringify({ decision, verdicts, outcome })}`);
@@ -340,7 +340,7 @@ test('a candidate says what is wrong with it, and may be about one namespace onl
   wrong({}, /nothing to apply/);
   wrong({ apply: {} }, /apply: expected a list/);
   wrong({ apply: [object, { kind: 'Pod' }] }, /object 2 has no metadata\.name/);
-  wrong({ apply: [{ ...object, kind: 'ConfigMap' }] }, /nothing of kind ConfigMap/);
+  wrong({ apply: [{ ...object, kind: 'CronJob' }] }, /nothing of kind CronJob/);
   wrong({ apply: [{ ...object, metadata: { name: 'p' } }] }, /no metadata\.namespace/);
   wrong({ apply: [object] }, /not of namespace other/, 'other');
   wrong({ apply: Array.from({ length: 1001 }, () => object) }, /more than 1000/);
