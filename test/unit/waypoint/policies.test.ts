@@ -5,9 +5,9 @@ import { parseSpiffeId } from '../../../common/base/spiffe.ts';
 import { HttpAuthorization, ServiceRoutes } from '../../../common/codec/gen/waypoint.ts';
 import { decideHttp } from '../../../common/decision/http-authorization.ts';
 import { compileAuthorization } from '../../../common/decision/http-model.ts';
+import { transportPart } from '../../../common/decision/transport-policy.ts';
 import { HTTP_AUTHORIZATION_TYPE, ROUTES_TYPE, WaypointResources } from '../../../waypoint/supervisor/resources.ts';
 import { staticRoutes } from '../../../waypoint/supervisor/static-routes.ts';
-import { transportPart } from '../../../common/decision/transport-policy.ts';
 import { Configuration, type ConfigurationPush } from '../../../waypoint/worker/configuration.ts';
 import { recordingLog } from '../../support/recording-log.ts';
 
