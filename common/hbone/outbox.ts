@@ -1,31 +1,26 @@
 /**
  * Frames on their way to the TLS socket. All frames of one event-loop turn leave in one write, because a write costs far more than a
- * frame; while a single stream is alive nothing waits, because then waiting is all cost. Small payloads are copied beside their header
- * into memory that lies in one piece, large ones go as they are.
+ * frame; while a single stream is alive small ones do not wait, because then waiting is all cost. Payloads are copied beside their headers
+ * into memory that lies in one piece, which TLS would do otherwise; what was read into a buffer with room for the header goes as it is.
  */
 import type { Duplex } from 'node:stream';
 import { FRAME_HEADER_BYTES, FrameType, writeFrameHeader } from '../codec/http2/frames.ts';
 import { type ReadBuffer, returnReadBuffer } from './read-buffers.ts';
+import { SendRun } from './send-slabs.ts';
 
-/** Payloads up to here are copied: a write of their own would cost more than the copy. */
+/** Reads up to here are copied: a write of their own would cost more than the copy. */
 const COPY_LIMIT = 4096;
-const SLAB_BYTES = 64 << 10;
+/** From here on a payload is a piece of a bulk transfer: its turn will bring more, so it waits for them. */
+const BULK = 8 << 10;
 /** Bytes that may wait in the TLS socket before streams are asked to pause. */
 const WRITE_LIMIT = 1 << 20;
 
-// Memory for small frames, written front to back and then left to the garbage collector. Connections of a thread take turns in it.
-let slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
-let slabAt = 0;
-
 export class Outbox {
-  /** Whether frames leave at once instead of at the turn's end. */
+  /** Whether small frames leave at once instead of at the turn's end. */
   eager = true;
   readonly #socket: Duplex;
   readonly #flush = (): void => this.flush();
-  /** Frames not yet written: #run[#from..#to). */
-  #run = slab;
-  #from = 0;
-  #to = 0;
+  readonly #run = new SendRun();
   #scheduled = false;
 
   constructor(socket: Duplex) {
@@ -34,31 +29,28 @@ export class Outbox {
 
   /** Whether so much waits that streams have to pause until the socket's 'drain'. */
   get congested(): boolean {
-    return this.#socket.writableLength + (this.#to - this.#from) >= WRITE_LIMIT;
+    return this.#socket.writableLength + this.#run.length >= WRITE_LIMIT;
   }
 
   /** Sends a frame that is ready; it is copied. */
   frame(bytes: Buffer): void {
-    const at = this.#room(bytes.length);
-    this.#run.set(bytes, at);
-    this.#schedule();
+    this.#copy(bytes, 0, bytes.length);
+    this.#schedule(false);
   }
 
   /**
-   * Sends DATA that is copied if it is small and kept if it is large. With `written` it is kept in any case, because pieces of the same
-   * memory may be on their way before it; they are needed no longer when it is called.
+   * Sends DATA, copied. With `written` it is kept instead, because pieces of the same memory may be on their way before it; they are needed
+   * no longer when it is called.
    */
   data(streamId: number, bytes: Buffer, flags: number, written?: () => void): void {
-    if (bytes.length <= COPY_LIMIT && !written) {
-      const at = this.#room(FRAME_HEADER_BYTES + bytes.length);
-      writeFrameHeader(this.#run, at, bytes.length, FrameType.DATA, flags, streamId);
-      this.#run.set(bytes, at + FRAME_HEADER_BYTES);
-      this.#schedule();
+    if (!written) {
+      this.#header(streamId, bytes.length, flags);
+      this.#copy(bytes, 0, bytes.length);
+      this.#schedule(bytes.length >= BULK);
       return;
     }
     this.#socket.cork();
-    const at = this.#room(FRAME_HEADER_BYTES);
-    writeFrameHeader(this.#run, at, bytes.length, FrameType.DATA, flags, streamId);
+    this.#header(streamId, bytes.length, flags);
     this.#writeRun();
     this.#socket.write(bytes, written);
     this.#socket.uncork();
@@ -73,10 +65,9 @@ export class Outbox {
       this.#socket.write(buffer.bytes.subarray(0, bytes), () => returnReadBuffer(buffer));
       return;
     }
-    const at = this.#room(bytes);
-    buffer.bytes.copy(this.#run, at, 0, bytes);
+    this.#copy(buffer.bytes, 0, bytes);
     if (borrowed) returnReadBuffer(buffer);
-    this.#schedule();
+    this.#schedule(false);
   }
 
   /** Writes what is waiting. */
@@ -85,25 +76,25 @@ export class Outbox {
     this.#writeRun();
   }
 
-  #room(bytes: number): number {
-    if (this.#run !== slab || this.#to !== slabAt || slabAt + bytes > slab.length) {
-      this.#writeRun();
-      if (slabAt + bytes > slab.length) {
-        slab = Buffer.allocUnsafeSlow(Math.max(SLAB_BYTES, bytes));
-        slabAt = 0;
-      }
-      this.#run = slab;
-      this.#from = slabAt;
-      this.#to = slabAt;
-    }
-    const at = this.#to;
-    this.#to += bytes;
-    slabAt += bytes;
-    return at;
+  #header(streamId: number, length: number, flags: number): void {
+    if (!this.#run.fits(FRAME_HEADER_BYTES)) this.#writeRun();
+    const at = this.#run.add(FRAME_HEADER_BYTES);
+    writeFrameHeader(this.#run.memory, at, length, FrameType.DATA, flags, streamId);
   }
 
-  #schedule(): void {
-    if (this.eager) this.#writeRun();
+  #copy(bytes: Buffer, from: number, to: number): void {
+    while (from < to) {
+      const left = to - from;
+      const length = left <= COPY_LIMIT ? left : Math.min(left, this.#run.room);
+      if (!this.#run.fits(length)) this.#writeRun();
+      const at = this.#run.add(length);
+      bytes.copy(this.#run.memory, at, from, from + length);
+      from += length;
+    }
+  }
+
+  #schedule(waits: boolean): void {
+    if (this.eager && !waits) this.#writeRun();
     else if (!this.#scheduled) {
       this.#scheduled = true;
       setImmediate(this.#flush);
@@ -111,9 +102,9 @@ export class Outbox {
   }
 
   #writeRun(): void {
-    if (this.#to === this.#from) return;
-    const run = this.#run.subarray(this.#from, this.#to);
-    this.#from = this.#to;
-    if (this.#socket.writable) this.#socket.write(run);
+    if (this.#run.length === 0) return;
+    const { bytes, slab } = this.#run.take();
+    if (this.#socket.writable) this.#socket.write(bytes, slab.release);
+    else slab.release();
   }
 }

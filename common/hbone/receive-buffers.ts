@@ -10,6 +10,8 @@ const BYTES = 64 << 10;
 const LARGEST_PIECE = 16 << 10;
 /** From here on a piece is part of a bulk transfer. */
 const BULK_PIECE = 8 << 10;
+/** A read seldom ends where a record does: between large pieces there are small ones. */
+const BULK_PAUSE = 4;
 /** Buffers kept for the next borrower. */
 const MAX_SPARE = 64;
 
@@ -97,9 +99,10 @@ export function receiveFrom(socket: Duplex, onPiece: (piece: Buffer) => void): v
     return;
   }
   let own: ReceiveBuffer | undefined;
-  let bulk = false;
+  /** Pieces that may be small before the transfer counts as over. */
+  let bulk = 0;
   const next = (): Buffer => {
-    if (!bulk) {
+    if (bulk === 0) {
       own?.giveBack();
       own = undefined;
       return shared;
@@ -115,7 +118,7 @@ export function receiveFrom(socket: Duplex, onPiece: (piece: Buffer) => void): v
   const received = (length: number): void => {
     const from = own?.used ?? 0;
     if (own) own.used += length;
-    bulk = length >= BULK_PIECE;
+    bulk = length >= BULK_PIECE ? BULK_PAUSE : Math.max(0, bulk - 1);
     current = own;
     try {
       onPiece((own?.bytes ?? shared).subarray(from, from + length));
@@ -128,7 +131,7 @@ export function receiveFrom(socket: Duplex, onPiece: (piece: Buffer) => void): v
   if (early) process.nextTick(onPiece, early);
   slots.install(next, received);
   socket.on('close', () => {
-    bulk = false;
+    bulk = 0;
     next();
   });
   socket.resume();

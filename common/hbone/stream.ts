@@ -228,7 +228,11 @@ export class TunnelStream implements StreamPipe, Endpoint, DataReceiver {
   }
 
   writeSlice(bytes: Buffer): boolean {
-    return this.#localEnded || this.#queue({ bytes: keep(bytes), begun: false, buffer: undefined });
+    if (this.#localEnded) return true;
+    // What leaves now is copied on its way; only what has to wait is kept.
+    const sent = this.#pending.length === 0 ? this.#sendNow(bytes) : 0;
+    if (sent < bytes.length) this.#pending.push({ bytes: keep(bytes.subarray(sent)), begun: false, buffer: undefined });
+    return this.#sent();
   }
 
   end(): void {
@@ -282,7 +286,27 @@ export class TunnelStream implements StreamPipe, Endpoint, DataReceiver {
   #queue(pending: Pending): boolean {
     this.#pending.push(pending);
     this.#sendPending();
+    return this.#sent();
+  }
+
+  /** @returns whether the source may go on */
+  #sent(): boolean {
     return this.#pending.length === 0 && !this.#carrier.outbox.congested ? true : this.#pauseSource();
+  }
+
+  /** @returns how many of them the windows allow */
+  #sendNow(bytes: Buffer): number {
+    const carrier = this.#carrier;
+    let sent = 0;
+    while (sent < bytes.length) {
+      const room = Math.min(this.sendWindow.available, carrier.sendWindow.available, carrier.peerFrameSize, bytes.length - sent);
+      if (room <= 0) break;
+      this.sendWindow.available -= room;
+      carrier.sendWindow.available -= room;
+      carrier.outbox.data(this.id, room === bytes.length ? bytes : bytes.subarray(sent, sent + room), 0);
+      sent += room;
+    }
+    return sent;
   }
 
   #pauseSource(): boolean {

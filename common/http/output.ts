@@ -6,19 +6,15 @@
 import { type HeadText, writeHead } from '../codec/http1/write.ts';
 import { Flag, FRAME_HEADER_BYTES, FrameType, writeFrameHeader } from '../codec/http2/frames.ts';
 import type { Endpoint } from '../hbone/endpoint.ts';
-import { holderOf } from '../hbone/receive-buffers.ts';
+import { handling, holderOf } from '../hbone/receive-buffers.ts';
+import { SendRun } from '../hbone/send-slabs.ts';
 
 /** Bytes up to here are copied: a write of their own would cost more than the copy. */
 const COPY_LIMIT = 8192;
 /** Where a frame's header has its flags. */
 const FLAGS_AT = 4;
-const SLAB_BYTES = 64 << 10;
 /** Bytes that may wait in the pipe before its writers are asked to pause. */
 const WAITING_LIMIT = 256 << 10;
-
-// Memory for small pieces, written front to back and then left to the garbage collector. Connections of a thread take turns in it.
-let slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
-let slabAt = 0;
 
 export class Output {
   /** Whether what is written leaves with the event that wrote it, rather than with the turn of the loop (for many streams at once). */
@@ -27,11 +23,9 @@ export class Output {
   written = 0;
   readonly #pipe: Endpoint;
   readonly #flush = (): void => this.flush();
-  /** Not yet written: #run[#from..#to). */
-  #run = slab;
-  #from = 0;
-  #to = 0;
-  /** The stream whose DATA frame was written last, and where its header is in #run; 0 where it has left. */
+  /** Not yet written. */
+  readonly #run = new SendRun();
+  /** The stream whose DATA frame was written last, and where its header is in the run; 0 where it has left. */
   #lastData = 0;
   #lastDataAt = 0;
   #scheduled = false;
@@ -57,16 +51,16 @@ export class Output {
   /** What is written from now on goes nowhere. */
   close(): void {
     this.#closed = true;
-    this.#to = this.#from;
+    this.#run.drop();
   }
 
   /** @throws {TypeError} as writeHead does; then nothing was written */
   head(head: HeadText): void {
     const at = this.#room(head.text.length);
     try {
-      writeHead(this.#run, at, head);
+      writeHead(this.#run.memory, at, head);
     } catch (error) {
-      this.#to = at;
+      this.#run.cut(at);
       throw error;
     }
     this.#schedule();
@@ -75,7 +69,7 @@ export class Output {
   /** A few bytes of our own, latin1. */
   text(text: string): void {
     const at = this.#room(text.length);
-    this.#run.write(text, at, 'latin1');
+    this.#run.memory.write(text, at, 'latin1');
     this.#schedule();
   }
 
@@ -83,7 +77,7 @@ export class Output {
   bytes(bytes: Buffer): void {
     if (bytes.length <= COPY_LIMIT) {
       const at = this.#room(bytes.length);
-      this.#run.set(bytes, at);
+      this.#run.memory.set(bytes, at);
       this.#schedule();
     } else this.#large(bytes);
   }
@@ -91,7 +85,7 @@ export class Output {
   /** A frame that is ready; it is copied. */
   frame(bytes: Buffer): void {
     const at = this.#room(bytes.length);
-    this.#run.set(bytes, at);
+    this.#run.memory.set(bytes, at);
     this.#schedule();
   }
 
@@ -99,9 +93,9 @@ export class Output {
   data(streamId: number, bytes: Buffer, flags: number): void {
     const small = bytes.length <= COPY_LIMIT;
     const at = this.#room(FRAME_HEADER_BYTES + (small ? bytes.length : 0));
-    writeFrameHeader(this.#run, at, bytes.length, FrameType.DATA, flags, streamId);
+    writeFrameHeader(this.#run.memory, at, bytes.length, FrameType.DATA, flags, streamId);
     if (small) {
-      this.#run.set(bytes, at + FRAME_HEADER_BYTES);
+      this.#run.memory.set(bytes, at + FRAME_HEADER_BYTES);
       this.#lastData = streamId;
       this.#lastDataAt = at;
       this.#schedule();
@@ -110,19 +104,24 @@ export class Output {
 
   /** Makes the stream's last DATA frame end the stream, where it has not left yet. @returns whether it could */
   endData(streamId: number): boolean {
-    if (this.#lastData !== streamId || this.#to === this.#from) return false;
-    this.#run[this.#lastDataAt + FLAGS_AT] = Flag.END_STREAM;
+    if (this.#lastData !== streamId || this.#run.length === 0) return false;
+    this.#run.memory[this.#lastDataAt + FLAGS_AT] = Flag.END_STREAM;
     return true;
   }
 
   /** Writes what is waiting. */
   flush(): void {
     this.#scheduled = false;
-    if (this.#to === this.#from) return;
-    const run = this.#run.subarray(this.#from, this.#to);
-    this.#from = this.#to;
+    if (this.#run.length === 0) return;
+    const { bytes, slab } = this.#run.take();
     this.#lastData = 0;
-    this.#write(run);
+    const before = handling(slab);
+    try {
+      this.#write(bytes);
+    } finally {
+      handling(before);
+      slab.release();
+    }
   }
 
   #large(bytes: Buffer): void {
@@ -138,20 +137,8 @@ export class Output {
   }
 
   #room(bytes: number): number {
-    if (this.#run !== slab || this.#to !== slabAt || slabAt + bytes > slab.length) {
-      this.flush();
-      if (slabAt + bytes > slab.length) {
-        slab = Buffer.allocUnsafeSlow(Math.max(SLAB_BYTES, bytes));
-        slabAt = 0;
-      }
-      this.#run = slab;
-      this.#from = slabAt;
-      this.#to = slabAt;
-    }
-    const at = this.#to;
-    this.#to += bytes;
-    slabAt += bytes;
-    return at;
+    if (!this.#run.fits(bytes)) this.flush();
+    return this.#run.add(bytes);
   }
 
   #schedule(): void {

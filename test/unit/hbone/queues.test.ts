@@ -121,6 +121,42 @@ test('a frame larger than a slab leaves whole', async () => {
   assert.equal(socket.writes.join('').length, 200_000);
 });
 
+test('memory of frames that have not left is not used again, however late they leave', async () => {
+  const written: { readonly to: number; readonly bytes: Buffer; readonly done: () => void }[] = [];
+  const slow = (to: number): Duplex =>
+    new Duplex({
+      writableHighWaterMark: 1 << 30,
+      read() {},
+      write: (bytes: Buffer, _encoding, done) => void written.push({ to, bytes, done }),
+    });
+  const outboxes = Array.from({ length: 7 }, (_, i) => new Outbox(slow(i)));
+  const wanted = outboxes.map(() => '');
+  const got = outboxes.map(() => '');
+  const settleOne = (): void => {
+    // The last one first, so that older ones wait longest.
+    const one = written.pop();
+    if (!one) return;
+    got[one.to] += one.bytes.toString('latin1');
+    one.done();
+  };
+  for (const outbox of outboxes) outbox.eager = false;
+  for (let i = 0; i < 3000; i++) {
+    const to = i % outboxes.length;
+    const text = `${i};`.repeat(1 + ((i * 37) % 60));
+    outboxes[to]?.frame(Buffer.from(text));
+    wanted[to] += text;
+    if (i % 40 === 0) outboxes[to]?.flush();
+    if (i % 50 === 0) settleOne();
+    if (i % 500 === 0) await settle(1);
+  }
+  for (const outbox of outboxes) outbox.flush();
+  for (let i = 0; i < 20_000 && got.join('').length < wanted.join('').length; i++) {
+    settleOne();
+    if (written.length === 0) await settle(1);
+  }
+  assert.deepEqual(got, wanted);
+});
+
 test('a flood is counted by kind, and forgotten after ten seconds', async () => {
   const clock = new FakeClock();
   const guard = new FloodGuard(clock);
