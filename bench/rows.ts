@@ -23,7 +23,9 @@ export interface Bench {
   readonly doc: string;
   /** Takes --cluster. */
   readonly onCluster?: boolean;
-  run(options: { readonly cluster: boolean }): Promise<Row[]>;
+  /** Takes --minutes. */
+  readonly timed?: boolean;
+  run(options: { readonly cluster: boolean; readonly minutes?: number }): Promise<Row[]>;
 }
 
 interface Measurement {

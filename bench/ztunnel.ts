@@ -26,15 +26,15 @@ export const bench: Bench = {
     };
     const direct = await lab();
     const peers: Subject[] = [{ name: 'direct', lab: direct, proxies: [], ...destinations(direct.far) }];
-    const ours = await pair('ours', [process.execPath, join(buildRelease(), 'ztunnel/main.js'), 'proxy'], await lab());
+    const ours = await ztunnelPair('ours', [process.execPath, join(buildRelease(), 'ztunnel/main.js'), 'proxy'], await lab());
     const { ZTUNNEL_BIN } = process.env;
-    if (ZTUNNEL_BIN) peers.push(await pair('ZTUNNEL_BIN', [ZTUNNEL_BIN, 'proxy'], await lab()));
+    if (ZTUNNEL_BIN) peers.push(await ztunnelPair('ZTUNNEL_BIN', [ZTUNNEL_BIN, 'proxy'], await lab()));
     return await tunnelTable({ bench: 'ztunnel', rounds: 3, seconds: 2, ours, peers, progress: (text) => console.error(text) });
   },
 };
 
 /** A ztunnel in each namespace of the lab, and the near application's connections redirected into it. */
-async function pair(name: string, argv: readonly string[], lab: Lab): Promise<Subject> {
+export async function ztunnelPair(name: string, argv: readonly string[], lab: Lab): Promise<Subject> {
   const authority = testAuthority();
   const config = join(lab.folder, 'mesh.yaml');
   writeFileSync(config, meshYaml(lab));

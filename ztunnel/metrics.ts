@@ -170,6 +170,7 @@ export const metrics = {
     'Times that a data worker began to wait or ceased to',
     stable,
   ),
+  workerHeap: gauge('warren_worker_heap_bytes', ['worker'], 'Heap that a data worker uses, garbage that has not been collected included'),
   seriesOverflow: counter('warren_series_overflow_total', [], 'Times that a metric series did not fit and went to one named other', {
     hideZero: true,
   }),

@@ -22,9 +22,6 @@ const NOT_OURS: readonly string[] = [
   'Sends a PRIORITY frame on half-closed (remote) stream',
   // Requests are refused before as many are open: the limit has a test of its own.
   'Sends HEADERS frames that causes their advertised concurrent stream limit to be exceeded',
-  // RFC 7540; RFC 9113 has no dependencies any more, and PRIORITY is passed over.
-  'Sends HEADERS frame that depend on itself',
-  'Sends PRIORITY frame that depend on itself',
 ];
 
 /** Where it is, or could be built: H2SPEC_BIN, what an earlier run has built, or the Go that is here. */

@@ -3,6 +3,7 @@
  * control plane; what it needs comes by message or lies in shared memory.
  */
 import { randomFillSync } from 'node:crypto';
+import { getHeapStatistics } from 'node:v8';
 import { type Clock, systemClock } from '../../common/base/clock.ts';
 import { errorMessage, ProxyError } from '../../common/base/errors.ts';
 import type { Log, LogRoot } from '../../common/base/log.ts';
@@ -238,12 +239,14 @@ function measureRuntime(series: SeriesWriter, worker: number, open: () => number
   const slot = (family: (typeof metrics)[keyof typeof metrics], labels: readonly string[] = label): number => series.slot(family, labels);
   const [busy, parks, parkUnparks] = [metrics.runtimeBusy, metrics.runtimeParks, metrics.runtimeParkUnparks].map((family) => slot(family));
   const tasks = slot(metrics.runtimeTasks, []);
+  const heap = slot(metrics.workerHeap);
   return () => {
     const turns = performance.nodeTiming.uvMetricsInfo.loopCount;
     series.set(busy ?? 0, performance.eventLoopUtilization().active / 1000);
     series.set(parks ?? 0, turns);
     series.set(parkUnparks ?? 0, 2 * turns);
     series.set(tasks, open());
+    series.set(heap, getHeapStatistics().used_heap_size);
   };
 }
 

@@ -244,7 +244,8 @@ export class FrameDecoder {
       case FrameType.PRIORITY:
         if (streamId === 0) throw violation('PRIORITY on stream 0');
         this.#handler.ignored(type);
-        if (length !== 5) this.#handler.streamError(streamId, ErrorCode.FRAME_SIZE_ERROR, `PRIORITY of ${length} bytes`);
+        if (length === 5) return true;
+        this.#handler.streamError(streamId, ErrorCode.FRAME_SIZE_ERROR, `PRIORITY of ${length} bytes`);
         return false;
       default:
         this.#handler.ignored(type);
@@ -297,10 +298,13 @@ export class FrameDecoder {
       case FrameType.HEADERS:
         this.#blockEndsStream = (this.#flags & Flag.END_STREAM) !== 0;
         this.#blockStream = streamId;
-        this.#fragment(stripHeaders(payload, this.#flags));
+        this.#fragment(stripHeaders(payload, this.#flags, streamId));
         break;
       case FrameType.CONTINUATION:
         this.#fragment(payload);
+        break;
+      case FrameType.PRIORITY:
+        if (uint31(payload, 0) === streamId) throw violation(`stream ${streamId} depends on itself`);
         break;
       case FrameType.RST_STREAM:
         this.#handler.rstStream(streamId, payload.readUInt32BE(0));
@@ -345,8 +349,11 @@ export class FrameDecoder {
 
 const EMPTY = Buffer.alloc(0);
 
-/** Takes padding and priority off a HEADERS payload. */
-function stripHeaders(payload: Buffer, flags: number): Buffer {
+/**
+ * Takes padding and priority off a HEADERS payload. Priorities are passed over (RFC 9113, section 5.3.2), but who sends nonsense in them is no peer
+ * to go on with (RFC 7540, section 5.3.1).
+ */
+function stripHeaders(payload: Buffer, flags: number, streamId: number): Buffer {
   let from = 0;
   let to = payload.length;
   if ((flags & Flag.PADDED) !== 0) {
@@ -356,6 +363,7 @@ function stripHeaders(payload: Buffer, flags: number): Buffer {
   }
   if ((flags & Flag.PRIORITY) !== 0) {
     if (payload.length < from + 5) throw sizeError('HEADERS with priority, but too short for it');
+    if (uint31(payload, from) === streamId) throw violation(`stream ${streamId} depends on itself`);
     from += 5;
   }
   if (from > to) throw violation(`${payload.length - to} bytes of padding in HEADERS of ${payload.length}`);

@@ -67,6 +67,8 @@ const VIOLATIONS: [name: string, bytes: string, code: keyof typeof ErrorCode][] 
   ['padding longer than the HEADERS frame', '000002 01 0c 00000001 05 82', 'PROTOCOL_ERROR'],
   ['padded HEADERS without a length of padding', '000000 01 0c 00000001', 'FRAME_SIZE_ERROR'],
   ['HEADERS too short for their priority', '000004 01 24 00000001 00000000', 'FRAME_SIZE_ERROR'],
+  ['HEADERS whose stream depends on itself', '000006 01 24 00000001 00000001 10 82', 'PROTOCOL_ERROR'],
+  ['PRIORITY of a stream that depends on itself', '000005 02 00 00000003 8000000310', 'PROTOCOL_ERROR'],
   ['PRIORITY on stream 0', '000005 02 00 00000000 0000000110', 'PROTOCOL_ERROR'],
   ['RST_STREAM on stream 0', '000004 03 00 00000000 00000008', 'PROTOCOL_ERROR'],
   ['RST_STREAM of a wrong size', '000003 03 00 00000001 000008', 'FRAME_SIZE_ERROR'],
