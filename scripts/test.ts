@@ -1,8 +1,10 @@
 /**
- * The one gate: lint, types, dependency rules and generated files, then the unit, mesh, conformance and cluster tests, from cheap to dear.
+ * The one gate: lint, types, dependency rules, generated files and the conformance suites beside the unit tests, then what needs a network of
+ * its own: the mesh and cluster tests, a few at a time.
  * Output is TAP where it is no terminal; the last line counts everything.
  */
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, globSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { run } from 'node:test';
@@ -53,7 +55,7 @@ async function tests(kind: string, files: readonly string[]): Promise<void> {
   const onKubernetes = files.some((file) => file.startsWith('test/cluster/'));
   if (onKubernetes) await buildCluster();
   if (files.length === 0) return record(kind, 'skipped', 'no test file');
-  const sideBySide = kind === 'mesh' || kind === 'cluster';
+  const sideBySide = kind === 'mesh and cluster';
   const timeoutMs = onKubernetes ? 900_000 : 300_000;
   const results = await runFiles(files, { isolated: kind !== 'unit', sideBySide, timeoutMs });
   // Real kernels, clocks and programs: what failed beside another file, on a machine whose load is not ours, is tried once more alone. That it was
@@ -70,6 +72,9 @@ async function tests(kind: string, files: readonly string[]): Promise<void> {
 
 type Tally = Record<Outcome, number>;
 const OUTCOMES = ['passed', 'failed', 'skipped'] as const;
+const SIDE_BY_SIDE = 3;
+/** What takes minutes begins first, so that nothing runs alone at the end. */
+const LONGEST = ['cluster/story', 'mesh/ca-rotation', 'cluster/plugin', 'cluster/install-ways', 'mesh/istiod-replicas', 'mesh/explain'];
 /** More than this is no accident. */
 const MOST_SECOND_TRIES = 3;
 
@@ -83,8 +88,8 @@ async function runFiles(
     files: files.map((file) => join(root, file)),
     // Unit tests share one process, since they touch nothing outside; the others may move their process about, so each file has its own.
     isolation: isolated ? 'process' : 'none',
-    // Playgrounds and clusters wait more than they work, so two files side by side take little longer than one.
-    concurrency: sideBySide ? 2 : false,
+    // Playgrounds and clusters wait more than they work.
+    concurrency: sideBySide ? SIDE_BY_SIDE : false,
     timeout: timeoutMs,
     execArgv: ['--disable-warning=ExperimentalWarning'],
   });
@@ -115,6 +120,31 @@ async function buildCluster(): Promise<void> {
 
 const files = (kind: string): string[] => globSync(`test/${kind}/**/*.test.ts`, { cwd: root }).sort();
 
+function longestFirst(files: readonly string[]): string[] {
+  const rank = (file: string): number => {
+    const at = LONGEST.findIndex((name) => file === `test/${name}.test.ts`);
+    return at < 0 ? LONGEST.length : at;
+  };
+  return [...files].sort((a, b) => rank(a) - rank(b));
+}
+
+/** The checks and the conformance suites, in processes of their own beside the unit tests: this machine has more than one processor. */
+async function besides(...stages: readonly string[]): Promise<void> {
+  for (const stage of stages) {
+    const child = spawn(process.execPath, [join(root, 'scripts/test.ts'), stage], { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
+    const output: Buffer[] = [];
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => output.push(chunk));
+    await once(child, 'close');
+    const text = Buffer.concat(output).toString().trimEnd();
+    const [last = '', passed, failed, skipped] = /(\d+) passed, (\d+) failed, (\d+) skipped$/.exec(text) ?? [];
+    process.stdout.write(`${text.slice(0, text.length - last.length)}`);
+    if (last === '') record(stage, 'failed', 'did not come to its end');
+    tally.passed += Number(passed ?? 0);
+    tally.failed += Number(failed ?? 0);
+    tally.skipped += Number(skipped ?? 0);
+  }
+}
+
 function conformance(): void {
   const cases = join(root, '../shared/conformance');
   if (!existsSync(cases)) record('conformance', 'skipped', 'the folder of cases is not there');
@@ -133,12 +163,18 @@ async function main(what: string): Promise<void> {
     await tests('named', named);
     return;
   }
-  if (all || what === 'check') check();
-  if (all || what === 'unit') await tests('unit', files('unit'));
-  if (all || what === 'conformance') conformance();
-  if (all || what === 'mesh') await tests('mesh', files('mesh'));
-  // The story takes longest, so it begins first.
-  if (all || what === 'cluster') await tests('cluster', files('cluster').reverse());
+  if (all) {
+    const others = besides('check', 'conformance');
+    await tests('unit', files('unit'));
+    await others;
+  }
+  if (what === 'check') check();
+  if (what === 'unit') await tests('unit', files('unit'));
+  if (what === 'conformance') conformance();
+  if (all || what === 'mesh' || what === 'cluster') {
+    const kinds = all ? ['mesh', 'cluster'] : [what];
+    await tests('mesh and cluster', longestFirst(kinds.flatMap(files)));
+  }
   if (what === 'interop') await tests('interop', files('interop'));
 }
 
