@@ -4,7 +4,7 @@
  */
 import { type KubeApi, KubeApiError, type KubeObject } from '../common/client/kube-api.ts';
 import type { JournalAnswer } from '../common/decision/journal.ts';
-import { CommandError } from './terminal.ts';
+import { CommandError } from './command-error.ts';
 
 const MONITORING_PORT = 15014;
 const ACCOUNT = 'meshctl';
@@ -25,6 +25,20 @@ export interface ProxyJournal extends JournalAnswer {
   /** Why there is nothing of it. */
   readonly error?: string;
 }
+
+export type ProxyQuery = Readonly<Record<string, string | readonly string[]>>;
+
+/** A proxy, and the istiod that it reports to. */
+export interface ReportingProxy {
+  readonly name: string;
+  readonly namespace: string;
+  readonly node: string;
+  readonly kind: 'ztunnel' | 'waypoint';
+  readonly pod: KubeObject;
+}
+
+/** `POD.NAMESPACE`, as istiod knows it. */
+export const idOf = ({ name, namespace }: Pick<ReportingProxy, 'name' | 'namespace'>): string => `${name}.${namespace}`;
 
 export class Istiod {
   readonly #authorized: KubeApi;
@@ -74,14 +88,30 @@ export class Istiod {
     return Promise.all(this.pods.map((pod) => this.#authorized.create<T>(pageOf(pod, page), body)));
   }
 
+  /** Every proxy that reports to some replica, and to which. */
+  async proxies(): Promise<ReportingProxy[]> {
+    const pages = await Promise.all(
+      this.pods.map(async (pod) =>
+        (await this.get<Omit<ReportingProxy, 'pod'>[]>(pod, '/debug/proxies')).map((proxy) => ({ ...proxy, pod })),
+      ),
+    );
+    if (this.pods.length === 0) throw new CommandError('istiod is not running: look with meshctl status');
+    return pages.flat().sort((a, b) => (idOf(a) < idOf(b) ? -1 : 1));
+  }
+
+  /** Asks one proxy where it reports. @throws {KubeApiError} in the proxy's words */
+  at<T>(proxy: ReportingProxy, page: string, query: ProxyQuery = {}): Promise<T> {
+    return this.get<T>(proxy.pod, `${page}?${searchOf(idOf(proxy), query)}`);
+  }
+
+  /** An answer of one proxy that goes on, line by line. @throws {KubeApiError}; the signal's reason */
+  linesAt(proxy: ReportingProxy, page: string, query: ProxyQuery, signal: AbortSignal): AsyncGenerator<string> {
+    return this.#authorized.lines(pageOf(proxy.pod, `${page}?${searchOf(idOf(proxy), query)}`), {}, signal);
+  }
+
   /** Asks the replicas in turn until one has that proxy. @throws {CommandError} where none has, or it does not answer */
-  async ofProxy<T>(
-    page: string,
-    proxyId: string,
-    method: 'GET' | 'POST' = 'GET',
-    query: Readonly<Record<string, string | readonly string[]>> = {},
-  ): Promise<T> {
-    const search = new URLSearchParams([['proxyID', proxyId], ...pairsOf(query)]);
+  async ofProxy<T>(page: string, proxyId: string, method: 'GET' | 'POST' = 'GET', query: ProxyQuery = {}): Promise<T> {
+    const search = searchOf(proxyId, query);
     for (const pod of this.pods) {
       const path = pageOf(pod, `${page}?${search}`);
       try {
@@ -97,8 +127,11 @@ export class Istiod {
   }
 }
 
-const pairsOf = (query: Readonly<Record<string, string | readonly string[]>>): [string, string][] =>
-  Object.entries(query).flatMap(([name, value]) => [value].flat().map((one): [string, string] => [name, one]));
+const searchOf = (proxyId: string, query: ProxyQuery): URLSearchParams =>
+  new URLSearchParams([
+    ['proxyID', proxyId],
+    ...Object.entries(query).flatMap(([name, value]) => [value].flat().map((one): [string, string] => [name, one])),
+  ]);
 
 const isRunning = ({ metadata, status }: KubeObject): boolean =>
   metadata.labels?.app === 'istiod' && (status as { phase?: string } | undefined)?.phase === 'Running';

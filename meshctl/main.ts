@@ -1,6 +1,7 @@
 /** meshctl: argv → command → exit code. */
+
+import { CommandError } from './command-error.ts';
 import { createProgram } from './program.ts';
-import { CommandError } from './terminal.ts';
 
 // As process 1 of a container, a signal that nobody listens to is lost.
 for (const [signal, number] of Object.entries({ SIGINT: 2, SIGTERM: 15 })) process.once(signal, () => process.exit(128 + number));

@@ -1,12 +1,15 @@
 /** What meshctl can be told: every command with its flags. Each is loaded only when it is called, so that `--help` and `version` start at once. */
 import { Command } from 'commander';
+import { CommandError } from './command-error.ts';
 import { addAnalyze } from './commands/analyze.ts';
 import { addBypass } from './commands/bypass.ts';
 import { addCert } from './commands/cert.ts';
 import { addCompletion } from './commands/completion.ts';
 import { addInstallation } from './commands/installation.ts';
+import { addLive } from './commands/live.ts';
 import { addState } from './commands/state.ts';
 import { addTruth } from './commands/truth.ts';
+import type { Connection } from './terminal.ts';
 import { CommandError, type Connection } from './terminal.ts';
 
 /** @param env of the process: kubeconfigs are found by it */
@@ -28,11 +31,12 @@ export function createProgram(env: Readonly<Record<string, string | undefined>>)
   addCert(program);
   addState(program, connection);
   addTruth(program, connection);
+  addLive(program, connection);
 
   program
     .command('status')
     .description('control plane, ztunnel per node, enrolled namespaces, waypoints, certificates, and problems in plain words')
-    .option('-o, --output <format>', 'text, json or yaml', 'text')
+    .option('-o, --output <format>', 'text, wide, json or yaml', 'text')
     .addHelpText('after', '\nExit status: 0 healthy, 1 degraded, 2 the cluster could not be asked.')
     .action(async (options: { output: string }) => {
       const { status } = await import('./commands/status.ts');
@@ -138,7 +142,7 @@ export function createProgram(env: Readonly<Record<string, string | undefined>>)
   const ca = program.command('ca').description('the roots of the mesh');
   ca.command('status')
     .description('what signs, what is trusted, and where a rotation stands; exit status 1 where something is wrong')
-    .option('-o, --output <format>', 'text, json or yaml', 'text')
+    .option('-o, --output <format>', 'text, wide, json or yaml', 'text')
     .action(async (options: { output: string }) => {
       const { caStatus } = await import('./commands/ca.ts');
       process.exitCode = await caStatus({ ...connection(), ...options });
@@ -156,7 +160,7 @@ export function createProgram(env: Readonly<Record<string, string | undefined>>)
     .command('version')
     .description('versions of this program, the control plane and the proxies')
     .option('--client', 'only of this program; asks no cluster', false)
-    .option('-o, --output <format>', 'text, json or yaml', 'text')
+    .option('-o, --output <format>', 'text, wide, json or yaml', 'text')
     .action(async (options: { client: boolean; output: string }) => {
       if (options.client && options.output === 'text') {
         // Without the cluster's libraries, so that it is there at once.

@@ -184,6 +184,19 @@ export class KubeApi {
     }
   }
 
+  /** Lines of an answer that goes on, until the server ends it or the signal is aborted. @throws like get; the signal's reason */
+  async *lines(path: string, query: Query, signal: AbortSignal): AsyncGenerator<string> {
+    const response = await this.#send('GET', path, query, undefined, signal);
+    if (!isSuccess(response)) throw await failure(response, `GET ${path}`);
+    try {
+      for await (const line of jsonLines(response)) yield line.toString('utf8');
+    } catch (error) {
+      throw signal.aborted ? signal.reason : error;
+    } finally {
+      response.destroy();
+    }
+  }
+
   /** The same server and credentials, with more headers on each request; has connections of its own to close. */
   withHeaders(headers: Readonly<Record<string, string>>): KubeApi {
     const credentials = this.#credentials;
@@ -318,7 +331,7 @@ async function* jsonLines(response: IncomingMessage): AsyncGenerator<Buffer> {
     if (start < chunk.length) {
       kept.push(chunk.subarray(start));
       keptBytes += chunk.length - start;
-      if (keptBytes > MAX_EVENT_BYTES) throw new Error(`a watch event is larger than ${MAX_EVENT_BYTES} bytes`);
+      if (keptBytes > MAX_EVENT_BYTES) throw new Error(`a line of the answer is larger than ${MAX_EVENT_BYTES} bytes`);
     }
   }
 }

@@ -4,8 +4,9 @@
  */
 import { systemClock } from '../../common/base/clock.ts';
 import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
+import { CommandError } from '../command-error.ts';
 import { podSpec, REDIRECTION } from '../status/enrolment.ts';
-import { CommandError, type Connection, clusterError, connect, plural } from '../terminal.ts';
+import { type Connection, clusterError, connect, plural } from '../terminal.ts';
 import { BYPASS, BYPASSED, bypassOf, podsOf, type Scope, targetOf, wayBack } from './scope.ts';
 
 export interface BypassOptions extends Connection {

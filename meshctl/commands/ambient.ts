@@ -2,8 +2,9 @@
 import { systemClock } from '../../common/base/clock.ts';
 import type { KubeApi, KubeObject } from '../../common/client/kube-api.ts';
 import { KubeApiError } from '../../common/client/kube-api.ts';
+import { CommandError } from '../command-error.ts';
 import { DATAPLANE_MODE, enrolledPods, isCandidate, REDIRECTION } from '../status/enrolment.ts';
-import { CommandError, type Connection, clusterError, connect, plural } from '../terminal.ts';
+import { type Connection, clusterError, connect, plural } from '../terminal.ts';
 
 interface SetEnrolledOptions extends Connection {
   readonly namespace: string;

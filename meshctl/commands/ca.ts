@@ -4,8 +4,9 @@
  */
 import yaml from 'js-yaml';
 import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
+import { CommandError } from '../command-error.ts';
 import { Istiod } from '../istiod.ts';
-import { CommandError, type Connection, clusterError, connect, plural, table } from '../terminal.ts';
+import { type Connection, clusterError, connect, plural, table } from '../terminal.ts';
 
 const SECRET = 'istio-ca-secret';
 const REQUEST = 'warren.dev/ca-rotation';

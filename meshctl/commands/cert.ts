@@ -9,7 +9,7 @@ import type { Command } from 'commander';
 import { duration } from '../../common/base/settings.ts';
 import { formatSpiffeId, parseSpiffeId } from '../../common/base/spiffe.ts';
 import { issueCertificate, readIssuer, selfSignedRoot } from '../../common/codec/x509/certificate.ts';
-import { CommandError } from '../terminal.ts';
+import { CommandError } from '../command-error.ts';
 
 const DAY_MS = 86_400_000;
 /** A clock that is a little behind must not refuse what was issued a moment ago. */

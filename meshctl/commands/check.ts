@@ -5,8 +5,9 @@ import { type Finding, findingLine, findingsJson, hasErrors } from '../check/fin
 import { checkInstallation, observeInstallation } from '../check/installation.ts';
 import { observe } from '../check/observe.ts';
 import { preflight } from '../check/preflight.ts';
+import { CommandError } from '../command-error.ts';
 import { loadSource } from '../install/source.ts';
-import { CommandError, type Connection, plural } from '../terminal.ts';
+import { type Connection, plural } from '../terminal.ts';
 import { withApi } from './install.ts';
 
 export interface CheckFlags {

@@ -1,6 +1,6 @@
 /** `meshctl completion bash|zsh|fish`: scripts that complete commands and flags, made from what the program knows of itself. */
 import type { Command } from 'commander';
-import { CommandError } from '../terminal.ts';
+import { CommandError } from '../command-error.ts';
 
 const SHELLS = ['bash', 'zsh', 'fish'] as const;
 

@@ -1,18 +1,18 @@
 /** `meshctl coverage`: where every authorization policy and rate limit is enforced, and why not where it is not. */
-import yaml from 'js-yaml';
 import picocolors from 'picocolors';
 import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
+import { CommandError } from '../command-error.ts';
 import { type Covered, coverage, type Passed } from '../coverage/coverage.ts';
 import { Istiod } from '../istiod.ts';
 import { callersByService, type ProxyReport } from '../status/report.ts';
-import { CommandError, type Connection, clusterError, connect, table } from '../terminal.ts';
+import { type Connection, checkFormat, clusterError, connect, print, TABLE_WIDTH, table } from '../terminal.ts';
 
 export async function coverageCommand({
   namespace,
   output,
   ...connection
 }: Connection & { readonly namespace?: string; readonly output: string }): Promise<number> {
-  if (!['text', 'json', 'yaml'].includes(output)) throw new CommandError(`-o ${output}: expected text, json or yaml`);
+  checkFormat(output);
   const api = connect(connection);
   try {
     const [policies, rateLimits, pods, passedBy] = await Promise.all([
@@ -24,9 +24,7 @@ export async function coverageCommand({
     const rows = coverage({ policies, rateLimits, pods, passedBy, rootNamespace: connection.systemNamespace }).filter(
       ({ policy }) => namespace === undefined || policy.startsWith(`${namespace}/`),
     );
-    if (output === 'json') console.log(JSON.stringify(rows, undefined, 2));
-    else if (output === 'yaml') console.log(yaml.dump(rows).trimEnd());
-    else console.log(coverageTable(rows, process.stdout.isTTY === true));
+    await print(rows, output, (width) => coverageTable(rows, process.stdout.isTTY === true, width));
     return rows.every(({ enforced }) => enforced === 'node' || enforced === 'waypoint') ? 0 : 1;
   } catch (error) {
     throw error instanceof CommandError ? error : clusterError(error);
@@ -35,16 +33,15 @@ export async function coverageCommand({
   }
 }
 
-export function coverageTable(rows: readonly Covered[], colour: boolean): string {
+export function coverageTable(rows: readonly Covered[], colour: boolean, width: number = TABLE_WIDTH): string {
   if (rows.length === 0) return 'no policies';
   const paint = picocolors.createColors(colour);
-  const text = table(
+  const shade = { node: paint.green, waypoint: paint.green, 'in part': paint.yellow, nowhere: paint.red };
+  return table(
     ['POLICY', 'ACTION', 'ENFORCED', 'BECAUSE'],
     rows.map(({ policy, action, enforced, because }) => [policy, action, enforced, because]),
+    { width, paint: (row, line) => shade[rows[row]?.enforced ?? 'nowhere'](line) },
   );
-  const [head = '', ...lines] = text.split('\n');
-  const shade = { node: paint.green, waypoint: paint.green, 'in part': paint.yellow, nowhere: paint.red };
-  return [head, ...lines.map((line, i) => shade[rows[i]?.enforced ?? 'nowhere'](line))].join('\n');
 }
 
 /** What proxies have told istiod of who passes waypoints by; nothing where istiod cannot be asked, which `meshctl status` says. */

@@ -1,12 +1,13 @@
 /** `meshctl explain`: what would become of a connection, and which rule says so; asked of the proxies that would carry it. */
 import yaml from 'js-yaml';
 import picocolors from 'picocolors';
+import { CommandError } from '../command-error.ts';
 import { explain, overall, type RequestSketch } from '../explain/explanation.ts';
 import { placeOf, proxiesOf } from '../explain/proxies.ts';
 import { isConnectionId, recall, renderRecalled } from '../explain/recall.ts';
 import { render } from '../explain/render.ts';
 import { Istiod } from '../istiod.ts';
-import { CommandError, type Connection, clusterError, connect } from '../terminal.ts';
+import { type Connection, clusterError, connect } from '../terminal.ts';
 
 export interface ExplainOptions extends Connection {
   /** `POD` or `NAMESPACE/POD`; or the id of a connection or request, without a destination. */

@@ -3,10 +3,11 @@ import { createInterface } from 'node:readline/promises';
 import { systemClock } from '../../common/base/clock.ts';
 import { duration } from '../../common/base/settings.ts';
 import type { KubeApi } from '../../common/client/kube-api.ts';
+import { CommandError } from '../command-error.ts';
 import { runInstall } from '../install/install.ts';
 import { loadSource } from '../install/source.ts';
 import { runUninstall } from '../install/uninstall.ts';
-import { CommandError, type Connection, clusterError, connect } from '../terminal.ts';
+import { type Connection, clusterError, connect } from '../terminal.ts';
 
 export interface InstallFlags {
   readonly values: readonly string[];

@@ -1,7 +1,8 @@
 /** `meshctl proxy-status`: what each istiod says of the proxies that are connected to it. */
-import yaml from 'js-yaml';
+
+import { CommandError } from '../command-error.ts';
 import { Istiod } from '../istiod.ts';
-import { CommandError, type Connection, clusterError, connect, table } from '../terminal.ts';
+import { type Connection, checkFormat, clusterError, connect, print, TABLE_WIDTH, table } from '../terminal.ts';
 
 interface SyncRow {
   readonly proxy: string;
@@ -15,10 +16,16 @@ interface SyncRow {
 const TYPES: Readonly<Record<string, string>> = {
   'type.googleapis.com/istio.workload.Address': 'WDS',
   'type.googleapis.com/istio.security.Authorization': 'WADS',
+  'type.googleapis.com/warren.waypoint.v1.ServiceRoutes': 'routes',
+  'type.googleapis.com/warren.waypoint.v1.ServiceTraffic': 'traffic',
+  'type.googleapis.com/warren.waypoint.v1.HttpAuthorization': 'authorizations',
+  'type.googleapis.com/warren.waypoint.v1.JwtAuthentication': 'tokens',
+  'type.googleapis.com/warren.waypoint.v1.RateLimits': 'limits',
+  'type.googleapis.com/warren.waypoint.v1.WorkloadLabels': 'labels',
 };
 
 export async function proxyStatus({ output, ...connection }: Connection & { readonly output: string }): Promise<number> {
-  if (!['table', 'json', 'yaml'].includes(output)) throw new CommandError(`-o ${output}: expected table, json or yaml`);
+  checkFormat(output, ['table', 'wide', 'json', 'yaml']);
   const api = connect(connection);
   let istiod: Istiod | undefined;
   try {
@@ -30,9 +37,7 @@ export async function proxyStatus({ output, ...connection }: Connection & { read
       ),
     );
     const sorted = rows.flat().sort((a, b) => (a.proxy < b.proxy ? -1 : 1));
-    if (output === 'json') console.log(JSON.stringify(sorted, undefined, 2));
-    else if (output === 'yaml') console.log(yaml.dump(sorted).trimEnd());
-    else console.log(statusTable(sorted));
+    await print(sorted, output, (width) => statusTable(sorted, width));
     return 0;
   } catch (error) {
     throw error instanceof CommandError ? error : clusterError(error);
@@ -42,7 +47,7 @@ export async function proxyStatus({ output, ...connection }: Connection & { read
   }
 }
 
-export function statusTable(rows: readonly (SyncRow & { readonly istiod: string })[]): string {
+export function statusTable(rows: readonly (SyncRow & { readonly istiod: string })[], width: number = TABLE_WIDTH): string {
   return table(
     ['NAME', 'CLUSTER', 'ISTIOD', 'VERSION', 'SUBSCRIBED TYPES'],
     rows.map(({ proxy, cluster_id, istiod, istio_version, resources }) => [
@@ -52,6 +57,7 @@ export function statusTable(rows: readonly (SyncRow & { readonly istiod: string 
       istio_version,
       subscribed(resources),
     ]),
+    { width },
   );
 }
 
@@ -63,5 +69,5 @@ function subscribed(resources: SyncRow['resources']): string {
   const refused = Object.values(resources).filter(({ lastError }) => lastError).length;
   const stale = Object.values(resources).filter(({ sent, acked, lastError }) => sent !== undefined && sent !== acked && !lastError).length;
   const notes = [refused > 0 ? `${refused} rejected` : '', stale > 0 ? `${stale} stale` : ''].filter((note) => note !== '');
-  return `${names.length} (${names.join(',')})${notes.length > 0 ? ` ${notes.join(', ')}` : ''}`;
+  return `${names.length} (${names.join(names.length > 3 ? ', ' : ',')})${notes.length > 0 ? ` ${notes.join(', ')}` : ''}`;
 }

@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import type { Connection } from '../terminal.ts';
 import type { ExplainOptions } from './explain.ts';
+import type { WaypointConfigOptions } from './waypoint-config.ts';
 import type { ZtunnelConfigOptions } from './ztunnel-config.ts';
 
 type ExplainFlags = Pick<ExplainOptions, 'namespace' | 'output' | 'method' | 'path' | 'header'>;
@@ -45,6 +46,14 @@ const TABLES: readonly Row[] = [
   ['all', ['a'], 'all of these', [['--with-headers', 'a title over each table']]],
 ];
 
+const WAYPOINT_TABLES = [
+  ['routes', ['route', 'r'], 'routes of its services, in the order in which they are tried'],
+  ['clusters', ['cluster', 'c'], 'services that it serves or sends to, and how'],
+  ['endpoints', ['endpoint', 'ep'], 'where their requests go'],
+  ['policies', ['policy', 'pol'], 'L7 policies, what they hold for and what they do'],
+  ['secrets', ['secret', 's'], 'its certificates; keys are never shown'],
+] as const;
+
 /** @param connection of the program's own flags, once they have been read */
 export function addState(program: Command, connection: () => Connection): void {
   program
@@ -56,7 +65,7 @@ export function addState(program: Command, connection: () => Connection): void {
     .option('--method <method>', 'of a request that a waypoint on the way would see', 'GET')
     .option('--path <path>', 'of the request, with its query', '/')
     .option('-H, --header <name:value>', 'of the request (several times)', (value: string, before: string[]) => [...before, value], [])
-    .option('-o, --output <format>', 'text, json or yaml', 'text')
+    .option('-o, --output <format>', 'text, wide, json or yaml', 'text')
     .addHelpText(
       'after',
       '\nPOD is POD or NAMESPACE/POD; DESTINATION is HOST or HOST:PORT (80), a name as the pod would write it, or an address.\nAn ID alone is of a connection or request that has ended: the `id` in the access logs, or in x-warren-refusal.\nExit status: 0 delivered, 1 refused (or on some of the ways), 2 it could not be asked.',
@@ -69,7 +78,7 @@ export function addState(program: Command, connection: () => Connection): void {
     .command('coverage')
     .description('where each authorization policy is enforced: at nodes, at waypoints, in part or nowhere, and because of what')
     .option('-n, --namespace <name>', 'only policies of this namespace')
-    .option('-o, --output <format>', 'text, json or yaml', 'text')
+    .option('-o, --output <format>', 'text, wide, json or yaml', 'text')
     .addHelpText('after', '\nExit status: 0 all are enforced, 1 one is not or not wholly, 2 the cluster could not be asked.')
     .action(async (options: { namespace?: string; output: string }) => {
       const { coverageCommand } = await import('./coverage.ts');
@@ -83,7 +92,7 @@ export function addState(program: Command, connection: () => Connection): void {
       .description(doc)
       .option('--node <name>', 'the ztunnel of this node')
       .option('-f, --file <file>', 'a saved configuration dump instead of a running ztunnel')
-      .option('-o, --output <format>', 'short, json or yaml', 'short')
+      .option('-o, --output <format>', 'short, wide, json or yaml', 'short')
       .addHelpText('after', '\nZTUNNEL is POD or POD.NAMESPACE of a ztunnel, or of any pod: then it is the ztunnel of its node.');
     for (const [flag, about] of flags) command.option(flag, about);
     command.action(async (proxy: string | undefined, options: Flags) => {
@@ -102,11 +111,26 @@ export function addState(program: Command, connection: () => Connection): void {
       const { ztunnelLog } = await import('./ztunnel-config.ts');
       process.exitCode = await ztunnelLog({ ...connection(), ...options, proxy });
     });
+  const waypoint = program.command('waypoint-config').alias('wc').description('what a waypoint knows, enforces and holds, asked of itself');
+  for (const [table, aliases, doc] of WAYPOINT_TABLES) {
+    waypoint
+      .command(`${table} [waypoint]`)
+      .aliases([...aliases])
+      .description(doc)
+      .option('-n, --namespace <name>', 'namespace of the waypoint', 'default')
+      .option('-f, --file <file>', 'a saved configuration dump instead of a running waypoint')
+      .option('-o, --output <format>', 'short, wide, json or yaml', 'short')
+      .addHelpText('after', '\nWAYPOINT is NAME or NAMESPACE/NAME, of its Gateway or of one of its pods; any waypoint where none is named.')
+      .action(async (name: string | undefined, options: Omit<WaypointConfigOptions, keyof Connection | 'table' | 'waypoint'>) => {
+        const { waypointConfig } = await import('./waypoint-config.ts');
+        process.exitCode = await waypointConfig({ ...connection(), ...options, table, waypoint: name });
+      });
+  }
   program
     .command('proxy-status')
     .alias('ps')
     .description('which proxies are connected to which istiod, and whether they have taken what they were sent')
-    .option('-o, --output <format>', 'table, json or yaml', 'table')
+    .option('-o, --output <format>', 'table, wide, json or yaml', 'table')
     .action(async (options: { output: string }) => {
       const { proxyStatus } = await import('./proxy-status.ts');
       process.exitCode = await proxyStatus({ ...connection(), ...options });

@@ -1,19 +1,17 @@
 /** `meshctl status`: collect, report, print; exit status 0 healthy, 1 degraded. */
-import yaml from 'js-yaml';
 import picocolors from 'picocolors';
 import { systemClock } from '../../common/base/clock.ts';
+import { CommandError } from '../command-error.ts';
 import { collect } from '../status/collect.ts';
 import { makeReport, type StatusReport } from '../status/report.ts';
-import { CommandError, type Connection, clusterError, connect, plural, table } from '../terminal.ts';
-
-const FORMATS = ['text', 'json', 'yaml'];
+import { type Connection, checkFormat, clusterError, connect, hanging, plural, print, TABLE_WIDTH, table } from '../terminal.ts';
 
 export async function status(options: Connection & { readonly output: string }): Promise<number> {
-  if (!FORMATS.includes(options.output)) throw new CommandError(`-o ${options.output}: expected ${FORMATS.join(', ')}`);
+  checkFormat(options.output);
   const api = connect(options);
   try {
     const report = makeReport(await collect(api, options.systemNamespace, systemClock));
-    console.log(render(report, options.output, process.stdout.isTTY === true));
+    await print(report, options.output, (width) => render(report, process.stdout.isTTY === true, width));
     return report.healthy ? 0 : 1;
   } catch (error) {
     throw error instanceof CommandError ? error : clusterError(error);
@@ -22,9 +20,7 @@ export async function status(options: Connection & { readonly output: string }):
   }
 }
 
-export function render(report: StatusReport, output: string, colour: boolean): string {
-  if (output === 'json') return JSON.stringify(report, null, 2);
-  if (output === 'yaml') return yaml.dump(JSON.parse(JSON.stringify(report))).trimEnd();
+export function render(report: StatusReport, colour: boolean, width: number = TABLE_WIDTH): string {
   const paint = picocolors.createColors(colour);
   const { controlPlane, nodes, namespaces, waypoints, certificates, refusals, problems } = report;
   return [
@@ -40,6 +36,7 @@ export function render(report: StatusReport, output: string, colour: boolean): s
         node.agent,
         String(node.podsEnrolled),
       ]),
+      { width },
     ),
     '',
     namespaces.length === 0
@@ -47,6 +44,7 @@ export function render(report: StatusReport, output: string, colour: boolean): s
       : table(
           ['NAMESPACE', 'PODS ENROLLED'],
           namespaces.map(({ namespace, podsEnrolled, pods }) => [namespace, `${podsEnrolled}/${pods}`]),
+          { width },
         ),
     '',
     waypoints.length === 0
@@ -54,6 +52,7 @@ export function render(report: StatusReport, output: string, colour: boolean): s
       : table(
           ['WAYPOINT', 'PROGRAMMED', 'ADDRESS'],
           waypoints.map(({ waypoint, programmed, address }) => [waypoint, programmed ? 'yes' : 'no', address]),
+          { width },
         ),
     `certificates    ${certificates.count}${certificates.soonestExpiry ? `, the first to expire at ${certificates.soonestExpiry}` : ''}`,
     '',
@@ -61,9 +60,8 @@ export function render(report: StatusReport, output: string, colour: boolean): s
       ? []
       : [
           'refused in the last minutes:',
-          ...refusals.map(
-            ({ code, policy, source, destination, count }) =>
-              `  ${count} × ${code}${policy ? ` by ${policy}` : ''}: ${source} → ${destination}`,
+          ...refusals.flatMap(({ code, policy, source, destination, count }) =>
+            hanging('  ', `${count} × ${code}${policy ? ` by ${policy}` : ''}: ${source} → ${destination}`, width),
           ),
           '',
         ]),
@@ -71,10 +69,11 @@ export function render(report: StatusReport, output: string, colour: boolean): s
       ? paint.green('healthy: no problems found')
       : [
           `${report.healthy ? paint.green('healthy') : paint.red('degraded')}: ${plural(problems.length, 'problem')}`,
-          ...problems.map(
-            ({ severity, object, message }) =>
-              `  ${severity === 'error' ? paint.red('error  ') : paint.yellow('warning')} ${object}: ${message}`,
-          ),
+          ...problems.flatMap(({ severity, object, message }) => {
+            const [first = '', ...more] = hanging('          ', `${object}: ${message}`, width);
+            const mark = severity === 'error' ? paint.red('error  ') : paint.yellow('warning');
+            return [`  ${mark} ${first.trimStart()}`, ...more];
+          }),
         ].join('\n'),
   ].join('\n');
 }

@@ -1,8 +1,9 @@
 /** `meshctl version`: this program, the control plane, the proxies, as istioctl prints them; and whether they fit together. */
 import yaml from 'js-yaml';
 import { VERSION } from '../../common/base/version.ts';
+import { CommandError } from '../command-error.ts';
 import { Istiod } from '../istiod.ts';
-import { CommandError, type Connection, clusterError, connect, plural } from '../terminal.ts';
+import { type Connection, clusterError, connect, plural } from '../terminal.ts';
 
 export interface Versions {
   readonly clientVersion: string;

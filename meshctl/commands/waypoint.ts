@@ -1,9 +1,10 @@
 /** `meshctl waypoint apply|generate|list|status|delete`, with istioctl's flags and columns. A waypoint is a Gateway; istiod makes the rest of it. */
 import yaml from 'js-yaml';
 import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
+import { CommandError } from '../command-error.ts';
 import { DATAPLANE_MODE } from '../status/enrolment.ts';
 import { type Condition, conditionsOf } from '../status/report.ts';
-import { CommandError, type Connection, clusterError, connect, plural, table } from '../terminal.ts';
+import { type Connection, clusterError, connect, plural, table } from '../terminal.ts';
 
 const CLASS = 'istio-waypoint';
 const WAYPOINT_FOR = 'istio.io/waypoint-for';

@@ -1,10 +1,10 @@
 /** `meshctl ztunnel-config`: finds the ztunnel that is meant, asks it by way of istiod, prints what it says. */
 import { readFileSync } from 'node:fs';
-import yaml from 'js-yaml';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { KubeApi, KubeObject } from '../../common/client/kube-api.ts';
-import { Istiod } from '../istiod.ts';
-import { CommandError, type Connection, clusterError, connect } from '../terminal.ts';
+import { CommandError } from '../command-error.ts';
+import { withIstiod } from '../session.ts';
+import { type Connection, checkFormat, print } from '../terminal.ts';
 import { readDump, type ZtunnelDump } from '../ztunnel-config/dump.ts';
 import { allTables, certificateTable, connectionTable, policyTable, serviceTable, workloadTable } from '../ztunnel-config/tables.ts';
 
@@ -36,7 +36,7 @@ const FIELDS = {
 
 export async function ztunnelConfig(options: ZtunnelConfigOptions): Promise<number> {
   const { table, output, direction } = options;
-  if (!['short', 'json', 'yaml'].includes(output)) throw new CommandError(`-o ${output}: expected short, json or yaml`);
+  checkFormat(output, ['short', 'wide', 'json', 'yaml']);
   if (direction !== undefined && direction !== 'inbound' && direction !== 'outbound')
     throw new CommandError(`--direction ${direction}: expected inbound or outbound`);
   const json = options.file === undefined ? await ask(options) : fromFile(options.file);
@@ -46,30 +46,26 @@ export async function ztunnelConfig(options: ZtunnelConfigOptions): Promise<numb
   } catch (error) {
     throw new CommandError(errorMessage(error));
   }
-  if (output === 'short') {
-    console.log(short(dump, options, Date.now()));
-    return 0;
-  }
   const shown = table === 'all' ? json : (json as Record<string, unknown>)[FIELDS[table]];
-  console.log(output === 'json' ? JSON.stringify(shown, undefined, 2) : yaml.dump(shown).trimEnd());
+  await print(shown, output, (width) => short(dump, options, Date.now(), width));
   return 0;
 }
 
-function short(dump: ZtunnelDump, options: ZtunnelConfigOptions, nowMs: number): string {
+function short(dump: ZtunnelDump, options: ZtunnelConfigOptions, nowMs: number, width: number): string {
   const { workloadNamespace: namespace, direction } = options;
   switch (options.table) {
     case 'workload':
-      return workloadTable(dump, { namespace, address: options.address, node: options.workloadNode });
+      return workloadTable(dump, { namespace, address: options.address, node: options.workloadNode }, width);
     case 'service':
-      return serviceTable(dump, options.serviceNamespace);
+      return serviceTable(dump, options.serviceNamespace, width);
     case 'policy':
-      return policyTable(dump, options.policyNamespace);
+      return policyTable(dump, options.policyNamespace, width);
     case 'certificate':
-      return certificateTable(dump, nowMs);
+      return certificateTable(dump, nowMs, width);
     case 'connections':
-      return connectionTable(dump, { namespace, direction: direction as 'inbound' | 'outbound' | undefined, raw: options.raw });
+      return connectionTable(dump, { namespace, direction: direction as 'inbound' | 'outbound' | undefined, raw: options.raw }, width);
     case 'all':
-      return allTables(dump, nowMs, options.withHeaders === true);
+      return allTables(dump, nowMs, options.withHeaders === true, width);
   }
 }
 
@@ -88,7 +84,7 @@ export async function ztunnelLog({
   return withIstiod(connection, async (api, istiod) => {
     const all = await ztunnelsOf(api, connection.systemNamespace);
     const one = proxy !== undefined || node !== undefined;
-    for (const ztunnel of one ? [await find(api, all, proxy, node)] : all) {
+    for (const ztunnel of one ? [await findZtunnel(api, all, proxy, node)] : all) {
       // istioctl writes a colon between scope and level, ztunnel an equals sign.
       const query = { level: level.replaceAll(':', '='), ...(reset && { reset: 'true' }) };
       const now = await istiod.ofProxy<{ level: string }>('/debug/proxy/log', idOf(ztunnel), 'POST', query);
@@ -100,34 +96,20 @@ export async function ztunnelLog({
 
 async function ask({ proxy, node, ...connection }: ZtunnelConfigOptions): Promise<unknown> {
   return withIstiod(connection, async (api, istiod) => {
-    const ztunnel = await find(api, await ztunnelsOf(api, connection.systemNamespace), proxy, node);
+    const ztunnel = await findZtunnel(api, await ztunnelsOf(api, connection.systemNamespace), proxy, node);
     if (proxy === undefined && node === undefined) console.error(`asking ${idOf(ztunnel)}; name another one, or --node`);
     return istiod.ofProxy<unknown>('/debug/proxy', idOf(ztunnel));
   });
 }
 
-async function withIstiod<T>(connection: Connection, work: (api: KubeApi, istiod: Istiod) => Promise<T>): Promise<T> {
-  const api = connect(connection);
-  let istiod: Istiod | undefined;
-  try {
-    istiod = await Istiod.open(api, connection.systemNamespace);
-    return await work(api, istiod);
-  } catch (error) {
-    throw error instanceof CommandError ? error : clusterError(error);
-  } finally {
-    istiod?.close();
-    api.close();
-  }
-}
-
-const ztunnelsOf = (api: KubeApi, systemNamespace: string): Promise<KubeObject[]> =>
+export const ztunnelsOf = (api: KubeApi, systemNamespace: string): Promise<KubeObject[]> =>
   api.list<KubeObject>(`/api/v1/namespaces/${systemNamespace}/pods`, { labelSelector: 'app=ztunnel' });
 
-const idOf = ({ metadata }: KubeObject): string => `${metadata.name}.${metadata.namespace}`;
+export const idOf = ({ metadata }: KubeObject): string => `${metadata.name}.${metadata.namespace}`;
 const nodeOf = ({ spec }: KubeObject): string | undefined => (spec as { nodeName?: string } | undefined)?.nodeName;
 
-/** @throws {CommandError} where there is none */
-async function find(
+/** The ztunnel that is meant. @throws {CommandError} where there is none */
+export async function findZtunnel(
   api: KubeApi,
   ztunnels: readonly KubeObject[],
   proxy: string | undefined,

@@ -2,8 +2,8 @@
 import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
 import type { InboundExplanation, OutboundExplanation } from '../../common/decision/explain.ts';
 import type { RequestExplanation } from '../../common/decision/explain-http.ts';
+import { CommandError } from '../command-error.ts';
 import type { Istiod } from '../istiod.ts';
-import { CommandError } from '../terminal.ts';
 import type { Proxies } from './explanation.ts';
 
 /** @throws {CommandError} where the pod does not run */

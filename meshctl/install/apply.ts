@@ -6,7 +6,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../../common/base/clock.ts';
 import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
 import { type Finding, failure, oneLine } from '../check/finding.ts';
-import { CommandError } from '../terminal.ts';
+import { CommandError } from '../command-error.ts';
 import { DEFINITION, DEFINITIONS_PATH, FIELD_MANAGER, INSTALLATION, OWN_DEFINITION, objectPath, titleOf } from './kinds.ts';
 
 export type InstallApi = Pick<KubeApi, 'get' | 'getText' | 'list' | 'create' | 'patch' | 'delete'>;

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import yaml from 'js-yaml';
 import type { KubeObject } from '../../common/client/kube-api.ts';
 import { oneLine } from '../check/finding.ts';
-import { CommandError } from '../terminal.ts';
+import { CommandError } from '../command-error.ts';
 import { INSTALLATION, inOrder, VERSION_LABEL } from './kinds.ts';
 
 export interface SourceOptions {

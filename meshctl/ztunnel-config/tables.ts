@@ -1,4 +1,5 @@
 /** The tables of `meshctl ztunnel-config`, column by column as istioctl has them (Istio, istioctl/pkg/writer/ztunnel/configdump). Pure. */
+import { shortIdentities } from '../live/policies.ts';
 import { table } from '../terminal.ts';
 import type { DumpCertificate, DumpConnections, DumpGateway, DumpPolicy, DumpService, DumpWorkload, ZtunnelDump } from './dump.ts';
 
@@ -12,7 +13,7 @@ export interface WorkloadFilter {
 const GAP = ' ';
 const WIDE_GAP = '     ';
 
-export function workloadTable(dump: ZtunnelDump, { namespace, address, node }: WorkloadFilter = {}): string {
+export function workloadTable(dump: ZtunnelDump, { namespace, address, node }: WorkloadFilter = {}, width = Infinity): string {
   const shown = dump.workloads.filter(
     (workload) =>
       (namespace === undefined || workload.namespace === namespace) &&
@@ -29,11 +30,11 @@ export function workloadTable(dump: ZtunnelDump, { namespace, address, node }: W
       waypointName(dump, workload.waypoint),
       workload.protocol,
     ]),
-    GAP,
+    { gap: GAP, width },
   );
 }
 
-export function serviceTable(dump: ZtunnelDump, namespace?: string): string {
+export function serviceTable(dump: ZtunnelDump, namespace?: string, width = Infinity): string {
   const healthy = new Set(dump.workloads.filter(({ status }) => status === 'Healthy').map(({ uid }) => uid));
   return table(
     ['NAMESPACE', 'SERVICE NAME', 'SERVICE VIP', 'WAYPOINT', 'ENDPOINTS'],
@@ -47,23 +48,29 @@ export function serviceTable(dump: ZtunnelDump, namespace?: string): string {
         `${uids.filter((uid) => healthy.has(uid)).length}/${uids.length}`,
       ];
     }),
-    GAP,
+    { gap: GAP, width },
   );
 }
 
-export function policyTable({ policies }: ZtunnelDump, namespace?: string): string {
+export function policyTable({ policies }: ZtunnelDump, namespace?: string, width = Infinity): string {
   return table(
     ['NAMESPACE', 'POLICY NAME', 'ACTION', 'SCOPE'],
     inOrder(of(namespace, policies)).map((policy: DumpPolicy) => [policy.namespace, policy.name, policy.action, policy.scope]),
-    GAP,
+    { gap: GAP, width },
   );
 }
 
-export function certificateTable({ certificates }: ZtunnelDump, nowMs: number): string {
+export function certificateTable({ certificates }: ZtunnelDump, nowMs: number, width = Infinity): string {
   return table(
     ['CERTIFICATE NAME', 'TYPE', 'STATUS', 'VALID CERT', 'SERIAL NUMBER', 'NOT AFTER', 'NOT BEFORE'],
-    certificates.flatMap((certificate) => certificateRows(certificate, nowMs)),
-    WIDE_GAP,
+    certificates
+      .flatMap((certificate) => certificateRows(certificate, nowMs))
+      .map(([identity = '', ...cells]) => [
+        // Seven columns leave little room for a name.
+        width === Infinity ? identity : shortIdentities(identity),
+        ...cells,
+      ]),
+    { gap: width === Infinity ? WIDE_GAP : GAP, width, whole: [1, 2, 3, 5, 6] },
   );
 }
 
@@ -94,6 +101,7 @@ export interface ConnectionFilter {
 export function connectionTable(
   dump: Pick<ZtunnelDump, 'workloads' | 'services' | 'workloadState'>,
   { namespace, direction, raw = false }: ConnectionFilter = {},
+  width = Infinity,
 ): string {
   const names = raw ? new Map<string, string>() : namesByAddress(dump);
   const named = (address: string | null | undefined): string => {
@@ -123,7 +131,7 @@ export function connectionTable(
         connection.protocol,
       ]),
     ]),
-    GAP,
+    { gap: GAP, width },
   );
 }
 
@@ -137,13 +145,13 @@ function namesByAddress({ workloads, services }: Pick<ZtunnelDump, 'workloads' |
 }
 
 /** All of it, each table under its title where titles are wanted. */
-export function allTables(dump: ZtunnelDump, nowMs: number, withHeaders: boolean): string {
+export function allTables(dump: ZtunnelDump, nowMs: number, withHeaders: boolean, width = Infinity): string {
   const tables: [title: string, text: string][] = [
-    ['WORKLOAD', workloadTable(dump)],
-    ['SERVICE', serviceTable(dump)],
-    ['POLICY', policyTable(dump)],
-    ['SECRET', certificateTable(dump, nowMs)],
-    ['CONNECTIONS', connectionTable(dump, { raw: true })],
+    ['WORKLOAD', workloadTable(dump, {}, width)],
+    ['SERVICE', serviceTable(dump, undefined, width)],
+    ['POLICY', policyTable(dump, undefined, width)],
+    ['SECRET', certificateTable(dump, nowMs, width)],
+    ['CONNECTIONS', connectionTable(dump, { raw: true }, width)],
   ];
   return tables.map(([title, text]) => (withHeaders ? `------ ${title} INFO ------\n\n${text}` : text)).join('\n\n');
 }

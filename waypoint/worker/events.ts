@@ -14,7 +14,7 @@ export function requestEvent(request: RequestContext, delivered: Delivered, dura
   const grpc = isGrpc(received.fields);
   return {
     ...endsOf(connection, endpoint, backend?.service),
-    timeMs: request.startedAt + durationMs,
+    timeMs: Math.round(request.startedAt + durationMs),
     type: 'request',
     id: request.traceId,
     request: {
@@ -26,7 +26,7 @@ export function requestEvent(request: RequestContext, delivered: Delivered, dura
     },
     bytesForward: request.body.bytes,
     bytesBackward: delivered.bytes,
-    durationMs,
+    durationMs: Math.round(durationMs * 1000) / 1000,
     ...failureFacts(error),
   };
 }

@@ -154,7 +154,8 @@ export class TcpRecord {
     const { events, clock } = this.#options;
     if (!events.wanted) return;
     const { connection, endpoint, id } = this.#facts;
-    const measured = { bytesForward: this.#forward, bytesBackward: this.#backward, durationMs: clock.monotonic() - this.#startedAt };
+    const durationMs = Math.round((clock.monotonic() - this.#startedAt) * 1000) / 1000;
+    const measured = { bytesForward: this.#forward, bytesBackward: this.#backward, durationMs };
     events.take(tcpEvent(connection, endpoint, { type, timeMs: clock.now(), id, ...measured, error: this.error }));
   }
 

@@ -366,7 +366,7 @@ export class ConnectionRecord {
         timeMs: clock.now(),
         bytesForward: this.#relay?.forward ?? 0,
         bytesBackward: this.#relay?.backward ?? 0,
-        durationMs: Math.max(0, clock.monotonic() - this.#startedAt),
+        durationMs: Math.round((clock.monotonic() - this.#startedAt) * 1000) / 1000,
         error: this.error,
       }),
     );

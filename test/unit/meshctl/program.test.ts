@@ -16,7 +16,7 @@ COMP_WORDS=(meshctl ${words.map((word) => `'${word}'`).join(' ')}); COMP_CWORD=$
 }
 
 test('bash completes commands, their own commands under every name, and flags, past arguments', () => {
-  assert.deepEqual(offered('way'), ['waypoint']);
+  assert.deepEqual(offered('way'), ['waypoint-config', 'waypoint']);
   assert.ok(offered('waypoint', '').includes('apply'));
   assert.deepEqual(offered('zc', 'cert'), ['certificate']);
   assert.ok(offered('waypoint', 'apply', '--enr').includes('--enroll-namespace'));

@@ -92,5 +92,5 @@ test('proxy-status counts the types, and says what was rejected or is not acknow
     'type.googleapis.com/warren.waypoint.v1.ServiceRoutes': { sent: '3', acked: '2', lastError: 'no' },
   };
   const row = { proxy: 'wp-1.shop', proxy_type: 'waypoint', istio_version: '1', cluster_id: 'Kubernetes', resources, istiod: 'istiod-a' };
-  assert.match(statusTable([row]), /wp-1\.shop +Kubernetes +istiod-a +1 +2 \(ServiceRoutes,WDS\) 1 rejected, 1 stale$/m);
+  assert.match(statusTable([row]), /wp-1\.shop +Kubernetes +istiod-a +1 +2 \(WDS,routes\) 1 rejected, 1 stale$/m);
 });
