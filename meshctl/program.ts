@@ -10,7 +10,6 @@ import { addLive } from './commands/live.ts';
 import { addState } from './commands/state.ts';
 import { addTruth } from './commands/truth.ts';
 import type { Connection } from './terminal.ts';
-import { CommandError, type Connection } from './terminal.ts';
 
 /** @param env of the process: kubeconfigs are found by it */
 export function createProgram(env: Readonly<Record<string, string | undefined>>): Command {

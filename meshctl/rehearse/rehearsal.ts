@@ -69,7 +69,7 @@ function tableOf(rows: readonly RehearsedRow[], paint: Paint): string {
       requestText(decision),
       because(after),
     ]),
-    '  ',
+    { gap: '  ' },
   );
   const [head = '', ...lines] = text.split('\n');
   const shade = { refused: paint.red, allowed: paint.green, unknown: paint.yellow };
