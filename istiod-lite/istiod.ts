@@ -27,6 +27,7 @@ import type { ClusterApi } from './kube/cluster-api.ts';
 import { watchCluster } from './kube/cluster-watch.ts';
 import { WriterLease } from './kube/lease.ts';
 import { podFacts } from './kube/pod-facts.ts';
+import { Scope } from './kube/scope.ts';
 import { StatusWriter } from './kube/status-writer.ts';
 import { countEvent, createMetrics, setExpiry } from './metrics.ts';
 import type { MeshModelConfig } from './model/config.ts';
@@ -183,8 +184,14 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
       ? inCluster
       : startOutside({ api, clock, log, nodes, systemNamespace: namespace, intervalMs: settings.healthIntervalMs });
 
+  const scope = new Scope({
+    selectors: settings.discoverySelectors,
+    always: [namespace, settings.rootNamespace ?? namespace],
+    revision: settings.revision,
+  });
   const cluster = watchCluster({
     ...world,
+    scope,
     onChange(kind, { type, object }) {
       countEvent(metrics, kind, type);
       if (kind === 'Namespace') trust.namespaceChanged(object.metadata.name ?? '', type !== 'deleted');
@@ -296,6 +303,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
       view: index,
       config: model,
       strict: settings.refuseUnenforced,
+      inScope: (kind, object) => scope.judges(kind, object),
       ready,
       writes: () => lease.held,
       reviewed: (outcome) => metrics.reviews.inc({ outcome }),

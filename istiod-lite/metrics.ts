@@ -2,7 +2,7 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import { VERSION } from '../common/base/version.ts';
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE } from './model/resources.ts';
-import type { WatchedKindName } from './model/watched-kinds.ts';
+import type { KindName } from './model/watched-kinds.ts';
 
 export interface MetricRow {
   readonly name: string;
@@ -123,7 +123,7 @@ export function createMetrics({ processMetrics }: { processMetrics: boolean }) {
 }
 
 /** Counts a change under the name and the labels that Istio has for it. */
-export function countEvent(metrics: Metrics, kind: WatchedKindName, change: 'added' | 'modified' | 'deleted'): void {
+export function countEvent(metrics: Metrics, kind: KindName, change: 'added' | 'modified' | 'deleted'): void {
   const { k8sEvents, configEvents, inboundUpdates, services } = metrics;
   if (kind === 'Service' && change !== 'modified') services.inc(change === 'added' ? 1 : -1);
   inboundUpdates.inc({ type: INBOUND_LABELS[kind] ?? 'config' });
@@ -148,8 +148,8 @@ export function setExpiry(
   metrics.chainExpirySeconds.set((signerNotAfter - now) / 1000);
 }
 
-const INBOUND_LABELS: Readonly<Partial<Record<WatchedKindName, string>>> = { Pod: 'eds', EndpointSlice: 'eds', Service: 'svc' };
-const REGISTRY_LABELS: Readonly<Partial<Record<WatchedKindName, string>>> = {
+const INBOUND_LABELS: Readonly<Partial<Record<KindName, string>>> = { Pod: 'eds', EndpointSlice: 'eds', Service: 'svc' };
+const REGISTRY_LABELS: Readonly<Partial<Record<KindName, string>>> = {
   Namespace: 'Namespaces',
   Node: 'Nodes',
   Pod: 'Pods',

@@ -3,6 +3,7 @@ import { hours, minutes, seconds } from '../common/base/clock.ts';
 import { LOG_LEVELS } from '../common/base/log.ts';
 import { count, duration, flag, list, oneOf, optionalText, portNumber, type Settings, setting, text } from '../common/base/settings.ts';
 import { VERSION } from '../common/base/version.ts';
+import { labelSelectors } from './kube/scope.ts';
 
 export const settingsTable = {
   kubeconfig: setting('KUBECONFIG', optionalText, undefined, "How to reach the API server; the pod's service account where it is empty."),
@@ -41,7 +42,14 @@ export const settingsTable = {
     'REVISION',
     text,
     'default',
-    'Revision of this control plane; Gateways with another label istio.io/rev are left alone.',
+    'Revision of this control plane; Gateways, routes, policies and the like with another label istio.io/rev are left alone.',
+  ),
+  discoverySelectors: setting(
+    'WARREN_DISCOVERY_SELECTORS',
+    labelSelectors,
+    [],
+    'Namespaces that this control plane looks after, by their labels, as meshConfig.discoverySelectors has them; all where it is empty.',
+    '',
   ),
   waypointImage: setting(
     'WAYPOINT_IMAGE',

@@ -18,6 +18,11 @@ export interface ObjectStore<T> {
   readonly synced: boolean;
 }
 
+export interface WatchedStore<T> extends ObjectStore<T> {
+  /** `inScope` answers otherwise than before: everything is listed again, and what is new in scope or no longer in it is reported. */
+  review(): void;
+}
+
 export interface ObjectChange<T> {
   readonly type: 'added' | 'modified' | 'deleted';
   /** For `deleted` the last state known: where the watch missed the deletion, what the store kept. `metadata.managedFields` is taken off. */
@@ -40,6 +45,8 @@ export interface WatchOptions<T> {
   readonly signal: AbortSignal;
   /** What the store keeps of an object, for those who only follow changes; must keep name, namespace, uid and resourceVersion. */
   keep?(object: T): T;
+  /** Objects for which this says no are as good as not there; all are taken where it is missing. */
+  inScope?(object: T): boolean;
   /** Once, after the changes of the first list. */
   onSynced?(): void;
   /** In the server's order. An object that was replaced by another of the same name (new uid) is a `deleted` and an `added`. */
@@ -47,7 +54,7 @@ export interface WatchOptions<T> {
 }
 
 /** Starts at once; the store belongs to the caller, its objects must not be changed. */
-export function watchObjects<T extends KubeObject>(api: WatchableApi, options: WatchOptions<T>): ObjectStore<T> {
+export function watchObjects<T extends KubeObject>(api: WatchableApi, options: WatchOptions<T>): WatchedStore<T> {
   const watcher = new Watcher<T>(api, options);
   void watcher.run();
   return watcher;
@@ -78,19 +85,24 @@ const FIRST_RETRY_MS = 500;
 const LONGEST_RETRY_MS = seconds(30);
 // Kubernetes bookmarks each minute, so three minutes of silence mean that nobody is there.
 const INACTIVITY_MS = minutes(3);
+// A process that did not run for minutes (stopped, or a machine that was asleep or far too busy) finds its timers due before it reads what has
+// come meanwhile: all watches would be thought dead at once.
+const SECOND_LOOK_MS = seconds(10);
 // Servers end watches by themselves; a spread keeps all watchers from coming back at once.
 const WATCH_S = 300;
 // A watch that ended sooner than this is no success, or a server that closes at once would be asked in a tight loop.
 const HEALTHY_WATCH_MS = seconds(5);
 const EXPIRED = 410;
 
-class Watcher<T extends KubeObject> implements ObjectStore<T> {
+class Watcher<T extends KubeObject> implements WatchedStore<T> {
   readonly #api: WatchableApi;
   readonly #options: WatchOptions<T>;
   readonly #log: Log;
   readonly #backoff: Backoff;
   readonly #objects = new Map<string, T>();
   #resourceVersion: string | undefined;
+  /** Ends the list or watch under way, to begin again. */
+  #round = new AbortController();
   #synced = false;
   #absent = false;
 
@@ -113,26 +125,35 @@ class Watcher<T extends KubeObject> implements ObjectStore<T> {
     return this.#objects.values();
   }
 
+  review(): void {
+    this.#round.abort(new Error('listed again'));
+  }
+
   async run(): Promise<void> {
     const { clock, signal } = this.#options;
     while (!signal.aborted) {
+      if (this.#round.signal.aborted) {
+        this.#resourceVersion = undefined;
+        this.#round = new AbortController();
+      }
+      const round = AbortSignal.any([signal, this.#round.signal]);
       try {
-        if (this.#resourceVersion === undefined) await this.#list();
+        if (this.#resourceVersion === undefined) await this.#list(round);
         const started = clock.monotonic();
-        await this.#watch(this.#resourceVersion ?? '');
+        await this.#watch(this.#resourceVersion ?? '', round);
         if (clock.monotonic() - started >= HEALTHY_WATCH_MS) this.#backoff.reset();
-        else await sleep(clock, this.#backoff.next(), signal);
+        else await sleep(clock, this.#backoff.next(), round);
       } catch (error) {
-        if (signal.aborted) return;
-        await sleep(clock, this.#waitAfter(error), signal).catch(() => {
-          // Aborted while waiting: the loop's condition ends it.
+        if (round.aborted) continue;
+        await sleep(clock, this.#waitAfter(error), round).catch(() => {
+          // Aborted while waiting: the loop looks why.
         });
       }
     }
   }
 
-  async #list(): Promise<void> {
-    const { path, signal } = this.#options;
+  async #list(signal: AbortSignal): Promise<void> {
+    const { path, inScope } = this.#options;
     const listed = new Map<string, T>();
     // With nothing before it, nothing can have vanished: a page is handed on and forgotten, where 10,000 pods kept together take 100 MB.
     const first = this.#objects.size === 0;
@@ -141,6 +162,7 @@ class Watcher<T extends KubeObject> implements ObjectStore<T> {
     do {
       const page = await this.#api.listPage<T>(path, { ...this.#selectors(), continue: next || undefined }, signal);
       for (const object of page.items) {
+        if (inScope && !inScope(object)) continue;
         if (first) this.#store(objectKey(object), object);
         else listed.set(objectKey(object), object);
       }
@@ -153,11 +175,14 @@ class Watcher<T extends KubeObject> implements ObjectStore<T> {
     this.#resourceVersion = resourceVersion;
   }
 
-  async #watch(resourceVersion: string): Promise<void> {
-    const { path, signal, clock, random } = this.#options;
+  async #watch(resourceVersion: string, signal: AbortSignal): Promise<void> {
+    const { path, clock, random } = this.#options;
     const silence = new AbortController();
     const giveUp = (): void => silence.abort(new Error(`no event and no bookmark for ${INACTIVITY_MS / 1000} s`));
-    let timer = clock.after(INACTIVITY_MS, giveUp);
+    const doubt = (): void => {
+      timer = clock.after(SECOND_LOOK_MS, giveUp);
+    };
+    let timer = clock.after(INACTIVITY_MS, doubt);
     const query = {
       ...this.#selectors(),
       resourceVersion,
@@ -166,7 +191,7 @@ class Watcher<T extends KubeObject> implements ObjectStore<T> {
     };
     const onEvent = (event: WatchEvent<T>): void => {
       timer.cancel();
-      timer = clock.after(INACTIVITY_MS, giveUp);
+      timer = clock.after(INACTIVITY_MS, doubt);
       this.#backoff.reset();
       this.#apply(event);
     };
@@ -180,7 +205,8 @@ class Watcher<T extends KubeObject> implements ObjectStore<T> {
   #apply({ type, object }: WatchEvent<T>): void {
     this.#resourceVersion = object.metadata.resourceVersion ?? this.#resourceVersion;
     if (type === 'BOOKMARK') return;
-    if (type === 'DELETED') this.#remove(objectKey(object), object);
+    const { inScope } = this.#options;
+    if (type === 'DELETED' || (inScope && !inScope(object))) this.#remove(objectKey(object), object);
     else this.#store(objectKey(object), object);
   }
 

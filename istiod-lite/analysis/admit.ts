@@ -3,8 +3,10 @@
  * of the rest the user is told (decision 8). What was already wrong with the object before its change is no reason to refuse the change: it
  * got in while nobody looked, and whoever labels it, or takes a finalizer away, is not to blame.
  */
+import type { KubeObject } from '../../common/client/kube-api.ts';
 import type { MeshModelConfig } from '../model/config.ts';
 import type { Finding } from '../model/findings.ts';
+import { at, isRecord, text } from '../model/objects.ts';
 import type { WatchedKindName } from '../model/watched-kinds.ts';
 import { objectChecks } from './analyzers.ts';
 import { judge } from './judge.ts';
@@ -24,10 +26,14 @@ export interface AdmitOptions {
   readonly config: MeshModelConfig;
   /** Refuses what is accepted with a warning as not enforced as it is written, too. */
   readonly strict: boolean;
+  /** Whether the object is ours to judge; each is where it is missing. */
+  readonly inScope?: (kind: string, object: KubeObject) => boolean;
 }
 
 /** @param before the object as it is stored; undefined for a new one */
 export function admit(object: unknown, before: unknown, view: AdmissionView, options: AdmitOptions): Verdict {
+  const kind = text(at(object, 'kind'));
+  if (options.inScope && isKubeObject(object) && !options.inScope(kind, object)) return { refused: [], warnings: [] };
   const known = new Set(before === undefined || before === null ? [] : messagesOf(before, view, options).map(identity));
   const messages = messagesOf(object, view, options).sort(byGravity);
   const refusable = ({ type, origin }: Message): boolean =>
@@ -35,6 +41,8 @@ export function admit(object: unknown, before: unknown, view: AdmissionView, opt
   const refused = messages.filter((each) => refusable(each) && !known.has(identity(each)));
   return { refused, warnings: messages.filter((each) => !refused.includes(each) && each.type.level !== 'Info') };
 }
+
+const isKubeObject = (object: unknown): object is KubeObject => isRecord(at(object, 'metadata'));
 
 /** Kubernetes' own, which a mesh has no business to hold up. */
 const UNREFUSED: ReadonlySet<string> = new Set(['Service', 'Namespace']);

@@ -1,26 +1,16 @@
 /** Kinds of Istio that nothing here carries out: each object of them is named, so that nobody relies on it. */
 import * as names from '../model/names.ts';
 import { at, textMap } from '../model/objects.ts';
+import { whyUnenforced } from '../model/unenforced-kinds.ts';
 import type { ObjectCheck, SetCheck } from './analyzer.ts';
 import { message } from './messages.ts';
 import { selects } from './workloads.ts';
-
-/** By `Kind.group`: what it would do, and what to use instead. */
-export const unenforcedKinds: Readonly<Record<string, string>> = {
-  'EnvoyFilter.networking.istio.io': 'it changes the configuration of Envoy, which is not here',
-  'WasmPlugin.extensions.istio.io': 'it extends Envoy, which is not here',
-  'TrafficExtension.extensions.istio.io': 'it extends Envoy, which is not here',
-  'Sidecar.networking.istio.io': 'it configures sidecars, and pods of the mesh have none',
-  'ProxyConfig.networking.istio.io': 'it configures sidecars and Envoy gateways, which are not here',
-  'Gateway.networking.istio.io': 'it is for Istio’s ingress gateways: use the Gateway API',
-  'WorkloadGroup.networking.istio.io': 'hosts are enrolled by WorkloadEntries',
-};
 
 export const kinds: ObjectCheck = {
   name: 'kind.Unenforced',
   doc: 'objects of kinds that Warren does not carry out: EnvoyFilter, WasmPlugin, TrafficExtension, Sidecar, ProxyConfig, Istio’s Gateway, WorkloadGroup',
   *check({ kind, group, origin }) {
-    const why = unenforcedKinds[`${kind}.${group}`];
+    const why = whyUnenforced[`${kind}.${group}`];
     if (why !== undefined) yield message('unenforcedKind', origin, `${kind} is not enforced: ${why}`);
   },
 };

@@ -3,7 +3,7 @@ import yaml from 'js-yaml';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { KubeObject } from '../../common/client/kube-api.ts';
 import { at, isRecord, text } from '../model/objects.ts';
-import { type WatchedKind, watchedKinds } from '../model/watched-kinds.ts';
+import { allKinds, type WatchedKind } from '../model/watched-kinds.ts';
 
 /** An object and the collection that it belongs to: `/api/v1/services`. */
 export interface FileObject {
@@ -49,7 +49,7 @@ function readObject(value: unknown): FileObject | string {
   if (!isRecord(value)) return 'is no object';
   const [kind, apiVersion, name] = [text(value.kind), text(value.apiVersion), text(at(value, 'metadata', 'name'))];
   if (!NAME.test(name)) return `${kind || 'an object'} has no metadata.name, or one that no object can have: ${JSON.stringify(name)}`;
-  const known: WatchedKind | undefined = Object.values(watchedKinds).find(
+  const known: WatchedKind | undefined = Object.values(allKinds).find(
     (each) => each.kind === kind && groupOf(each.apiVersion) === groupOf(apiVersion),
   );
   if (!known) return `${kind} ${name} of ${apiVersion || 'no apiVersion'}: this kind is not read`;

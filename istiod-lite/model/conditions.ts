@@ -1,7 +1,7 @@
 /** What istiod-lite says about users' objects in their status: Istio's condition types and reasons, our words (Istio, pilot/pkg/config/kube/gateway). */
 
 import { at, isRecord, records, text, whole } from './objects.ts';
-import type { WatchedKindName } from './watched-kinds.ts';
+import type { KindName } from './watched-kinds.ts';
 
 export interface Condition {
   readonly type: string;
@@ -16,7 +16,7 @@ export interface Condition {
 
 /** One object's conditions of one writer. Nothing in the list removes what that writer wrote before. */
 export interface StatusWrite {
-  readonly kind: WatchedKindName;
+  readonly kind: KindName;
   readonly apiVersion: string;
   /** The status subresource. */
   readonly path: string;
@@ -71,11 +71,13 @@ export const WAYPOINT_BOUND = 'istio.io/WaypointBound';
 export const WAYPOINT_MISSING = 'istio.io/WaypointMissing';
 /** Our own: something that the object claims is another namespace's, or nobody's to claim. */
 export const CLAIM_REFUSED = 'warren.dev/ClaimRefused';
+/** Our own: of kinds of Istio's that nothing here carries out. */
+export const ENFORCED = 'warren.dev/Enforced';
 export const ZTUNNEL_ACCEPTED = 'ZtunnelAccepted';
 export const WAYPOINT_ACCEPTED = 'WaypointAccepted';
 
 interface Reporter {
-  readonly kind: WatchedKindName;
+  readonly kind: KindName;
   readonly fieldManager: string;
   /** The conditions that are its own; all others of the object are somebody else's. */
   readonly types: readonly string[];
@@ -92,6 +94,10 @@ export const reporters = {
   DestinationRule: { kind: 'DestinationRule', fieldManager: 'istio-ambient-waypoint-policy', types: [WAYPOINT_ACCEPTED] },
   RequestAuthentication: { kind: 'RequestAuthentication', fieldManager: 'istio-ambient-waypoint-policy', types: [WAYPOINT_ACCEPTED] },
   Telemetry: { kind: 'Telemetry', fieldManager: 'istio-ambient-waypoint-policy', types: [WAYPOINT_ACCEPTED] },
+  EnvoyFilter: { kind: 'EnvoyFilter', fieldManager: 'warren-unenforced', types: [ENFORCED] },
+  Sidecar: { kind: 'Sidecar', fieldManager: 'warren-unenforced', types: [ENFORCED] },
+  WasmPlugin: { kind: 'WasmPlugin', fieldManager: 'warren-unenforced', types: [ENFORCED] },
+  TrafficExtension: { kind: 'TrafficExtension', fieldManager: 'warren-unenforced', types: [ENFORCED] },
   WaypointPolicy: { kind: 'AuthorizationPolicy', fieldManager: 'istio-ambient-waypoint-policy', types: [WAYPOINT_ACCEPTED] },
 } as const satisfies Record<string, Reporter>;
 

@@ -8,7 +8,7 @@ import type { HttpAuthorization, JwtAuthentication, RateLimits } from '../../com
 import { Service_Visibility } from '../../common/codec/gen/workload.ts';
 import { type AuthorizationPolicy, readAuthorizationPolicy } from './authorization-policy.ts';
 import { AutoAddresses } from './auto-addresses.ts';
-import type { Condition, ReporterName, StatusWrite } from './conditions.ts';
+import { type Condition, ENFORCED, type ReporterName, type StatusWrite } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
 import { readDestinationRule } from './destination-rule.ts';
 import { readEndpointSlice } from './endpoint-slice.ts';
@@ -53,8 +53,9 @@ import { entryServices, readServiceEntry, type ServiceEntry } from './service-en
 import { StatusTable } from './status-table.ts';
 import { readTelemetry } from './telemetry.ts';
 import { Translation } from './translation.ts';
+import { whyUnenforced } from './unenforced-kinds.ts';
 import { readVirtualService } from './virtual-service.ts';
-import type { WatchedKindName } from './watched-kinds.ts';
+import { isUnenforced, type KindName, type UnenforcedKindName, unenforcedKinds, type WatchedKindName } from './watched-kinds.ts';
 import { type BindingWords, readBindingWords } from './waypoint-binding.ts';
 import { type MadeForWaypoints, type WaypointChanges, type WaypointResources, WaypointTables } from './waypoint-tables.ts';
 import { nodeLocality } from './workload.ts';
@@ -63,7 +64,7 @@ import { workloadLabels } from './workload-labels.ts';
 
 export interface ObjectChange {
   readonly type: 'added' | 'modified' | 'deleted';
-  readonly kind: WatchedKindName;
+  readonly kind: KindName;
   /** The object as the API server sent it; it is not kept. */
   readonly object: unknown;
 }
@@ -118,7 +119,9 @@ export class MeshIndex {
     const key = objectKey(meta);
     const messages: string[] = [];
     try {
-      this.#setters[kind](key, type === 'deleted' ? undefined : object, (message) => messages.push(message));
+      const report: Report = (message) => messages.push(message);
+      if (isUnenforced(kind)) this.#setUnenforced(kind, key, type === 'deleted' ? undefined : object, report);
+      else this.#setters[kind](key, type === 'deleted' ? undefined : object, report);
     } catch (error) {
       messages.push(`could not be read: ${errorMessage(error)}`);
     }
@@ -314,6 +317,15 @@ export class MeshIndex {
   #observe(reporter: ReporterName, key: string, object: unknown): void {
     if (object === undefined) this.#statuses.forget(reporter, key);
     else this.#statuses.observe(reporter, key, object);
+  }
+
+  #setUnenforced(kind: UnenforcedKindName, key: string, object: unknown, report: Report): void {
+    this.#observe(kind, key, object);
+    if (object === undefined) return;
+    const [group = ''] = unenforcedKinds[kind].apiVersion.split('/');
+    const message = `not enforced: ${whyUnenforced[`${kind}.${group}`] ?? 'nothing here carries it out'}`;
+    report(message);
+    this.#statuses.want(kind, key, [{ type: ENFORCED, status: 'False', reason: 'NotImplemented', message }]);
   }
 
   #setRoute(kind: RouteKind, key: string, object: unknown, report: Report): void {

@@ -8,7 +8,7 @@ import {
   type StatusWrite,
   sameCondition,
 } from './conditions.ts';
-import { statusPath, watchedKinds } from './watched-kinds.ts';
+import { allKinds, statusPath } from './watched-kinds.ts';
 
 interface Entry {
   readonly shown: readonly Condition[];
@@ -66,7 +66,7 @@ function statusWrite(id: string, conditions: readonly Condition[]): StatusWrite 
   const [namespace = '', name = ''] = key.length > 1 ? key : ['', ...key];
   return {
     kind,
-    apiVersion: watchedKinds[kind].apiVersion,
+    apiVersion: allKinds[kind].apiVersion,
     path: statusPath(kind, namespace, name),
     namespace,
     name,

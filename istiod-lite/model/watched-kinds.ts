@@ -58,9 +58,25 @@ export const watchedKinds = {
 
 export type WatchedKindName = keyof typeof watchedKinds;
 
+/** Kinds that nothing is made from: each object of them is told that nothing enforces it. */
+export const unenforcedKinds = {
+  EnvoyFilter: grouped('EnvoyFilter', 'networking.istio.io/v1alpha3', 'envoyfilters', { optional: true }),
+  Sidecar: grouped('Sidecar', 'networking.istio.io/v1', 'sidecars', { optional: true }),
+  WasmPlugin: grouped('WasmPlugin', 'extensions.istio.io/v1alpha1', 'wasmplugins', { optional: true }),
+  TrafficExtension: grouped('TrafficExtension', 'extensions.istio.io/v1alpha1', 'trafficextensions', { optional: true }),
+} as const satisfies Record<string, WatchedKind>;
+
+export type UnenforcedKindName = keyof typeof unenforcedKinds;
+
+export const allKinds = { ...watchedKinds, ...unenforcedKinds } as const;
+
+export type KindName = keyof typeof allKinds;
+
+export const isUnenforced = (kind: KindName): kind is UnenforcedKindName => Object.hasOwn(unenforcedKinds, kind);
+
 /** `/api/v1/namespaces/shop/services/web/status` */
-export function statusPath(kind: WatchedKindName, namespace: string, name: string): string {
-  const { path, namespaced } = watchedKinds[kind];
+export function statusPath(kind: KindName, namespace: string, name: string): string {
+  const { path, namespaced }: WatchedKind = allKinds[kind];
   const slash = path.lastIndexOf('/');
   const scope = namespaced ? `${path.slice(0, slash)}/namespaces/${namespace}` : path.slice(0, slash);
   return `${scope}${path.slice(slash)}/${name}/status`;

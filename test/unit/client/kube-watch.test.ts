@@ -62,7 +62,11 @@ const absent = new KubeApiError(404, 'NotFound', 'no such type');
 
 function start(
   lists: (ListPage<KubeObject> | Error)[],
-  options: { keep?: typeof keepIdentity; onChange?: (change: ObjectChange<KubeObject>) => void } = {},
+  options: {
+    keep?: typeof keepIdentity;
+    inScope?: (object: KubeObject) => boolean;
+    onChange?: (change: ObjectChange<KubeObject>) => void;
+  } = {},
 ) {
   const api = new ScriptedApi();
   api.lists.push(...lists);
@@ -79,6 +83,7 @@ function start(
     log,
     signal: abort.signal,
     ...(options.keep && { keep: options.keep }),
+    ...(options.inScope && { inScope: options.inScope }),
     onSynced: () => void synced++,
     onChange(change) {
       changes.push(`${change.type} ${change.object.metadata.name}@${change.object.metadata.resourceVersion}`);
@@ -205,10 +210,40 @@ test('silence ends a watch, and bookmarks are no silence', async () => {
     run.api.current.event('BOOKMARK', { metadata: { resourceVersion: String(50 + i) } });
   }
   assert.equal(run.api.watches.length, 1);
-  await run.clock.advance(minutes(3) + seconds(1));
+  await run.clock.advance(minutes(3) + seconds(9));
+  assert.equal(run.api.watches.length, 1);
+  await run.clock.advance(seconds(2));
   assert.equal(run.api.watches.length, 2);
   assert.equal(run.api.current.query.resourceVersion, '54');
   assert.equal(run.api.watches[0]?.signal.aborted, true);
+});
+
+test('a process that did not run for minutes reads what has come meanwhile before it thinks a watch dead', async () => {
+  const run = start([page([], 1)]);
+  await run.clock.advance(0);
+  await run.clock.advance(minutes(3));
+  // The timer was due first, then the socket is read.
+  run.api.current.event('BOOKMARK', { metadata: { resourceVersion: '50' } });
+  await run.clock.advance(minutes(1));
+  assert.equal(run.api.watches.length, 1);
+  assert.equal(run.api.watches[0]?.signal.aborted, false);
+});
+
+test('what comes into scope or leaves it is reported as if it came or went, in lists and in watches', async () => {
+  let shown = ['a'];
+  const run = start([page([pod('a', 1), pod('b', 2)], 2)], { inScope: ({ metadata }) => shown.includes(metadata.name ?? '') });
+  await run.clock.advance(0);
+  assert.deepEqual(run.changes, ['added a@1']);
+  run.api.current.event('ADDED', pod('c', 3));
+  shown = ['b', 'c'];
+  run.api.lists.push(page([pod('a', 1), pod('b', 2), pod('c', 3)], 3));
+  run.store.review();
+  await run.clock.advance(0);
+  assert.deepEqual(run.changes, ['added a@1', 'deleted a@1', 'added b@2', 'added c@3']);
+  shown = ['b'];
+  run.api.current.event('MODIFIED', pod('c', 4));
+  assert.equal(run.changes.at(-1), 'deleted c@4');
+  assert.equal(run.api.current.query.resourceVersion, '3');
 });
 
 test('a type that the cluster does not have is an empty store, asked for every ten seconds', async () => {
