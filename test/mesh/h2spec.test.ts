@@ -1,18 +1,18 @@
 /**
- * h2spec against ztunnel's HBONE listener, through a relay that adds the client's certificate. The server takes CONNECT and nothing else, so
+ * h2spec against ztunnel's HBONE listener, through a relay that adds the client's certificate, and against a waypoint's HTTP/2. The tunnel's server takes CONNECT and nothing else, so
  * requests of h2spec are answered 400; that is an answer, and everything about frames, states and header compression holds as for any other.
  */
 import assert from 'node:assert/strict';
-import { execFile, execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { withoutNamespaces } from '../support/netns.ts';
+import { goTool } from '../support/go-tools.ts';
+import { makeNetns, type TestNetns, withoutNamespaces } from '../support/netns.ts';
 import { dedicatedEnv, makePair, NAMESPACE } from '../support/pair.ts';
+import { startPlainWaypoint } from '../support/plain-waypoint.ts';
 import { startProgram } from '../support/programs.ts';
 
-const TOOLS = fileURLToPath(new URL('../../node_modules/.cache/go-tools', import.meta.url));
 const RELAY_PORT = 18_080;
 
 /** What h2spec wants and this server does not owe it. */
@@ -26,20 +26,8 @@ const NOT_OURS: readonly string[] = [
 
 /** Where it is, or could be built: H2SPEC_BIN, what an earlier run has built, or the Go that is here. */
 function h2spec(): string | undefined {
-  const built = join(TOOLS, 'h2spec');
-  for (const path of [process.env.H2SPEC_BIN, built]) if (path !== undefined && existsSync(path)) return path;
-  try {
-    mkdirSync(TOOLS, { recursive: true });
-    execFileSync('go', ['install', 'github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible'], {
-      env: { ...process.env, GOBIN: TOOLS },
-      stdio: 'pipe',
-      timeout: 240_000,
-    });
-    return built;
-  } catch {
-    // No Go, or no way to its modules.
-    return undefined;
-  }
+  const named = process.env.H2SPEC_BIN;
+  return named !== undefined && existsSync(named) ? named : goTool('github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible');
 }
 
 const program = withoutNamespaces === undefined ? h2spec() : undefined;
@@ -61,15 +49,32 @@ test('h2spec finds nothing wrong with the HBONE listener', { skip, timeout: 300_
     certificate,
   ]);
   await relay.line(/^listening/);
-  const argv = [`--net=${pair.client.netns.path}`, '--', program ?? '', '-h', '127.0.0.1', '-p', String(RELAY_PORT), '-o', '5'];
-  const sections = ['generic', 'hpack', 'http2/3', 'http2/4', 'http2/5', 'http2/6', 'http2/7'];
+  await finds(pair.client.netns, RELAY_PORT, ['generic', 'hpack', 'http2/3', 'http2/4', 'http2/5', 'http2/6', 'http2/7'], NOT_OURS);
+});
+
+test('h2spec passes on a plaintext HTTP/2 listener of the waypoint', { skip, timeout: 300_000 }, async (t) => {
+  const netns = makeNetns(t);
+  const app = startProgram(t, netns, '-e', [APP]);
+  await app.line(/^listening/);
+  await startPlainWaypoint(t, netns, [{ name: 'app', listen: 18_081, port: 8080, protocol: 'HTTP2' }]);
+  await finds(netns, 18_081, [], []);
+});
+
+/** Takes what it gets, and says something: h2spec wants to see DATA. */
+const APP = `
+require('node:http2').createServer((request, response) => {
+  request.resume().on('end', () => response.end('hello'));
+}).listen(8080, '127.0.0.1', () => console.log('listening'));
+`;
+
+/** Runs these sections, all where none is named; fails with the report where something failed that was not expected. */
+async function finds(netns: TestNetns, port: number, sections: readonly string[], expected: readonly string[]): Promise<void> {
+  const argv = [`--net=${netns.path}`, '--', program ?? '', '-h', '127.0.0.1', '-p', String(port), '-o', '5', ...sections];
   const output = await new Promise<string>((resolve) => {
-    execFile('nsenter', [...argv, ...sections], { timeout: 280_000, maxBuffer: 16 << 20 }, (_error, stdout, stderr) =>
-      resolve(stdout + stderr),
-    );
+    execFile('nsenter', argv, { timeout: 280_000, maxBuffer: 16 << 20 }, (_error, stdout, stderr) => resolve(stdout + stderr));
   });
   assert.match(output, /\d+ tests, \d+ passed/, output);
   const report = output.slice(output.indexOf('Failures:'));
-  const failed = [...report.matchAll(/× \d+: (.+)/g)].map(([, name = '']) => name.trim()).filter((name) => !NOT_OURS.includes(name));
+  const failed = [...report.matchAll(/× \d+: (.+)/g)].map(([, name = '']) => name.trim()).filter((name) => !expected.includes(name));
   assert.deepEqual(output.includes('Failures:') ? failed : [], [], report);
-});
+}
