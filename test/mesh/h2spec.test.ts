@@ -1,6 +1,7 @@
 /**
- * h2spec against ztunnel's HBONE listener, through a relay that adds the client's certificate, and against a waypoint's HTTP/2. The tunnel's server takes CONNECT and nothing else, so
- * requests of h2spec are answered 400; that is an answer, and everything about frames, states and header compression holds as for any other.
+ * h2spec against ztunnel's HBONE listener, through a relay that adds the client's certificate, and against a waypoint's HTTP/2. The tunnels'
+ * server takes CONNECT and nothing else, so requests of h2spec are answered 400 there; that is an answer, and everything about frames, states
+ * and header compression holds as for any other.
  */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
