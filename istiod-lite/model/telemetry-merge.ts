@@ -33,8 +33,15 @@ export function mergeTelemetry(target: string, levels: readonly Telemetry[], vie
   return { target, metrics, accessLogs: loggers && { loggers }, tracing };
 }
 
-/** Providers that an object names and that do not do what it wants of them. */
-export function providerProblems({ metrics, accessLogging, tracing }: Telemetry, view: TelemetryView): string[] {
+/**
+ * Providers that an object names and that do not do what it wants of them.
+ * @param othersTrace whether an object of another level names a provider of spans
+ */
+export function providerProblems(
+  { metrics, accessLogging, tracing }: Telemetry,
+  view: TelemetryView,
+  othersTrace: () => boolean,
+): string[] {
   const problems = new Set<string>();
   const check = (names: readonly string[], kinds: readonly ExtensionProvider['kind'][], what: string): void => {
     for (const name of names) {
@@ -48,8 +55,13 @@ export function providerProblems({ metrics, accessLogging, tracing }: Telemetry,
   for (const { providers } of tracing)
     if (providers.length > 1) problems.add(`of several providers of spans the first one counts: ${providers[0]}`);
   const traces = tracing.some(({ disabled }) => disabled !== true);
-  if (traces && tracing.every(({ providers }) => providers.length === 0) && view.mesh.defaultProviders.tracing.length === 0)
-    problems.add('tracing names no provider, and the mesh has no default one: a level above has to name one');
+  if (
+    traces &&
+    tracing.every(({ providers }) => providers.length === 0) &&
+    view.mesh.defaultProviders.tracing.length === 0 &&
+    !othersTrace()
+  )
+    problems.add('tracing names no provider, neither does a level above, and the mesh has no default one');
   if (traces && !view.mesh.enableTracing) problems.add('the mesh has enableTracing: false, so nothing is traced');
   return [...problems];
 }
@@ -128,8 +140,10 @@ const IMPLICIT_LOGGER = 'envoy';
 function mergeLogging(levels: readonly Telemetry[], { mesh }: TelemetryView): AccessLogger[] | undefined {
   const defaults = mesh.defaultProviders.accessLogging;
   const said = levels.filter(({ accessLogging }) => accessLogging.length > 0);
-  if (said.length === 0 && defaults.length === 0)
-    return mesh.accessLogFile === '' ? undefined : usable([loggerOf('accessLogFile', meshFile(mesh), '', mesh)]);
+  if (said.length === 0 && defaults.length === 0) {
+    const logger = mesh.accessLogFile === '' ? '' : loggerOf('accessLogFile', meshFile(mesh), '', mesh);
+    return typeof logger === 'string' ? undefined : [logger];
+  }
   const implied = defaults.length > 0 ? defaults : [IMPLICIT_LOGGER];
   // The most specific level that names providers says which there are; a part without any means those that were named before it.
   let scope: readonly string[] = implied;

@@ -117,7 +117,7 @@ export class TelemetryTranslation {
       message: message.length > LONGEST_MESSAGE ? `${message.slice(0, LONGEST_MESSAGE - 3)}...` : message,
       observedGeneration: generation,
     });
-    const problems = [...object.problems, ...providerProblems(object, this.#view)];
+    const problems = [...object.problems, ...providerProblems(object, this.#view, () => this.#othersTrace(object))];
     if (scope === 'selector')
       return condition(
         'False',
@@ -129,6 +129,15 @@ export class TelemetryTranslation {
     if (problems.length > 0) return condition('True', 'UnsupportedValue', [...problems, ...unbound].join('; '));
     if (unbound.length > 0) return condition('True', 'PartiallyInvalid', unbound.join('; '));
     return condition('True', 'Accepted', bound.join('; '));
+  }
+
+  #othersTrace(object: Telemetry): boolean {
+    const { inputs, config } = this.#options;
+    for (const other of inputs.telemetry.objects()) {
+      const near = other.namespace === config.rootNamespace || other.namespace === object.namespace;
+      if (near && other !== object && other.tracing.some(({ providers }) => providers.length > 0)) return true;
+    }
+    return false;
   }
 
   #targetsBound(object: Telemetry): Bound {

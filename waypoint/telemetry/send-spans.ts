@@ -39,9 +39,20 @@ export const sendSpans =
     if (protocol === SpanProtocol.OTLP_HTTP) return isProtobuf(head) ? rejectedSpans(answer) : 0;
     const status = (trailers && fieldValue(trailers, 'grpc-status')) ?? fieldValue(head.fields, 'grpc-status') ?? '2';
     const message = (trailers && fieldValue(trailers, 'grpc-message')) ?? fieldValue(head.fields, 'grpc-message') ?? '';
-    if (status !== '0') throw new ProxyError('UPSTREAM_STATUS', `the receiver answered with gRPC status ${status} ${message}`.trim());
+    if (status !== '0')
+      throw new ProxyError('UPSTREAM_STATUS', `the receiver answered with gRPC status ${status} ${decoded(message)}`.trim());
     return answer.length > 5 ? rejectedSpans(answer.subarray(5)) : 0;
   };
+
+/** Percent-encoded (gRPC over HTTP/2, "Status-Message"), if it is sound. */
+function decoded(message: string): string {
+  try {
+    return decodeURIComponent(message);
+  } catch {
+    // As it came: it is for people.
+    return message;
+  }
+}
 
 const isProtobuf = ({ fields }: ResponseHead): boolean => (fieldValue(fields, 'content-type') ?? '').includes('protobuf');
 
