@@ -128,6 +128,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     revision: settings.revision,
     image: settings.waypointImage,
     discoveryAddress: settings.discoveryAddress ?? `istiod.${namespace}.svc:15012`,
+    caAddress: settings.caAddress,
     clusterId: settings.clusterId,
     trustDomain: settings.trustDomain,
     network,

@@ -58,6 +58,13 @@ export const settingsTable = {
     'Image of the waypoints that are deployed for Gateways.',
     'warren/waypoint of the same version',
   ),
+  caAddress: setting(
+    'CA_ADDRESS',
+    optionalText,
+    undefined,
+    'Where the waypoints that are deployed ask for certificates, as host:port.',
+    'DISCOVERY_ADDRESS',
+  ),
   discoveryAddress: setting(
     'DISCOVERY_ADDRESS',
     optionalText,

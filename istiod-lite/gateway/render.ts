@@ -12,6 +12,8 @@ export interface RenderOptions {
   readonly image: string;
   /** `host:port` of istiod's gRPC port. */
   readonly discoveryAddress: string;
+  /** Whom it asks for certificates; the control plane where it is missing. */
+  readonly caAddress?: string | undefined;
   readonly clusterId: string;
   readonly trustDomain: string;
   readonly revision: string;
@@ -205,7 +207,7 @@ function podSpec(gatewayName: string, account: string, selector: Record<string, 
         ],
         env: [
           { name: 'XDS_ADDRESS', value: options.discoveryAddress },
-          { name: 'CA_ADDRESS', value: options.discoveryAddress },
+          { name: 'CA_ADDRESS', value: options.caAddress ?? options.discoveryAddress },
           { name: 'ISTIO_META_CLUSTER_ID', value: options.clusterId },
           { name: 'TRUST_DOMAIN', value: options.trustDomain },
           { name: 'GATEWAY_NAME', value: gatewayName },

@@ -35,6 +35,7 @@ test('with everything turned on, and with each piece turned off, the API server 
     'logging.json=true',
     'dnsCapture=true',
     'revocationLists=true',
+    'caAddress=istio-csr.cert-manager.svc:443',
     'resourceQuota.enabled=true',
   ];
   const more = ['seLinuxOptions.type=spc_t', 'openshift.securityContextConstraints=true', 'istiod.env.PILOT_PUSH_THROTTLE=5'];
