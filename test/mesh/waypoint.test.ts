@@ -3,14 +3,39 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { goTool } from '../support/go-tools.ts';
 import { withoutNamespaces } from '../support/netns.ts';
 import { call, get } from '../support/pair-programs.ts';
-import { runScript } from '../support/programs.ts';
+import { runScript, startCommand } from '../support/programs.ts';
 import { ORDERS, startWaypointMesh, type WaypointMesh } from '../support/waypoint-mesh.ts';
 
 const options = { skip: withoutNamespaces ?? false, timeout: 180_000 };
 const SERVICE = 'shop/orders.shop.svc.cluster.local';
 const TO = '{to: {namespace: shop, hostname: orders.shop.svc.cluster.local, port: 80}}';
+
+const INTEROP = 'google.golang.org/grpc/interop';
+const interop =
+  withoutNamespaces === undefined
+    ? { client: goTool(`${INTEROP}/client@v1.72.0`, 'grpc-interop'), server: goTool(`${INTEROP}/server@v1.72.0`, 'grpc-interop') }
+    : {};
+const noInterop = interop.client && interop.server ? false : "needs Go, to build gRPC's interop client and server";
+/** All that need neither TLS nor accounts. Unary and streams of every kind, big messages, status, metadata, deadlines, cancelling. */
+const INTEROP_CASES = [
+  'empty_unary',
+  'large_unary',
+  'client_streaming',
+  'server_streaming',
+  'ping_pong',
+  'empty_stream',
+  'timeout_on_sleeping_server',
+  'cancel_after_begin',
+  'cancel_after_first_response',
+  'status_code_and_message',
+  'special_status_message',
+  'custom_metadata',
+  'unimplemented_method',
+  'unimplemented_service',
+];
 
 const ROUTES = `
 routes:
@@ -33,7 +58,7 @@ policies:
   targets: [{service: ${SERVICE}}]
   rules:
   - {from: [{principals: [{exact: cluster.local/ns/shop/sa/client}]}], to: [{ports: [80], methods: [{exact: GET}]}]}
-  - {to: [{ports: [90, 91]}]}
+  - {to: [{ports: [90, 91, 92]}]}
 `;
 
 interface Seen {
@@ -151,6 +176,21 @@ test(
         assert.equal(status, 404);
         assert.match(reason, /^code=WAYPOINT_NOT_BOUND; id=[0-9a-f]{32}$/);
       }
+    });
+
+    await t.test("the interop cases of gRPC's Go module pass between its client and its server", { skip: noInterop }, async (st) => {
+      const { client = '', server = '' } = interop;
+      const served = startCommand(st, mesh.server, [server, '--port=10000']);
+      while (mesh.server.exec('ss', '-Hltn', 'sport = :10000') === '') await new Promise((resolve) => setTimeout(resolve, 50));
+      const failed: string[] = [];
+      for (const name of INTEROP_CASES) {
+        const argv = [client, `--server_host=${ORDERS}`, '--server_port=92', `--test_case=${name}`];
+        const run = startCommand(st, mesh.client, argv);
+        if ((await run.ended) !== 0) failed.push(`${name}: ${run.output().slice(-500)}`);
+      }
+      assert.deepEqual(failed, [], served.output().slice(-2000));
+      const line = JSON.parse(await mesh.waypoint.line(/StreamingOutputCall/)) as Record<string, unknown>;
+      assert.deepEqual([line.protocol, line.response_code], ['HTTP/2', 200]);
     });
 
     await t.test('metrics are those of Istio at reporter waypoint', async () => {

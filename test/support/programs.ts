@@ -31,6 +31,10 @@ export function startProgram(
   return follow(t, spawn(command, rest, { cwd: ROOT, env: { ...inherited(), ...env }, stdio: ['ignore', 'pipe', 'pipe'] }), file);
 }
 
+/** Any other program in a namespace. */
+export const startCommand = (t: TestContext, { path }: TestNetns, argv: readonly string[]): Program =>
+  follow(t, spawn('nsenter', [`--net=${path}`, '--', ...argv], { env: inherited(), stdio: ['ignore', 'pipe', 'pipe'] }), argv[0] ?? '');
+
 /** Any process of a test: its output kept, ended with the test. @param name for errors */
 export function follow(t: TestContext, child: ChildProcessByStdio<null, Readable, Readable>, name: string): Program {
   let output = '';

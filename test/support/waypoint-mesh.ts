@@ -129,13 +129,13 @@ workloads:
   workloadIps: ["${ip.clientIp}"], protocol: HBONE, workloadName: web,
   canonicalName: web, canonicalRevision: v1, services: {}}
 - {uid: c1//Pod/shop/server, name: server, namespace: shop, serviceAccount: server, workloadIps: ["${ip.serverIp}"], protocol: HBONE,
-  workloadName: orders-v1, canonicalName: orders, canonicalRevision: v1, requireWaypoint: {exceptPorts: [9090]}, services: {"shop/${HOST}": {80: 8080, 90: 9090, 91: 9090}}}
+  workloadName: orders-v1, canonicalName: orders, canonicalRevision: v1, requireWaypoint: {exceptPorts: [9090]}, services: {"shop/${HOST}": {80: 8080, 90: 9090, 91: 9090, 92: 10000}}}
 - {uid: c1//Pod/shop/waypoint-1, name: waypoint-1, namespace: shop, serviceAccount: waypoint,
   workloadIps: ["${ip.waypointIp}", "${ip.waypointSecond}"], protocol: HBONE, workloadName: waypoint, canonicalName: waypoint,
   services: {"shop/waypoint.shop.svc.cluster.local": {15008: 15008}}}
 services:
-- {name: orders, namespace: shop, hostname: ${HOST}, vips: ["/${ORDERS}"], ports: {80: 8080, 90: 9090, 91: 9090},
-  appProtocols: {80: HTTP11, 90: TCP}, waypoint: {destination: shop/waypoint.shop.svc.cluster.local}}
+- {name: orders, namespace: shop, hostname: ${HOST}, vips: ["/${ORDERS}"], ports: {80: 8080, 90: 9090, 91: 9090, 92: 10000},
+  appProtocols: {80: HTTP11, 90: TCP, 92: GRPC}, waypoint: {destination: shop/waypoint.shop.svc.cluster.local}}
 - {name: waypoint, namespace: shop, hostname: waypoint.shop.svc.cluster.local, vips: ["/10.96.0.20"], ports: {15008: 15008}}
 - {name: free, namespace: shop, hostname: free.shop.svc.cluster.local, vips: ["/10.96.0.30"], ports: {80: 8080}}
 `;
