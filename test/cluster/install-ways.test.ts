@@ -38,6 +38,19 @@ metadata: { name: server, namespace: shop }
 spec: { selector: { app: server }, ports: [{ name: http, port: 80, targetPort: 8080 }] }
 ${pod('server')}${pod('client')}`;
 
+const UNREADABLE = `
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: bad, namespace: shop }
+spec: { action: DENY, rules: [{ from: [{ source: { ipBlocks: ["10.0.0.0/64"] } }] }] }
+`;
+const HTTP_ONLY = `
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: http, namespace: shop }
+spec: { selector: { matchLabels: { app: nobody } }, rules: [{ to: [{ operation: { methods: [GET] } }] }] }
+`;
+
 const VIEWER = `
 apiVersion: v1
 kind: ServiceAccount
@@ -121,6 +134,19 @@ test('Helm and kubectl install the same mesh on Kubernetes', { skip, timeout: 90
     const again = await meshctl('install', '--dry-run');
     assert.equal(again.code, 0, again.stdout);
     assert.doesNotMatch(again.stdout, /would be (created|changed)/);
+    const apply = (text: string): Promise<Ran> =>
+      runProgram('kubectl', ['--kubeconfig', cluster.kubeconfig, 'apply', '-f', '-'], text, COMMAND_TIMEOUT_MS);
+    await cluster.eventually('the API server does not ask istiod', async () => {
+      const { code, stderr } = await apply(UNREADABLE);
+      return (
+        code !== 0 &&
+        /admission webhook "validation\.istio\.io" denied the request: \[IST0106\] AuthorizationPolicy shop\/bad: /.test(stderr)
+      );
+    });
+    const warned = await apply(HTTP_ONLY);
+    assert.equal(warned.code, 0, warned.stderr);
+    assert.match(warned.stderr, /Warning: \[WRN0202\] AuthorizationPolicy shop\/http: ztunnel sees no HTTP/);
+    await cluster.kubectl('delete', 'authorizationpolicy', '-n', 'shop', 'http');
     await cluster.kubectl('scale', '-n', 'istio-system', 'deployment/istiod', '--replicas=3');
     const refused = await meshctl('upgrade');
     assert.equal(refused.code, 1);
