@@ -29,7 +29,7 @@ import { WriterLease } from './kube/lease.ts';
 import { podFacts } from './kube/pod-facts.ts';
 import { Scope } from './kube/scope.ts';
 import { StatusWriter } from './kube/status-writer.ts';
-import { countEvent, createMetrics, setExpiry } from './metrics.ts';
+import { countEvent, createMetrics, setExpiry, setProblems } from './metrics.ts';
 import type { MeshModelConfig } from './model/config.ts';
 import { MeshIndex } from './model/index.ts';
 import * as names from './model/names.ts';
@@ -326,6 +326,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     missing: () => [...missing, ...(missing.has('cluster') ? cluster.missing : []), ...(leaving.signal.aborted ? ['shutting down'] : [])],
     refreshMetrics() {
       setExpiry(metrics, trust.expiry, clock.now());
+      setProblems(metrics, index.problems());
       metrics.uptime.set((clock.monotonic() - startedAt) / 1000);
     },
   };

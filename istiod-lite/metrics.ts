@@ -57,6 +57,12 @@ export const metricRows = {
   keyFailures: row('pilot_jwks_resolver_network_fetch_fail_total', 'counter', "Key sets for end users' tokens that could not be fetched."),
   statusWrites: row('warren_status_writes_total', 'counter', "Conditions written to users' objects, by outcome.", 'outcome'),
   reviews: row('warren_admission_reviews_total', 'counter', 'Objects that the API server asked about, by what was answered.', 'outcome'),
+  problems: row(
+    'warren_object_problems',
+    'gauge',
+    'What is wrong with objects, by object; beyond 1000 objects they are `other`.',
+    'object',
+  ),
   writer: row('warren_writer', 'gauge', '1 where this replica holds the lease and writes to the cluster.'),
   build: row('istio_build', 'gauge', 'Always 1; says what runs.', 'component', 'tag'),
   info: row('pilot_info', 'gauge', 'Always 1; says what runs.', 'version'),
@@ -113,6 +119,7 @@ export function createMetrics({ processMetrics }: { processMetrics: boolean }) {
     keyFailures: counter(metricRows.keyFailures),
     statusWrites: counter(metricRows.statusWrites),
     reviews: counter(metricRows.reviews),
+    problems: gauge(metricRows.problems),
     writer: gauge(metricRows.writer),
     uptime: gauge(metricRows.uptime),
     startup: gauge(metricRows.startup),
@@ -131,6 +138,19 @@ export function countEvent(metrics: Metrics, kind: KindName, change: 'added' | '
   const registered = REGISTRY_LABELS[kind];
   if (registered) k8sEvents.inc({ type: registered, event });
   else configEvents.inc({ type: kind, event });
+}
+
+// Whoever may write objects may write many.
+const MOST_OBJECTS = 1000;
+
+/** How much is wrong with which object, as it is now. */
+export function setProblems({ problems }: Metrics, found: Iterable<{ readonly object: string }>): void {
+  problems.reset();
+  const named = new Set<string>();
+  for (const { object } of found) {
+    if (named.size < MOST_OBJECTS) named.add(object);
+    problems.inc({ object: named.has(object) ? object : 'other' });
+  }
 }
 
 const EVENT_LABELS = { added: 'add', modified: 'update', deleted: 'delete' } as const;

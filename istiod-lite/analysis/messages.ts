@@ -183,7 +183,7 @@ export const messageTypes = {
     'RequiredWaypointMissing',
     'Error',
     '{}',
-    '`warren.dev/require-waypoint` lets in only what comes through a waypoint, and none is bound: every connection is refused.',
+    '`warren.dev/require-waypoint` on a pod or namespace is for what comes past a waypoint, and none is bound: name one (`istio.io/use-waypoint`).',
   ),
   never: type(
     'WRN0201',

@@ -3,10 +3,11 @@ import { parseCidr } from '../../common/base/address.ts';
 import * as names from '../model/names.ts';
 import { at, type Labels, records, text, textMap, texts } from '../model/objects.ts';
 import { hasTargets } from '../model/request-authentication.ts';
+import { readWaypointWords, requiredWaypoint } from '../model/required-waypoint.ts';
 import type { SetCheck, World } from './analyzer.ts';
 import { message } from './messages.ts';
 import type { AnalyzedObject } from './object-set.ts';
-import { selects, type Workload } from './workloads.ts';
+import { annotationsOf, selects, type Workload } from './workloads.ts';
 
 const SELECTING = ['AuthorizationPolicy', 'PeerAuthentication', 'RequestAuthentication'] as const;
 
@@ -154,37 +155,33 @@ function familyOf(range: string): 4 | 6 | undefined {
   return parsed && (parsed.bytes.length === 4 ? 4 : 6);
 }
 
-const REQUIRE_WAYPOINT = 'warren.dev/require-waypoint';
-
 export const requiredWaypoints: SetCheck = {
   name: 'workload.RequiredWaypoint',
   doc: 'pods that let in only what comes through a waypoint (warren.dev/require-waypoint) and have none',
   *check({ set, workloads, index }) {
-    const asking = new Set(set.of('Namespace').flatMap(({ key, object }) => (isTrue(object) ? [key] : [])));
-    const said = new Set<string>();
-    for (const { id, namespace, labels } of workloads) {
-      const own = labels[REQUIRE_WAYPOINT];
-      if (own === undefined ? !asking.has(namespace) : own !== 'true') continue;
-      const inherited = index.view.namespace(namespace).labels[names.USE_WAYPOINT];
-      const services = index.view.selecting(namespace, labels);
-      const bound = [
-        labels[names.USE_WAYPOINT],
-        ...services.map(({ source, key }) => index.view.services.get(`${source}/${key}`)?.words.labels[names.USE_WAYPOINT] ?? inherited),
-      ];
+    const silent = (): void => undefined;
+    const inherited = new Map(set.of('Namespace').map(({ key, object }) => [key, readWaypointWords(annotationsOf(object), silent)]));
+    for (const { id, namespace, labels, annotations } of workloads) {
+      const own = readWaypointWords(annotations, silent);
+      const required = requiredWaypoint(own, inherited.get(namespace) ?? { required: undefined, exceptPorts: [] });
+      if (!required || labels[names.GATEWAY_NAME] !== undefined) continue;
+      const words = index.view.namespace(namespace).labels[names.USE_WAYPOINT];
+      const services = index.view
+        .selecting(namespace, labels)
+        .map(({ source, key }) => index.view.services.get(`${source}/${key}`)?.words.labels);
+      const bound = [labels[names.USE_WAYPOINT], ...services.map((found) => found?.[names.USE_WAYPOINT] ?? words)];
       if (bound.some((name) => name !== undefined && name !== 'none')) continue;
       const [kind = '', key = ''] = id.split(' ');
-      if (said.has(id) || labels[names.GATEWAY_NAME] !== undefined) continue;
-      said.add(id);
+      const origin = set.find(kind, key)?.origin ?? { kind, namespace, name: key };
+      const consequence = required.always ? 'what comes by its address alone is refused' : 'nothing comes of it';
       yield message(
         'requireWaypoint',
-        set.find(kind, key)?.origin ?? { kind, namespace, name: key },
-        `it takes only what comes through a waypoint (${REQUIRE_WAYPOINT}), and neither it nor a service of it names one`,
+        origin,
+        `it asks for a waypoint (${names.REQUIRE_WAYPOINT}), and neither it nor a service of it names one: ${consequence}`,
       );
     }
   },
 };
-
-const isTrue = (object: unknown): boolean => textMap(at(object, 'metadata', 'labels'))[REQUIRE_WAYPOINT] === 'true';
 
 const labelText = (labels: Labels): string =>
   Object.entries(labels)

@@ -8,6 +8,7 @@ export interface Workload {
   readonly id: string;
   readonly namespace: string;
   readonly labels: Labels;
+  readonly annotations: Labels;
   readonly serviceAccount: string;
   /** Whether the mesh carries its traffic, as far as labels say. */
   readonly inMesh: boolean;
@@ -34,13 +35,14 @@ export function workloadsOf(set: ObjectSet): Workload[] {
     const { namespace } = one.origin;
     const labels = labelsOf(template);
     const mode = labels[names.DATAPLANE_MODE] ?? modes.get(namespace);
-    const redirected = textMap(at(template, 'metadata', 'annotations'))[names.REDIRECTION] === 'enabled';
+    const redirected = annotationsOf(template)[names.REDIRECTION] === 'enabled';
     const onHost = at(template, 'spec', 'hostNetwork') === true;
     return [
       {
         id: `${one.kind} ${one.key}`,
         namespace,
         labels,
+        annotations: annotationsOf(template),
         serviceAccount: text(at(template, 'spec', 'serviceAccountName')) || 'default',
         inMesh: redirected || (mode === 'ambient' && !onHost),
         addresses: podAddresses(template),
@@ -48,6 +50,8 @@ export function workloadsOf(set: ObjectSet): Workload[] {
     ];
   });
 }
+
+export const annotationsOf = (object: unknown): Labels => textMap(at(object, 'metadata', 'annotations'));
 
 const labelsOf = (object: unknown): Labels => textMap(at(object, 'metadata', 'labels'));
 
@@ -64,6 +68,7 @@ function entryWorkload({ key, origin, object }: AnalyzedObject): Workload {
     id: `WorkloadEntry ${key}`,
     namespace: origin.namespace,
     labels: { ...textMap(at(object, 'spec', 'labels')), ...labelsOf(object) },
+    annotations: annotationsOf(object),
     serviceAccount: text(at(object, 'spec', 'serviceAccount')) || 'default',
     inMesh: true,
     addresses: [],

@@ -73,6 +73,8 @@ export const WAYPOINT_MISSING = 'istio.io/WaypointMissing';
 export const CLAIM_REFUSED = 'warren.dev/ClaimRefused';
 /** Our own: of kinds of Istio's that nothing here carries out. */
 export const ENFORCED = 'warren.dev/Enforced';
+/** Our own: values in it make no sense, and were read in the stricter way or count for nothing. */
+export const UNREADABLE = 'warren.dev/Unreadable';
 export const ZTUNNEL_ACCEPTED = 'ZtunnelAccepted';
 export const WAYPOINT_ACCEPTED = 'WaypointAccepted';
 
@@ -82,6 +84,8 @@ interface Reporter {
   /** The conditions that are its own; all others of the object are somebody else's. */
   readonly types: readonly string[];
 }
+
+const PROBLEMS = 'warren-unreadable';
 
 /** Who writes which conditions: under Istio's field managers, so that either control plane replaces what the other one wrote. */
 export const reporters = {
@@ -99,9 +103,36 @@ export const reporters = {
   WasmPlugin: { kind: 'WasmPlugin', fieldManager: 'warren-unenforced', types: [ENFORCED] },
   TrafficExtension: { kind: 'TrafficExtension', fieldManager: 'warren-unenforced', types: [ENFORCED] },
   WaypointPolicy: { kind: 'AuthorizationPolicy', fieldManager: 'istio-ambient-waypoint-policy', types: [WAYPOINT_ACCEPTED] },
+  // What cannot be read of kinds whose other conditions are about something else, or that have none.
+  UnreadablePeer: { kind: 'PeerAuthentication', fieldManager: PROBLEMS, types: [UNREADABLE] },
+  UnreadableToken: { kind: 'RequestAuthentication', fieldManager: PROBLEMS, types: [UNREADABLE] },
+  UnreadableEntry: { kind: 'ServiceEntry', fieldManager: PROBLEMS, types: [UNREADABLE] },
+  UnreadableWorkload: { kind: 'WorkloadEntry', fieldManager: PROBLEMS, types: [UNREADABLE] },
+  UnreadableVirtual: { kind: 'VirtualService', fieldManager: PROBLEMS, types: [UNREADABLE] },
 } as const satisfies Record<string, Reporter>;
 
 export type ReporterName = keyof typeof reporters;
+
+/** Who tells what of an object cannot be read, where nobody else does. */
+export const problemReporters: Readonly<Partial<Record<WatchedKindName, ReporterName>>> = {
+  PeerAuthentication: 'UnreadablePeer',
+  RequestAuthentication: 'UnreadableToken',
+  ServiceEntry: 'UnreadableEntry',
+  WorkloadEntry: 'UnreadableWorkload',
+  VirtualService: 'UnreadableVirtual',
+};
+
+/** The condition of an object of which something cannot be read; none where all can. */
+export function unreadableConditions(messages: readonly string[], generation: number): Condition[] {
+  if (messages.length === 0) return [];
+  const named = messages.slice(0, MOST_NAMED).join('; ');
+  const message = messages.length > MOST_NAMED ? `${named}; and ${messages.length - MOST_NAMED} more` : named;
+  return [{ type: UNREADABLE, status: 'True', reason: 'InvalidValue', message: message.slice(0, LONGEST), observedGeneration: generation }];
+}
+
+const MOST_NAMED = 10;
+// The API server takes 32 KiB of a message.
+const LONGEST = 2000;
 
 /** Those of a reporter's conditions that an object shows now. */
 export function readConditions(reporter: ReporterName, object: unknown): Condition[] {

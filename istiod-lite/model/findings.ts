@@ -189,13 +189,13 @@ function noteBinding({ inputs }: FindingsWorld, condition: Condition | undefined
   }
 }
 
-function noteZtunnel({ authorization, condition }: AuthorizationPolicy, object: unknown, note: Note): void {
+function noteZtunnel({ authorization, condition, httpFields }: AuthorizationPolicy, object: unknown, note: Note): void {
   if (!condition) return;
   if (condition.status === 'False') {
     note(condition.message.startsWith('action ') ? 'never' : 'dry-run', condition.message);
     return;
   }
-  if (condition.reason === 'UnsupportedValue') note('http-at-l4', condition.message);
+  if (httpFields.length > 0) note('http-at-l4', condition.message.slice(condition.message.indexOf('ztunnel sees no HTTP')));
   const written = records(at(object, 'spec', 'rules')).length;
   const action = text(at(object, 'spec', 'action')) || 'ALLOW';
   // Whoever writes no rules at all means to allow nothing.

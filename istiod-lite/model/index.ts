@@ -8,7 +8,7 @@ import type { HttpAuthorization, JwtAuthentication, RateLimits } from '../../com
 import { Service_Visibility } from '../../common/codec/gen/workload.ts';
 import { type AuthorizationPolicy, readAuthorizationPolicy } from './authorization-policy.ts';
 import { AutoAddresses } from './auto-addresses.ts';
-import { type Condition, ENFORCED, type ReporterName, type StatusWrite } from './conditions.ts';
+import { type Condition, ENFORCED, problemReporters, type ReporterName, type StatusWrite, unreadableConditions } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
 import { readDestinationRule } from './destination-rule.ts';
 import { readEndpointSlice } from './endpoint-slice.ts';
@@ -118,14 +118,23 @@ export class MeshIndex {
     }
     const key = objectKey(meta);
     const messages: string[] = [];
+    const grave: string[] = [];
+    const given = type === 'deleted' ? undefined : object;
     try {
-      const report: Report = (message) => messages.push(message);
-      if (isUnenforced(kind)) this.#setUnenforced(kind, key, type === 'deleted' ? undefined : object, report);
-      else this.#setters[kind](key, type === 'deleted' ? undefined : object, report);
+      const report: Report = (message, weight) => {
+        messages.push(message);
+        if (weight !== 'mild') grave.push(message);
+      };
+      if (isUnenforced(kind)) this.#setUnenforced(kind, key, given, report);
+      else this.#setters[kind](key, given, report);
     } catch (error) {
       messages.push(`could not be read: ${errorMessage(error)}`);
     }
     this.#problems.set(`${kind} ${key}`, messages);
+    const reporter = problemReporters[kind];
+    if (!reporter) return;
+    this.#observe(reporter, key, given);
+    this.#statuses.want(reporter, key, unreadableConditions([...new Set(grave)], meta.generation));
   }
 
   /**

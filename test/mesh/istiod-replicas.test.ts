@@ -1,12 +1,14 @@
 /**
- * istiod-lite as it is installed, with two replicas: one writes, both serve, all of them are replaced while traffic flows, and the API server
- * goes away for a while.
+ * istiod-lite as it is installed, with two replicas: one writes, both serve, all of them are replaced while traffic flows, the API server
+ * goes away for a while; and the API server asks istiod about objects, also when istiod is away.
  */
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import { type Ran, runProgram } from '../support/kube-commands.ts';
 import { command } from '../support/netns.ts';
-import { nodeInPods, startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
+import { nodeInPods, root, startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
 
 const pod = (name: string, node: string): string => `
 ---
@@ -142,7 +144,88 @@ spec:
     for (const pid of cut) inNetwork(pid, 'delete table ip cut');
     await cluster.eventually('the deletion does not take effect', async () => (await calls(cluster, 'late')).code === 0, 120_000);
   });
+
+  await t.test('an object that makes no sense is refused by name, and one that is enforced otherwise is warned about', async () => {
+    const refused = await apply(cluster, policy('bad', ranges('10.0.0.0/64')));
+    assert.notEqual(refused.code, 0);
+    assert.match(
+      refused.stderr,
+      /admission webhook "validation\.istio\.io" denied the request: \[IST0106\] AuthorizationPolicy shop\/bad: .*10\.0\.0\.0\/64/,
+    );
+    const warned = await apply(
+      cluster,
+      policy('http', '{ rules: [{ to: [{ operation: { methods: [GET] } }] }], selector: { matchLabels: { app: none } } }'),
+    );
+    assert.equal(warned.code, 0, warned.stderr);
+    assert.match(warned.stderr, /^Warning: \[WRN0202\] AuthorizationPolicy shop\/http: ztunnel sees no HTTP and cannot match methods/m);
+    const label = await cluster.tryKubectl('label', 'service', '-n', 'shop', 'server', 'istio.io/use-waypoint=gone', '--dry-run=server');
+    assert.match(label.stderr, /^Warning: \[WRN0101\] Service shop\/server: there is no waypoint shop\/gone/m);
+  });
+
+  await t.test(
+    'while istiod is away, Ignore takes what it would refuse, Fail refuses whatever is of the mesh, and nothing else waits',
+    async () => {
+      await cluster.kubectl('scale', '-n', 'istio-system', 'deploy/istiod', '--replicas=0');
+      await cluster.eventually('istiod is still there', async () => (await replicasOf(cluster)).length === 0, 60_000);
+      const taken = await apply(cluster, policy('bad', ranges('10.0.0.0/64')));
+      assert.equal(taken.code, 0, taken.stderr);
+      await setFailurePolicy(cluster, 'Fail');
+      const good = await apply(cluster, policy('good', ranges('10.0.0.0/8')));
+      assert.notEqual(good.code, 0);
+      assert.match(good.stderr, /failed calling webhook "validation\.istio\.io"/);
+      await cluster.kubectl('label', 'service', '-n', 'shop', 'server', 'istio.io/use-waypoint=none');
+      await cluster.kubectl('create', 'configmap', '-n', 'shop', 'other');
+      await cluster.kubectl('scale', '-n', 'istio-system', 'deploy/istiod', '--replicas=1');
+      await cluster.eventually(
+        'istiod does not judge',
+        async () => (await apply(cluster, policy('good', ranges('10.0.0.0/8')))).code === 0,
+        90_000,
+      );
+      // What got in meanwhile is told of where it stands.
+      await cluster.eventually('the status does not say what is wrong', async () => {
+        const status = await cluster.kubectl(
+          'get',
+          'authorizationpolicy',
+          '-n',
+          'shop',
+          'bad',
+          '-o',
+          'jsonpath={.status.conditions[*].message}',
+        );
+        return status.includes('"10.0.0.0/64" cannot be read');
+      });
+      const analyzed = await runProgram(process.execPath, [
+        join(root, 'meshctl/main.ts'),
+        '--kubeconfig',
+        cluster.kubeconfig,
+        'analyze',
+        '-n',
+        'shop',
+      ]);
+      assert.equal(analyzed.code, 79, analyzed.stderr);
+      assert.match(analyzed.stdout, /^Error \[IST0106\] \(AuthorizationPolicy shop\/bad\) .*10\.0\.0\.0\/64/m);
+    },
+  );
 });
+
+const policy = (name: string, spec: string): string => `
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: ${name}, namespace: shop }
+spec: ${spec}
+`;
+
+const ranges = (range: string): string => `{ action: DENY, rules: [{ from: [{ source: { ipBlocks: ["${range}"] } }] }] }`;
+
+const apply = (cluster: TestPlayground, text: string): Promise<Ran> =>
+  runProgram('kubectl', ['--kubeconfig', cluster.kubeconfig, 'apply', '-f', '-'], text);
+
+const CONFIGURATION = ['validatingwebhookconfiguration', 'istio-validator-istio-system'];
+
+async function setFailurePolicy(cluster: TestPlayground, failurePolicy: string): Promise<void> {
+  const webhooks = ['rev.validation.istio.io', 'validation.istio.io'].map((name) => ({ name, failurePolicy }));
+  await cluster.kubectl('patch', ...CONFIGURATION, '--type=strategic', '-p', JSON.stringify({ webhooks }));
+}
 
 const calls = (cluster: TestPlayground, from: string) => cluster.exec('shop', from, 'client', 'http://server.shop:80/');
 

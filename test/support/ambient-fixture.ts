@@ -159,7 +159,7 @@ function placePolicy(inputs: Inputs, fields: Json): void {
     extensions: [],
   };
   const key = `${namespace}/${name}`;
-  inputs.setPolicy(key, { key, namespace, selector, authorization, condition: undefined });
+  inputs.setPolicy(key, { key, namespace, selector, authorization, condition: undefined, httpFields: [] });
 }
 
 /** meshConfig.serviceEntryVisibility: the first policy that picks the namespace, else the default. */

@@ -234,10 +234,16 @@ test('each object of a kind that nobody enforces is told of', () => {
   assert.deepEqual(said([filter, plugin]), ['WRN0401 EnvoyFilter shop/f', 'WRN0401 WasmPlugin shop/w']);
 });
 
-test('require-waypoint without a waypoint refuses everything, and is an error', () => {
-  const required = ambient({ 'warren.dev/require-waypoint': 'true' });
-  assert.deepEqual(said([required, web, webService]), ['WRN0104 Pod shop/web']);
-  const bound = ambient({ 'warren.dev/require-waypoint': 'true', 'istio.io/use-waypoint': 'waypoint' });
+test('require-waypoint without a waypoint is an error, on the pod and on its namespace', () => {
+  const annotations = { 'warren.dev/require-waypoint': 'true' };
+  const asking: [string, Json] = ['Namespace', make.namespace('shop', { 'istio.io/dataplane-mode': 'ambient' }, annotations)];
+  assert.deepEqual(said([asking, web, webService]), ['WRN0104 Pod shop/web']);
+  const pod: [string, Json] = ['Pod', make.pod({ name: 'web', labels: { app: 'web' }, annotations })];
+  assert.deepEqual(said([ambient(), pod, webService]), ['WRN0104 Pod shop/web']);
+  const bound: [string, Json] = [
+    'Namespace',
+    make.namespace('shop', { 'istio.io/dataplane-mode': 'ambient', 'istio.io/use-waypoint': 'waypoint' }, annotations),
+  ];
   assert.deepEqual(said([bound, web, webService, waypoint()]), []);
 });
 
