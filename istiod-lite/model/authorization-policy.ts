@@ -52,16 +52,11 @@ export function readAuthorizationPolicy(config: MeshModelConfig, object: unknown
   if (!meta) return undefined;
   const spec = at(object, 'spec');
   const about = { key: objectKey(meta), namespace: meta.namespace, httpFields: [] };
-  const unreadable: string[] = [];
-  const note: Report = (message) => {
-    unreadable.push(message);
-    report(message);
-  };
   if (isRecord(at(spec, 'targetRef')) || list(at(spec, 'targetRefs')).length > 0) {
     return { ...about, selector: undefined, authorization: undefined, condition: undefined };
   }
   // Whom an unreadable selector means nobody knows; the policy then holds for all whom it may concern, as no policy would refuse less.
-  const written = selectorLabels(at(spec, 'selector', 'matchLabels'), 'spec.selector.matchLabels', note);
+  const written = selectorLabels(at(spec, 'selector', 'matchLabels'), 'spec.selector.matchLabels', report);
   const selector = written === 'unreadable' || !at(spec, 'selector') ? undefined : (written ?? {});
   const condition = (status: 'True' | 'False', reason: string, message: string): Condition => ({
     type: ZTUNNEL_ACCEPTED,
@@ -80,7 +75,7 @@ export function readAuthorizationPolicy(config: MeshModelConfig, object: unknown
   if (action !== 'ALLOW' && action !== 'DENY') return refused(`action ${action} is not enforced by ztunnel`);
   const dryRun = annotationFlag(meta.annotations[names.DRY_RUN]) === true;
   if (dryRun && config.dryRunPolicies !== true) return refused('a dry run is asked for, and dry runs are switched off for ztunnel');
-  const reader = new RuleReader(action, meta.namespace, note);
+  const reader = new RuleReader(action, meta.namespace, report);
   const groups = records(at(spec, 'rules')).flatMap((rule) => reader.group(rule) ?? []);
   const httpFields = [...reader.unsupported].sort();
   return {
@@ -96,30 +91,19 @@ export function readAuthorizationPolicy(config: MeshModelConfig, object: unknown
       extensions: [],
     },
     condition:
-      httpFields.length + unreadable.length === 0
+      httpFields.length === 0
         ? condition('True', 'Accepted', 'enforced by ztunnel')
-        : condition('True', 'UnsupportedValue', [...unreadableMessage(unreadable), ...unsupportedMessage(action, httpFields)].join('. ')),
+        : condition('True', 'UnsupportedValue', unsupportedMessage(action, httpFields)),
     httpFields,
   };
 }
 
-const MOST_NAMED = 5;
-
-function unreadableMessage(messages: readonly string[]): string[] {
-  if (messages.length === 0) return [];
-  const more = messages.length > MOST_NAMED ? `, and ${messages.length - MOST_NAMED} more` : '';
-  return [`${messages.slice(0, MOST_NAMED).join('; ')}${more}: the policy is enforced more strictly than written`];
-}
-
-function unsupportedMessage(action: 'ALLOW' | 'DENY', fields: readonly string[]): string[] {
-  if (fields.length === 0) return [];
+function unsupportedMessage(action: 'ALLOW' | 'DENY', fields: readonly string[]): string {
   const consequence =
     action === 'ALLOW'
       ? 'the rules that use them are left out, so less is allowed than written'
       : 'the rules are enforced without them, so more is denied than written';
-  return [
-    `ztunnel sees no HTTP and cannot match ${fields.join(', ')}: ${consequence}. A waypoint, and targetRefs that name it or a service behind it, enforce the policy as written`,
-  ];
+  return `ztunnel sees no HTTP and cannot match ${fields.join(', ')}: ${consequence}. A waypoint, and targetRefs that name it or a service behind it, enforce the policy as written`;
 }
 
 type Field = keyof Omit<Match, 'extensions'>;

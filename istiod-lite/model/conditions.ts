@@ -104,6 +104,7 @@ export const reporters = {
   TrafficExtension: { kind: 'TrafficExtension', fieldManager: 'warren-unenforced', types: [ENFORCED] },
   WaypointPolicy: { kind: 'AuthorizationPolicy', fieldManager: 'istio-ambient-waypoint-policy', types: [WAYPOINT_ACCEPTED] },
   // What cannot be read of kinds whose other conditions are about something else, or that have none.
+  UnreadablePolicy: { kind: 'AuthorizationPolicy', fieldManager: PROBLEMS, types: [UNREADABLE] },
   UnreadablePeer: { kind: 'PeerAuthentication', fieldManager: PROBLEMS, types: [UNREADABLE] },
   UnreadableToken: { kind: 'RequestAuthentication', fieldManager: PROBLEMS, types: [UNREADABLE] },
   UnreadableEntry: { kind: 'ServiceEntry', fieldManager: PROBLEMS, types: [UNREADABLE] },
@@ -115,6 +116,7 @@ export type ReporterName = keyof typeof reporters;
 
 /** Who tells what of an object cannot be read, where nobody else does. */
 export const problemReporters: Readonly<Partial<Record<WatchedKindName, ReporterName>>> = {
+  AuthorizationPolicy: 'UnreadablePolicy',
   PeerAuthentication: 'UnreadablePeer',
   RequestAuthentication: 'UnreadableToken',
   ServiceEntry: 'UnreadableEntry',

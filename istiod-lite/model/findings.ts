@@ -195,7 +195,7 @@ function noteZtunnel({ authorization, condition, httpFields }: AuthorizationPoli
     note(condition.message.startsWith('action ') ? 'never' : 'dry-run', condition.message);
     return;
   }
-  if (httpFields.length > 0) note('http-at-l4', condition.message.slice(condition.message.indexOf('ztunnel sees no HTTP')));
+  if (httpFields.length > 0) note('http-at-l4', condition.message);
   const written = records(at(object, 'spec', 'rules')).length;
   const action = text(at(object, 'spec', 'action')) || 'ALLOW';
   // Whoever writes no rules at all means to allow nothing.
