@@ -115,7 +115,7 @@ export const reporters = {
 export type ReporterName = keyof typeof reporters;
 
 /** Who tells what of an object cannot be read, where nobody else does. */
-export const problemReporters: Readonly<Partial<Record<WatchedKindName, ReporterName>>> = {
+export const problemReporters: Readonly<Partial<Record<KindName, ReporterName>>> = {
   AuthorizationPolicy: 'UnreadablePolicy',
   PeerAuthentication: 'UnreadablePeer',
   RequestAuthentication: 'UnreadableToken',
