@@ -16,6 +16,8 @@ const WARM_UP = 0.3;
 const MOST_SLOPE = 0.5;
 const METRICS = 'http://127.0.0.1:15020/metrics';
 
+type Point = readonly [minutes: number, megabytes: number];
+
 interface Sample {
   readonly minutes: number;
   readonly rss: number;
@@ -80,15 +82,24 @@ function rowsOf(name: string, minutes: number, samples: readonly Sample[]): Row[
         ...common,
         metric: `${label}, slope after the first ${Math.round(minutes * WARM_UP * 60)} s`,
         unit: 'MB/min',
-        ours: slope(warm.map((sample) => [sample.minutes, sample[what]])),
+        ours: slope(lowest(warm.map((sample) => [sample.minutes, sample[what]]))),
         target: MOST_SLOPE,
       }),
     ];
   });
 }
 
-/** By the median of the slopes of all pairs (Theil and Sen): a sample taken before a collection does not bend it. */
-function slope(points: readonly (readonly [x: number, y: number])[]): number {
+const WINDOWS = 8;
+
+/** The lowest of each eighth of the time: what is there beside garbage that has not been collected yet. */
+function lowest(points: readonly Point[]): Point[] {
+  const size = Math.max(1, Math.ceil(points.length / WINDOWS));
+  const windows = Array.from({ length: Math.ceil(points.length / size) }, (_, i) => points.slice(i * size, (i + 1) * size));
+  return windows.map((window) => window.reduce((least, point) => (point[1] < least[1] ? point : least), window[0] ?? [0, 0]));
+}
+
+/** By the median of the slopes of all pairs (Theil and Sen): one that is off does not bend it. */
+function slope(points: readonly Point[]): number {
   const slopes = points.flatMap(([x, y], i) => points.slice(i + 1).map(([later, value]) => (value - y) / (later - x)));
   if (slopes.length === 0) throw new Error('too short for a slope: more minutes');
   const sorted = slopes.sort((a, b) => a - b);

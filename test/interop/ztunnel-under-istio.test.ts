@@ -1,0 +1,83 @@
+/**
+ * Our ztunnel and our node agent under Istio's own istiod: certificates, workloads, services and policies come from it. Runs where ISTIOD_BIN
+ * names a build of pilot-discovery (`ISTIOD_BIN=… scripts/test interop`).
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { startPlayground } from '../support/playground.ts';
+import { useRealIstiod, withoutRealIstiod } from '../support/real-istiod.ts';
+import { configDumpOf, replaceZtunnel, ztunnelLine } from '../support/real-ztunnel.ts';
+
+const workload = (name: string, node: string): string => `
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: { name: ${name}, namespace: mesh }
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: ${name}, namespace: mesh, labels: { app: ${name} } }
+spec:
+  nodeName: ${node}
+  serviceAccountName: ${name}
+  terminationGracePeriodSeconds: 1
+  containers:
+    - { name: echo, image: warren/echo, args: ["--port=8080"], readinessProbe: { httpGet: { path: /, port: 8080 }, periodSeconds: 1 } }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: ${name}, namespace: mesh }
+spec: { selector: { app: ${name} }, ports: [{ name: http, port: 80, targetPort: 8080 }] }
+`;
+
+const NAMESPACE = `
+apiVersion: v1
+kind: Namespace
+metadata: { name: mesh, labels: { istio.io/dataplane-mode: ambient } }
+`;
+
+const DENIAL = `
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: not-alice, namespace: mesh }
+spec:
+  selector: { matchLabels: { app: bob } }
+  action: DENY
+  rules: [{ from: [{ source: { principals: [cluster.local/ns/mesh/sa/alice] } }] }]
+`;
+
+test("our ztunnel under Istio's istiod", { skip: withoutRealIstiod, timeout: 290_000 }, async (t) => {
+  const cluster = await startPlayground(t, { mesh: true });
+  await useRealIstiod(t, cluster);
+  for (const node of ['node1', 'node2']) await replaceZtunnel(cluster, node);
+  await cluster.apply(NAMESPACE + workload('alice', 'node1') + workload('bob', 'node2'));
+  await cluster.podsReady('mesh');
+  const call = async (from: string, url: string): Promise<string> => (await cluster.exec('mesh', from, 'client', url)).stdout;
+
+  await t.test('a call goes through a tunnel, with identities that its CA has certified', async () => {
+    await cluster.eventually('HTTP', async () => (await call('alice', 'http://bob/')).includes('StatusCode=200'), 60_000);
+    await ztunnelLine(cluster, 'node1', 'direction="outbound"', 'dst.identity="spiffe://cluster.local/ns/mesh/sa/bob"', ':15008');
+    await ztunnelLine(cluster, 'node2', 'direction="inbound"', 'src.identity="spiffe://cluster.local/ns/mesh/sa/alice"');
+  });
+
+  await t.test('it knows the workloads and services that istiod knows, and has been refused nothing', async () => {
+    const dump = await configDumpOf(cluster, 'node1');
+    const names = (items: readonly { name?: string; namespace?: string }[]): string[] =>
+      items
+        .filter(({ namespace }) => namespace === 'mesh')
+        .map(({ name }) => name ?? '')
+        .sort();
+    assert.deepEqual(names(dump.workloads), ['alice', 'bob']);
+    assert.deepEqual(names(dump.services), ['alice', 'bob']);
+    const log = await cluster.kubectl('logs', '-n', 'istio-system', '-l', 'app=ztunnel', '--tail=-1');
+    assert.doesNotMatch(log, /resources rejected/);
+  });
+
+  await t.test('a policy that it translates is enforced, and lifted again', async () => {
+    await cluster.apply(DENIAL);
+    await cluster.eventually('a refusal', async () => !(await call('alice', 'http://bob/')).includes('StatusCode=200'), 30_000);
+    await ztunnelLine(cluster, 'node2', 'direction="inbound"', 'POLICY_DENIED', 'warren.policy="mesh/not-alice"');
+    await cluster.kubectl('delete', 'authorizationpolicy', 'not-alice', '-n', 'mesh');
+    await cluster.eventually('HTTP again', async () => (await call('alice', 'http://bob/')).includes('StatusCode=200'), 30_000);
+  });
+});
