@@ -77,6 +77,8 @@ interface Running {
   drained: boolean;
   /** Was told to end, or has ended. */
   ended: boolean;
+  /** Since when it takes a lost worker's place, and the pods that it does not listen for yet. */
+  taking: { readonly since: number; readonly left: Set<string> } | undefined;
 }
 
 interface Binding {
@@ -317,6 +319,7 @@ export class WorkerFleet {
       active,
       drained: false,
       ended: false,
+      taking: undefined,
     };
     this.#workers.set(id, running);
     worker.onMessage((message) => this.#received(running, message));
@@ -393,6 +396,7 @@ export class WorkerFleet {
   }
 
   #bound(running: Running, uid: string, problem: string | undefined): void {
+    this.#tookOver(running, uid);
     const binding = this.#pods.get(uid);
     if (!binding?.waiting.delete(running.id)) return;
     if (problem !== undefined) {
@@ -451,12 +455,25 @@ export class WorkerFleet {
     this.#startAnother(running, place);
   }
 
+  /** Says how long the pods were a worker short. */
+  #tookOver(running: Running, uid: string): void {
+    const { taking } = running;
+    if (!taking?.left.delete(uid) || taking.left.size > 0) return;
+    running.taking = undefined;
+    const { clock, log } = this.#options;
+    log.info(
+      { worker: running.id, pods: this.#pods.size, tookMs: Math.round(clock.monotonic() - taking.since) },
+      'data worker took the place',
+    );
+  }
+
   /** The spare takes the place of one that is lost. */
   #promote(): boolean {
     const spare = this.#spare;
     if (!spare?.ready || this.#draining) return false;
     this.#spare = undefined;
     spare.active = true;
+    spare.taking = { since: this.#options.clock.monotonic(), left: new Set(this.#pods.keys()) };
     this.#servePods(spare);
     this.#countWorkers();
     return true;
