@@ -27,7 +27,8 @@ export interface PodSeen {
 
 /** One of the ways that a connection may take; which, chance decides by weight. */
 export interface RouteSeen {
-  readonly via: 'passthrough' | 'tcp' | 'hbone' | 'double-hbone' | 'resolve' | 'refuse';
+  /** `answer`: by the proxy itself, as a rule wants it. */
+  readonly via: 'passthrough' | 'tcp' | 'hbone' | 'double-hbone' | 'resolve' | 'refuse' | 'answer';
   /** Of all connections, between 0 and 1. */
   readonly share: number;
   /** What is dialled. */
@@ -41,6 +42,8 @@ export interface RouteSeen {
   readonly service?: string;
   readonly pod?: PodSeen;
   readonly code?: string;
+  /** HTTP status of an answer. */
+  readonly status?: number;
   readonly message?: string;
 }
 

@@ -21,7 +21,7 @@ export interface ExplainOptions extends Connection {
   readonly header: readonly string[];
 }
 
-const EXIT = { delivered: 0, refused: 1, depends: 1, unknown: 0 } as const;
+const EXIT = { delivered: 0, refused: 1, answered: 0, depends: 1, unknown: 0 } as const;
 
 export async function explainCommand(options: ExplainOptions): Promise<number> {
   const { output, systemNamespace } = options;

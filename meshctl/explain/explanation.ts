@@ -57,7 +57,10 @@ export interface Way {
 }
 
 export interface Verdict {
-  readonly outcome: 'delivered' | 'refused' | 'unknown';
+  /** `answered`: by the waypoint itself, as a rule wants it. */
+  readonly outcome: 'delivered' | 'refused' | 'answered' | 'unknown';
+  /** Of an answer. */
+  readonly status?: number;
   readonly code?: string;
   readonly policy?: string;
   readonly reason: string;
@@ -94,6 +97,16 @@ async function follow(route: RouteSeen, source: Source, call: Call, proxies: Pro
   switch (route.via) {
     case 'refuse':
       return { route, verdict: { outcome: 'refused', ...(route.code !== undefined && { code: route.code }), reason: route.message ?? '' } };
+    case 'answer':
+      return {
+        route,
+        verdict: {
+          outcome: 'answered',
+          ...(route.status !== undefined && { status: route.status }),
+          ...(route.code !== undefined && { code: route.code }),
+          reason: route.message ?? '',
+        },
+      };
     case 'resolve':
       return { route, verdict: { outcome: 'unknown', reason: route.message ?? '' } };
     case 'double-hbone':
@@ -134,12 +147,12 @@ async function throughWaypoint(route: RouteSeen, waypoint: PodSeen, source: Sour
     return { route, request, verdict: { outcome: 'refused', ...decided } };
   }
   if (request.routes.length === 0)
-    return { route, request, verdict: { outcome: 'unknown', reason: 'the waypoint answers it itself, or its rule has no backend' } };
+    return { route, request, verdict: { outcome: 'unknown', reason: 'the waypoint did not say where it sends it' } };
   // From here on the waypoint is the caller, from its own address.
   const caller = { ip: to.slice(0, to.lastIndexOf(':')).replace(/^\[|\]$/g, ''), identity: waypoint.identity };
   const ways = await Promise.all(request.routes.slice(0, MAX_WAYS).map((next) => follow(next, caller, call, proxies)));
   const [first] = ways;
-  const agreed = new Set(ways.map(({ verdict }) => verdict.outcome)).size === 1;
+  const agreed = new Set(ways.map(({ verdict: { outcome, status } }) => `${outcome} ${status ?? ''}`)).size === 1;
   const depends: Verdict = { outcome: 'unknown', reason: 'it depends on the endpoint that the waypoint chooses' };
   return { route, request, ways, verdict: agreed && first ? first.verdict : depends };
 }

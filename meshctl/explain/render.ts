@@ -38,6 +38,7 @@ function wayLines({ route, arrival, request, ways, verdict }: Way, several: bool
   if (outcome === 'refused') lines.push(paint.red(`  refused${code === undefined ? '' : ` ${code}`}${by}: ${reason}`));
   else if (outcome === 'delivered')
     lines.push(paint.green(`  delivered${arrival?.to === undefined ? '' : ` to ${arrival.to}`}${by}: ${reason}`));
+  else if (outcome === 'answered') lines.push(paint.yellow(`  answered ${verdict.status ?? ''}: ${reason}`));
   else lines.push(paint.yellow(`  ${reason}`));
   return lines;
 }
@@ -55,6 +56,8 @@ function routeText({ via, to, pod, service, waypoint, message }: RouteSeen): str
       return `as it is to ${to}${pod ? ` (${whose})` : ''}`;
     case 'refuse':
       return 'it does not leave the pod';
+    case 'answer':
+      return 'the waypoint answers it';
     case 'resolve':
       return message ?? '';
   }
@@ -71,6 +74,7 @@ function conclusion(explanation: Explanation, paint: Paint): string {
   const words = {
     delivered: paint.green('it is delivered'),
     refused: paint.red('it is refused'),
+    answered: paint.yellow('the waypoint answers it, as its rule wants it'),
     unknown: paint.yellow('what becomes of it is not decided by the proxies asked here'),
     depends: paint.yellow('it depends on the way that it takes'),
   };

@@ -4,7 +4,9 @@ import { silentLog } from '../../common/base/log.ts';
 import { parseSpiffeId } from '../../common/base/spiffe.ts';
 import type { RequestQuestion } from '../../common/codec/gen/diagnostics.ts';
 import { podOf, type RouteSeen, type Step } from '../../common/decision/explain.ts';
-import { explainRequest, type RequestExplanation } from '../../common/decision/explain-http.ts';
+import { answersOf, explainRequest, type RequestExplanation } from '../../common/decision/explain-http.ts';
+import type { CompiledEntry } from '../../common/decision/http-model.ts';
+import { normalizePath } from '../../common/decision/http-path.ts';
 import { eligibleEndpoints } from '../../common/decision/load-balance.ts';
 import { type MeshView, type Service, serviceKey, type Workload } from '../../common/decision/mesh-view.ts';
 import { workloadIdentity } from '../../common/decision/outbound.ts';
@@ -43,10 +45,12 @@ export function explainRequestCall({ view, configuration, settings }: ExplainPar
   for (const push of configuration) inForce.apply(push);
   const caller = view.workloadByAddress(network, source.ip);
   const fields = question.headers.flatMap(({ name: field, value }) => [field.toLowerCase(), value]);
+  // As the data path has it when policies and routes see it.
+  const request = { method: question.method, scheme: 'http', authority: question.host, path: normalizePath(question.path), fields };
   const decided = explainRequest({
     policies: inForce.policiesOf(key),
     routes: key === undefined ? undefined : inForce.routesOf(key),
-    request: { method: question.method, scheme: 'http', authority: question.host, path: question.path, fields },
+    request,
     caller: { identity, ip: source.ip },
     destination: { service: key, ip: binding.ip, port: binding.port },
     source: { namespace: identity.namespace, label: (label) => (caller ? inForce.labelOf(caller.uid, label) : undefined) },
@@ -58,21 +62,35 @@ export function explainRequestCall({ view, configuration, settings }: ExplainPar
   const { policies, refused, reason, entry } = decided;
   if (refused) return { steps, policies, allowed: false, ...refused, routes: [] };
   const from = self ?? caller;
-  const backends: RouteSeen[] = entry
-    ? entry.rule.backends.flatMap(({ to, weight }) => {
-        const total = entry.rule.backends.reduce((sum, backend) => sum + backend.weight, 0);
-        const found = to && view.serviceByKey(to.namespace, to.hostname);
-        if (weight === 0 || total === 0) return [];
-        if (!to || !found) return [absent(weight / total, to ? `${to.namespace}/${to.hostname}` : 'the backend')];
-        return endpointsOf(view, found, to.port, weight / total, from);
-      })
-    : service
+  if (!entry) {
+    const routes = service
       ? endpointsOf(view, service, binding.port, 1, from)
       : workload
         ? [routeTo(workload, binding.port, 1, undefined)]
         : [];
-  return { steps, policies, allowed: true, reason, ...(entry && { rule: entry.rule.name }), routes: backends };
+    return { steps, policies, allowed: true, reason, routes };
+  }
+  const { answers, rest } = answersOf(entry, request, binding.port);
+  const backends = rest > 0 ? backendsOf(view, entry, rest, from) : [];
+  return { steps, policies, allowed: true, reason, rule: entry.rule.name, routes: [...answers, ...backends] };
 }
+
+/** @param rest the share of requests that gets so far */
+function backendsOf(view: MeshView, { rule }: CompiledEntry, rest: number, from: Workload | undefined): RouteSeen[] {
+  const total = rule.backends.reduce((sum, backend) => sum + backend.weight, 0);
+  if (total === 0) return [invalid(rest, `${rule.name} has no backend with a weight`)];
+  return rule.backends.flatMap(({ to, weight }): RouteSeen[] => {
+    const share = (rest * weight) / total;
+    if (weight === 0) return [];
+    const found = to && view.serviceByKey(to.namespace, to.hostname);
+    if (!to) return [invalid(share, `${rule.name} chose a backend that is not valid`)];
+    if (!found) return [invalid(share, `${rule.name} chose ${to.namespace}/${to.hostname}, which is not known`)];
+    if (!found.ports.has(to.port)) return [invalid(share, `${to.namespace}/${to.hostname} has no port ${to.port}`)];
+    return endpointsOf(view, found, to.port, share, from);
+  });
+}
+
+const invalid = (share: number, message: string): RouteSeen => ({ via: 'refuse', share, code: 'BACKEND_INVALID', status: 500, message });
 
 function endpointsOf(view: MeshView, service: Service, port: number, share: number, from: Workload | undefined): RouteSeen[] {
   const [any] = view.endpoints(service);

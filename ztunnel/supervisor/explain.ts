@@ -111,6 +111,16 @@ function plainRoutes(view: MeshView, network: string, source: Workload, destinat
     return [{ via: 'passthrough', share: 1, to: formatSocketAddress(destination), ...(workload && { pod: podOf(workload) }) }];
   }
   const endpoints = view.endpoints(service).slice(0, 16);
+  if (endpoints.length === 0)
+    return [
+      {
+        via: 'refuse',
+        share: 1,
+        code: 'NO_HEALTHY_UPSTREAM',
+        message: `no endpoint of ${service.hostname} is ready, so the node refuses it`,
+        service: serviceKey(service),
+      },
+    ];
   return endpoints.flatMap(({ workload, ports }) => {
     const target = ports.get(destination.port) ?? service.ports.get(destination.port);
     const [ip] = workload.addresses;
