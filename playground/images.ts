@@ -23,6 +23,7 @@ const programs: Readonly<Record<string, string>> = {
   'warren/cni': 'cni/main.ts',
   'warren/waypoint': 'waypoint/main.ts',
   'warren/echo': 'playground/programs/echo.ts',
+  'warren/collector': 'playground/programs/collector.ts',
   'istio-release/app': 'playground/programs/echo.ts',
   'istio/app': 'playground/programs/echo.ts',
   'conformance/echo-advanced': 'playground/programs/echo.ts',

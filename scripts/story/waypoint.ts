@@ -2,6 +2,7 @@
 import { expect, mustAnswer } from './checks.ts';
 import { type Narrator, StepFailed } from './narrator.ts';
 import type { Shop } from './shop.ts';
+import { traced } from './tracing.ts';
 
 const SPLIT_REQUESTS = 200;
 
@@ -9,6 +10,7 @@ export async function waypointStory(shop: Shop, narrator: Narrator): Promise<voi
   await deploy(shop, narrator);
   await split(shop, narrator);
   await methods(shop, narrator);
+  await traced(shop, narrator);
   await retried(shop, narrator);
   await killed(shop, narrator);
   await removed(shop, narrator);
@@ -149,7 +151,7 @@ async function killed(shop: Shop, narrator: Narrator): Promise<void> {
 async function removed(shop: Shop, narrator: Narrator): Promise<void> {
   narrator.chapter('The waypoint goes');
   await shop.must('label', 'namespace', 'shop', 'istio.io/use-waypoint-');
-  await shop.must('delete', 'httproute,authorizationpolicy', '--all', '-n', 'shop');
+  await shop.must('delete', 'httproute,authorizationpolicy,telemetry', '--all', '-n', 'shop');
   const { code, stdout, stderr } = await shop.meshctl('waypoint', 'delete', '-n', 'shop', 'waypoint');
   expect(code === 0, `meshctl waypoint delete failed: ${stderr}`);
   narrator.saw(stdout);

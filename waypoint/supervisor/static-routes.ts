@@ -1,5 +1,6 @@
 /**
- * Routes, traffic settings and L7 policies from a file (LOCAL_ROUTES_PATH): `routes`, `traffic`, `labels`, `policies`, `limits` and `authentications`, each a list of the
+ * Routes, traffic settings and L7 policies from a file (LOCAL_ROUTES_PATH): `routes`, `traffic`, `labels`, `policies`, `limits`,
+ * `authentications` and `telemetry`, each a list of the
  * messages of proto/waypoint.proto in protobuf's JSON names, as YAML or JSON.
  */
 import { load } from 'js-yaml';
@@ -23,6 +24,7 @@ import {
   RedirectPort,
   type Retry,
   ServiceRoutes,
+  ServiceTelemetry,
   ServiceTraffic,
   type SourceMatch,
   type ValueMatch,
@@ -30,15 +32,24 @@ import {
 } from '../../common/codec/gen/waypoint.ts';
 import type { StatePush } from '../../common/state/writer.ts';
 import { YamlNode } from '../../common/state/yaml-node.ts';
-import { HTTP_AUTHORIZATION_TYPE, JWT_TYPE, LABELS_TYPE, RATE_LIMITS_TYPE, ROUTES_TYPE, TRAFFIC_TYPE } from './resources.ts';
+import {
+  HTTP_AUTHORIZATION_TYPE,
+  JWT_TYPE,
+  LABELS_TYPE,
+  RATE_LIMITS_TYPE,
+  ROUTES_TYPE,
+  TELEMETRY_TYPE,
+  TRAFFIC_TYPE,
+} from './resources.ts';
 import { jwtFrom, limitsFrom, policyFrom } from './static-policies.ts';
+import { telemetryFrom } from './static-telemetry.ts';
 import { labelsFrom, persistenceFrom, trafficFrom } from './static-traffic.ts';
 import { enumWords, flag, list, maybe, number, one, text, textMap, texts, UINT32 } from './static-yaml.ts';
 
 /** @throws {ConfigError} naming the place in the file */
 export function staticRoutes(yaml: string): StatePush[] {
   const root = new YamlNode(load(yaml) ?? {}, '', new WeakMap(), 1);
-  root.allowKeys(['routes', 'traffic', 'labels', 'policies', 'limits', 'authentications']);
+  root.allowKeys(['routes', 'traffic', 'labels', 'policies', 'limits', 'authentications', 'telemetry']);
   const push = <T>(typeUrl: string, items: readonly T[], name: (item: T) => string, encode: (item: T) => Uint8Array): StatePush => ({
     typeUrl,
     resources: items.map((item) => ({ name: name(item), version: '', bytes: encode(item) })),
@@ -57,6 +68,12 @@ export function staticRoutes(yaml: string): StatePush[] {
       list(root, 'labels', labelsFrom),
       ({ uid }) => uid,
       (one) => WorkloadLabels.encode(one).finish(),
+    ),
+    push(
+      TELEMETRY_TYPE,
+      list(root, 'telemetry', telemetryFrom),
+      ({ target }) => target,
+      (one) => ServiceTelemetry.encode(one).finish(),
     ),
     push(TRAFFIC_TYPE, list(root, 'traffic', trafficFrom), host, (one) => ServiceTraffic.encode(one).finish()),
     push(ROUTES_TYPE, list(root, 'routes', routesFrom), host, (one) => ServiceRoutes.encode(one).finish()),
