@@ -65,7 +65,7 @@ test('with istiod away a ztunnel that is killed, or replaced, goes on serving it
   await t.test('killed: the kubelet starts the container again, and it serves from what was kept', async () => {
     const killed = await ztunnels(cluster);
     // A fault in native code ends a process in the same way: at once, and with nothing said.
-    for (const { name } of killed) process.kill(processOf(name), 'SIGSEGV');
+    for (const { name } of killed) process.kill(processOf(name), 'SIGKILL');
     await cluster.eventually('no ztunnel was started again', async () =>
       (await ztunnels(cluster)).every(({ restarts, ready }) => restarts > 0 && ready),
     );

@@ -91,15 +91,15 @@ test(
 );
 
 test(
-  'a full table of tracked connections stops what is new, and nothing that is open; what waits gets through when there is room',
+  'a full table of tracked connections stops what is new and nothing that is open; a fault in native code ends what is open, and the next process serves',
   options,
   async (t) => {
-    const { pair } = await startPair(t);
+    const { pair, client } = await startPair(t);
     const { netns } = pair.client;
     const open = startProgram(t, netns, '-e', [
       `const socket = require('node:net').connect(8080, '${pair.server.v4}');
     let echoes = 0;
-    socket.on('data', () => console.log('echo', ++echoes)).on('close', () => console.log('over'));
+    socket.on('data', () => console.log('echo', ++echoes)).on('error', () => undefined).on('close', () => { console.log('over'); process.exit(); });
     setInterval(() => socket.write('x'), 100);`,
     ]);
     await open.line(/^echo 2$/);
@@ -116,6 +116,13 @@ test(
     netns.exec('nft', 'delete table inet full');
     assert.equal((await waiting).received, ANSWER);
     assert.doesNotMatch(open.output(), /over/);
+
+    // A fault in native code takes the whole process, all workers of it: what was open ends at once, and the next one serves.
+    client.kill('SIGSEGV');
+    assert.equal(await client.ended, 'SIGSEGV');
+    await open.line(/^over/);
+    startProgram(t, netns, 'ztunnel/main.ts', ['proxy', 'ztunnel'], dedicatedEnv(pair, pair.client));
+    await serves(pair);
   },
 );
 
