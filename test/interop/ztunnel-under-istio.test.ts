@@ -80,4 +80,15 @@ test("our ztunnel under Istio's istiod", { skip: withoutRealIstiod, timeout: 290
     await cluster.kubectl('delete', 'authorizationpolicy', 'not-alice', '-n', 'mesh');
     await cluster.eventually('HTTP again', async () => (await call('alice', 'http://bob/')).includes('StatusCode=200'), 30_000);
   });
+
+  await t.test('on demand it asks for what its connections need, finds it by address, and holds nothing else', async () => {
+    await cluster.kubectl('set', 'env', 'daemonset/ztunnel', '-n', 'istio-system', 'XDS_ON_DEMAND=true', 'ISTIO_META_DNS_CAPTURE=false');
+    for (const node of ['node1', 'node2']) await replaceZtunnel(cluster, node);
+    await cluster.eventually('HTTP', async () => (await call('alice', 'http://bob/')).includes('StatusCode=200'), 60_000);
+    await ztunnelLine(cluster, 'node1', 'direction="outbound"', 'dst.service="bob.mesh.svc.cluster.local"', ':15008');
+    const { services } = await configDumpOf(cluster, 'node1');
+    const known = services.map(({ namespace, name }) => `${namespace}/${name}`);
+    assert.ok(known.includes('mesh/bob'), known.join(', '));
+    assert.ok(!known.includes('mesh/alice'), known.join(', '));
+  });
 });

@@ -114,9 +114,14 @@ test('a peer of another namespace learns that it was refused and not by which ru
   assert.deepEqual([other?.status, other?.reason, other?.policy], [401, 'POLICY_DENIED', undefined]);
 });
 
-test('a peer that breaks HTTP/2 is cut off, the log says how, and the next peer is served', options, async (t) => {
+test('a peer that breaks HTTP/2 or never shakes hands is cut off, the log says how, and the next peer is served', options, async (t) => {
   const pair = await makePair(t, { capture: ['server'] });
   const { ztunnel } = await startShared(t, pair);
+  const silent = startProgram(t, pair.client.netns, '-e', [
+    `require('node:net').connect(15008, '${pair.server.v4}', function () { this.write(Buffer.from([22])); console.log('connected'); })
+      .on('error', () => undefined).on('close', () => console.log('cut off'));`,
+  ]);
+  await silent.line(/^connected/);
   await startEcho(t, pair.server.netns);
   const { key, chain } = pair.authority.issue(peer(NAMESPACE));
   const closed = await runScript(
@@ -129,9 +134,12 @@ test('a peer that breaks HTTP/2 is cut off, the log says how, and the next peer 
     socket.on('close', () => console.log('closed'));`,
   );
   assert.equal(closed, 'closed\n');
-  assert.match(await ztunnel.line(/connection failed/), /warren.code="HTTP2_FAILURE"/);
+  await ztunnel.line(/connection failed.*warren.code="HTTP2_FAILURE"/);
   const [answer] = await peerCalls(t, pair.client.netns, pair, pair.server.v4, peer(NAMESPACE), [`${pair.server.v4}:8080`]);
   assert.equal(answer?.status, 200);
+  await silent.line(/^cut off/);
+  await ztunnel.line(/connection failed.*TLS handshake.*warren.code="TLS_FAILURE"/);
+  assert.equal(ztunnel.output().match(/TLS_FAILURE/g)?.length, 1, 'said once');
 });
 
 test('an application with a PROXY tunnel is told who called and whom they meant', options, async (t) => {
