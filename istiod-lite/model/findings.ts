@@ -24,6 +24,7 @@ import { readersOf } from './route-status.ts';
 import { parentSource, type RouteKind, ruleReferences } from './routes.ts';
 import { readService } from './service.ts';
 import { entryServices, readServiceEntry } from './service-entry.ts';
+import { readTelemetry } from './telemetry.ts';
 import type { Translation } from './translation.ts';
 import { readVirtualService } from './virtual-service.ts';
 import type { WatchedKindName } from './watched-kinds.ts';
@@ -167,6 +168,13 @@ const judges: Readonly<Partial<Record<WatchedKindName, Judge>>> = {
     if (!hasTargets(object)) note('never', 'only targetRefs are read: without them it holds for nothing here');
     noteTargets(world, object, 'RequestAuthentication', { note, report });
   },
+  Telemetry({ translation }, object, { note }) {
+    const telemetry = readTelemetry(object);
+    if (!telemetry) return;
+    const { status, reason, message } = translation.telemetry.condition(telemetry);
+    if (status === 'False') note(TELEMETRY_REASONS[reason] ?? 'never', message);
+    else if (reason !== 'Accepted') note('idle', message);
+  },
   RateLimitPolicy(world, object, { note, report }) {
     if (!hasTargets(object)) note('never', 'without targetRefs it limits nothing');
     noteTargets(world, object, 'RateLimitPolicy', { note, report });
@@ -176,6 +184,13 @@ const judges: Readonly<Partial<Record<WatchedKindName, Judge>>> = {
       note(message.includes('has no effect') ? 'never' : 'unreadable', message),
     );
   },
+};
+
+/** Of a Telemetry that nobody carries out: whether an object to come can change that. */
+const TELEMETRY_REASONS: Readonly<Record<string, FindingKind>> = {
+  AncestorNotBound: 'unbound',
+  TargetNotFound: 'missing',
+  Conflicted: 'conflict',
 };
 
 function noteBinding({ inputs }: FindingsWorld, condition: Condition | undefined, note: Note): void {

@@ -261,6 +261,14 @@ test('objects with any of their values replaced by nonsense do no harm', () => {
       const { routes, httpAuthorizations } = index.waypointResources('shop', 'wp');
       for (const { bytes } of routes) compileRoutes(ServiceRoutes.decode(bytes));
       for (const { bytes } of httpAuthorizations) compileAuthorization(HttpAuthorization.decode(bytes));
+      // What admission and analysis say of them.
+      for (const { kind, pick, replacement } of spoilings) {
+        const found = index.findings(kind, spoiled(whole[kind], pick, replacement));
+        assert.deepEqual(
+          found.filter(({ message }) => /could not be read:|is not a function|Cannot read/.test(message)),
+          [],
+        );
+      }
       assert.deepEqual(
         [...index.problems()].filter(({ message }) => /could not be read:|is not a function|Cannot read|undefined/.test(message)),
         [],
