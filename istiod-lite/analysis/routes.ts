@@ -38,10 +38,13 @@ export const shadowedRoutes: SetCheck = {
 export function shadows({ table, rules }: Pick<PortRoutes, 'table' | 'rules'>): Map<string, string | undefined> {
   const found = new Map<string, string | undefined>();
   const open = new Set<string>();
-  for (const [at, { match, rule }] of table.slice(0, MOST_ENTRIES).entries()) {
+  const passed: PortRoutes['table'] = [];
+  for (const entry of table.slice(0, MOST_ENTRIES)) {
+    const { match, rule } = entry;
     const name = rules[rule]?.name;
     if (name === undefined || match === undefined) continue;
-    const before = table.slice(0, at).find((one) => one.match !== undefined && one.rule !== rule && covers(one.match, match));
+    const before = passed.find((one) => one.match !== undefined && one.rule !== rule && covers(one.match, match));
+    passed.push(entry);
     if (!before) open.add(name);
     else if (!found.has(name)) found.set(name, rules[before.rule]?.name);
   }

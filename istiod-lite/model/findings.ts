@@ -81,13 +81,20 @@ export function findings(world: FindingsWorld, kind: WatchedKindName, object: un
   const found: Finding[] = [];
   const meta = readMeta(object);
   if (!meta) return [{ kind: 'unreadable', message: 'it has no metadata.name' }];
+  const said = new Set<string>();
   const note: Note = (about, message) => {
-    if (!found.some((one) => one.kind === about && one.message === message)) found.push({ kind: about, message });
+    const id = `${about} ${message}`;
+    if (said.size >= MOST || said.has(id)) return;
+    said.add(id);
+    found.push({ kind: about, message });
   };
   const report: Report = (message, weight) => note(weight ?? 'unreadable', message);
   judges[kind]?.(world, object, { note, report });
   return found;
 }
+
+/** Nobody reads more of one object, and objects can be huge. */
+const MOST = 100;
 
 type Note = (kind: FindingKind, message: string) => void;
 
