@@ -41,6 +41,18 @@ const WORKLOAD_KEY = /^k8s\.(deployment|cronjob|pod|job)\.name$/;
  * (Istio's ztunnel, src/proxy/outbound.rs). Values with a comma or line break would change what the header says and are left out as well.
  */
 export function formatBaggage(workload: BaggageSource): string {
+  let text = formatted.get(workload);
+  if (text === undefined) {
+    text = baggageOf(workload);
+    formatted.set(workload, text);
+  }
+  return text;
+}
+
+/** Every connection of a workload says the same of it; a workload that changes is another object. */
+const formatted = new WeakMap<BaggageSource, string>();
+
+function baggageOf(workload: BaggageSource): string {
   const pairs: readonly (readonly [string, string])[] = [
     ['k8s.cluster.name', workload.clusterId],
     ['k8s.namespace.name', workload.namespace],
@@ -58,6 +70,23 @@ export function formatBaggage(workload: BaggageSource): string {
 
 /** Reads all `baggage` fields of a request as one; unknown keys, empty values and pieces without `=` are passed over. Never throws. */
 export function parseBaggage(headers: readonly string[]): Baggage {
+  const [only = ''] = headers;
+  if (headers.length > 1 || only.length > MAX_REMEMBERED_LENGTH) return readBaggage(headers);
+  let known = remembered.get(only);
+  if (!known) {
+    known = readBaggage(headers);
+    // Peers say the same on each connection, and whoever makes up new things each time must not make us keep them.
+    if (remembered.size >= MAX_REMEMBERED) remembered.clear();
+    remembered.set(only, known);
+  }
+  return known;
+}
+
+const MAX_REMEMBERED = 1024;
+const MAX_REMEMBERED_LENGTH = 1024;
+const remembered = new Map<string, Baggage>();
+
+function readBaggage(headers: readonly string[]): Baggage {
   const found: { -readonly [K in keyof Baggage]: Baggage[K] } = {};
   for (const piece of headers.flatMap((header) => header.split(','))) {
     const equals = piece.indexOf('=');
@@ -83,6 +112,8 @@ export function formatForwarded(source: SocketAddress, serviceHostname?: string)
 
 /** The `host` parameter of the first element that has one (RFC 7239, section 4), quotes removed; undefined where there is none. */
 export function parseForwardedHost(headers: readonly string[]): string | undefined {
+  // Most say only whom the connection is for.
+  if (!headers.some((header) => /host/i.test(header))) return undefined;
   for (const pair of headers.flatMap(splitOutsideQuotes)) {
     const equals = pair.indexOf('=');
     if (equals < 0 || pair.slice(0, equals).trim().toLowerCase() !== 'host') continue;
@@ -96,7 +127,7 @@ const TRACEPARENT = /^00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}$/;
 
 /** A fresh W3C `traceparent`, not sampled, from 24 random bytes. */
 export function formatTraceparent(random: Uint8Array): string {
-  const hex = Array.from(random, (byte) => byte.toString(16).padStart(2, '0')).join('');
+  const hex = Buffer.from(random.buffer, random.byteOffset, random.byteLength).toString('hex');
   return `00-${hex.slice(0, 32)}-${hex.slice(32, 48)}-00`;
 }
 

@@ -233,12 +233,25 @@ interface TrafficSlots {
 class SlotCache {
   readonly #series: SeriesWriter;
   readonly #known = new Map<string, { slots: TrafficSlots; period: number }>();
+  /** The last ones that were asked for: a burst of connections is mostly between the same two, and the labels' text is long. */
+  readonly #recent: { facts: ConnectionFacts; slots: TrafficSlots; period: number }[] = [];
+  #at = 0;
 
   constructor(series: SeriesWriter) {
     this.#series = series;
   }
 
-  get(labels: readonly string[], facts: ConnectionFacts): TrafficSlots {
+  get(facts: ConnectionFacts): TrafficSlots {
+    const { period } = this.#series;
+    for (const recent of this.#recent) if (recent.period === period && sameEnds(recent.facts, facts)) return recent.slots;
+    const slots = this.#find(facts);
+    this.#recent[this.#at] = { facts, slots, period };
+    this.#at = (this.#at + 1) % MAX_RECENT;
+    return slots;
+  }
+
+  #find(facts: ConnectionFacts): TrafficSlots {
+    const labels = trafficLabels(facts, '-');
     const key = labels.join('\u0000');
     const series = this.#series;
     const known = this.#known.get(key);
@@ -262,6 +275,18 @@ class SlotCache {
   }
 }
 
+const MAX_RECENT = 8;
+
+/** Whether all labels of the two are equal. By identity: what a view or a header says twice is one object. */
+const sameEnds = (a: ConnectionFacts, b: ConnectionFacts): boolean =>
+  a.direction === b.direction &&
+  a.sourceWorkload === b.sourceWorkload &&
+  a.destinationWorkload === b.destinationWorkload &&
+  a.service === b.service &&
+  a.sourceBaggage === b.sourceBaggage &&
+  a.sourceIdentity === b.sourceIdentity &&
+  a.mutualTls === b.mutualTls;
+
 export class ConnectionRecord {
   readonly facts: ConnectionFacts;
   error: ProxyError | undefined;
@@ -281,7 +306,7 @@ export class ConnectionRecord {
     this.facts = facts;
     this.#ended = ended;
     this.#startedAt = clock.monotonic();
-    this.#slots = slots.get(trafficLabels(facts, '-'), facts);
+    this.#slots = slots.get(facts);
     series.add(this.#slots.opened, 1);
     access.write('debug', 'connection opened', () => leadingFields(facts));
     this.#happened('opened');

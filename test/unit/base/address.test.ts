@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { isIPv4 } from 'node:net';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import {
@@ -7,6 +8,7 @@ import {
   formatSocketAddress,
   ipBytes,
   ipFromBytes,
+  isIpv4Text,
   parseCidr,
   parseIp,
   parseSocketAddress,
@@ -60,4 +62,27 @@ test('a range contains what its prefix says, and nothing of the other family', (
   assert.ok(contains('10.0.0.1', '10.0.0.1'));
   assert.equal(formatCidr(parseCidr('10.1.2.3/8') ?? assert.fail()), '10.0.0.0/8');
   for (const bad of ['10.0.0.0/33', 'fd00::/129', '10.0.0.0/', '10.0.0.0/a', '/8']) assert.equal(parseCidr(bad), undefined, bad);
+});
+
+test('a dotted quad is what node:net says it is', () => {
+  const texts = [
+    '1.2.3.4',
+    '0.0.0.0',
+    '255.255.255.255',
+    '256.1.1.1',
+    '01.2.3.4',
+    '1.2.3',
+    '1.2.3.4.5',
+    '1..2.3',
+    '.1.2.3',
+    '1.2.3.',
+    '',
+    '1.2.3.4 ',
+    'a.b.c.d',
+    '1.2.3.-4',
+    '1.2.3.0004',
+  ];
+  for (const text of texts) assert.equal(isIpv4Text(text), isIPv4(text), text);
+  fc.assert(fc.property(fc.stringMatching(/^[0-9.]{5,16}$/), (text) => isIpv4Text(text) === isIPv4(text)));
+  fc.assert(fc.property(fc.ipV4(), (text) => isIpv4Text(text) && ipBytes(text)?.join('.') === text));
 });

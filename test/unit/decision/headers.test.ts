@@ -100,3 +100,10 @@ describe('traceparent', () => {
       assert.equal(traceIdOf(bad), undefined);
   });
 });
+
+test('however much peers make up, little of it is remembered, and each is read right', () => {
+  for (let index = 0; index < 3000; index++)
+    assert.equal(parseBaggage([`service.name=made-up-${index}`]).canonicalName, `made-up-${index}`);
+  assert.equal(parseBaggage(['service.name=made-up-7']).canonicalName, 'made-up-7');
+  assert.deepEqual(parseBaggage(['service.name=one', 'service.version=v2']), { canonicalName: 'one', canonicalRevision: 'v2' });
+});
