@@ -373,8 +373,13 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
   };
 }
 
-const signerOf = ({ caServer, externalCa, kubernetesSigner }: IstiodSettings) =>
-  !caServer ? 'elsewhere' : externalCa === 'ISTIOD_RA_KUBERNETES_API' ? { kubernetes: kubernetesSigner } : 'istiod';
+/** @throws {Error} where a signer of the cluster is wanted and none is named */
+function signerOf({ caServer, externalCa, kubernetesSigner }: IstiodSettings) {
+  if (!caServer) return 'elsewhere';
+  if (externalCa !== 'ISTIOD_RA_KUBERNETES_API') return 'istiod';
+  if (kubernetesSigner === '') throw new Error('EXTERNAL_CA asks for a signer of the cluster, and K8S_SIGNER names none');
+  return { kubernetes: kubernetesSigner };
+}
 
 function servingNames({ systemNamespace: namespace, customHost }: IstiodSettings): string[] {
   return [...new Set([`istiod.${namespace}.svc`, `istiod-remote.${namespace}.svc`, `istio-pilot.${namespace}.svc`, ...customHost])];

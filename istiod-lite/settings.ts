@@ -112,8 +112,8 @@ export const settingsTable = {
   kubernetesSigner: setting(
     'K8S_SIGNER',
     text,
-    'kubernetes.io/kube-apiserver-client',
-    'Name of that signer; its roots are root-cert.pem in ROOT_CA_DIR.',
+    '',
+    "Name of that signer; its roots are root-cert.pem in ROOT_CA_DIR. Kubernetes' own signers make no certificates that both call and serve.",
   ),
   servingDirectory: setting(
     'ISTIOD_TLS_DIR',

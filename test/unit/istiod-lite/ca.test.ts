@@ -206,3 +206,28 @@ test('the serving certificate is renewed at half of its life, and at once when t
   assert.equal(seen.length, 4);
   certificate.close();
 });
+
+test('leaves of 90 days are issued, and one of istiod is renewed after 45: timers that long, clocks that jump an hour and a machine that slept', async () => {
+  const { clock, options, log } = world();
+  const { current } = await openCa(options);
+  const days = (n: number): number => n * hours(24);
+  const publicKeySpkiDer = generateKeyPairSync('ec', { namedCurve: 'P-256' }).publicKey.export({ type: 'spki', format: 'der' });
+  assert.equal(current.sign({ publicKeySpkiDer, uris: ['spiffe://a/ns/b/sa/c'], lifetimeMs: days(90) }).notAfter, clock.now() + days(90));
+  const dnsNames = ['istiod.istio-system.svc'];
+  const certificate = new ServingCertificate({ authority: () => current, dnsNames, lifetimeMs: days(90), clock, log });
+  let renewed = -1;
+  certificate.provider.addIdentityCertificateListener((update) => {
+    if (update) renewed++;
+  });
+  // Beyond 2^31 ms, 24.8 days, Node's own timers fire at once.
+  await clock.advance(days(30));
+  clock.jump(hours(1));
+  await clock.advance(minutes(2));
+  clock.jump(-hours(2));
+  await clock.advance(days(14));
+  assert.equal(renewed, 0);
+  clock.jump(days(2));
+  await clock.advance(minutes(1));
+  assert.equal(renewed, 1, 'asleep over the moment: noticed within a minute');
+  certificate.close();
+});

@@ -148,6 +148,10 @@ test('where another CA serves the mesh istiod signs nothing, makes no root, and 
   assert.deepEqual([mesh.kube.keys('/api/v1/secrets'), mesh.kube.keys('/api/v1/configmaps')], [[], []]);
 });
 
+test('a signer of the cluster that is not named ends the start', async (t) => {
+  await assert.rejects(startTestIstiod(t, { settings: { externalCa: 'ISTIOD_RA_KUBERNETES_API' } }), /K8S_SIGNER names none/);
+});
+
 test('one caller may ask for a burst, then at a rate; others do not notice', async () => {
   const clock = new FakeClock();
   const limits = new RequestLimits({ clock, burst: 3, perSecond: 2 });
