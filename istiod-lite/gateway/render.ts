@@ -45,6 +45,9 @@ interface GatewaySpec {
 
 const specOf = (gateway: KubeObject): GatewaySpec => (gateway.spec ?? {}) as GatewaySpec;
 
+/** Of a waypoint, where its Gateway's ConfigMap asks for no others. */
+export const RESOURCES = { requests: { cpu: '100m', memory: '128Mi' }, limits: { cpu: '2', memory: '1Gi' } } as const;
+
 /** Whether we are to deploy it: our class, not claimed by another revision, and no address of its own given (that is a waypoint run by hand). */
 export function isDeployed(gateway: KubeObject, revision: string): boolean {
   const { gatewayClassName, addresses = [] } = specOf(gateway);
@@ -219,7 +222,7 @@ function podSpec(gatewayName: string, account: string, selector: Record<string, 
         ],
         startupProbe: { ...probe, initialDelaySeconds: 1, periodSeconds: 1, failureThreshold: 120 },
         readinessProbe: { ...probe, periodSeconds: 5, failureThreshold: 2 },
-        resources: { requests: { cpu: '100m', memory: '128Mi' }, limits: { cpu: '2', memory: '1Gi' } },
+        resources: RESOURCES,
         securityContext: {
           allowPrivilegeEscalation: false,
           privileged: false,

