@@ -59,6 +59,44 @@ spec:
   - route: [{ destination: { host: web, subset: v2, port: { number: 90 } } }]
 `;
 
+const TELEMETRY = `
+apiVersion: v1
+kind: ConfigMap
+metadata: { name: istio, namespace: istio-system }
+data:
+  mesh: |
+    extensionProviders:
+      - { name: zipkin, zipkin: { service: collector.shop.svc.cluster.local, port: 9411 } }
+      - name: lines
+        envoyFileAccessLog: { path: /dev/stdout, logFormat: { labels: { code: "%RESPONSE_CODE%", path: "%REQ(:PATH)%", team: "%REQ(X-TEAM)%" } } }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: collector, namespace: shop }
+spec: { selector: { app: collector }, ports: [{ name: http, port: 9411 }] }
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: collector, namespace: shop, labels: { app: collector } }
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{ name: collector, image: warren/collector }]
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: { name: traces, namespace: shop }
+spec:
+  tracing: [{ providers: [{ name: zipkin }], customTags: { team: { header: { name: x-team, defaultValue: nobody } } } }]
+---
+apiVersion: telemetry.istio.io/v1alpha1
+kind: Telemetry
+metadata: { name: web, namespace: shop }
+spec:
+  targetRefs: [{ group: "", kind: Service, name: web }]
+  metrics: [{ overrides: [{ match: { metric: REQUEST_COUNT, mode: SERVER }, tagOverrides: { team: { value: "request.headers['x-team']" } } }] }]
+  accessLogging: [{ providers: [{ name: lines }], filter: { expression: "response.code >= 400" } }]
+`;
+
 const ENTRY = `
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
@@ -140,6 +178,57 @@ spec:
     await cluster.kubectl('delete', '-n', 'shop', 'requestauthentication/web', 'authorizationpolicy/web');
     await settles('no policy', '/', /StatusCode=200/);
   });
+
+  await t.test(
+    'Telemetry: spans below the caller’s own, lines in a form of its own, tags by expression, each as its object says',
+    async () => {
+      const [trace, parent] = ['4bf92f3577b34da6a3ce929d0e0e4736', '00f067aa0ba902b7'];
+      await cluster.apply(TELEMETRY);
+      await cluster.kubectl('wait', '-n', 'shop', '--for=condition=Ready', 'pod/collector', '--timeout=120s');
+      const spans = async (): Promise<Record<string, unknown>[]> =>
+        (await cluster.kubectl('logs', '-n', 'shop', 'collector'))
+          .split('\n')
+          .flatMap((line) => (line.startsWith('{') ? [JSON.parse(line) as Record<string, unknown>] : []));
+      await cluster.eventually(
+        'a span is at the collector',
+        async () => {
+          await ask('/traced', '-H', `b3:${trace}-${parent}-1`, '-H', 'x-team:blue');
+          return (await spans()).some(({ traceId }) => traceId === trace);
+        },
+        120_000,
+      );
+      const span = (await spans()).find(({ traceId }) => traceId === trace);
+      const tags = span?.tags as Record<string, string>;
+      assert.deepEqual(
+        [span?.protocol, span?.parentId, span?.name, tags.team, tags['istio.source_namespace'], tags['http.status_code']],
+        ['zipkin', parent, 'web.shop.svc.cluster.local:80/*', 'blue', 'shop', '200'],
+      );
+      const passed = await ask('/traced', '-H', `b3:${trace}-${parent}-1`);
+      assert.match(passed, new RegExp(`RequestHeader=B3:${trace}-(?!${parent})[0-9a-f]{16}-1-${parent}`), passed);
+      assert.match(passed, new RegExp(`RequestHeader=X-B3-Traceid:${trace}`, 'i'));
+      assert.match(await ask('/broken'), /StatusCode=599/);
+      const pods = (
+        await cluster.kubectl('get', 'pods', '-n', 'shop', '-l', 'gateway.networking.k8s.io/gateway-name=waypoint', '-o', 'name')
+      ).split('\n');
+      const each = async (read: (pod: string) => Promise<string>): Promise<string> =>
+        (await Promise.all(pods.filter(Boolean).map(read))).join('');
+      const lines = await each((pod) => cluster.kubectl('logs', '-n', 'shop', pod));
+      assert.match(lines, /^\{"code":599,"path":"\/broken","team":null\}$/m);
+      assert.doesNotMatch(lines, /"code":200/, 'the filter takes failures only');
+      const metrics = await each((pod) =>
+        cluster.kubectl('get', '--raw', `/api/v1/namespaces/shop/pods/${pod.replace('pod/', '')}:15020/proxy/stats/prometheus`),
+      );
+      assert.match(metrics, /istio_requests_total\{[^}]*team="blue"[^}]*\} [1-9]/);
+      assert.match(metrics, /warren_spans_exported_total\{provider="zipkin"\} [1-9]/);
+      for (const name of ['traces', 'web']) assert.equal(await condition(`telemetry/${name}`, 'WaypointAccepted'), 'Accepted', name);
+      await cluster.apply(TELEMETRY.replace('response.code >= 400', "response.code == 'x'"));
+      await cluster.eventually(
+        'the status',
+        async () => (await condition('telemetry/web', 'WaypointAccepted')) === 'UnsupportedValue',
+        60_000,
+      );
+    },
+  );
 
   await t.test('a ServiceEntry is given addresses, and one that claims a name of another namespace is told', async () => {
     await cluster.apply(ENTRY);

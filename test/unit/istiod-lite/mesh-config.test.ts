@@ -1,6 +1,7 @@
 /** The mesh's own configuration: what is read, what is refused by name, and that a change reaches what depends on it. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { Address } from '../../../common/codec/gen/workload.ts';
 import { outboundPolicyOf } from '../../../common/state/outbound-policy.ts';
 import { readObjects } from '../../../istiod-lite/files/read-objects.ts';
@@ -207,4 +208,42 @@ test('without Kubernetes the file says it too, and another ConfigMap is refused 
     ['/api/v1/configmaps'],
   );
   assert.deepEqual(readObjects('mesh.yaml', file('other')).problems, ['mesh.yaml, document 1: ConfigMap other: only istio is read']);
+});
+
+test('whatever the text holds, reading it does not throw, and every provider is one that can be used or says why not', () => {
+  const kind = fc.constantFrom(
+    'opentelemetry',
+    'zipkin',
+    'envoyFileAccessLog',
+    'envoyExtAuthzHttp',
+    'envoyExtAuthzGrpc',
+    'prometheus',
+    'x',
+  );
+  const field = fc.constantFrom(
+    'service',
+    'port',
+    'http',
+    'headers',
+    'logFormat',
+    'timeout',
+    'includeRequestBodyInCheck',
+    'path',
+    'grpc',
+    'y',
+  );
+  const provider = fc.record({ name: fc.string({ maxLength: 3 }), kind, fields: fc.dictionary(field, fc.jsonValue()) });
+  fc.assert(
+    fc.property(fc.array(provider, { maxLength: 4 }), fc.jsonValue(), (providers, other) => {
+      const mesh = {
+        extensionProviders: providers.map(({ name, kind, fields }) => ({ name, [kind]: fields })),
+        defaultProviders: other,
+        outboundTrafficPolicy: other,
+      };
+      const { config } = read(JSON.stringify(mesh));
+      for (const found of config?.extensionProviders.values() ?? []) assert.ok(found.kind !== 'unusable' || found.problem !== '');
+      read(JSON.stringify(other));
+    }),
+    { numRuns: 200 },
+  );
 });
