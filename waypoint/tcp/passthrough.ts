@@ -15,7 +15,7 @@ import type { EndpointPicker } from '../cluster/picker.ts';
 import type { Backend, Connection } from '../http/context.ts';
 import { routeSource } from '../http/route.ts';
 import type { Configuration } from '../worker/configuration.ts';
-import type { TcpRecord } from '../worker/tcp-record.ts';
+import type { RoutedConnection, TcpRecord } from '../worker/tcp-record.ts';
 import type { Telemetry } from '../worker/telemetry.ts';
 
 export interface PassthroughParts {
@@ -42,6 +42,8 @@ export class Passthrough {
   readonly #id: string;
   readonly #abort = new AbortController();
   #relay: Relay | undefined;
+  /** What its rules had to know, and the one that took it. */
+  #routed: RoutedConnection | undefined;
 
   constructor(parts: PassthroughParts, pipe: Pipe, connection: Connection, id: string) {
     this.#parts = parts;
@@ -58,7 +60,7 @@ export class Passthrough {
     try {
       policy = this.#authorize();
       const { endpoint, upstream } = await this.#connect();
-      record = this.#parts.telemetry.tcpOpened(this.#connection, endpoint, this.#id);
+      record = this.#parts.telemetry.tcpOpened(this.#connection, endpoint, this.#id, this.#routed);
       record.policy = policy;
       connected = endpoint;
       connected.cluster.connections++;
@@ -69,7 +71,7 @@ export class Passthrough {
       record.ended(error);
     } catch (reason) {
       const error = ProxyError.from(reason, 'CONNECTION_LOST', 'connection failed');
-      record ??= this.#parts.telemetry.tcpOpened(this.#connection, undefined, this.#id);
+      record ??= this.#parts.telemetry.tcpOpened(this.#connection, undefined, this.#id, this.#routed);
       record.ended(error);
       this.#pipe.destroy(error);
     } finally {
@@ -150,11 +152,13 @@ export class Passthrough {
       ? await peek(this.#pipe, { timeoutMs: HELLO_MS, clock }, readClientHello, 'none' as const)
       : 'none';
     const serverName = hello === 'none' ? undefined : hello.serverName;
+    this.#routed = { serverName, routeName: undefined };
     const rule = matchConnection(rules, { serverName, ip: target.ip, source: routeSource(configuration, caller) });
     if (!rule) {
       const said = serverName === undefined ? '' : ` for ${serverName}`;
       throw new ProxyError('ROUTE_UNMATCHED', `no route of ${target.serviceKey} port ${target.port} takes a connection${said}`);
     }
+    this.#routed = { serverName, routeName: rule.name };
     const to = chooseBackend(rule, random)?.to;
     const service = to && view.serviceByKey(to.namespace, to.hostname);
     if (!to || !service) throw new ProxyError('BACKEND_INVALID', `${rule.name} chose a backend that is not valid`);

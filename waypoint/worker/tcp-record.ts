@@ -27,12 +27,26 @@ export interface TcpRecordOptions {
   readonly own?: OwnTelemetry;
 }
 
+/** What rules for connections made of it. */
+export interface RoutedConnection {
+  /** Of a TLS client hello, where a rule asked for it. */
+  readonly serverName: string | undefined;
+  readonly routeName: string | undefined;
+}
+
+interface ConnectionOfRecord {
+  readonly connection: Connection;
+  readonly endpoint: PickedEndpoint | undefined;
+  readonly id: string;
+  readonly routed?: RoutedConnection | undefined;
+}
+
 export class TcpRecord {
   error: ProxyError | undefined;
   /** namespace/name of the policy that allowed it. */
   policy: string | undefined;
   readonly #options: TcpRecordOptions;
-  readonly #facts: { readonly connection: Connection; readonly endpoint: PickedEndpoint | undefined; readonly id: string };
+  readonly #facts: ConnectionOfRecord;
   readonly #ended: (record: TcpRecord) => void;
   readonly #startedAt: number;
   readonly #openedAt: number;
@@ -41,11 +55,7 @@ export class TcpRecord {
   #forward = 0;
   #backward = 0;
 
-  constructor(
-    options: TcpRecordOptions,
-    facts: { connection: Connection; endpoint: PickedEndpoint | undefined; id: string },
-    ended: (record: TcpRecord) => void,
-  ) {
+  constructor(options: TcpRecordOptions, facts: ConnectionOfRecord, ended: (record: TcpRecord) => void) {
     const { clock, own } = options;
     this.#options = options;
     this.#facts = facts;
@@ -55,7 +65,7 @@ export class TcpRecord {
     const labels = this.#labels('-');
     const { connection, endpoint } = facts;
     const changes = own?.of(connection.target.serviceKey)?.metrics;
-    const values = own && changes ? tagValues(changes, connectionFacts(connection, endpoint, own.identity)) : [];
+    const values = own && changes ? tagValues(changes, { ...connectionFacts(connection, endpoint, own.identity), ...facts.routed }) : [];
     const slot = (family: MetricFamily): number | undefined =>
       changes ? changedSlot(options.series, { family }, labels, changes, values) : options.series.slot(family, labels);
     this.#slots = {
@@ -112,11 +122,12 @@ export class TcpRecord {
   }
 
   #told(identity: string): TelemetryFacts {
-    const { connection, endpoint, id } = this.#facts;
+    const { connection, endpoint, id, routed } = this.#facts;
     const { error } = this;
     const outcome = error && httpOutcome(error.code);
     return {
       ...connectionFacts(connection, endpoint, identity),
+      ...routed,
       startedAt: this.#openedAt,
       durationMs: this.#options.clock.monotonic() - this.#startedAt,
       responseFlags: outcome?.flag ?? '-',

@@ -21,7 +21,7 @@ import type { Spans } from '../telemetry/spans.ts';
 import { endsOf, grpcLabel, peerLabels, requestLine } from './describe.ts';
 import { type RefusedConnection, refusedEvent, requestEvent } from './events.ts';
 import type { WaypointJournal } from './journal.ts';
-import { TcpRecord } from './tcp-record.ts';
+import { type RoutedConnection, TcpRecord } from './tcp-record.ts';
 
 export interface TelemetryOptions {
   readonly series: SeriesWriter;
@@ -140,8 +140,8 @@ export class Telemetry {
   }
 
   /** A connection that carries no HTTP: it counts from here on, whatever comes of it. */
-  tcpOpened(connection: Connection, endpoint: PickedEndpoint | undefined, id: string): TcpRecord {
-    const record = new TcpRecord(this.#options, { connection, endpoint, id }, (ended) => {
+  tcpOpened(connection: Connection, endpoint: PickedEndpoint | undefined, id: string, routed?: RoutedConnection): TcpRecord {
+    const record = new TcpRecord(this.#options, { connection, endpoint, id, routed }, (ended) => {
       this.#tcp.delete(ended);
       if (ended.error) this.#countRefusal(ended.error, ...endsOf(connection));
     });

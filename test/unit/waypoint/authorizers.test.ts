@@ -49,7 +49,22 @@ test('over HTTP the server is asked with the request’s method, path and host, 
     method: 'POST',
     path: '/a?b=1',
     bodyBytes: 5,
-    fields: ['authorization', 'Bearer t', 'x-user', 'ann', 'x-org-id', '7', 'cookie', 'secret', 'content-length', '5', 'x-from', 'me'],
+    fields: [
+      'authorization',
+      'Bearer t',
+      'x-user',
+      'ann',
+      'x-org-id',
+      '7',
+      'cookie',
+      'secret',
+      'content-length',
+      '5',
+      'x-from',
+      'me',
+      'traceparent',
+      'x',
+    ],
   });
   exchange.send('hello');
   exchange.finish();

@@ -190,16 +190,23 @@ test("connections without HTTP have the changed labels too, and lines in Istio's
         change('istio_tcp_connections_opened_total', { peer: 'filter_state.downstream_peer.workload' }),
         change('istio_tcp_sent_bytes_total', {}, true),
       ],
-      accessLogs: { loggers: [{ ...logger, format: { $case: 'text', value: '%RESPONSE_FLAGS% %BYTES_RECEIVED% %REQ(:PATH)%' } }] },
+      accessLogs: {
+        loggers: [
+          {
+            ...logger,
+            format: { $case: 'text', value: '%RESPONSE_FLAGS% %BYTES_RECEIVED% %REQ(:PATH)% %REQUESTED_SERVER_NAME% %ROUTE_NAME%' },
+          },
+        ],
+      },
     }),
   );
-  const record = telemetry.tcpOpened(connection, endpoint, 'id');
+  const record = telemetry.tcpOpened(connection, endpoint, 'id', { serverName: 'db.example', routeName: 'TLSRoute shop/db' });
   record.running({ forward: 5, backward: 7 });
   record.ended(new ProxyError('CONNECTION_LOST', 'reset'));
   assert.match(samples('istio_tcp_connections_opened_total')[0] ?? '', /peer="web"\} 1$/);
   assert.deepEqual(samples('istio_tcp_sent_bytes_total'), []);
   assert.match(samples('istio_tcp_received_bytes_total')[0] ?? '', / 5$/);
-  assert.deepEqual([stdout, own], [['UC 5 -\n'], []]);
+  assert.deepEqual([stdout, own], [['UC 5 - db.example TLSRoute shop/db\n'], []]);
 });
 
 test("Istio's form takes the place of ours, and a filter takes only what it matches", () => {
