@@ -219,7 +219,8 @@ class SentExchange extends Http1Exchange implements ClientExchange {
       return 0;
     }
     this.#responded = true;
-    this.keepAlive = response.keepAlive;
+    // A server that was asked for another protocol and answers in this one may still have read what came behind the request as the other.
+    this.keepAlive = response.keepAlive && this.#head.upgrade === undefined;
     if (!this.raw && this.#head.upgrade !== undefined) this.outgoingEnded = true;
     if (response.framing === 0) {
       this.#client.responseEnded(this);

@@ -214,6 +214,8 @@ class ServedExchange extends Http1Exchange implements ServerExchange {
     }
     // A client that was not told to go on may send the body or not: what comes next could be either.
     if (this.#expectsContinue || this.#server.draining) this.keepAlive = false;
+    // Nor is it certain what a client that asked for another protocol, and did not wait, sends next.
+    if (this.head.upgrade !== undefined) this.keepAlive = false;
     const framing = this.#frame(head);
     this.#server.output.head(responseText(head.status, head.fields, framing));
     this.responded = true;
