@@ -7,9 +7,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { KubeApi } from '../../common/client/kube-api.ts';
 import type { PolicySeen } from '../../common/decision/explain.ts';
+import type { Decision } from '../../common/decision/journal.ts';
 import { type Explanation, explain, type Verdict, type Way } from '../../meshctl/explain/explanation.ts';
 import { placeOf, proxiesOf } from '../../meshctl/explain/proxies.ts';
 import { Istiod } from '../../meshctl/istiod.ts';
+import { type Rehearsal, together } from '../../meshctl/rehearse/rehearsal.ts';
 import { nodeInPods, startPlayground, withoutPlayground } from '../support/playground.ts';
 import {
   type Configuration,
@@ -132,6 +134,7 @@ spec: { action: DENY, rules: [{ from: [{ source: { principals: [cluster.local/ns
       const other = NAMESPACES[(i + 1) % NAMESPACES.length] ?? namespace;
       return randomConfiguration(random, namespace, other, i < WITH_WAYPOINT);
     });
+    const startedMs = Date.now();
     await t.test(`configurations ${round * NAMESPACES.length + 1} to ${(round + 1) * NAMESPACES.length} of seed ${SEED}`, async () => {
       await cluster.kubectl('delete', 'authorizationpolicy,peerauthentication,httproute,virtualservice', '--all', '-A', '--wait=false');
       await mark(made.map(({ yaml }) => yaml).join(''));
@@ -151,6 +154,18 @@ spec: { action: DENY, rules: [{ from: [{ source: { principals: [cluster.local/ns
       }
       const gone = [...new Set(taken.flatMap(({ policies }) => policies))];
       if (gone.length === 0) return;
+      const remove = [
+        ...gone.flatMap((key) => {
+          const [namespace = '', name = ''] = key.split('/');
+          return key.includes('converted') ? [] : [{ kind: 'AuthorizationPolicy', namespace, name }];
+        }),
+        ...taken.flatMap(({ call, policies }) =>
+          policies.some((key) => key.includes('converted'))
+            ? [{ kind: 'PeerAuthentication', namespace: namespaceOf(call), name: 'default' }]
+            : [],
+        ),
+      ];
+      const rehearsed = together(await istiod.postAll<Rehearsal>('/debug/rehearse', { apply: [], remove, sinceMs: startedMs }));
       for (const [namespace, those] of Map.groupBy(gone, (key) => key.split('/')[0] ?? ''))
         await cluster.kubectl('delete', 'authorizationpolicy', ...those.map(nameOf), '-n', namespace, '--ignore-not-found');
       // What a PeerAuthentication made stands for the one of the namespace that is called.
@@ -171,6 +186,12 @@ spec: { action: DENY, rules: [{ from: [{ source: { principals: [cluster.local/ns
         if (refusersOf(explanation.ways).length === 0) {
           assert.notDeepEqual(outcomes, before, `${call.caller} to ${call.target}: taking ${policies.join(', ')} away changed nothing`);
           flipped++;
+          const { caller, target } = call;
+          const told = rehearsed.changed.filter(({ decision }) => decision.source === caller && isTo(decision, target));
+          assert.ok(
+            told.some(({ after: { code } }) => code !== 'POLICY_DENIED' && code !== 'MTLS_REQUIRED'),
+            `the rehearsal did not say that ${caller} to ${target} would change: ${JSON.stringify(rehearsed)}`,
+          );
         }
       }
     });
@@ -183,6 +204,16 @@ spec: { action: DENY, rules: [{ from: [{ source: { principals: [cluster.local/ns
     `${ROUNDS * NAMESPACES.length} configurations of seed ${SEED}: ${refusals} calls refused, ${answers} answered, ${flipped} turned`,
   );
 });
+
+/** Whether a decision is about this `service.namespace:port`, at a waypoint or at one of its pods. */
+function isTo({ service, pod, port }: Decision, target: string): boolean {
+  const [host = '', asked] = target.split(':');
+  const [name = '', namespace = ''] = host.split('.');
+  const ports = [asked, asked === '80' ? '8080' : '8081'];
+  return (
+    (service === `${namespace}/${name}.${namespace}.svc.cluster.local` || pod.startsWith(`${namespace}/`)) && ports.includes(String(port))
+  );
+}
 
 interface Disagreement {
   readonly call: RandomCall;
