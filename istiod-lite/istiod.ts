@@ -23,6 +23,7 @@ import { GatewayDeployer } from './gateway/deployer.ts';
 import { WaypointAccounts } from './gateway/waypoint-accounts.ts';
 import { fetchKeys, lookupAll } from './jwks/fetch.ts';
 import { KeyKeeper } from './jwks/keeper.ts';
+import { CertificateWatch } from './kube/certificate-watch.ts';
 import type { ClusterApi } from './kube/cluster-api.ts';
 import { watchCluster } from './kube/cluster-watch.ts';
 import { WriterLease } from './kube/lease.ts';
@@ -163,6 +164,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     intervalMs: settings.debounceMs,
     writeStatuses: (writes) => statuses.write(writes),
     keysWanted: (sources) => keys.want(sources),
+    certificatesWanted: (sources) => certificates.want(sources),
   });
   const keys: KeyKeeper = new KeyKeeper({
     clock,
@@ -177,6 +179,10 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
       }),
     changed: (from, found) => publisher.setKeys(from, found),
     fetched: (outcome) => (outcome === 'success' ? metrics.keyFetches : metrics.keyFailures).inc(),
+  });
+  const certificates: CertificateWatch = new CertificateWatch({
+    ...world,
+    changed: (source, found) => publisher.setCertificates(source, found),
   });
   const nodes = new NodeAuthorizer(settings.trustedNodeAccounts);
   const waypoints = new WaypointAccounts();

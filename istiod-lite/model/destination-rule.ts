@@ -230,16 +230,18 @@ class PolicyReader {
     };
   }
 
-  /** Certificates of our own for a server outside the mesh would have to be read from Secrets, which is not done. */
+  /** Certificates of our own, and roots, are in a Secret of the waypoint's namespace: which one, the waypoint decides. */
   #tls(written: unknown): { tls: UpstreamTls | undefined; refuse: string } {
     const mode = text(at(written, 'mode'));
     const none = (refuse = ''): { tls: undefined; refuse: string } => ({ tls: undefined, refuse });
     // Inside the mesh endpoints are reached through tunnels in any case.
     if (!isRecord(written) || mode === '' || mode === 'DISABLE' || mode === 'ISTIO_MUTUAL') return none();
-    if (mode !== 'SIMPLE') return none(`tls.mode ${mode} is not supported`);
+    if (mode !== 'SIMPLE' && mode !== 'MUTUAL') return none(`tls.mode ${mode} is not supported`);
+    const credential = text(written.credentialName);
+    if (mode === 'MUTUAL' && credential === '')
+      return none('tls.mode MUTUAL needs tls.credentialName: waypoints have no files of certificates');
     if (text(written.caCertificates) !== '' && text(written.caCertificates) !== 'system')
-      return none('tls.caCertificates names a file, and waypoints have none: use a BackendTLSPolicy');
-    if (text(written.credentialName) !== '') return none('tls.credentialName names a Secret, which is not read: use a BackendTLSPolicy');
+      return none('tls.caCertificates names a file, and waypoints have none: use tls.credentialName or a BackendTLSPolicy');
     const sni = text(written.sni);
     return {
       tls: {
@@ -247,6 +249,7 @@ class PolicyReader {
         subjectAltNames: [...texts(written.subjectAltNames)],
         roots: '',
         unverified: written.insecureSkipVerify === true,
+        credential: credential === '' ? '' : `${mode} ${credential}`,
       },
       refuse: parseIp(sni) === undefined ? '' : `tls.sni ${quote(sni)} is an address`,
     };

@@ -1,5 +1,6 @@
 /** VirtualServices and DestinationRules → what each waypoint is told of a service, and what their own statuses say. */
 import type { PortRoutes, ServiceRoutes, ServiceTraffic, Subset, TrafficPolicy } from '../../common/codec/gen/waypoint.ts';
+import type { CertificateSource, FoundCertificates } from './certificate-sources.ts';
 import { type Condition, WAYPOINT_ACCEPTED } from './conditions.ts';
 import type { DestinationRule } from './destination-rule.ts';
 import type { HostRequest } from './host-inputs.ts';
@@ -48,24 +49,96 @@ export class HostTranslation {
     });
   }
 
-  /** undefined where nothing is asked for. */
-  traffic(service: MeshService, waypoint: string): ServiceTraffic | undefined {
+  /** undefined where nothing is asked for. @param used takes the Secrets that are */
+  traffic(service: MeshService, waypoint: string, used: Set<CertificateSource>): ServiceTraffic | undefined {
     const rules = this.#inputs.hosts.rulesFor(requestOf(service, waypoint));
     if (rules.length === 0) return undefined;
     const withPolicy = rules.find(({ policy, ports }) => policy !== undefined || ports.length > 0) ?? rules[0];
     const subsets = new Map<string, Subset>();
     for (const rule of rules) for (const subset of rule.subsets) if (!subsets.has(subset.name)) subsets.set(subset.name, subset);
+    const complete = (policy: TrafficPolicy | undefined): TrafficPolicy | undefined =>
+      this.#withCredential(withServerName(policy, service), rules[0], waypoint, used);
     return {
       namespace: service.namespace,
       hostname: service.hostname,
-      policy: withServerName(withPolicy?.policy, service),
-      ports: (withPolicy?.ports ?? []).map(({ port, policy }) => ({ port, policy: withServerName(policy, service) })),
+      policy: complete(withPolicy?.policy),
+      ports: (withPolicy?.ports ?? []).map(({ port, policy }) => ({ port, policy: complete(policy) })),
       subsets: [...subsets.values()].map((subset) => ({
         ...subset,
-        policy: withServerName(subset.policy, service),
-        ports: subset.ports.map(({ port, policy }) => ({ port, policy: withServerName(policy, service) })),
+        policy: complete(subset.policy),
+        ports: subset.ports.map(({ port, policy }) => ({ port, policy: complete(policy) })),
       })),
     };
+  }
+
+  /**
+   * A Secret is read in the namespace of the waypoint's Gateway, and only for a rule of that namespace: nobody else may lend its certificate.
+   * What cannot be had refuses the requests.
+   */
+  #withCredential(
+    policy: TrafficPolicy | undefined,
+    rule: DestinationRule | undefined,
+    waypoint: string,
+    used: Set<CertificateSource>,
+  ): TrafficPolicy | undefined {
+    const wanted = policy?.tls?.credential ?? '';
+    if (!policy?.tls || wanted === '') return policy;
+    const found = this.#credential(wanted, rule, waypoint, used);
+    if (typeof found === 'string') {
+      return { ...policy, tls: undefined, refuse: [policy.refuse, found].filter((reason) => reason !== '').join('; ') };
+    }
+    const { roots, certificate, privateKey, source } = found;
+    return {
+      ...policy,
+      tls: {
+        ...policy.tls,
+        credential: source.slice('Secret '.length),
+        roots: roots || policy.tls.roots,
+        ...(wanted.startsWith('MUTUAL ') && { clientCertificate: { certificate, privateKey } }),
+      },
+    };
+  }
+
+  /** @param wanted mode and name @returns why it cannot be had */
+  #credential(
+    wanted: string,
+    rule: DestinationRule | undefined,
+    waypoint: string,
+    used: Set<CertificateSource>,
+  ): (FoundCertificates & { readonly source: CertificateSource }) | string {
+    const [mode = '', name = ''] = wanted.split(' ');
+    const [namespace = ''] = waypoint.split('/');
+    if (rule?.namespace !== namespace)
+      return `tls.credentialName ${name}: a rule of another namespace than the waypoint's (${namespace}) cannot use its Secrets`;
+    const source: CertificateSource = `Secret ${namespace}/${name}`;
+    used.add(source);
+    const found = this.#inputs.certificatesAt(source);
+    if (!found) return `${source} has not been read: istiod needs a Role there (get, list and watch on this Secret)`;
+    if (found.problem !== undefined) return found.problem;
+    if (mode === 'MUTUAL' && found.certificate === '') return `${source} has no certificate (tls.crt and tls.key)`;
+    return { ...found, source };
+  }
+
+  /** What its Secrets lack, at the waypoints that it counts for. */
+  #credentialProblems(rule: DestinationRule): string[] {
+    const policies = [rule.policy, ...rule.ports.map(({ policy }) => policy)];
+    for (const { policy, ports } of rule.subsets) policies.push(policy, ...ports.map((port) => port.policy));
+    const wanted = new Set(policies.flatMap((policy) => policy?.tls?.credential || []));
+    const used = new Set<CertificateSource>();
+    const problems = new Set<string>();
+    for (const service of wanted.size > 0 ? this.#inputs.servicesOfHost(rule.host) : []) {
+      const waypoints = this.#waypointsOf(`${service.source}/${service.key}`);
+      for (const waypoint of waypoints.filter((one) =>
+        this.#inputs.hosts.mayConcern(rule, { namespace: service.namespace, waypoint: one }),
+      )) {
+        for (const one of wanted) {
+          const found = this.#credential(one, rule, waypoint, used);
+          if (typeof found === 'string') problems.add(`requests are refused at ${waypoint}: ${found}`);
+        }
+      }
+    }
+    this.#inputs.recordCertificates(`rule ${rule.key}`, used);
+    return [...problems];
   }
 
   /** Labels that a waypoint must know to carry out what it is told of a service. */
@@ -115,7 +188,7 @@ export class HostTranslation {
   }
 
   destinationRuleCondition(rule: DestinationRule): Condition {
-    return summary(rule, this.ruleOutcomes(rule), rule.problems);
+    return summary(rule, this.ruleOutcomes(rule), [...rule.problems, ...this.#credentialProblems(rule)]);
   }
 
   ruleOutcomes(rule: DestinationRule): Outcome[] {

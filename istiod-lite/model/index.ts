@@ -8,6 +8,7 @@ import type { HttpAuthorization, JwtAuthentication, RateLimits } from '../../com
 import { Service_Visibility } from '../../common/codec/gen/workload.ts';
 import { type AuthorizationPolicy, readAuthorizationPolicy } from './authorization-policy.ts';
 import { AutoAddresses } from './auto-addresses.ts';
+import type { CertificateSource, FoundCertificates } from './certificate-sources.ts';
 import { type Condition, ENFORCED, problemReporters, type ReporterName, type StatusWrite, unreadableConditions } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
 import { readDestinationRule } from './destination-rule.ts';
@@ -226,6 +227,16 @@ export class MeshIndex {
     return this.#inputs.gatewayStatuses.setProblem(key, problem);
   }
 
+  /** ConfigMaps and Secrets with certificates that something refers to. */
+  certificateSources(): ReadonlySet<CertificateSource> {
+    return this.#inputs.certificateSources();
+  }
+
+  /** What was read there; the next flush tells it. */
+  setCertificates(source: CertificateSource, found: FoundCertificates | undefined): void {
+    this.#inputs.setCertificates(source, found);
+  }
+
   /** Where keys for end users' tokens have to be fetched from: addresses, or `discover ISSUER`. */
   keySources(): ReadonlySet<string> {
     return this.#inputs.keySources();
@@ -310,6 +321,10 @@ export class MeshIndex {
       this.#observe('RequestAuthentication', key, object);
       this.#inputs.setTargetedPolicy(`RequestAuthentication ${key}`, readTargetedPolicy(object, report, 'RequestAuthentication'));
       if (object !== undefined && !hasTargets(object)) report('only targetRefs are read: without them it holds for nothing here');
+    },
+    BackendTLSPolicy: (key, object, report) => {
+      this.#observeWhole('BackendTLSPolicy', key, object);
+      this.#inputs.setTargetedPolicy(`BackendTLSPolicy ${key}`, readTargetedPolicy(object, report, 'BackendTLSPolicy'));
     },
     RateLimitPolicy: (key, object, report) => {
       this.#observeWhole('RateLimitPolicy', key, object);
@@ -407,7 +422,8 @@ export class MeshIndex {
           id,
           mapEach(policy ? this.#translation.rateLimits(policy) : new Map<string, RateLimits>(), (found) => [rateLimitsResource(found)]),
         );
-        if (kind === 'RateLimitPolicy') {
+        if (!policy) this.#inputs.recordCertificates(id, new Set());
+        if (kind === 'RateLimitPolicy' || kind === 'BackendTLSPolicy') {
           if (policy) this.#objectStatuses.want(kind, policy.key, wantedAncestors(this.#translation.policyAncestors(policy)));
           return;
         }
@@ -514,6 +530,7 @@ export class MeshIndex {
 
   #remakeRuleStatus(key: string): void {
     const rule = this.#inputs.hosts.destinationRule(key);
+    if (!rule) this.#inputs.recordCertificates(`rule ${key}`, new Set());
     this.#want('DestinationRule', key, rule && this.#translation.destinationRuleCondition(rule));
   }
 

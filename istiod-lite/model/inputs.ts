@@ -7,6 +7,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { BackendRef } from '../../common/codec/gen/waypoint.ts';
 import type { Locality } from '../../common/codec/gen/workload.ts';
 import type { AuthorizationPolicy } from './authorization-policy.ts';
+import type { CertificateSource, FoundCertificates } from './certificate-sources.ts';
 import { ClaimedAddresses } from './claimed-addresses.ts';
 import type { MeshModelConfig } from './config.ts';
 import type { EndpointSlice, PodReference } from './endpoint-slice.ts';
@@ -117,6 +118,9 @@ export class Inputs {
   readonly #sourcesOfNetwork = new Groups<string>();
   /** Policies that ask somebody, who may come and go. */
   readonly #asking = new Set<string>();
+  readonly #certificates = new Map<string, FoundCertificates>();
+  readonly #certificateUsers = new Groups<string>();
+  readonly #certificatesUsed = new Map<string, ReadonlySet<CertificateSource>>();
   readonly #policiesOfTarget = new Groups<string>();
   readonly #guardClaims: boolean;
   readonly #claimedAddresses = new ClaimedAddresses();
@@ -422,8 +426,9 @@ export class Inputs {
     for (const target of next?.targets ?? []) this.#policiesOfTarget.add(targetSource(target), key);
     put(this.targetedPolicies, key, next);
     // Of several with one target one counts.
-    if (before?.limits || next?.limits)
+    if (before?.limits || next?.limits || before?.tls || next?.tls)
       for (const target of [...(before?.targets ?? []), ...(next?.targets ?? [])]) this.staleTargets(targetSource(target));
+    for (const policy of [before, next]) if (policy?.tls) this.#staleBackends(policy);
     if (before?.tokens || next?.tokens) this.#keySources = undefined;
     if (next?.http?.provider !== undefined) this.#asking.add(key);
     else this.#asking.delete(key);
@@ -433,6 +438,44 @@ export class Inputs {
   /** Policies that name a target, whatever its part. */
   policiesOf(source: string): TargetedPolicy[] {
     return [...this.#policiesOfTarget.of(source)].flatMap((id) => this.targetedPolicies.get(id) ?? []);
+  }
+
+  #staleBackends({ targets }: TargetedPolicy): void {
+    for (const target of targets)
+      for (const service of this.services.get(targetSource(target))?.services ?? []) this.stale.traffic.add(serviceKeyOf(service));
+  }
+
+  certificatesAt(source: CertificateSource): FoundCertificates | undefined {
+    return this.#certificates.get(source);
+  }
+
+  /** Where certificates come from that something refers to now. */
+  certificateSources(): ReadonlySet<CertificateSource> {
+    return new Set(this.#certificateUsers.keys() as Iterable<CertificateSource>);
+  }
+
+  /** Remembers what refers to which certificates. @param user `traffic KEY`, `rule KEY`, or the id of a policy */
+  recordCertificates(user: string, sources: ReadonlySet<CertificateSource>): void {
+    const before = this.#certificatesUsed.get(user);
+    for (const source of before ?? []) if (!sources.has(source)) this.#certificateUsers.remove(source, user);
+    for (const source of sources) this.#certificateUsers.add(source, user);
+    if (sources.size > 0) this.#certificatesUsed.set(user, sources);
+    else this.#certificatesUsed.delete(user);
+  }
+
+  setCertificates(source: CertificateSource, found: FoundCertificates | undefined): void {
+    if (isDeepStrictEqual(this.#certificates.get(source), found)) return;
+    put(this.#certificates, source, found);
+    for (const user of this.#certificateUsers.of(source)) {
+      const [kind = '', key = ''] = user.split(' ');
+      if (kind === 'traffic') this.stale.traffic.add(key);
+      else if (kind === 'rule') this.hosts.stale.destinationRules.add(key);
+      else {
+        this.stale.targetedPolicies.add(user);
+        const policy = this.targetedPolicies.get(user);
+        if (policy) this.#staleBackends(policy);
+      }
+    }
   }
 
   /** @param source what policies may name as a target: a Service, a ServiceEntry, a Gateway or a GatewayClass */

@@ -23,9 +23,9 @@ interface Entry {
 export type StatusKind = 'Gateway' | RouteKind | PolicyKind;
 
 /** Policies whose status has an entry for each target. */
-export type PolicyKind = 'RateLimitPolicy';
+export type PolicyKind = 'RateLimitPolicy' | 'BackendTLSPolicy';
 
-const isPolicy = (kind: StatusKind): kind is PolicyKind => kind === 'RateLimitPolicy';
+const isPolicy = (kind: StatusKind): kind is PolicyKind => kind === 'RateLimitPolicy' || kind === 'BackendTLSPolicy';
 
 const fieldManagerOf = (kind: StatusKind): string =>
   kind === 'Gateway' || isPolicy(kind) ? names.WAYPOINT_CONTROLLER : names.ROUTE_CONTROLLER;

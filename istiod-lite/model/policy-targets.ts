@@ -3,6 +3,7 @@
  * them, which their status must say.
  */
 
+import { type BackendTls, readBackendTls } from './backend-tls-policy.ts';
 import { type Condition, WAYPOINT_ACCEPTED } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
 import type { GatewayClass } from './gateway.ts';
@@ -29,12 +30,15 @@ export interface TargetedPolicy {
   readonly tokens: TokenPolicy | undefined;
   /** Of a RateLimitPolicy. */
   readonly limits: LimitPolicy | undefined;
+  /** Of a BackendTLSPolicy. */
+  readonly tls: BackendTls | undefined;
 }
 
-export type TargetedKind = 'AuthorizationPolicy' | 'RequestAuthentication' | 'RateLimitPolicy';
+export type TargetedKind = 'AuthorizationPolicy' | 'RequestAuthentication' | 'RateLimitPolicy' | 'BackendTLSPolicy';
 
 /** What of a policy its targets are judged by. */
 export interface PolicyOfTarget extends Pick<TargetedPolicy, 'key' | 'namespace' | 'limits'> {
+  readonly tls?: TargetedPolicy['tls'];
   readonly kind: TargetedKind | 'Telemetry';
 }
 
@@ -53,7 +57,7 @@ export interface PolicyTarget {
 /** What became of one target. */
 export interface TargetStatus {
   readonly bound: boolean;
-  readonly reason: 'Accepted' | 'Invalid' | 'TargetNotFound' | 'AncestorNotBound' | 'Conflicted';
+  readonly reason: 'Accepted' | 'Invalid' | 'TargetNotFound' | 'AncestorNotBound' | 'Conflicted' | 'NoValidCACertificate';
   readonly message: string;
 }
 
@@ -66,6 +70,8 @@ export interface TargetView {
   gatewayClass(name: string): GatewayClass | undefined;
   /** What became of a route: whether it is there, has a rule of that name, and which waypoints read it. */
   route(id: string, section: string): { readonly hasSection: boolean; readonly waypoints: readonly string[] } | undefined;
+  /** A Service or ServiceEntry, and the waypoints that send to it. */
+  backend(source: string, port: string): { readonly hasPort: boolean; readonly waypoints: readonly string[] } | undefined;
   /** The policy of the same kind that counts for the target instead. */
   older(policy: PolicyOfTarget, target: PolicyTarget): string | undefined;
 }
@@ -93,6 +99,7 @@ export function readTargetedPolicy(
     http: kind === 'AuthorizationPolicy' ? readHttpPolicy(object, report) : undefined,
     tokens: kind === 'RequestAuthentication' ? readTokenPolicy(object, report) : undefined,
     limits: kind === 'RateLimitPolicy' ? readLimitPolicy(object, report) : undefined,
+    tls: kind === 'BackendTLSPolicy' ? readBackendTls(object, meta.namespace, report) : undefined,
   };
 }
 
@@ -121,6 +128,8 @@ export function targetScope(
   gatewayClass: TargetView['gatewayClass'],
 ): 'class' | 'gateway' | 'service' | 'route' | 'none' {
   if (isRoute(policy, kind, group)) return namespace === policy.namespace ? 'route' : 'none';
+  // Of endpoints, not of those who call: whoever sends to them.
+  if (policy.tls) return 'none';
   if (section !== '' && policy.kind === 'RateLimitPolicy') return 'none';
   if (kind === 'GatewayClass' && group === GATEWAY_API) {
     const found = policy.namespace === config.rootNamespace ? gatewayClass(name) : undefined;
@@ -135,6 +144,7 @@ export function targetStatus(config: MeshModelConfig, policy: PolicyOfTarget, ta
   const place = `${namespace}/${name}`;
   const older = view.older(policy, target);
   if (older !== undefined) return no('Conflicted', `${policy.kind} ${older} is older and counts for ${kind} ${place}`);
+  if (policy.tls) return backendStatus(policy, target, view);
   if (isRoute(policy, kind, group)) return routeStatus(policy, target, view);
   if (section !== '' && policy.kind === 'RateLimitPolicy')
     return no('Invalid', `a part of ${kind} ${place} cannot be a target (sectionName)`);
@@ -157,6 +167,19 @@ export function targetStatus(config: MeshModelConfig, policy: PolicyOfTarget, ta
     case 'unbound':
       return no('AncestorNotBound', `${kind} ${place} names no waypoint (${names.USE_WAYPOINT}), and nobody else enforces the policy`);
   }
+}
+
+/** Of a Service or ServiceEntry, and of one of its ports, whoever sends to it. */
+function backendStatus(policy: PolicyOfTarget, { kind, group, namespace, name, section }: PolicyTarget, view: TargetView): TargetStatus {
+  const place = `${namespace}/${name}`;
+  if (kind === 'Gateway' || !TARGET_KINDS.has(`${kind}.${group}`))
+    return no('TargetNotFound', `TLS is begun with a Service or ServiceEntry, not with a ${kind}${group === '' ? '' : `.${group}`}`);
+  if (namespace !== policy.namespace) return no('TargetNotFound', `${kind} ${place} is in another namespace`);
+  const backend = view.backend(`${kind}/${place}`, section);
+  if (!backend) return no('TargetNotFound', `there is no ${kind} ${place}`);
+  if (!backend.hasPort) return no('TargetNotFound', `${kind} ${place} has no port named ${section}`);
+  if (backend.waypoints.length === 0) return no('AncestorNotBound', `no waypoint serves ${kind} ${place} or sends to it`);
+  return yes(`TLS is begun by ${backend.waypoints.join(' and ')}`);
 }
 
 /** Rules of a route are parts of it. */

@@ -13,6 +13,9 @@ import {
 import type { GatewayAddress, Service, Workload } from '../../common/codec/gen/workload.ts';
 import type { RequiredWaypoint } from '../../common/decision/mesh-view.ts';
 import { authorizerOf } from './authorizers.ts';
+import { backendTls, backendTlsConditions } from './backend-tls-policy.ts';
+import { type WantedTls, withBackendTls } from './backend-tls-traffic.ts';
+import type { CertificateSource } from './certificate-sources.ts';
 import { CLAIM_REFUSED, type Condition, WAYPOINT_MISSING, type WantedStatus } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
 import type { DestinationRule } from './destination-rule.ts';
@@ -236,14 +239,19 @@ export class Translation {
 
   /** An entry for each target. */
   policyAncestors(policy: TargetedPolicy): PolicyAncestor[] {
-    return policy.targets.map((target) =>
-      ancestor(target.written, policy.generation, targetConditions(policy, this.targetStatus(policy, target))),
-    );
+    const { tls } = policy;
+    this.#inputs.recordCertificates(policy.id, new Set(tls?.roots));
+    const found = tls && backendTlsConditions(tls, (source) => this.#inputs.certificatesAt(source));
+    return policy.targets.map((target) => {
+      const status = this.targetStatus(policy, target);
+      const conditions = targetConditions(policy, found?.problem && status.bound ? { ...found.problem, bound: false } : status);
+      return ancestor(target.written, policy.generation, found ? [...conditions, found.resolved] : conditions);
+    });
   }
 
   /** Of the policies of its kind for a target, the one that counts, where that is another one. */
   #older(policy: PolicyOfTarget, target: PolicyTarget): string | undefined {
-    if (!policy.limits) return undefined;
+    if (!policy.limits && !policy.tls) return undefined;
     const same = this.#inputs
       .policiesOf(targetSource(target))
       .filter(
@@ -346,17 +354,45 @@ export class Translation {
     const [namespace, hostname] = [key.slice(0, slash), key.slice(slash + 1)];
     const made = new Map<string, ServiceTraffic>();
     const interests = new Map<string, LabelInterest[]>();
-    const service = this.#inputs.hosts.concerns(hostname) ? this.#inputs.owners(hostname).byNamespace.get(namespace) : undefined;
+    const owner = this.#inputs.owners(hostname).byNamespace.get(namespace);
+    const policies = owner ? this.#backendPolicies(owner) : [];
+    const service = policies.length > 0 || this.#inputs.hosts.concerns(hostname) ? owner : undefined;
+    const used = new Set<CertificateSource>(policies.flatMap(({ policy }) => policy.tls?.roots ?? []));
     if (service) {
       for (const waypoint of new Set([...this.waypointsOf(`${service.source}/${service.key}`), ...this.#inputs.usersOf(key)])) {
-        const traffic = this.hosts.traffic(service, waypoint);
+        const ruled = this.hosts.traffic(service, waypoint, used);
+        const traffic = policies.length > 0 ? withBackendTls(service, ruled, this.#wantedTls(policies)) : ruled;
         if (traffic) made.set(waypoint, traffic);
         const wanted = this.hosts.interests(service, waypoint, traffic);
         if (wanted.length > 0) interests.set(waypoint, wanted);
       }
     }
     this.#inputs.recordInterests(`endpoints of ${key}`, interests);
+    this.#inputs.recordCertificates(`traffic ${key}`, used);
     return made;
+  }
+
+  /** BackendTLSPolicies that count for a service, each with the port that it names. */
+  #backendPolicies(service: MeshService): { readonly policy: TargetedPolicy; readonly section: string }[] {
+    return this.#inputs
+      .policiesOf(`${service.source}/${service.key}`)
+      .flatMap((policy) =>
+        !policy.tls || policy.namespace !== service.namespace
+          ? []
+          : policy.targets.flatMap((target) =>
+              target.kind === service.source &&
+              `${target.namespace}/${target.name}` === service.key &&
+              this.#older(policy, target) === undefined
+                ? [{ policy, section: target.section }]
+                : [],
+            ),
+      );
+  }
+
+  #wantedTls(policies: readonly { readonly policy: TargetedPolicy; readonly section: string }[]): WantedTls[] {
+    return policies.flatMap(({ policy: { id, tls }, section }) =>
+      tls ? [{ section, origin: id, ...backendTls(tls, (source) => this.#inputs.certificatesAt(source)) }] : [],
+    );
   }
 
   virtualServiceCondition(virtual: VirtualService): Condition {
@@ -410,6 +446,16 @@ export class Translation {
           route && {
             hasSection: section === '' || route.rules.some(({ name }) => name === `${id} rule ${section}`),
             waypoints: [...new Set(this.#servicesOfRoute(id).flatMap(({ waypoints }) => waypoints))],
+          }
+        );
+      },
+      backend: (source, port) => {
+        const services = this.#inputs.services.get(source)?.services;
+        const users = (services ?? []).flatMap((service) => [...this.#inputs.usersOf(serviceKeyOf(service))]);
+        return (
+          services && {
+            hasPort: port === '' || services.some(({ ports }) => ports.some(({ name }) => name === port)),
+            waypoints: [...new Set([...this.waypointsOf(source), ...users])],
           }
         );
       },

@@ -53,6 +53,7 @@ export const watchedKinds = {
   GRPCRoute: grouped('GRPCRoute', 'gateway.networking.k8s.io/v1', 'grpcroutes', { optional: true }),
   TCPRoute: grouped('TCPRoute', 'gateway.networking.k8s.io/v1', 'tcproutes', { optional: true }),
   TLSRoute: grouped('TLSRoute', 'gateway.networking.k8s.io/v1', 'tlsroutes', { optional: true }),
+  BackendTLSPolicy: grouped('BackendTLSPolicy', 'gateway.networking.k8s.io/v1', 'backendtlspolicies', { optional: true }),
   GatewayClass: grouped('GatewayClass', 'gateway.networking.k8s.io/v1', 'gatewayclasses', { optional: true, namespaced: false }),
 } as const satisfies Record<string, WatchedKind>;
 

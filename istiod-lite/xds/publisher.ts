@@ -6,6 +6,7 @@ import type { Clock } from '../../common/base/clock.ts';
 import type { Log } from '../../common/base/log.ts';
 import type { Metrics } from '../metrics.ts';
 import { typeLabel } from '../metrics.ts';
+import type { CertificateSource, FoundCertificates } from '../model/certificate-sources.ts';
 import type { StatusWrite } from '../model/conditions.ts';
 import type { GatewayProblem } from '../model/gateway-status.ts';
 import type { MeshIndex, ObjectChange } from '../model/index.ts';
@@ -39,6 +40,8 @@ export interface PublisherOptions {
   writeStatuses(writes: readonly StatusWrite[]): void;
   /** Where keys for end users' tokens come from, as the objects say after a flush; the same set where nothing has changed. */
   keysWanted?(sources: ReadonlySet<string>): void;
+  /** Where certificates come from that objects refer to now. */
+  certificatesWanted?(sources: ReadonlySet<CertificateSource>): void;
 }
 
 // 5,000 take about 0.2 s. A change of the mesh's mTLS mode touches every workload, and streams, leases and certificates cannot wait for all.
@@ -126,6 +129,12 @@ export class Publisher {
     if (this.#started) this.#queue.changed();
   }
 
+  /** Certificates that were read, or why they cannot be used. */
+  setCertificates(source: CertificateSource, found: FoundCertificates | undefined): void {
+    this.#options.index.setCertificates(source, found);
+    if (this.#started) this.#queue.changed();
+  }
+
   /** The cluster has been read: from now on changes are told. */
   start(): void {
     this.#started = true;
@@ -154,6 +163,7 @@ export class Publisher {
       for (const change of changes) if (change) proxies.push(change);
       writeStatuses(statuses);
       this.#options.keysWanted?.(index.keySources());
+      this.#options.certificatesWanted?.(index.certificateSources());
       if (more) this.#queue.changed();
     } catch (error) {
       // What the index handed out is lost on the way, so the next flush compares everything.

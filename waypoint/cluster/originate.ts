@@ -43,11 +43,12 @@ export async function originate(pipe: Pipe, options: Origination, signal: AbortS
 }
 
 function tlsOptions(tls: UpstreamTls, alpn: Origination['alpn']): ConnectionOptions {
-  const { serverName } = tls;
+  const { serverName, clientCertificate: own } = tls;
   return {
     // An address is no name (RFC 6066, section 3).
     ...(serverName !== '' && isIP(serverName) === 0 ? { servername: serverName } : {}),
     ...(alpn === undefined ? {} : { ALPNProtocols: [alpn] }),
+    ...(own ? { cert: own.certificate, key: own.privateKey } : {}),
     ca: tls.roots === '' ? [...rootCertificates] : [tls.roots],
     rejectUnauthorized: !tls.unverified,
     checkServerIdentity: (_, certificate) => identityProblem(tls, certificate),

@@ -6,10 +6,12 @@ import { errorMessage } from '../../common/base/errors.ts';
 import {
   HttpAuthorization,
   JwtAuthentication,
+  type PortTraffic,
   RateLimits,
   ServiceRoutes,
   ServiceTelemetry,
   ServiceTraffic,
+  type TrafficPolicy,
   WorkloadLabels,
 } from '../../common/codec/gen/waypoint.ts';
 import { compileAuthorization, compileRoutes } from '../../common/decision/http-model.ts';
@@ -120,7 +122,7 @@ export class WaypointResources {
   } {
     return {
       routes: [...this.#held.routes.values()].map(({ bytes }) => ServiceRoutes.decode(bytes)),
-      traffic: [...this.#held.traffic.values()].map(({ bytes }) => ServiceTraffic.decode(bytes)),
+      traffic: [...this.#held.traffic.values()].map(({ bytes }) => withoutKeys(ServiceTraffic.decode(bytes))),
       telemetry: [...this.#held.telemetry.values()].map(({ bytes }) => withoutSecrets(ServiceTelemetry.decode(bytes))),
       workloadLabels: [...this.#held.labels.values()].map(({ bytes }) => WorkloadLabels.decode(bytes)),
       authentications: [...this.#held.authentications.values()].map(({ bytes }) => JwtAuthentication.decode(bytes)),
@@ -139,6 +141,21 @@ function withoutSecrets(telemetry: ServiceTelemetry): ServiceTelemetry {
     source: source?.$case === 'value' ? { $case: 'value' as const, value: 'hidden' } : source,
   }));
   return { ...telemetry, tracing: { ...tracing, receiver: { ...tracing.receiver, headers } } };
+}
+
+/** Keys are nowhere to be read but where they are used. */
+export function withoutKeys(traffic: ServiceTraffic): ServiceTraffic {
+  const policy = (one: TrafficPolicy | undefined): TrafficPolicy | undefined =>
+    one?.tls?.clientCertificate
+      ? { ...one, tls: { ...one.tls, clientCertificate: { ...one.tls.clientCertificate, privateKey: '[redacted]' } } }
+      : one;
+  const ports = (all: readonly PortTraffic[]): PortTraffic[] => all.map((one) => ({ ...one, policy: policy(one.policy) }));
+  return {
+    ...traffic,
+    policy: policy(traffic.policy),
+    ports: ports(traffic.ports),
+    subsets: traffic.subsets.map((subset) => ({ ...subset, policy: policy(subset.policy), ports: ports(subset.ports) })),
+  };
 }
 
 export function kindOf(typeUrl: string): Kind {

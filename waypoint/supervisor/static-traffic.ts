@@ -65,12 +65,17 @@ function policyFrom(node: YamlNode): TrafficPolicy {
     connectionPool: maybe(node, 'connectionPool', poolFrom),
     outlierDetection: maybe(node, 'outlierDetection', outliersFrom),
     tls: maybe(node, 'tls', (tls) => {
-      tls.allowKeys(['serverName', 'subjectAltNames', 'roots', 'unverified']);
+      tls.allowKeys(['serverName', 'subjectAltNames', 'roots', 'unverified', 'clientCertificate']);
       return {
         serverName: text(tls, 'serverName'),
         subjectAltNames: texts(tls, 'subjectAltNames'),
         roots: text(tls, 'roots'),
         unverified: flag(tls, 'unverified'),
+        clientCertificate: maybe(tls, 'clientCertificate', (own) => {
+          own.allowKeys(['certificate', 'privateKey']);
+          return { certificate: own.required('certificate').text(), privateKey: own.required('privateKey').text() };
+        }),
+        credential: '',
       };
     }),
     proxyProtocol: number(node, 'proxyProtocol', 2),

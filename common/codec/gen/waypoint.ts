@@ -495,7 +495,11 @@ export interface UpstreamTls {
   roots: string;
   unverified: boolean;
   /** Our own, for servers that ask for one. */
-  clientCertificate?: ClientCertificate | undefined;
+  clientCertificate?:
+    | ClientCertificate
+    | undefined;
+  /** Secret namespace/name that client_certificate or roots are from, for dumps. */
+  credential: string;
 }
 
 /** PEM, the certificate with its chain. The key is never in a dump. */
@@ -4113,7 +4117,14 @@ export const OutlierDetection: MessageFns<OutlierDetection> = {
 };
 
 function createBaseUpstreamTls(): UpstreamTls {
-  return { serverName: "", subjectAltNames: [], roots: "", unverified: false, clientCertificate: undefined };
+  return {
+    serverName: "",
+    subjectAltNames: [],
+    roots: "",
+    unverified: false,
+    clientCertificate: undefined,
+    credential: "",
+  };
 }
 
 export const UpstreamTls: MessageFns<UpstreamTls> = {
@@ -4132,6 +4143,9 @@ export const UpstreamTls: MessageFns<UpstreamTls> = {
     }
     if (message.clientCertificate !== undefined) {
       ClientCertificate.encode(message.clientCertificate, writer.uint32(42).fork()).join();
+    }
+    if (message.credential !== "") {
+      writer.uint32(50).string(message.credential);
     }
     return writer;
   },
@@ -4187,6 +4201,14 @@ export const UpstreamTls: MessageFns<UpstreamTls> = {
             }
 
             message.clientCertificate = ClientCertificate.decode(reader, reader.uint32());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.credential = reader.string();
             continue;
           }
         }

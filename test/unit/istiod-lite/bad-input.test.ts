@@ -60,6 +60,20 @@ const whole: Readonly<Record<WatchedKindName, Record<string, unknown>>> = {
       rules: [{ from: [{ source: { ipBlocks: ['10.0.0.0/8'], principals: ['*'] } }], when: [{ key: 'source.ip', values: ['::/0'] }] }],
     },
   }),
+  BackendTLSPolicy: {
+    metadata: { name: 'b', namespace: 'shop', creationTimestamp: '2026-01-01T00:00:00Z' },
+    spec: {
+      targetRefs: [{ kind: 'Service', group: '', name: 'web', sectionName: 'http' }],
+      validation: {
+        caCertificateRefs: [{ kind: 'ConfigMap', group: '', name: 'ca' }],
+        hostname: 'api.example',
+        subjectAltNames: [
+          { type: 'Hostname', hostname: 'a.example' },
+          { type: 'URI', uri: 'spiffe://a' },
+        ],
+      },
+    },
+  },
   RateLimitPolicy: {
     metadata: { name: 'l', namespace: 'shop', creationTimestamp: '2026-01-01T00:00:00Z' },
     spec: {

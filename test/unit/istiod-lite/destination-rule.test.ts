@@ -155,7 +155,7 @@ test("the waypoint's namespace has the first word, then the service's, then the 
 });
 
 test('what cannot be carried out without doing less refuses requests, and the status says which it is', () => {
-  const mesh = TranslatedMesh.shop().set('DestinationRule', rule({ trafficPolicy: { tls: { mode: 'MUTUAL', credentialName: 'c' } } }));
+  const mesh = TranslatedMesh.shop().set('DestinationRule', rule({ trafficPolicy: { tls: { mode: 'MUTUAL' } } }));
   assert.match(mesh.traffic()[0]?.policy?.refuse ?? '', /tls.mode MUTUAL/);
   assert.deepEqual(mesh.conditions('DestinationRule shop/d'), ['WaypointAccepted=True UnsupportedValue']);
   mesh.set('DestinationRule', rule({ trafficPolicy: { tls: { mode: 'ISTIO_MUTUAL' } } }));

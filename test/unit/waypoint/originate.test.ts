@@ -9,6 +9,7 @@ import type { UpstreamTls } from '../../../common/codec/gen/waypoint.ts';
 import { AppSocket } from '../../../common/hbone/app-socket.ts';
 import { duplexOf } from '../../../common/hbone/stream-duplex.ts';
 import { originate, proxyHeader } from '../../../waypoint/cluster/originate.ts';
+import { withoutKeys } from '../../../waypoint/supervisor/resources.ts';
 import { testAuthority } from '../../support/certificates.ts';
 
 test('a PROXY header of version 1 is a line, of version 2 bytes; of another family or nobody it says so', () => {
@@ -40,7 +41,7 @@ async function server(t: TestContext, name = 'api.example'): Promise<number> {
 async function speak(port: number, tls: Partial<UpstreamTls>): Promise<string> {
   const to = { ip: '127.0.0.1', port };
   const pipe = await AppSocket.connect(undefined, to, { timeoutMs: 10_000, clock: systemClock });
-  const about = { serverName: 'api.example', subjectAltNames: [], roots: authority.root, unverified: false, ...tls };
+  const about = { serverName: 'api.example', subjectAltNames: [], roots: authority.root, unverified: false, credential: '', ...tls };
   const secured = await originate(
     pipe,
     { tls: about, proxyProtocol: 0, alpn: 'h2', from: undefined, to, clock: systemClock },
@@ -75,4 +76,46 @@ test('a server that closes during the handshake is one failure and no hang', asy
   connect(port, '127.0.0.1')
     .on('error', () => undefined)
     .destroy();
+});
+
+test('a server that asks for a certificate gets ours, and one without it is turned away', async (t) => {
+  const { key, chain } = authority.issueServer('api.example');
+  const own = authority.issueServer('client.example');
+  const asking = createServer(
+    { key, cert: chain, ca: authority.root, requestCert: true, rejectUnauthorized: true, ALPNProtocols: ['h2'] },
+    (socket) => {
+      socket.on('error', () => undefined).on('data', (bytes) => socket.write(`${socket.getPeerCertificate().subjectaltname} ${bytes}`));
+    },
+  );
+  asking.on('tlsClientError', () => undefined).listen(0, '127.0.0.1');
+  await once(asking, 'listening');
+  t.after(() => asking.close());
+  const { port } = asking.address() as AddressInfo;
+  assert.equal(await speak(port, { clientCertificate: { certificate: own.chain, privateKey: own.key } }), 'DNS:client.example hello');
+});
+
+test('a key is in no dump', () => {
+  const policy = {
+    origin: '',
+    proxyProtocol: 0,
+    refuse: '',
+    tls: {
+      serverName: '',
+      subjectAltNames: [],
+      roots: '',
+      unverified: false,
+      credential: 'a/b',
+      clientCertificate: { certificate: 'CERT', privateKey: 'SECRET' },
+    },
+  };
+  const traffic = {
+    namespace: 'a',
+    hostname: 'b',
+    policy,
+    ports: [{ port: 80, policy }],
+    subsets: [{ name: 's', labels: {}, policy, ports: [{ port: 80, policy }] }],
+  };
+  const dumped = JSON.stringify(withoutKeys(traffic));
+  assert.ok(!dumped.includes('SECRET'));
+  assert.equal(dumped.match(/CERT/g)?.length, 4);
 });
