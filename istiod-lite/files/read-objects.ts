@@ -2,7 +2,7 @@
 import yaml from 'js-yaml';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { KubeObject } from '../../common/client/kube-api.ts';
-import { at, isRecord, text } from '../model/objects.ts';
+import { at, isBounded, isRecord, text } from '../model/objects.ts';
 import { allKinds, type WatchedKind } from '../model/watched-kinds.ts';
 
 /** An object and the collection that it belongs to: `/api/v1/services`. */
@@ -28,7 +28,7 @@ export function readObjects(file: string, content: string): FileContents {
   let documents: unknown[] = [];
   try {
     documents = yaml.loadAll(content, undefined, { schema: yaml.CORE_SCHEMA, filename: file });
-    if (!isBounded(documents)) return { objects, problems: [`${file}: more than ${MAX_VALUES} values, aliases included`] };
+    if (!isBounded(documents, MAX_VALUES)) return { objects, problems: [`${file}: more than ${MAX_VALUES} values, aliases included`] };
   } catch (error) {
     return { objects, problems: [`${file}: ${errorMessage(error).split('\n')[0]}`] };
   }
@@ -60,16 +60,3 @@ function readObject(value: unknown): FileObject | string {
 }
 
 const groupOf = (apiVersion: string): string => (apiVersion.includes('/') ? (apiVersion.split('/')[0] ?? '') : '');
-
-function isBounded(value: unknown): boolean {
-  let left = MAX_VALUES;
-  const walk = (item: unknown): void => {
-    if (--left < 0 || typeof item !== 'object' || item === null) return;
-    for (const each of Object.values(item)) {
-      if (left < 0) return;
-      walk(each);
-    }
-  };
-  walk(value);
-  return left >= 0;
-}

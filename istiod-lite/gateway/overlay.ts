@@ -5,6 +5,7 @@
  */
 import { load, YAMLException } from 'js-yaml';
 import type { KubeObject } from '../../common/client/kube-api.ts';
+import { isBounded } from '../model/objects.ts';
 
 type Json = Record<string, unknown>;
 export type OverlayKind = keyof typeof ALLOWED;
@@ -12,6 +13,8 @@ export type Overlay = Partial<Record<OverlayKind, Json>>;
 
 /** Kubernetes limits a ConfigMap to 1 MiB; a sensible overlay has a few lines. */
 const MAX_DOCUMENT_CHARS = 64 * 1024;
+// A Deployment with everything in it has a few hundred.
+const MAX_VALUES = 5000;
 
 const METADATA = ['metadata.labels.*', 'metadata.annotations.*'];
 const POD = 'spec.template.spec';
@@ -117,6 +120,7 @@ function parse(text: string, where: string): Json {
     if (error instanceof YAMLException) throw new OverlayError(`${where}: no YAML: ${error.reason}`);
     throw error;
   }
+  if (!isBounded(document, MAX_VALUES)) throw new OverlayError(`${where}: more than ${MAX_VALUES} values, aliases included`);
   if (!isObject(document))
     throw new OverlayError(`${where}: expected fields of the object, got ${Array.isArray(document) ? 'a list' : typeof document}`);
   return document;

@@ -113,3 +113,15 @@ export function annotationFlag(value: string | undefined): boolean | undefined {
   if (['1', 't', 'T', 'TRUE', 'true', 'True'].includes(value)) return true;
   return ['0', 'f', 'F', 'FALSE', 'false', 'False'].includes(value) ? false : undefined;
 }
+
+/** Whether a value that was read from YAML has no more parts than this; aliases let a few lines stand for gigabytes, and each counts as what it stands for. */
+export function isBounded(value: unknown, most: number): boolean {
+  // Not by recursion: an alias may lead back to where it stands.
+  const waiting: unknown[] = [value];
+  for (let left = most; waiting.length > 0; left--) {
+    if (left <= 0 || waiting.length > most) return false;
+    const item = waiting.pop();
+    if (typeof item === 'object' && item !== null) for (const each of Object.values(item)) waiting.push(each);
+  }
+  return true;
+}
