@@ -19,7 +19,8 @@ const [SERVICES = 1000, PODS = 10_000, NODES = 100, ZTUNNELS = 100, SECONDS = 15
   .split(',')
   .flatMap((text) => (text === '' ? [] : [Number(text)]));
 const RATES = [10, 100];
-const PATIENCE_MS = 120_000;
+// Filling a real API server takes a while on a busy machine.
+const PATIENCE_MS = 300_000;
 const LARGER = 10;
 
 const SERVERS = {
