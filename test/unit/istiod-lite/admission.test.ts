@@ -85,6 +85,19 @@ test('what no object to come could make enforceable is refused, and what one cou
   assert.equal(judged(reviewOf('PeerAuthentication', ports)).allowed, false);
 });
 
+test('a misspelt field of Istio’s kinds is refused by its place: a DENY with rulez would deny nothing', () => {
+  assert.match(
+    judged(reviewOf('AuthorizationPolicy', deny({ rulez: [{}] }))).status?.message ?? '',
+    /IST0106.* spec\.rulez: there is no such field/,
+  );
+  const inner = deny({ rules: [{ form: [] }, { from: [{ source: { principal: ['a'] } }] }] });
+  const { message } = judged(reviewOf('AuthorizationPolicy', inner)).status ?? {};
+  assert.match(message ?? '', /spec\.rules\[0\]\.form: .*spec\.rules\[1\]\.from\[0\]\.source\.principal: /s);
+  const route = { match: [{ uri: { prefix: '/' } }], route: [{ destination: { host: 'web' } }], retry: {} };
+  const virtual = make.virtualService({ name: 'p', spec: { hosts: ['web'], http: [route] } });
+  assert.match(judged(reviewOf('VirtualService', virtual)).status?.message ?? '', /spec\.http\[0\]\.retry: /);
+});
+
 test('a setting refuses what would be enforced otherwise than written', () => {
   const policy = deny({ rules: [{ to: [{ operation: { methods: ['GET'] } }] }] });
   assert.equal(judged(reviewOf('AuthorizationPolicy', policy), { strict: true }).allowed, false);

@@ -127,6 +127,59 @@ test('istiod may read every kind that it watches', () => {
   assert.deepEqual(missing, []);
 });
 
+interface Webhook {
+  readonly name: string;
+  readonly clientConfig: { readonly caBundle?: string; readonly service: { readonly port: number } };
+  readonly rules: readonly {
+    readonly apiGroups: readonly string[];
+    readonly resources: readonly string[];
+    readonly operations: readonly string[];
+  }[];
+  readonly timeoutSeconds: number;
+  readonly failurePolicy: string;
+  readonly sideEffects: string;
+  readonly objectSelector: object;
+}
+
+test('the API server asks about every kind of the mesh within two seconds, of this revision or of none, and holds up nothing of Kubernetes itself', () => {
+  const configurations = objects.filter(({ kind }) => kind === 'ValidatingWebhookConfiguration');
+  assert.deepEqual(configurations.map(nameOf), ['ValidatingWebhookConfiguration/istio-validator-istio-system']);
+  const webhooks = (configurations[0]?.webhooks ?? []) as readonly Webhook[];
+  const own = webhooks.filter(({ name }) => name.endsWith('validation.istio.io'));
+  assert.equal(own.length, 2);
+  for (const { rules, clientConfig, timeoutSeconds, sideEffects } of own) {
+    const asked = rules.flatMap(({ apiGroups, resources }) => resources.map((resource) => `${resource}.${apiGroups[0]}`));
+    const unasked = Object.values(watchedKinds)
+      .filter(({ apiVersion, namespaced }) => /istio\.io|gateway|warren/.test(apiVersion) && namespaced)
+      .map(({ path, apiVersion }) => `${path.slice(path.lastIndexOf('/') + 1)}.${apiVersion.split('/')[0]}`)
+      .filter((id) => !asked.includes(id));
+    assert.deepEqual(unasked, []);
+    assert.ok(rules.every(({ operations }) => operations.join() === 'CREATE,UPDATE'));
+    // istiod writes it, and an upgrade must not take it out.
+    assert.equal(clientConfig.caBundle, undefined);
+    assert.deepEqual([timeoutSeconds, sideEffects, clientConfig.service.port], [2, 'None', 443]);
+  }
+  const [revision, none] = own.map(({ objectSelector }) => objectSelector);
+  assert.deepEqual(revision, { matchExpressions: [{ key: 'istio.io/rev', operator: 'In', values: ['default'] }] });
+  assert.deepEqual(none, { matchExpressions: [{ key: 'istio.io/rev', operator: 'DoesNotExist' }] });
+  const advice = webhooks.filter((webhook) => !own.includes(webhook));
+  assert.ok(advice.length > 0 && advice.every(({ failurePolicy, timeoutSeconds }) => failurePolicy === 'Ignore' && timeoutSeconds === 1));
+});
+
+test('istiod may change one configuration of webhooks, and make none', () => {
+  const found = rulesOf('ClusterRole/istiod-clusterrole-istio-system').filter(({ apiGroups }) =>
+    apiGroups.includes('admissionregistration.k8s.io'),
+  );
+  assert.deepEqual(found, [
+    {
+      apiGroups: ['admissionregistration.k8s.io'],
+      resources: ['validatingwebhookconfigurations'],
+      resourceNames: ['istio-validator-istio-system'],
+      verbs: ['get', 'list', 'watch', 'patch'],
+    },
+  ]);
+});
+
 test('ztunnel has no role, and no token of the API server', () => {
   const account = objects.find((each) => nameOf(each) === 'ServiceAccount/istio-system/ztunnel');
   assert.equal(account?.automountServiceAccountToken, false);
