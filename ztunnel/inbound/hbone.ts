@@ -10,7 +10,7 @@ import { socketEnds } from '../../common/base/socket-ends.ts';
 import { formatSpiffeId, type SpiffeId } from '../../common/base/spiffe.ts';
 import { formatBaggage, formatTraceparent, parseBaggage, parseForwardedHost, traceIdOf } from '../../common/decision/headers.ts';
 import { inboundService, resolveInbound } from '../../common/decision/inbound.ts';
-import type { Workload } from '../../common/decision/mesh-view.ts';
+import type { MeshView, Workload } from '../../common/decision/mesh-view.ts';
 import { refusalHeaders } from '../../common/hbone/refusal-header.ts';
 import { relay } from '../../common/hbone/relay.ts';
 import { HboneServerConnection } from '../../common/hbone/server.ts';
@@ -216,6 +216,15 @@ export class HboneInbound {
   }
 }
 
+/** A hostname names no namespace to ask for it in; the pod's own services are those that it can stand for. */
+function withOwnServices(view: MeshView, local: Workload): MeshView {
+  for (const key of local.services.keys()) {
+    const slash = key.indexOf('/');
+    view.serviceByKey(key.slice(0, slash), key.slice(slash + 1));
+  }
+  return view;
+}
+
 /** One CONNECT, from its arrival to the end of its relay. */
 async function serveConnect(pod: PodContext, peer: Peer, request: ConnectRequest): Promise<void> {
   const { connections, telemetry } = pod.parts;
@@ -262,8 +271,9 @@ async function deliver(context: Context): Promise<void> {
   if (!local) throw new ProxyError('WORKLOAD_UNKNOWN', `the control plane has not told us about ${pod.name}`);
   const { onDemand } = pod.parts;
   const inbound = { local, podIp: peer.local.ip, network: settings.network, authority: request.authority };
-  if (onDemand) await onDemand.ensure(local.services.keys(), live.signal);
-  const route = onDemand ? await onDemand.decided((known) => resolveInbound(known, inbound), live.signal) : resolveInbound(view, inbound);
+  const route = onDemand
+    ? await onDemand.decided((known) => resolveInbound(withOwnServices(known, local), inbound), live.signal)
+    : resolveInbound(view, inbound);
   if ('refuse' in route) throw new ProxyError(route.refuse, route.message);
 
   const subject = { source: peer.remote, destination: route.to, identity: peer.identity };

@@ -1,10 +1,12 @@
 /** Where the mesh's state comes from: a control plane over delta xDS, or a static file; either way it ends up in the shared state. */
 import { readFile } from 'node:fs/promises';
+import { parseIp } from '../../common/base/address.ts';
 import type { Clock, Timer } from '../../common/base/clock.ts';
 import type { Log } from '../../common/base/log.ts';
 import type { GrpcEndpoint, TokenSource } from '../../common/client/grpc-endpoint.ts';
 import { XdsClient } from '../../common/client/xds-client.ts';
 import type { Node } from '../../common/codec/gen/discovery.ts';
+import type { MeshView } from '../../common/decision/mesh-view.ts';
 import type { SeriesWriter } from '../../common/server/shared-series.ts';
 import { staticResources } from '../../common/state/static-config.ts';
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type MeshStateWriter } from '../../common/state/writer.ts';
@@ -104,6 +106,7 @@ function controlPlane(
     for (const name of own.get(typeUrl) ?? []) held.delete(name);
     return held;
   };
+  const view = writer.view();
   const asked = new Set<string>();
   const answered = new Set<string>();
   const heardOf = (names: readonly string[]): void => {
@@ -148,7 +151,8 @@ function controlPlane(
       return heardAt;
     },
     want(name) {
-      if (answered.has(name)) return onKnown?.([name]);
+      // What has come unasked (a control plane sends what belongs together) is subscribed to already, and asking for it would get no answer.
+      if (answered.has(name) || holds(view, name)) return onKnown?.([name]);
       if (asked.has(name)) return;
       asked.add(name);
       client.want(ADDRESS_TYPE, name);
@@ -163,6 +167,16 @@ function controlPlane(
       kept?.close();
     },
   };
+}
+
+/** @param name `NETWORK/IP` or `NAMESPACE/HOSTNAME`, as resources and their aliases are named */
+function holds(view: MeshView, name: string): boolean {
+  const slash = name.indexOf('/');
+  const [first, second] = [name.slice(0, slash), name.slice(slash + 1)];
+  const ip = parseIp(second);
+  return ip === undefined
+    ? view.serviceByKey(first, second) !== undefined || view.workloadByHostname(first, second) !== undefined
+    : view.workloadByAddress(first, ip) !== undefined || view.servicesByAddress(first, ip).length > 0;
 }
 
 /** Reads LOCAL_XDS_PATH or LOCAL_XDS once. @throws {Error} naming what is wrong in it; nothing is applied then */

@@ -37,14 +37,13 @@ export class OnDemand {
       const missing = new Set<string>();
       const decision = decide(noting(this.#options.view, (name) => void (this.#known.has(name) || missing.add(name))));
       if (missing.size === 0 || round === MAX_ROUNDS) return decision;
-      await this.ensure(missing, signal);
+      await this.#ensure(missing, signal);
     }
   }
 
-  /** Resolves when the control plane has said something about each of these. @throws {ProxyError} as `decided` */
-  async ensure(names: Iterable<string>, signal: AbortSignal): Promise<void> {
-    const asked = [...names].filter((name) => !this.#known.has(name));
-    if (asked.length === 0) return;
+  /** Resolves when the control plane has said something about each of these. */
+  async #ensure(names: ReadonlySet<string>, signal: AbortSignal): Promise<void> {
+    const asked = [...names];
     const over = new AbortController();
     const late = sleep(this.#options.clock, WAIT_MS, AbortSignal.any([signal, over.signal])).then(() => {
       throw new ProxyError(

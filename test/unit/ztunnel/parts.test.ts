@@ -84,6 +84,32 @@ test('a control plane is waited for', async () => {
   await source.stop();
 });
 
+test('on demand, what is held already is known at once, under either kind of name; what is not is asked for', async () => {
+  const writer = new MeshStateWriter();
+  const settings = readZtunnelSettings({
+    LOCAL_XDS: YAML,
+    XDS_ADDRESS: 'http://127.0.0.1:1',
+    XDS_ON_DEMAND: 'true',
+    ISTIO_META_DNS_CAPTURE: 'false',
+  });
+  const { series } = supervisorCounters(settings);
+  const known: string[] = [];
+  const source = await meshSource({
+    settings,
+    token: () => undefined,
+    writer,
+    series,
+    clock: new FakeClock(),
+    log: silentLog,
+    onKnown: (names) => known.push(...names),
+  });
+  source.want('/10.0.0.1');
+  source.want('/10.0.0.2');
+  source.want('shop/nothing.shop.svc.cluster.local');
+  assert.deepEqual(known, ['/10.0.0.1']);
+  await source.stop();
+});
+
 test('with neither there is an empty mesh, and it is synced', async () => {
   assert.equal((await sourceOf({ XDS_ADDRESS: '' })).isSynced, true);
 });
