@@ -103,6 +103,7 @@ const MISSED_CHECKS_AT_START = 240;
 // A thread that does not beat and has used the processor all the while is in a loop. One that waits for the processor has used little.
 const LOOP_CHECKS = 6;
 const LOOP_CPU_MS = 800;
+const BIND_AGAIN_MS = 500;
 const FIRST_RESTART_MS = 100;
 const LONGEST_RESTART_MS = 10_000;
 /** A worker that lived as long was not the victim of what ended the one before it. */
@@ -396,13 +397,21 @@ export class WorkerFleet {
   }
 
   #bound(running: Running, uid: string, problem: string | undefined): void {
-    this.#tookOver(running, uid);
+    if (problem === undefined) this.#tookOver(running, uid);
     const binding = this.#pods.get(uid);
     if (!binding?.waiting.delete(running.id)) return;
     if (problem !== undefined) {
-      if (!binding.settle)
-        this.#options.log.error({ worker: running.id, pod: uid, error: problem }, 'a replaced worker cannot serve the pod');
-      binding.settle?.(problem);
+      if (!binding.settle) {
+        // Without SO_REUSEPORT the lost worker's listeners may be there for a moment longer.
+        this.#options.log.error({ worker: running.id, pod: uid, error: problem }, 'a replaced worker cannot serve the pod, trying again');
+        this.#options.clock.after(BIND_AGAIN_MS, () => {
+          if (this.#pods.get(uid) !== binding || running.ended) return;
+          binding.waiting.add(running.id);
+          post(running, { type: 'pod-add', pod: binding.pod });
+        });
+        return;
+      }
+      binding.settle(problem);
     } else if (binding.waiting.size === 0) binding.settle?.();
   }
 

@@ -304,3 +304,23 @@ test('counters of a worker that ended stay counted', async () => {
   thread(0).exits();
   assert.equal(reader.samples(metrics.refusals)[0]?.value, 6);
 });
+
+test("a worker that takes a lost one's place and finds the ports taken tries again until they are free", async () => {
+  const { fleet, clock, thread } = await fleetOf(1);
+  const served = fleet.addPod(pod);
+  thread(0).says({ type: 'pod-bound', uid: 'a' });
+  await served;
+  thread(0).exits();
+  const spare = thread(1);
+  assert.equal(spare.of('pod-add').length, 1);
+  spare.says({ type: 'pod-bound', uid: 'a', problem: 'EADDRINUSE' });
+  await clock.advance(500);
+  assert.equal(spare.of('pod-add').length, 2);
+  spare.says({ type: 'pod-bound', uid: 'a' });
+  await clock.advance(5000);
+  assert.equal(spare.of('pod-add').length, 2);
+  void fleet.removePod('a');
+  spare.says({ type: 'pod-bound', uid: 'a', problem: 'late' });
+  await clock.advance(5000);
+  assert.equal(spare.of('pod-add').length, 2, 'nobody wants it any more');
+});
