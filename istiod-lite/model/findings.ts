@@ -186,6 +186,11 @@ const judges: Readonly<Partial<Record<WatchedKindName, Judge>>> = {
     if (!hasTargets(object)) note('never', 'without targetRefs it limits nothing');
     noteTargets(world, object, 'RateLimitPolicy', { note, report });
   },
+  BackendTLSPolicy(world, object, { note }) {
+    // Other controllers carry these out too, and may read what we do not.
+    const mild: Note = (kind, message) => note(kind === 'never' || kind === 'unreadable' ? 'stricter' : kind, message);
+    noteTargets(world, object, 'BackendTLSPolicy', { note: mild, report: (message) => mild('unreadable', message) });
+  },
   PeerAuthentication({ config }, object, { note }) {
     readPeerAuthentication(config.rootNamespace, object, (message) =>
       note(message.includes('has no effect') ? 'never' : 'unreadable', message),

@@ -2,10 +2,14 @@
 import assert from 'node:assert/strict';
 import { request } from 'node:https';
 import { test } from 'node:test';
+import { systemClock } from '../../../common/base/clock.ts';
 import { review } from '../../../istiod-lite/admission/review.ts';
+import { WebhookConfiguration } from '../../../istiod-lite/admission/webhook-configuration.ts';
 import { MeshIndex } from '../../../istiod-lite/model/index.ts';
+import { FakeKubeApi } from '../../support/fake-kube-api.ts';
 import { startTestIstiod, until } from '../../support/istiod.ts';
 import * as make from '../../support/kube-objects.ts';
+import { recordingLog } from '../../support/recording-log.ts';
 
 const config = {
   clusterId: 'Kubernetes',
@@ -23,6 +27,7 @@ const KINDS: Readonly<Record<string, readonly [group: string, version: string]>>
   VirtualService: ['networking.istio.io', 'v1'],
   EnvoyFilter: ['networking.istio.io', 'v1alpha3'],
   HTTPRoute: ['gateway.networking.k8s.io', 'v1'],
+  BackendTLSPolicy: ['gateway.networking.k8s.io', 'v1'],
   Service: ['', 'v1'],
 };
 
@@ -148,6 +153,20 @@ test('warnings are short enough for the API server, however much is wrong', () =
   assert.ok(warnings.every((warning) => warning.length <= 256));
 });
 
+test('whoever brings a policy that is carried out by others too is warned, and not refused', () => {
+  const policy = {
+    metadata: { name: 'p', namespace: 'shop' },
+    spec: {
+      targetRefs: [{ group: '', kind: 'Service', name: 'web' }],
+      validation: { hostname: 'web', caCertificateRefs: [{ group: '', kind: 'Secret', name: 'ca' }] },
+    },
+  };
+  const { allowed, warnings = [] } = judged(reviewOf('BackendTLSPolicy', policy));
+  assert.equal(allowed, true);
+  assert.match(warnings.join(), /WRN0205.*a ConfigMap is needed/);
+  assert.match(warnings.join(), /IST0101.*there is no Service shop\/web/);
+});
+
 test('what is no review gets no answer', () => {
   for (const body of [undefined, null, 7, [], {}, { request: 5 }, { request: { object: {} } }])
     assert.equal(review(body, new MeshIndex(config), { config, strict: false }), undefined);
@@ -198,4 +217,41 @@ test('the port answers with istiod’s certificate, and the configuration gets i
   const metrics = await http('/metrics');
   assert.match(metrics, /warren_admission_reviews_total\{outcome="refused"\} 1/);
   assert.match(metrics, /warren_admission_reviews_total\{outcome="failed"\} 3/);
+});
+
+test('while a root is replaced the configuration has both, and only the replica that writes puts them there', async (t) => {
+  const kube = await FakeKubeApi.start(t);
+  const webhook = (name: string) => ({ name, clientConfig: { service: { name: 'istiod' } } });
+  kube.put(CONFIGURATION, { metadata: { name: 'ours' }, webhooks: [webhook('a'), webhook('b')] });
+  kube.put(CONFIGURATION, { metadata: { name: 'theirs' }, webhooks: [webhook('a')] });
+  const stop = new AbortController();
+  t.after(() => stop.abort());
+  let writes = false;
+  const options = {
+    name: 'ours',
+    api: kube.client('istiod'),
+    clock: systemClock,
+    random: Math.random,
+    log: recordingLog(),
+    signal: stop.signal,
+  };
+  const configuration = new WebhookConfiguration({ ...options, writes: () => writes });
+  const bundles = (name: string): (string | undefined)[] => {
+    const stored: unknown = kube.get(CONFIGURATION, name)?.webhooks;
+    return (stored as { clientConfig: { caBundle?: string } }[]).map(({ clientConfig: { caBundle } }) =>
+      caBundle === undefined ? undefined : Buffer.from(caBundle, 'base64').toString(),
+    );
+  };
+  configuration.setRoots('old');
+  assert.deepEqual(bundles('ours'), [undefined, undefined]);
+  writes = true;
+  await until(() => {
+    configuration.act();
+    return bundles('ours').join() === 'old,old';
+  });
+  configuration.setRoots('old\nnew');
+  await until(() => bundles('ours').every((bundle) => bundle === 'old\nnew'));
+  configuration.setRoots('new');
+  await until(() => bundles('ours').every((bundle) => bundle === 'new'));
+  assert.deepEqual(bundles('theirs'), [undefined]);
 });
