@@ -4,6 +4,7 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { readLists } from '../images/components.ts';
 import { testAuthority, writeCertificate } from '../test/support/certificates.ts';
 import type { Bench } from './rows.ts';
 import { BULK_PORT, HTTP_PORT, Lab, type Place } from './support/lab.ts';
@@ -26,10 +27,12 @@ export const bench: Bench = {
     };
     const direct = await lab();
     const peers: Subject[] = [{ name: 'direct', lab: direct, proxies: [], ...destinations(direct.far) }];
-    const ours = await ztunnelPair('ours', [process.execPath, join(buildRelease(), 'ztunnel/main.js'), 'proxy'], await lab());
+    // As its image starts it.
+    const flags = readLists().components.find((component) => component.name === 'ztunnel')?.nodeFlags ?? [];
+    const ours = await ztunnelPair('ours', [process.execPath, ...flags, join(buildRelease(), 'ztunnel/main.js'), 'proxy'], await lab());
     const { ZTUNNEL_BIN } = process.env;
     if (ZTUNNEL_BIN) peers.push(await ztunnelPair('ZTUNNEL_BIN', [ZTUNNEL_BIN, 'proxy'], await lab()));
-    return await tunnelTable({ bench: 'ztunnel', rounds: 3, seconds: 2, ours, peers, progress: (text) => console.error(text) });
+    return await tunnelTable({ bench: 'ztunnel', rounds: 3, seconds: 3, ours, peers, progress: (text) => console.error(text) });
   },
 };
 

@@ -61,6 +61,27 @@ export async function loadHttp(
   };
 }
 
+export interface OpenLoopResult {
+  readonly p50Micros: number;
+  readonly p99Micros: number;
+}
+
+/** Requests at a fixed rate over kept connections (programs/open-loop.ts). */
+export async function loadOpenLoop(
+  { lab, proxies, http }: Subject,
+  { connections, perSecond, seconds }: { readonly connections: number; readonly perSecond: number; readonly seconds: number },
+): Promise<OpenLoopResult> {
+  await digested(lab, proxies);
+  const program = join(import.meta.dirname, '../programs/open-loop.ts');
+  const numbers = [http.port, connections, Math.round(perSecond), seconds].map(String);
+  const { p50, p99, requests }: { p50: number; p99: number; requests: number } = JSON.parse(
+    await lab.run(lab.near, process.execPath, program, http.ip, ...numbers),
+  );
+  // What is missing here would be the slowest.
+  if (requests < perSecond * (seconds - 0.6) * 0.99) throw new Error(`${requests} answers, not ${perSecond} a second for ${seconds} s`);
+  return { p50Micros: p50, p99Micros: p99 };
+}
+
 const HTTP2_STREAMS = 32;
 
 /** HTTP/2 with prior knowledge, 32 requests at once on each connection. */
