@@ -196,13 +196,15 @@ export const ODD_REQUESTS: readonly (readonly [name: string, bytes: string])[] =
 ];
 
 type Field = readonly [name: string, value: string];
-const asked = (method: string, more: readonly Field[] = [], path = '/', authority = 'a'): [string, string][] => [
-  [':method', method],
-  [':scheme', 'http'],
-  [':authority', authority],
-  [':path', path],
-  ...more.map(([name, value]): [string, string] => [name, value]),
-];
+const askedOf =
+  (host: string) =>
+  (method: string, more: readonly Field[] = [], path = '/', authority = host): [string, string][] => [
+    [':method', method],
+    [':scheme', 'http'],
+    [':authority', authority],
+    [':path', path],
+    ...more.map(([name, value]): [string, string] => [name, value]),
+  ];
 
 /** A whole connection of HTTP/2: a request's fields, its body, where there is one, and what comes behind it. */
 function http2(fields: readonly Field[], body?: string, behind: readonly Buffer[] = []): Buffer {
@@ -214,114 +216,120 @@ function http2(fields: readonly Field[], body?: string, behind: readonly Buffer[
 
 const FLOOD = 3000;
 const times = (make: (i: number) => Buffer): Buffer[] => Array.from({ length: FLOOD }, (_, i) => make(i));
-const opened = (i: number): Buffer => headerFrames(1 + 2 * i, new HpackEncoder().encode(asked('GET', [], '/flood')), false, 16_384);
+const opened = (i: number): Buffer => headerFrames(1 + 2 * i, new HpackEncoder().encode(askedOf('a')('GET', [], '/flood')), false, 16_384);
 
-/** The same in HTTP/2, whose every field has a length of its own until somebody writes it as text. `a` is the host of them all. */
-export const HTTP2_REQUESTS: readonly (readonly [name: string, bytes: Buffer])[] = [
-  ['a request', http2(asked('GET'))],
-  ['a request with a body', http2(asked('POST', [['content-length', '5']]), 'AAAAA')],
-  ['H2.CL: less than the body', http2(asked('POST', [['content-length', '0']]), SMUGGLED)],
-  ['H2.CL: more than the body', http2(asked('POST', [['content-length', '500']]), 'AAAAA')],
-  [
-    'H2.CL: two lengths',
-    http2(
-      asked('POST', [
-        ['content-length', '5'],
-        ['content-length', '6'],
+/** The same in HTTP/2, whose every field has a length of its own until somebody writes it as text. @param host that they are for */
+export function http2Requests(host: string): readonly (readonly [name: string, bytes: Buffer])[] {
+  const asked = askedOf(host);
+  return [
+    ['a request', http2(asked('GET'))],
+    ['a request with a body', http2(asked('POST', [['content-length', '5']]), 'AAAAA')],
+    ['H2.CL: less than the body', http2(asked('POST', [['content-length', '0']]), SMUGGLED)],
+    ['H2.CL: more than the body', http2(asked('POST', [['content-length', '500']]), 'AAAAA')],
+    [
+      'H2.CL: two lengths',
+      http2(
+        asked('POST', [
+          ['content-length', '5'],
+          ['content-length', '6'],
+        ]),
+        'AAAAA',
+      ),
+    ],
+    ['H2.CL: a length that is no number', http2(asked('POST', [['content-length', '+5']]), 'AAAAA')],
+    ['H2.CL: a length without a body', http2(asked('GET', [['content-length', '5']]))],
+    ['H2.TE: chunked', http2(asked('POST', [['transfer-encoding', 'chunked']]), `0\r\n\r\n${SMUGGLED}`)],
+    ['H2.TE: in the value of another field', http2(asked('POST', [['x', `b\r\ntransfer-encoding: chunked`]]), `0\r\n\r\n${SMUGGLED}`)],
+    ['H2.TE: in the name of a field', http2(asked('POST', [['x: b\r\ntransfer-encoding', 'chunked']]), `0\r\n\r\n${SMUGGLED}`)],
+    ['a name with a colon', http2(asked('GET', [['x:y', 'z']]))],
+    ['a name with a space', http2(asked('GET', [['x ', 'z']]))],
+    ['a name in upper case', http2(asked('GET', [['X', 'z']]))],
+    ['a value with a bare CR', http2(asked('GET', [['x', 'a\rb']]))],
+    ['a value with a bare LF', http2(asked('GET', [['x', 'a\nb']]))],
+    ['a value with a NUL', http2(asked('GET', [['x', 'a\0b']]))],
+    ['a value that ends with a space', http2(asked('GET', [['x', 'a ']]))],
+    ['a request in the path', http2(asked('GET', [], `/ HTTP/1.1\r\nHost: a\r\n\r\n${SMUGGLED}`))],
+    ['a space in the path', http2(asked('GET', [], '/ x'))],
+    ['an empty path', http2(asked('GET', [], ''))],
+    ['an absolute path for somebody else', http2(asked('GET', [], 'http://b/smuggled'))],
+    ['a request in the method', http2(asked(`GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\nGET`))],
+    ['a request in the authority', http2(asked('GET', [], '/', `a\r\n\r\n${SMUGGLED}`))],
+    ['an authority with a user', http2(asked('GET', [], '/', 'u@a'))],
+    ['a Host that differs', http2(asked('GET', [['host', 'b']]))],
+    ['a Host that agrees', http2(asked('GET', [['host', host]]))],
+    [
+      'two Hosts',
+      http2(
+        asked('GET', [
+          ['host', host],
+          ['host', 'b'],
+        ]),
+      ),
+    ],
+    ['two paths', http2([...asked('GET'), [':path', '/smuggled']])],
+    ['a pseudo-field behind a field', http2([...asked('GET', [['x', 'y']]), [':authority', host]])],
+    ['a pseudo-field that nobody knows', http2(asked('GET', [[':smuggled', '/']]))],
+    ['a Connection field', http2(asked('GET', [['connection', 'close']]))],
+    ['an Upgrade field', http2(asked('GET', [['upgrade', 'websocket']]))],
+    ['TE that is not trailers', http2(asked('GET', [['te', 'chunked']]))],
+    ['TE that is trailers', http2(asked('GET', [['te', 'trailers']]))],
+    [
+      'CONNECT',
+      http2([
+        [':method', 'CONNECT'],
+        [':authority', 'a:80'],
       ]),
-      'AAAAA',
-    ),
-  ],
-  ['H2.CL: a length that is no number', http2(asked('POST', [['content-length', '+5']]), 'AAAAA')],
-  ['H2.CL: a length without a body', http2(asked('GET', [['content-length', '5']]))],
-  ['H2.TE: chunked', http2(asked('POST', [['transfer-encoding', 'chunked']]), `0\r\n\r\n${SMUGGLED}`)],
-  ['H2.TE: in the value of another field', http2(asked('POST', [['x', `b\r\ntransfer-encoding: chunked`]]), `0\r\n\r\n${SMUGGLED}`)],
-  ['H2.TE: in the name of a field', http2(asked('POST', [['x: b\r\ntransfer-encoding', 'chunked']]), `0\r\n\r\n${SMUGGLED}`)],
-  ['a name with a colon', http2(asked('GET', [['x:y', 'z']]))],
-  ['a name with a space', http2(asked('GET', [['x ', 'z']]))],
-  ['a name in upper case', http2(asked('GET', [['X', 'z']]))],
-  ['a value with a bare CR', http2(asked('GET', [['x', 'a\rb']]))],
-  ['a value with a bare LF', http2(asked('GET', [['x', 'a\nb']]))],
-  ['a value with a NUL', http2(asked('GET', [['x', 'a\0b']]))],
-  ['a value that ends with a space', http2(asked('GET', [['x', 'a ']]))],
-  ['a request in the path', http2(asked('GET', [], `/ HTTP/1.1\r\nHost: a\r\n\r\n${SMUGGLED}`))],
-  ['a space in the path', http2(asked('GET', [], '/ x'))],
-  ['an empty path', http2(asked('GET', [], ''))],
-  ['an absolute path for somebody else', http2(asked('GET', [], 'http://b/smuggled'))],
-  ['a request in the method', http2(asked(`GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\nGET`))],
-  ['a request in the authority', http2(asked('GET', [], '/', `a\r\n\r\n${SMUGGLED}`))],
-  ['an authority with a user', http2(asked('GET', [], '/', 'u@a'))],
-  ['a Host that differs', http2(asked('GET', [['host', 'b']]))],
-  ['a Host that agrees', http2(asked('GET', [['host', 'a']]))],
-  [
-    'two Hosts',
-    http2(
-      asked('GET', [
-        ['host', 'a'],
-        ['host', 'b'],
+    ],
+    ['CONNECT with a path', http2(asked('CONNECT'))],
+    ['a tunnel to a protocol that nobody speaks', http2([...asked('CONNECT'), [':protocol', 'smuggle']], SMUGGLED)],
+    [
+      'cookies in pieces',
+      http2(
+        asked('GET', [
+          ['cookie', 'a=b'],
+          ['cookie', 'c=d'],
+        ]),
+      ),
+    ],
+    [
+      'rapid reset',
+      Buffer.concat([
+        http2(asked('GET', [], '/flood')),
+        ...times((i) => Buffer.concat([opened(i + 1), rstStreamFrame(3 + 2 * i, ErrorCode.CANCEL)])),
       ]),
-    ),
-  ],
-  ['two paths', http2([...asked('GET'), [':path', '/smuggled']])],
-  ['a pseudo-field behind a field', http2([...asked('GET', [['x', 'y']]), [':authority', 'a']])],
-  ['a pseudo-field that nobody knows', http2(asked('GET', [[':smuggled', '/']]))],
-  ['a Connection field', http2(asked('GET', [['connection', 'close']]))],
-  ['an Upgrade field', http2(asked('GET', [['upgrade', 'websocket']]))],
-  ['TE that is not trailers', http2(asked('GET', [['te', 'chunked']]))],
-  ['TE that is trailers', http2(asked('GET', [['te', 'trailers']]))],
-  [
-    'CONNECT',
-    http2([
-      [':method', 'CONNECT'],
-      [':authority', 'a:80'],
-    ]),
-  ],
-  ['CONNECT with a path', http2(asked('CONNECT'))],
-  ['a tunnel to a protocol that nobody speaks', http2([...asked('CONNECT'), [':protocol', 'smuggle']], SMUGGLED)],
-  [
-    'cookies in pieces',
-    http2(
-      asked('GET', [
-        ['cookie', 'a=b'],
-        ['cookie', 'c=d'],
+    ],
+    [
+      'a flood of SETTINGS',
+      http2(
+        asked('GET', [], '/flood'),
+        '',
+        times(() => settingsFrame([])),
+      ),
+    ],
+    [
+      'a flood of PING',
+      http2(
+        asked('GET', [], '/flood'),
+        '',
+        times(() => frame(FrameType.PING, 0, 0, Buffer.alloc(8))),
+      ),
+    ],
+    [
+      'a flood of empty DATA',
+      http2(asked('GET', [], '/flood'), undefined, [opened(1), ...times(() => frame(FrameType.DATA, 0, 3, Buffer.alloc(0)))]),
+    ],
+    [
+      'CONTINUATION without end',
+      http2(asked('GET', [], '/flood'), undefined, [
+        frame(FrameType.HEADERS, 0, 3, Buffer.alloc(1, 0x82)),
+        ...times(() => frame(FrameType.CONTINUATION, 0, 3, Buffer.alloc(100, 0x82))),
       ]),
-    ),
-  ],
-  [
-    'rapid reset',
-    Buffer.concat([
-      http2(asked('GET', [], '/flood')),
-      ...times((i) => Buffer.concat([opened(i + 1), rstStreamFrame(3 + 2 * i, ErrorCode.CANCEL)])),
-    ]),
-  ],
-  [
-    'a flood of SETTINGS',
-    http2(
-      asked('GET', [], '/flood'),
-      '',
-      times(() => settingsFrame([])),
-    ),
-  ],
-  [
-    'a flood of PING',
-    http2(
-      asked('GET', [], '/flood'),
-      '',
-      times(() => frame(FrameType.PING, 0, 0, Buffer.alloc(8))),
-    ),
-  ],
-  [
-    'a flood of empty DATA',
-    http2(asked('GET', [], '/flood'), undefined, [opened(1), ...times(() => frame(FrameType.DATA, 0, 3, Buffer.alloc(0)))]),
-  ],
-  [
-    'CONTINUATION without end',
-    http2(asked('GET', [], '/flood'), undefined, [
-      frame(FrameType.HEADERS, 0, 3, Buffer.alloc(1, 0x82)),
-      ...times(() => frame(FrameType.CONTINUATION, 0, 3, Buffer.alloc(100, 0x82))),
-    ]),
-  ],
-];
+    ],
+  ];
+}
+
+/** The same for one host. */
+export const HTTP2_REQUESTS = http2Requests('a');
 
 /** Responses of an upstream that lies, by what is wrong with them; none may reach a client as a whole response. */
 export const LYING_RESPONSES: readonly (readonly [name: string, bytes: string])[] = [
