@@ -89,13 +89,20 @@ export async function startTrust(options: TrustOptions): Promise<Trust> {
       ca?.act();
       everywhere();
     },
-    describe: () => ({ ca: ca?.describe() ?? { source: signer }, distributed: distributions.map((each) => each.describe()) }),
+    describe: () => ({
+      ca: ca?.describe() ?? { source: sourceOf(signer), roots: [] },
+      distributed: distributions.map((each) => each.describe()),
+    }),
     close() {
       certificate.close();
       ca?.close();
     },
   };
 }
+
+/** For people. */
+const sourceOf = (signer: TrustOptions['signer']): string =>
+  typeof signer === 'object' ? `signer ${signer.kubernetes} of the cluster` : signer;
 
 const signWith =
   (ca: CertificateAuthority) =>

@@ -26,7 +26,8 @@ interface Step {
 export interface CaPage {
   readonly ca: {
     readonly source: string;
-    readonly signer: Certificate;
+    /** Missing where somebody else signs. */
+    readonly signer?: Certificate;
     readonly roots: readonly Certificate[];
     /** Of a root of the mesh's own. */
     readonly rotation?: { readonly phase: string; readonly requested: string; readonly next: Step; readonly plan: readonly Step[] };
@@ -93,7 +94,7 @@ export function whyNotAbort(views: readonly CaView[]): string | undefined {
 
 /** What would make a rotation cut connections. */
 export function problemsOf(views: readonly CaView[]): string[] {
-  const serials = new Set(views.map(({ page }) => page.ca.signer.serial));
+  const serials = new Set(views.map(({ page }) => page.ca.signer?.serial));
   return [
     ...(serials.size > 1
       ? ['replicas of istiod sign with different certificates; that is over within a minute, or one of them is cut off']
@@ -124,7 +125,7 @@ export function statusText(views: readonly CaView[]): string {
   ];
   return [
     `CA              ${source}`,
-    table(['', 'SUBJECT', 'EXPIRES', 'SERIAL'], [row('signs', signer), ...roots.map((root) => row('trusted', root))]),
+    ...(signer ? [table(['', 'SUBJECT', 'EXPIRES', 'SERIAL'], [row('signs', signer), ...roots.map((root) => row('trusted', root))])] : []),
     ...(rotation
       ? [
           `rotation        ${rotation.phase === 'none' ? 'none under way' : rotation.phase}; next: ${STEPS[rotation.next.step]}, ${rotation.next.at}`,

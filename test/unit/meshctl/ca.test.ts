@@ -50,6 +50,13 @@ test('a CA that the operator brings is not ours to rotate', () => {
   assert.match(statusText(views), /problem\s+istiod-1: none of the roots is trusted/);
 });
 
+test('where somebody else signs, that is what is shown', () => {
+  const ca = { source: 'elsewhere', roots: [] };
+  const views = [{ ...view(), page: { ...view().page, ca } }];
+  assert.equal(statusText(views), 'CA              elsewhere');
+  assert.match(whyNotRotate(views) ?? '', /the CA is elsewhere: whoever brings it rotates it/);
+});
+
 test('a rotation can be called off only until the new root signs', () => {
   assert.equal(whyNotAbort([view(rotating('introduced'))]), undefined);
   for (const phase of ['none', 'switched'])
