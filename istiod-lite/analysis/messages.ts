@@ -33,7 +33,7 @@ export const messageTypes = {
     'IST0101',
     'ReferencedResourceNotFound',
     'Error',
-    'referenced {}',
+    '{}',
     'Something that the object names is not there: a Service, a port, a subset, a Gateway, a namespace. Correct the name, or create it.',
   ),
   unreadable: type(
