@@ -243,9 +243,11 @@ function receiverOf(provider: OpenTelemetryProvider | ZipkinProvider, to: Backen
       b3: true,
       w3c,
       environmentResource: false,
+      otelNames: false,
     };
   }
   const protocol = provider.protocol === 'grpc' ? SpanProtocol.OTLP_GRPC : SpanProtocol.OTLP_HTTP;
   const { path, environmentResource } = provider;
-  return { ...common, protocol, path, shortTraceIds: false, b3: false, w3c: true, environmentResource };
+  const otelNames = provider.serviceAttributes === 'OTEL_SEMANTIC_CONVENTIONS';
+  return { ...common, protocol, path, shortTraceIds: false, b3: false, w3c: true, environmentResource, otelNames };
 }

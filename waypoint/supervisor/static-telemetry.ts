@@ -62,7 +62,19 @@ function tracingFrom(node: YamlNode): Tracing {
 }
 
 function receiverFrom(node: YamlNode): SpanReceiver {
-  node.allowKeys(['to', 'protocol', 'path', 'timeoutMs', 'headers', 'maxTagLength', 'shortTraceIds', 'b3', 'w3c', 'environmentResource']);
+  node.allowKeys([
+    'to',
+    'protocol',
+    'path',
+    'timeoutMs',
+    'headers',
+    'maxTagLength',
+    'shortTraceIds',
+    'b3',
+    'w3c',
+    'environmentResource',
+    'otelNames',
+  ]);
   return {
     to: maybe(node, 'to', backendFrom),
     protocol: node.optional('protocol')?.choice(enumWords(SpanProtocol)) ?? SpanProtocol.OTLP_GRPC,
@@ -74,6 +86,7 @@ function receiverFrom(node: YamlNode): SpanReceiver {
     b3: flag(node, 'b3'),
     w3c: flag(node, 'w3c'),
     environmentResource: flag(node, 'environmentResource'),
+    otelNames: flag(node, 'otelNames'),
   };
 }
 

@@ -67,7 +67,8 @@ function encoded(
   const bytes = encodeOtlp(
     spans,
     [
-      ['service.name', self.service],
+      ['service.name', receiver.otelNames ? self.canonicalService : self.service],
+      ...(receiver.otelNames ? [['service.namespace', self.namespace] as const] : []),
       ['service.version', VERSION],
       ['service.instance.id', self.node],
       ['k8s.namespace.name', self.namespace],

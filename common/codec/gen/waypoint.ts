@@ -793,6 +793,8 @@ export interface SpanReceiver {
   w3c: boolean;
   /** OTEL_RESOURCE_ATTRIBUTES of the waypoint's environment describe it. */
   environmentResource: boolean;
+  /** The waypoint is named by OpenTelemetry's conventions: service.name and service.namespace apart. */
+  otelNames: boolean;
 }
 
 export interface ReceiverHeader {
@@ -6551,6 +6553,7 @@ function createBaseSpanReceiver(): SpanReceiver {
     b3: false,
     w3c: false,
     environmentResource: false,
+    otelNames: false,
   };
 }
 
@@ -6585,6 +6588,9 @@ export const SpanReceiver: MessageFns<SpanReceiver> = {
     }
     if (message.environmentResource !== false) {
       writer.uint32(80).bool(message.environmentResource);
+    }
+    if (message.otelNames !== false) {
+      writer.uint32(88).bool(message.otelNames);
     }
     return writer;
   },
@@ -6680,6 +6686,14 @@ export const SpanReceiver: MessageFns<SpanReceiver> = {
             }
 
             message.environmentResource = reader.bool();
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.otelNames = reader.bool();
             continue;
           }
         }

@@ -266,6 +266,7 @@ const tracing: Tracing = {
     b3: false,
     w3c: true,
     environmentResource: false,
+    otelNames: false,
   },
   samplingPerMillion: 250_000,
   tags: [],

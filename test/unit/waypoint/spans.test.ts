@@ -54,6 +54,7 @@ const receiverOf = (fields: Partial<SpanReceiver>): SpanReceiver => ({
   b3: false,
   w3c: true,
   environmentResource: false,
+  otelNames: false,
   ...fields,
 });
 
@@ -193,6 +194,7 @@ test('a collector of gRPC gets spans with ids, times, tags of Envoy, of Istio an
       { name: 'x-none', source: { $case: 'environment', value: 'NONE' } },
     ],
     environmentResource: true,
+    otelNames: true,
   });
   const send = sender(t, port, { POD: 'waypoint-1', OTEL_RESOURCE_ATTRIBUTES: 'team=blue%20one,broken=%zz,empty' });
   assert.equal(await send(receiver, [recordOf(receiver, { headers: { 'x-team': 'blue' } })]), 0);
@@ -222,7 +224,10 @@ test('a collector of gRPC gets spans with ids, times, tags of Envoy, of Istio an
   );
   assert.deepEqual([tags.tier, tags.team, tags.pod, tags.proto, tags.error], ['gold', 'blue', 'waypoint-1', 'HTTP/1.1', undefined]);
   const described = Object.fromEntries((resource.resource?.attributes ?? []).map(({ key, value }) => [key, value?.value?.value]));
-  assert.deepEqual([described['service.name'], described.team, described.broken], ['waypoint.shop', 'blue one', undefined]);
+  assert.deepEqual(
+    [described['service.name'], described['service.namespace'], described.team, described.broken],
+    ['waypoint', 'shop', 'blue one', undefined],
+  );
   assert.deepEqual([metadata.get('x-key'), metadata.get('x-pod'), metadata.get('x-none')], [['secret'], ['waypoint-1'], []]);
 });
 
