@@ -7,6 +7,7 @@ import { addCert } from './commands/cert.ts';
 import { addCompletion } from './commands/completion.ts';
 import { addInstallation } from './commands/installation.ts';
 import { addLive } from './commands/live.ts';
+import { addOperations } from './commands/operations.ts';
 import { addState } from './commands/state.ts';
 import { addTruth } from './commands/truth.ts';
 import type { Connection } from './terminal.ts';
@@ -31,6 +32,7 @@ export function createProgram(env: Readonly<Record<string, string | undefined>>)
   addState(program, connection);
   addTruth(program, connection);
   addLive(program, connection);
+  addOperations(program, connection);
 
   program
     .command('status')

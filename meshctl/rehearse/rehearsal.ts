@@ -59,6 +59,7 @@ export function renderRehearsal(rehearsal: Rehearsal, paint: Paint): string {
 
 function tableOf(rows: readonly RehearsedRow[], paint: Paint): string {
   const shown = rows.slice(0, MAX_SHOWN);
+  const shade = { refused: paint.red, allowed: paint.green, unknown: paint.yellow };
   const text = table(
     ['WOULD BE', 'CALLS', 'FROM', 'TO', 'REQUEST', 'BECAUSE'],
     shown.map(({ decision, count, now, after }) => [
@@ -69,14 +70,9 @@ function tableOf(rows: readonly RehearsedRow[], paint: Paint): string {
       requestText(decision),
       because(after),
     ]),
-    { gap: '  ' },
+    { gap: '  ', paint: (row, line) => shade[shown[row]?.after.outcome ?? 'unknown'](line) },
   );
-  const [head = '', ...lines] = text.split('\n');
-  const shade = { refused: paint.red, allowed: paint.green, unknown: paint.yellow };
-  const painted = lines.map((line, i) => shade[shown[i]?.after.outcome ?? 'unknown'](line));
-  return [head, ...painted, ...(rows.length > shown.length ? [`${rows.length - shown.length} more rows (-o json has all)`] : [])].join(
-    '\n',
-  );
+  return [text, ...(rows.length > shown.length ? [`${rows.length - shown.length} more rows (-o json has all)`] : [])].join('\n');
 }
 
 function wouldBe(now: Judgement, after: Judgement): string {

@@ -28,12 +28,18 @@ export class Shop {
   readonly kubeconfig: string;
   /** Resolves when the playground has ended, for whatever reason. */
   readonly ended: Promise<void>;
-  readonly #playground: ChildProcess;
+  /** Where it is ours to end. */
+  readonly #playground: ChildProcess | undefined;
 
-  private constructor(playground: ChildProcess, kubeconfig: string) {
+  private constructor(playground: ChildProcess | undefined, kubeconfig: string) {
     this.#playground = playground;
     this.kubeconfig = kubeconfig;
-    this.ended = new Promise((resolve) => playground.once('exit', () => resolve()));
+    this.ended = new Promise((resolve) => playground?.once('exit', () => resolve()));
+  }
+
+  /** On a playground that runs already, with the mesh. */
+  static attach(kubeconfig: string): Shop {
+    return new Shop(undefined, kubeconfig);
   }
 
   /** @throws {StepFailed} where the playground does not come up */
@@ -73,6 +79,7 @@ export class Shop {
   }
 
   async stop(): Promise<void> {
+    if (!this.#playground) return;
     if (this.#playground.exitCode === null && this.#playground.signalCode === null) this.#playground.kill('SIGTERM');
     await this.ended;
   }
@@ -197,7 +204,7 @@ export class Shop {
   async #until(holds: () => Promise<boolean> | boolean, timeoutMs: number, complaint: () => string): Promise<void> {
     const deadline = performance.now() + timeoutMs;
     for (;;) {
-      if (this.#playground.exitCode !== null) throw new StepFailed(`the playground ended: ${complaint()}`);
+      if (this.#playground && this.#playground.exitCode !== null) throw new StepFailed(`the playground ended: ${complaint()}`);
       try {
         if (await holds()) return;
       } catch (error) {
