@@ -3,7 +3,7 @@ import { Command } from 'commander';
 import { CommandError } from './command-error.ts';
 import { addAnalyze } from './commands/analyze.ts';
 import { addBypass } from './commands/bypass.ts';
-import { addCert } from './commands/cert.ts';
+import { addCert } from './commands/certificates.ts';
 import { addCompletion } from './commands/completion.ts';
 import { addInstallation } from './commands/installation.ts';
 import { addLive } from './commands/live.ts';
@@ -65,6 +65,15 @@ export function createProgram(env: Readonly<Record<string, string | undefined>>)
         });
       });
   }
+
+  ambient
+    .command('list')
+    .description('namespaces in the mesh, and how many of their pods are')
+    .option('-o, --output <format>', 'text, wide, json or yaml', 'text')
+    .action(async (options: { output: string }) => {
+      const { listEnrolled } = await import('./commands/ambient.ts');
+      process.exitCode = await listEnrolled({ ...connection(), ...options });
+    });
 
   const waypoint = program.command('waypoint').description('waypoints: the L7 proxies of a namespace');
   const inNamespace = ['-n, --namespace <name>', 'namespace', 'default'] as const;

@@ -1,5 +1,5 @@
 /** The pages of docs/ that are made from tables in the code: errors, settings, metrics, and meshctl's commands. */
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { cniMetrics } from '../cni/metrics.ts';
@@ -62,9 +62,18 @@ function commandPages(): [string, string][] {
     ['docs/cli/README.md', page('meshctl', `\`\`\`\n${help(program)}\n\`\`\``, [table(['command', 'what it does'], index)])],
     ...program.commands.map((command): [string, string] => [
       `docs/cli/${command.name()}.md`,
-      page(`meshctl ${command.name()}`, command.description(), section(command, `meshctl ${command.name()}`)),
+      page(`meshctl ${command.name()}`, command.description(), [
+        ...section(command, `meshctl ${command.name()}`),
+        ...example(command.name()),
+      ]),
     ]),
   ];
+}
+
+/** What it prints in the playground with its shop: recorded, and compared by test/mesh/cli.test.ts. */
+function example(name: string): string[] {
+  const path = join(import.meta.dirname, `../docs/cli/examples/${name}.txt`);
+  return existsSync(path) ? [`## Example\n\n\`\`\`console\n${readFileSync(path, 'utf8').trimEnd()}\n\`\`\``] : [];
 }
 
 function errorsPage(): string {

@@ -18,6 +18,23 @@ export const failure = (check: string, message: string, mend: string): Finding =
 
 export const hasErrors = (findings: readonly Finding[]): boolean => findings.some(({ severity }) => severity === 'error');
 
+/** Where more is written about what was looked at; the first that fits. */
+const PAGES: readonly (readonly [about: RegExp, page: string])[] = [
+  [/^(?:version|definitions|installation)$/, 'docs/install.md#upgrade'],
+  [/^(?:permissions|Gateway API|Istio's kinds|nodes?|kernel|reading|values|objects|namespace|installed)/i, 'docs/install.md#what-you-need'],
+  [/^(?:root certificate|certificates|writer)$/, 'docs/control-plane.md#certificates'],
+  [/cni|CNI|node agent/, 'docs/cni-plugin.md'],
+  [/^pods?\b|enrol/, 'docs/enrolment.md#what-is-where-to-be-seen'],
+  [/network ?polic/i, 'docs/enrolment.md#networkpolicies'],
+  [/istiod/, 'docs/control-plane.md#when-something-is-away'],
+];
+
+const pageOf = (check: string): string => PAGES.find(([about]) => about.test(check))?.[1] ?? 'docs/install.md';
+
+/** With where to read on, where something is to be mended. */
+export const linked = (finding: Finding): Finding =>
+  finding.severity === 'ok' ? finding : { ...finding, mend: `${finding.mend}${finding.mend && '; '}see ${pageOf(finding.check)}` };
+
 const MARKS = { ok: '✔', warning: '!', error: '✘' } as const;
 
 /** One line, however the message was written. */

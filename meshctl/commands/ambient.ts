@@ -1,10 +1,11 @@
-/** `meshctl ambient enable|disable`: the plain label, and the wait that kubectl does not do. */
+/** `meshctl ambient enable|disable|list`: the plain label, and the wait that kubectl does not do. */
 import { systemClock } from '../../common/base/clock.ts';
 import type { KubeApi, KubeObject } from '../../common/client/kube-api.ts';
 import { KubeApiError } from '../../common/client/kube-api.ts';
 import { CommandError } from '../command-error.ts';
+import { withApi } from '../session.ts';
 import { DATAPLANE_MODE, enrolledPods, isCandidate, REDIRECTION } from '../status/enrolment.ts';
-import { type Connection, clusterError, connect, plural } from '../terminal.ts';
+import { type Connection, checkFormat, clusterError, connect, plural, print, table } from '../terminal.ts';
 
 interface SetEnrolledOptions extends Connection {
   readonly namespace: string;
@@ -61,3 +62,41 @@ async function settle(api: KubeApi, { namespace, enrolled }: SetEnrolledOptions,
 
 // systemClock's timers do not keep a process alive; a command that waits must.
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Namespaces that are in the mesh, or have pods in it, with how many of their pods are. */
+export async function listEnrolled(options: Connection & { readonly output: string }): Promise<number> {
+  checkFormat(options.output);
+  return withApi(options, async (api) => {
+    const [namespaces, pods] = await Promise.all([api.list<KubeObject>('/api/v1/namespaces'), api.list<KubeObject>('/api/v1/pods')]);
+    const rows = namespaces.flatMap(({ metadata }) => {
+      const own = pods.filter((pod) => pod.metadata.namespace === metadata.name && isCandidate(pod));
+      const mode = metadata.labels?.[DATAPLANE_MODE] ?? '';
+      const enrolled = enrolledPods(own).length;
+      if (mode !== 'ambient' && enrolled === 0) return [];
+      return [
+        {
+          namespace: metadata.name ?? '',
+          label: mode,
+          enrolled,
+          pods: own.length,
+          waypoint: metadata.labels?.['istio.io/use-waypoint'] ?? '',
+        },
+      ];
+    });
+    await print(rows, options.output, (width) =>
+      rows.length === 0
+        ? 'no namespace is in the mesh (meshctl ambient enable NAMESPACE)'
+        : table(
+            ['NAMESPACE', 'LABEL', 'PODS ENROLLED', 'WAYPOINT'],
+            rows.map(({ namespace, label, enrolled, pods: all, waypoint }) => [
+              namespace,
+              label || '-',
+              `${enrolled}/${all}`,
+              waypoint || '-',
+            ]),
+            { width },
+          ),
+    );
+    return 0;
+  });
+}

@@ -5,7 +5,6 @@
 import { createPublicKey, generateKeyPairSync } from 'node:crypto';
 import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Command } from 'commander';
 import { duration } from '../../common/base/settings.ts';
 import { formatSpiffeId, parseSpiffeId } from '../../common/base/spiffe.ts';
 import { issueCertificate, readIssuer, selfSignedRoot } from '../../common/codec/x509/certificate.ts';
@@ -29,31 +28,6 @@ export interface IssueOptions {
   readonly ttl: string;
   readonly out: string;
 }
-
-export function addCert(program: Command): void {
-  const cert = program.command('cert').description('certificates for proxies on hosts without a control plane');
-  const ca = ['--ca <folder>', 'folder of the CA: ca-cert.pem, ca-key.pem'] as const;
-  const trustDomain = ['--trust-domain <name>', 'trust domain of the identities', 'cluster.local'] as const;
-  cert
-    .command('init')
-    .description('makes a CA of its own, once; its key stays in the folder')
-    .requiredOption(...ca)
-    .option(...trustDomain)
-    .option('--days <number>', 'life of the CA', '3650')
-    .action((options: InitOptions) => print(initCa(options, Date.now())));
-  cert
-    .command('issue')
-    .description('a key and a certificate for one identity, as files for CERT_DIR; again in the same folder to renew')
-    .requiredOption(...ca)
-    .requiredOption('-n, --namespace <name>', 'namespace of the identity')
-    .requiredOption('--service-account <name>', 'service account of the identity')
-    .option(...trustDomain)
-    .option('--ttl <duration>', 'life of the certificate, such as 24h or 90d', '30d')
-    .requiredOption('-o, --out <folder>', 'where cert-chain.pem, key.pem and root-cert.pem are written')
-    .action((options: IssueOptions) => print(issue(options, Date.now())));
-}
-
-const print = (text: string): void => void process.stdout.write(`${text}\n`);
 
 /** @returns what was done @throws {CommandError} where there is a CA already, or nothing can be written */
 export function initCa({ ca, trustDomain, days }: InitOptions, now: number): string {

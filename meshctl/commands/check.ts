@@ -1,7 +1,7 @@
 /** `meshctl check` and `meshctl check --pre`. */
 import { systemClock } from '../../common/base/clock.ts';
 import { VERSION } from '../../common/base/version.ts';
-import { type Finding, findingLine, findingsJson, hasErrors } from '../check/finding.ts';
+import { type Finding, findingLine, findingsJson, hasErrors, linked } from '../check/finding.ts';
 import { checkInstallation, observeInstallation } from '../check/installation.ts';
 import { observe } from '../check/observe.ts';
 import { preflight } from '../check/preflight.ts';
@@ -26,7 +26,7 @@ export async function checkCommand(options: Connection & CheckFlags): Promise<nu
     const findings = source
       ? preflight(await observe(api, { namespace, objects: source.objects, verbs: ['get', 'create', 'patch', 'delete'] }))
       : checkInstallation(await observeInstallation(api, namespace, systemClock), VERSION);
-    print(findings, output);
+    print(findings.map(linked), output);
     return hasErrors(findings) ? 1 : 0;
   });
 }

@@ -62,6 +62,9 @@ export function figures(deltas: readonly ProxyDelta[], waypoints: ReadonlySet<st
   const fromSource = new Set(
     deltas.flatMap(({ series }) => series.filter(({ labels }) => labels.reporter === 'source').map(({ labels }) => edgeKey('tcp', labels))),
   );
+  const asking = new Set(
+    deltas.flatMap(({ series }) => series.filter(({ family }) => family === 'istio_requests_total').map(({ labels }) => sourceOf(labels))),
+  );
   for (const { kind, seconds, series } of deltas) {
     for (const each of series) {
       if (each.family === 'warren_refusals_total') {
@@ -73,6 +76,8 @@ export function figures(deltas: readonly ProxyDelta[], waypoints: ReadonlySet<st
       }
       const protocol = each.family.startsWith('istio_re') ? 'http' : 'tcp';
       if (waypoints.has(sourceOf(each.labels))) continue;
+      // A route may lead to another service than was called: the waypoint says which, and the connection to it is no call of its own.
+      if (protocol === 'tcp' && kind === 'ztunnel' && asking.has(sourceOf(each.labels)) && waypoints.has(hopOf(each.labels))) continue;
       const key = edgeKey(protocol, each.labels);
       // Where the caller's ztunnel counts as well, it is the same connection.
       if (each.labels.reporter === 'destination' && fromSource.has(key)) continue;
@@ -192,6 +197,10 @@ export function quantile(buckets: ReadonlyMap<number, number>, q: number): numbe
 }
 
 const known = (name: string | undefined): name is string => name !== undefined && name !== '' && name !== 'unknown';
+
+/** The workload at the other end of the tunnel. */
+const hopOf = ({ destination_workload: workload, destination_workload_namespace: namespace }: Series['labels']): string =>
+  `${namespace}/${workload}`;
 
 /** `namespace/workload`. */
 export const sourceOf = ({ source_workload: workload, source_workload_namespace: namespace }: Series['labels']): string =>

@@ -75,7 +75,8 @@ function endsOf(
   endpoint: PickedEndpoint | undefined,
   chosen: Service | undefined,
 ): Pick<TrafficEvent, 'direction' | 'source' | 'destination' | 'service' | 'port' | 'mutualTls'> {
-  const service = chosen ?? target.service;
+  // What was called: a route may lead to another one, whose pod the destination is.
+  const service = target.service ?? chosen;
   const to = endpoint?.workload ?? target.workload;
   const source = endOf(caller.workload, caller.address, caller.principal);
   return {

@@ -1,7 +1,10 @@
 /** What meshctl says of itself: completion for shells, and versions. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import { findingLine, linked, warning } from '../../../meshctl/check/finding.ts';
 import { completionScript } from '../../../meshctl/commands/completion.ts';
 import { versionLines } from '../../../meshctl/commands/version.ts';
 import { createProgram } from '../../../meshctl/program.ts';
@@ -63,4 +66,47 @@ test('versions are one line each, replicas only where they differ, and what diff
     ],
   );
   assert.deepEqual(versionLines({ clientVersion: '1' }), ['client version: 1']);
+});
+
+test('every command has an example, which a test runs', () => {
+  const folder = join(import.meta.dirname, '../../../docs/cli/examples');
+  for (const command of createProgram({}).commands) {
+    const text = readFileSync(join(folder, `${command.name()}.txt`), 'utf8');
+    assert.match(text, new RegExp(`^\\$ meshctl ${command.name()}\\b`), command.name());
+    assert.ok(text.split('\n').filter((line) => line !== '' && !line.startsWith('$ ')).length > 0, `${command.name()} prints something`);
+  }
+});
+
+test('what a check found names a page of docs/ that is there, heading and all', () => {
+  const docs = join(import.meta.dirname, '../../..');
+  const source = readFileSync(join(docs, 'meshctl/check/finding.ts'), 'utf8');
+  const pages = [...source.matchAll(/'(docs\/[\w-]+\.md)(?:#([\w-]+))?'/g)];
+  assert.ok(pages.length > 3);
+  for (const [, page = '', heading] of pages) {
+    const headings = [...readFileSync(join(docs, page), 'utf8').matchAll(/^#+ (.*)$/gm)].map(([, text = '']) =>
+      text
+        .toLowerCase()
+        .replaceAll(/[^\w -]/g, '')
+        .replaceAll(' ', '-'),
+    );
+    if (heading !== undefined) assert.ok(headings.includes(heading), `${page}#${heading}`);
+  }
+  assert.match(
+    findingLine(linked(warning('pods', 'two are not in the mesh', 'meshctl status says why')), false),
+    /\(meshctl status says why; see docs\/enrolment\.md#/,
+  );
+});
+
+test('help and versions load nothing of the cluster, of certificates, or of YAML', () => {
+  const watch = `import { registerHooks } from 'node:module';
+registerHooks({ load(url, context, next) { if (/node-forge|kube-api|client-node|js-yaml|grpc/.test(url)) process.exit(9); return next(url, context); } });`;
+  for (const args of [['--help'], ['version', '--client']]) {
+    const { status, stdout } = spawnSync(
+      process.execPath,
+      ['--import', `data:text/javascript,${encodeURIComponent(watch)}`, join(import.meta.dirname, '../../../meshctl/main.ts'), ...args],
+      { encoding: 'utf8' },
+    );
+    assert.equal(status, 0, `meshctl ${args.join(' ')} loads what it does not need`);
+    assert.ok(stdout.length > 10);
+  }
 });
