@@ -109,6 +109,20 @@ export class Istiod {
     return this.#authorized.lines(pageOf(proxy.pod, `${page}?${searchOf(idOf(proxy), query)}`), {}, signal);
   }
 
+  /** POSTs to a page of the replicas in turn, until one has the proxies that it is about. @throws {KubeApiError | CommandError} */
+  async postOne<T>(page: string, body: unknown): Promise<T> {
+    let absent: unknown = new CommandError('istiod is not running: look with meshctl status');
+    for (const pod of this.pods) {
+      try {
+        return await this.#authorized.create<T>(pageOf(pod, page), body);
+      } catch (error) {
+        if (!(error instanceof KubeApiError && error.status === 404)) throw error;
+        absent = error;
+      }
+    }
+    throw absent;
+  }
+
   /** Asks the replicas in turn until one has that proxy. @throws {CommandError} where none has, or it does not answer */
   async ofProxy<T>(page: string, proxyId: string, method: 'GET' | 'POST' = 'GET', query: ProxyQuery = {}): Promise<T> {
     const search = searchOf(proxyId, query);

@@ -43,6 +43,8 @@ export interface DecidedRequestFacts {
   readonly path: string | null;
   /** Headers that some rule asked for, by name in lower case; null where the request did not have it, and no entry where it is not known. */
   readonly headers: Readonly<Record<string, string | null>>;
+  /** Of a request that is only thought of: all of it is here, and what is not, it does not have. */
+  readonly complete?: boolean;
   /** Query parameters that some rule asks for, likewise. */
   readonly query: Readonly<Record<string, string | null>>;
   /** Of the token that was found good; absent where none was brought. */

@@ -159,10 +159,10 @@ interface Known {
 }
 
 /** @param missing gets the names of what was asked for and is not known */
-function knownOf({ path, headers, query, token }: DecidedRequestFacts, missing: Set<string>): Known {
+function knownOf({ path, headers, query, token, complete = false }: DecidedRequestFacts, missing: Set<string>): Known {
   const noted = (known: boolean, name: string): boolean => {
-    if (!known) missing.add(name);
-    return known;
+    if (!known && !complete) missing.add(name);
+    return known || complete;
   };
   const header = (name: string): boolean => noted(Object.hasOwn(headers, name), `header ${name}`);
   const parameter = (name: string): boolean => noted(Object.hasOwn(query, name), `query parameter ${name}`);

@@ -1,4 +1,6 @@
 /** What somebody wants to rehearse: objects to apply and objects to delete, as they came with the question. */
+import type { Decision } from '../../common/decision/journal.ts';
+import { concerns } from '../diagnostics/journals.ts';
 import { isRecord, readMeta } from '../model/objects.ts';
 import { type WatchedKindName, watchedKinds } from '../model/watched-kinds.ts';
 
@@ -11,6 +13,8 @@ export interface Candidate {
   }[];
   readonly remove: readonly { readonly kind: WatchedKindName; readonly namespace: string; readonly name: string }[];
   readonly sinceMs: number;
+  /** Instead of what was recorded: decisions that somebody thinks of, each at a proxy (`POD.NAMESPACE`). */
+  readonly asked: readonly { readonly proxy: string; readonly decision: Decision }[] | undefined;
 }
 
 /** The question is none; the message says what is wrong with it, and where. */
@@ -34,8 +38,38 @@ export function readCandidate(body: unknown, sight: string | undefined): Candida
     return placeOf(object.kind, { namespace: typeof object.namespace === 'string' ? object.namespace : '', name: object.name }, at, sight);
   });
   if (apply.length + remove.length === 0) throw new BadCandidate('there is nothing to apply and nothing to delete');
-  return { apply, remove, sinceMs: typeof body.sinceMs === 'number' ? body.sinceMs : 0 };
+  const asked =
+    body.asked === undefined ? undefined : listOf(body.asked, 'asked').map((one, i) => readAsked(one, `decision ${i + 1}`, sight));
+  return { apply, remove, sinceMs: typeof body.sinceMs === 'number' ? body.sinceMs : 0, asked };
 }
+
+const TEXTS = ['source', 'sourceIp', 'identity', 'service', 'pod', 'uid', 'ip', 'code', 'policy', 'route'] as const;
+
+/** A decision as meshctl makes it out of an explanation. */
+function readAsked(one: unknown, at: string, sight: string | undefined): { proxy: string; decision: Decision } {
+  const decision = isRecord(one) ? one.decision : undefined;
+  if (!isRecord(one) || !isRecord(decision) || typeof one.proxy !== 'string') throw new BadCandidate(`${at}: expected proxy and decision`);
+  const wrong = TEXTS.find((field) => typeof decision[field] !== 'string');
+  if (wrong !== undefined || typeof decision.port !== 'number') throw new BadCandidate(`${at}: expected a text as ${wrong ?? 'port'}`);
+  if (decision.at !== 'inbound' && decision.at !== 'request' && decision.at !== 'connection')
+    throw new BadCandidate(`${at}: nobody decides there`);
+  if (decision.at === 'request' && !isRequest(decision.request)) throw new BadCandidate(`${at}: its request is none`);
+  const read = decision as unknown as Decision;
+  if (sight !== undefined && !concerns(read, sight)) throw new BadCandidate(`${at}: it has nothing to do with namespace ${sight}`);
+  return { proxy: one.proxy, decision: read };
+}
+
+const isRequest = (request: unknown): boolean =>
+  isRecord(request) &&
+  typeof request.method === 'string' &&
+  typeof request.host === 'string' &&
+  (typeof request.path === 'string' || request.path === null) &&
+  isTexts(request.headers) &&
+  isTexts(request.query) &&
+  request.token === undefined;
+
+const isTexts = (values: unknown): boolean =>
+  isRecord(values) && Object.values(values).every((value) => value === null || typeof value === 'string');
 
 function listOf(value: unknown, field: string): readonly unknown[] {
   if (value === undefined) return [];

@@ -23,15 +23,37 @@ export class Rehearsals {
     this.#busy = true;
     try {
       const journals: ProxyJournal[] = [];
-      await eachJournal(this.#options.reports, { sinceMs: candidate.sinceMs, id: '' }, (journal) => {
-        journals.push(namespace === undefined ? journal : journalSeenFrom(namespace, journal));
-      });
+      if (candidate.asked) journals.push(...journalsOf(candidate.asked, this.#options.reports));
+      else
+        await eachJournal(this.#options.reports, { sinceMs: candidate.sinceMs, id: '' }, (journal) => {
+          journals.push(namespace === undefined ? journal : journalSeenFrom(namespace, journal));
+        });
       const rehearsal = await rehearse(candidate, journals, this.#options);
       return namespace === undefined ? rehearsal : seenFrom(namespace, rehearsal);
     } finally {
       this.#busy = false;
     }
   }
+}
+
+/** Decisions that somebody thinks of, as if proxies had recorded them. */
+function journalsOf(asked: NonNullable<Candidate['asked']>, reports: Pick<ProxyReports, 'rows'>): ProxyJournal[] {
+  const rows = reports.rows();
+  return asked.map(({ proxy, decision }): ProxyJournal => {
+    const known = rows.find(({ name, namespace }) => `${name}.${namespace}` === proxy);
+    if (decision.at !== 'inbound' && !known) throw new AskError('absent', `no proxy ${proxy.slice(0, 300)} reports to this istiod`);
+    const row = { decision, count: 1, firstMs: 0, lastMs: 0, id: '', endpoint: '' };
+    return {
+      proxy,
+      kind: known?.kind ?? '',
+      node: '',
+      gateway: known?.gateway ?? '',
+      rows: [row],
+      events: [],
+      dropped: 0,
+      completeSinceMs: 0,
+    };
+  });
 }
 
 function seenFrom(namespace: string, rehearsal: Rehearsal): Rehearsal {

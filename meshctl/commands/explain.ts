@@ -2,11 +2,13 @@
 import yaml from 'js-yaml';
 import picocolors from 'picocolors';
 import { CommandError } from '../command-error.ts';
-import { explain, overall, type RequestSketch } from '../explain/explanation.ts';
+import { decisionsOf, explain, overall, type RequestSketch } from '../explain/explanation.ts';
 import { placeOf, proxiesOf } from '../explain/proxies.ts';
 import { isConnectionId, recall, renderRecalled } from '../explain/recall.ts';
 import { render } from '../explain/render.ts';
 import { Istiod } from '../istiod.ts';
+import { objectsOf } from '../rehearse/candidate.ts';
+import { exitOf, type Rehearsal, renderDiff } from '../rehearse/rehearsal.ts';
 import { type Connection, clusterError, connect } from '../terminal.ts';
 
 export interface ExplainOptions extends Connection {
@@ -19,6 +21,8 @@ export interface ExplainOptions extends Connection {
   readonly method: string;
   readonly path: string;
   readonly header: readonly string[];
+  /** A file of objects: what would change. */
+  readonly diff?: string;
 }
 
 const EXIT = { delivered: 0, refused: 1, answered: 0, depends: 1, unknown: 0 } as const;
@@ -40,6 +44,7 @@ export async function explainCommand(options: ExplainOptions): Promise<number> {
       where,
       await proxiesOf(api, istiod, systemNamespace),
     );
+    if (options.diff !== undefined) return await diffCommand(options, decisionsOf(explanation, where.ip), istiod);
     if (output === 'json') console.log(JSON.stringify(explanation, undefined, 2));
     else if (output === 'yaml') console.log(yaml.dump(explanation).trimEnd());
     else console.log(render(explanation, picocolors.createColors(process.stdout.isTTY === true)));
@@ -50,6 +55,21 @@ export async function explainCommand(options: ExplainOptions): Promise<number> {
     istiod?.close();
     api.close();
   }
+}
+
+/** What a file of objects would change of it. Exit status: that of a rehearsal. */
+async function diffCommand(
+  { diff = '', namespace, output }: ExplainOptions,
+  asked: ReturnType<typeof decisionsOf>,
+  istiod: Istiod,
+): Promise<number> {
+  if (asked.length === 0)
+    throw new CommandError('no policy and no route of the mesh is asked about this connection: a file changes nothing of it');
+  const rehearsal = await istiod.postOne<Rehearsal>('/debug/rehearse', { apply: objectsOf(diff, namespace), remove: [], asked });
+  if (output === 'json') console.log(JSON.stringify(rehearsal, undefined, 2));
+  else if (output === 'yaml') console.log(yaml.dump(rehearsal).trimEnd());
+  else console.log(renderDiff(rehearsal, picocolors.createColors(process.stdout.isTTY === true)));
+  return exitOf(rehearsal);
 }
 
 /** What happened to one that has ended. */

@@ -5,7 +5,7 @@ import type { ExplainOptions } from './explain.ts';
 import type { WaypointConfigOptions } from './waypoint-config.ts';
 import type { ZtunnelConfigOptions } from './ztunnel-config.ts';
 
-type ExplainFlags = Pick<ExplainOptions, 'namespace' | 'output' | 'method' | 'path' | 'header'>;
+type ExplainFlags = Pick<ExplainOptions, 'namespace' | 'output' | 'method' | 'path' | 'header' | 'diff'>;
 type Flags = Omit<ZtunnelConfigOptions, keyof Connection | 'table' | 'proxy'>;
 type Row = readonly [
   table: ZtunnelConfigOptions['table'],
@@ -64,6 +64,7 @@ export function addState(program: Command, connection: () => Connection): void {
     .option('-n, --namespace <name>', 'namespace of the pod', 'default')
     .option('--method <method>', 'of a request that a waypoint on the way would see', 'GET')
     .option('--path <path>', 'of the request, with its query', '/')
+    .option('--diff <file>', 'what these objects would change about it, if they were applied')
     .option('-H, --header <name:value>', 'of the request (several times)', (value: string, before: string[]) => [...before, value], [])
     .option('-o, --output <format>', 'text, wide, json or yaml', 'text')
     .addHelpText(

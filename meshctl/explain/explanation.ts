@@ -2,8 +2,11 @@
  * A connection followed from proxy to proxy: the source's ztunnel says which ways it may take, the ztunnel of each destination what becomes
  * of it there. The proxies decide with their own code on their own state; here their answers are only put one after the other.
  */
+import { parseSocketAddress } from '../../common/base/address.ts';
 import type { InboundExplanation, OutboundExplanation, PodSeen, RouteSeen } from '../../common/decision/explain.ts';
 import type { RequestExplanation } from '../../common/decision/explain-http.ts';
+import { normalizePath } from '../../common/decision/http-path.ts';
+import type { Decision } from '../../common/decision/journal.ts';
 
 export interface Call {
   readonly namespace: string;
@@ -158,6 +161,85 @@ async function throughWaypoint(route: RouteSeen, waypoint: PodSeen, source: Sour
 }
 
 const peerOf = ({ ip }: Source): string => (ip.includes(':') ? `[${ip}]:${SOME_PORT}` : `${ip}:${SOME_PORT}`);
+
+/** The decisions of policies and routes that an explanation is made of, as a rehearsal takes them: `proxy` decides. */
+export function decisionsOf(
+  { call, source, ways }: Explanation,
+  fromIp: string,
+): { readonly proxy: string; readonly decision: Decision }[] {
+  const caller = {
+    source: `${source.namespace}/${source.name}`,
+    sourceIp: fromIp,
+    identity: ways.some(({ route }) => route.via === 'hbone') ? source.identity : '',
+  };
+  return ways.flatMap((way) => decisionsOfWay(way, { caller, sketch: call.request, host: hostOf(call), behind: false }));
+}
+
+const hostOf = ({ host, port }: Call): string => (port === 80 ? host : `${host}:${port}`);
+
+type Calling = Pick<Decision, 'source' | 'sourceIp' | 'identity'>;
+
+interface Following {
+  readonly caller: Calling;
+  readonly sketch: RequestSketch;
+  readonly host: string;
+  /** A waypoint. */
+  readonly behind: boolean;
+}
+
+function decisionsOfWay({ route, arrival, request, ways }: Way, following: Following): { proxy: string; decision: Decision }[] {
+  const { caller, sketch, host, behind } = following;
+  const { pod, authority = '', to = '' } = route;
+  const nothing = { verdict: 'allowed', code: '', policy: '', route: '', mutualTls: route.via === 'hbone' } as const;
+  if (arrival?.to !== undefined && pod) {
+    const at = parseSocketAddress(arrival.to);
+    const decision: Decision = {
+      ...caller,
+      ...nothing,
+      identity: route.via === 'hbone' ? caller.identity : '',
+      at: 'inbound',
+      // Behind a waypoint nobody asks any more which service it was.
+      service: behind ? '' : (route.service ?? ''),
+      pod: `${pod.namespace}/${pod.name}`,
+      uid: pod.uid,
+      ip: at?.ip ?? '',
+      port: at?.port ?? 0,
+    };
+    return [{ proxy: '', decision }];
+  }
+  if (!request || !pod) return [];
+  const asked = parseSocketAddress(authority);
+  const query = sketch.path.indexOf('?');
+  const decision: Decision = {
+    ...caller,
+    ...nothing,
+    at: 'request',
+    service: route.service ?? '',
+    pod: '',
+    uid: '',
+    ip: asked?.ip ?? '',
+    port: asked?.port ?? Number(authority.slice(authority.lastIndexOf(':') + 1)),
+    request: {
+      complete: true,
+      method: sketch.method,
+      host: host.toLowerCase(),
+      path: normalizePath(query < 0 ? sketch.path : sketch.path.slice(0, query)),
+      headers: Object.fromEntries(
+        sketch.headers.map((text) => [text.slice(0, text.indexOf(':')).toLowerCase(), text.slice(text.indexOf(':') + 1).trim()]),
+      ),
+      query: query < 0 ? {} : Object.fromEntries(new URLSearchParams(sketch.path.slice(query + 1))),
+    },
+  };
+  const next = {
+    source: `${pod.namespace}/${pod.name}`,
+    sourceIp: to.slice(0, to.lastIndexOf(':')).replace(/^\[|\]$/g, ''),
+    identity: pod.identity,
+  };
+  return [
+    { proxy: `${pod.name}.${pod.namespace}`, decision },
+    ...(ways ?? []).flatMap((way) => decisionsOfWay(way, { ...following, caller: next, behind: true })),
+  ];
+}
 
 /** One word for all ways: what they have in common, or that it depends. */
 export function overall({ ways }: Explanation): Verdict['outcome'] | 'depends' {

@@ -57,6 +57,22 @@ export function renderRehearsal(rehearsal: Rehearsal, paint: Paint): string {
   return lines.join('\n');
 }
 
+/** For one connection: each decision on its way, as it is and as it would be. */
+export function renderDiff({ unchanged, changed, unknown, problems }: Rehearsal, paint: Paint): string {
+  const lines = [...changed, ...unknown].flatMap(({ decision, now, after }) => [
+    `${decision.at === 'inbound' ? `at ${decision.pod}` : `at the waypoint of ${shortName(decision.service) || decision.pod}`}, port ${decision.port}`,
+    paint.red(`- ${judgementText(now)}`),
+    (after.outcome === 'unknown' ? paint.yellow : paint.green)(`+ ${judgementText(after)}`),
+  ]);
+  const same = unchanged.rows === 1 ? '1 decision stays as it is' : `${unchanged.rows} decisions stay as they are`;
+  return [...lines, ...problems.map((problem) => paint.yellow(`! ${problem}`)), same].join('\n');
+}
+
+const judgementText = ({ outcome, code, policy, route, reason }: Judgement): string =>
+  [outcome, code, policy === '' ? '' : `by ${policy}`, route === '' ? '' : `along ${route}`, reason === '' ? '' : `(${reason})`]
+    .filter((text) => text !== '')
+    .join(' ');
+
 function tableOf(rows: readonly RehearsedRow[], paint: Paint): string {
   const shown = rows.slice(0, MAX_SHOWN);
   const shade = { refused: paint.red, allowed: paint.green, unknown: paint.yellow };

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import picocolors from 'picocolors';
 import type { RequestExplanation } from '../../../common/decision/explain-http.ts';
-import { type ArrivingCall, explain, overall, type Proxies } from '../../../meshctl/explain/explanation.ts';
+import { readCandidate } from '../../../istiod-lite/rehearsal/candidate.ts';
+import { type ArrivingCall, decisionsOf, explain, overall, type Proxies } from '../../../meshctl/explain/explanation.ts';
 import { render } from '../../../meshctl/explain/render.ts';
 
 const seen = (name: string, node: string) => ({
@@ -160,4 +161,36 @@ test('what the waypoint refuses goes no further', async () => {
     reason: 'explicitly denied by: shop/p',
   });
   assert.equal(asked.length, 1);
+});
+
+test('the decisions on the way are what a rehearsal takes: at the waypoint with the whole request, at the pod with whoever comes there', async () => {
+  requestAnswer = { steps: [], policies: [], allowed: true, reason: '', routes: [tunnelTo('orders-1', '10.0.0.1')] };
+  const service = 'shop/orders.shop.svc.cluster.local';
+  const { of } = proxies([{ ...tunnelTo('wp-1', '10.0.0.5'), waypoint: true, authority: '10.96.0.1:80', service }], {});
+  const decisions = decisionsOf(await explain({ ...call, request: { ...request, path: '/a/b?page=2' } }, from, of), from.ip);
+  const candidate = readCandidate({ apply: [{ kind: 'Namespace', metadata: { name: 'shop' } }], asked: decisions }, undefined);
+  assert.deepEqual(
+    candidate.asked?.map(({ proxy, decision: { at, sourceIp, identity, service: to, uid, ip, port } }) => [
+      proxy,
+      at,
+      sourceIp,
+      identity,
+      to,
+      uid,
+      ip,
+      port,
+    ]),
+    [
+      ['wp-1.shop', 'request', '10.0.0.9', 'spiffe://cluster.local/ns/shop/sa/client', service, '', '10.96.0.1', 80],
+      ['', 'inbound', '10.0.0.5', 'spiffe://cluster.local/ns/shop/sa/wp-1', '', 'orders-1', '10.0.0.1', 8080],
+    ],
+  );
+  assert.deepEqual(candidate.asked?.[0]?.decision.request, {
+    complete: true,
+    method: 'GET',
+    host: 'orders',
+    path: '/a/b',
+    headers: { 'x-a': 'b' },
+    query: { page: '2' },
+  });
 });
