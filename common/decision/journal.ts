@@ -172,6 +172,12 @@ export class Journal {
     this.#ringFor(entry.decision, ending).push(entry.decision, ending);
   }
 
+  /** What goes on: it is counted when it ends, and is to be seen before. */
+  touch(key: string, nowMs: number, describe: () => Decision): void {
+    const entry = this.#entries.get(key) ?? this.#begin(key, describe(), nowMs);
+    entry.lastMs = nowMs;
+  }
+
   /** Whether a path of this caller, service and method may be kept; counts it. @param base all of a key but the path */
   admitsPath(base: string): boolean {
     const known = this.#paths.get(base) ?? 0;
@@ -249,7 +255,8 @@ interface Entry {
 
 const rowOf = ({ decision, count, firstMs, lastMs, id, endpoint }: Entry): JournalRow => ({
   decision,
-  count,
+  // What has not ended yet is one.
+  count: Math.max(count, 1),
   firstMs,
   lastMs,
   id,

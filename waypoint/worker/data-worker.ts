@@ -261,6 +261,7 @@ export class DataWorker {
         this.#access.level = message.accessLevel;
         break;
       case 'journal':
+        this.#telemetry.journalRunning();
         this.#send({ type: 'journal', question: message.question, answer: this.#journal?.answer(message) ?? NO_ANSWER });
         break;
       case 'listen':

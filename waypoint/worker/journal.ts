@@ -95,9 +95,8 @@ export class WaypointJournal {
   }
 
   connection({ connection, endpoint, id, policy, error, durationMs, sent, received }: JournaledTcp): void {
-    const { caller, target } = connection;
     const decidedBy = error?.policy ?? policy ?? '';
-    const key = `tcp ${caller.address.ip} ${caller.principal} ${target.serviceKey ?? target.workload?.uid ?? ''} ${target.ip ?? ''} ${target.port} ${error?.code ?? ''} ${decidedBy}`;
+    const key = tcpKey(connection, error?.code ?? '', decidedBy);
     const ending = this.#ending;
     ending.id = id;
     ending.tunnel = '';
@@ -115,6 +114,18 @@ export class WaypointJournal {
       verdict: verdictOf(error?.code),
       code: error?.code ?? '',
       policy: decidedBy,
+      route: '',
+    }));
+  }
+
+  /** One that carries no HTTP and goes on. */
+  running(connection: Connection, policy = ''): void {
+    this.#journal.touch(tcpKey(connection, '', policy), this.#now(), () => ({
+      ...endsOf(connection),
+      at: 'connection',
+      verdict: 'allowed',
+      code: '',
+      policy,
       route: '',
     }));
   }
@@ -160,6 +171,9 @@ export class WaypointJournal {
     }));
   }
 }
+
+const tcpKey = ({ caller, target }: Connection, code: string, policy: string): string =>
+  `tcp ${caller.address.ip} ${caller.principal} ${target.serviceKey ?? target.workload?.uid ?? ''} ${target.ip ?? ''} ${target.port} ${code} ${policy}`;
 
 type Ends = Pick<Decision, 'source' | 'sourceIp' | 'identity' | 'service' | 'pod' | 'uid' | 'ip' | 'port' | 'mutualTls'>;
 

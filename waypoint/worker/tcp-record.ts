@@ -96,6 +96,11 @@ export class TcpRecord {
     this.#backward = backward;
   }
 
+  /** Tells the journal that it goes on, for somebody who asks it now. */
+  journalRunning(): void {
+    if (this.#relay) this.#options.journal?.running(this.#facts.connection, this.policy);
+  }
+
   /** Exactly once. */
   ended(error?: ProxyError): void {
     this.error = error;

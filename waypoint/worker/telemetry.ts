@@ -212,6 +212,11 @@ export class Telemetry {
     series.add(series.slot(metrics.refusals, [error.code, error.policy ?? '']), 1);
   }
 
+  /** Tells the journal of connections that go on, for somebody who asks it now. */
+  journalRunning(): void {
+    for (const record of this.#tcp) record.journalRunning();
+  }
+
   #armFlush(): void {
     this.#options.clock.after(FLUSH_MS, () => {
       this.flush();

@@ -145,6 +145,7 @@ export class DataWorker {
         this.#send({ type: 'connections', question: message.question, connections: this.#parts.connections.dump() });
         break;
       case 'journal':
+        this.#parts.telemetry.journalRunning();
         this.#send({ type: 'journal', question: message.question, answer: this.#journal?.answer(message) ?? NO_ANSWER });
         break;
       case 'revoked':

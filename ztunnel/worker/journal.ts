@@ -46,10 +46,10 @@ export class ConnectionJournal {
   }
 
   record(made: JournaledConnection): void {
-    const { direction, source, target, sourceIdentity = '', service, destinationWorkload: to, error } = made;
+    const { destinationWorkload: to, error } = made;
     const policy = error?.policy ?? made.policy ?? '';
-    const uid = direction === 'inbound' || !service ? (to?.uid ?? '') : '';
-    const key = `${direction} ${source.ip} ${sourceIdentity} ${uid} ${target.ip} ${target.port} ${service?.hostname ?? ''} ${error?.code ?? ''} ${policy}`;
+    const uid = uidOf(made);
+    const key = keyOf(made, uid, policy);
     const ending = this.#ending;
     ending.id = made.id;
     ending.nowMs = this.#now();
@@ -60,7 +60,24 @@ export class ConnectionJournal {
     ending.message = error?.message ?? '';
     this.#journal.count(key, ending, () => decisionOf(made, uid, policy));
   }
+
+  /** A connection that goes on: what it was allowed by is to be seen before it ends. */
+  running(made: JournaledConnection): void {
+    const { policy = '' } = made;
+    const uid = uidOf(made);
+    this.#journal.touch(keyOf(made, uid, policy), this.#now(), () => decisionOf(made, uid, policy));
+  }
 }
+
+const uidOf = ({ direction, service, destinationWorkload: to }: JournaledConnection): string =>
+  direction === 'inbound' || !service ? (to?.uid ?? '') : '';
+
+const keyOf = (
+  { direction, source, target, sourceIdentity = '', service, error }: JournaledConnection,
+  uid: string,
+  policy: string,
+): string =>
+  `${direction} ${source.ip} ${sourceIdentity} ${uid} ${target.ip} ${target.port} ${service?.hostname ?? ''} ${error?.code ?? ''} ${policy}`;
 
 function decisionOf(made: JournaledConnection, uid: string, policy: string): Decision {
   const { direction, source, sourceWorkload: from, sourceIdentity, target, service, destinationWorkload: to, mutualTls, error } = made;

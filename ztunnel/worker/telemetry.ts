@@ -174,6 +174,11 @@ export class Telemetry {
     this.#options.series.set(this.#overflowSlot, this.#options.series.overflowed);
   }
 
+  /** Tells the journal of connections that go on, for somebody who asks it now. */
+  journalRunning(): void {
+    for (const record of this.#running) record.journalRunning();
+  }
+
   #armFlush(): void {
     this.#options.clock.after(FLUSH_MS, () => {
       this.flush();
@@ -339,6 +344,13 @@ export class ConnectionRecord {
     if (backward !== this.#countedBackward) series.add(this.#slots.sent, backward - this.#countedBackward);
     this.#countedForward = forward;
     this.#countedBackward = backward;
+  }
+
+  journalRunning(): void {
+    if (!this.#relay) return;
+    const { forward: sent, backward: received } = this.#relay;
+    const { journal } = this.#options;
+    journal?.running({ ...this.facts, policy: this.policy, error: undefined, durationMs: 0, sent, received });
   }
 
   /** Exactly once. */

@@ -107,6 +107,16 @@ test('a connection is found by its id; a refusal and a slow request are not push
   );
 });
 
+test('a connection that goes on is seen before it ends, and counted once', () => {
+  const journal = start();
+  const seen = (): number[] => journal.answer({ sinceMs: 0, id: '' }).rows.map(({ count }) => count);
+  journal.touch('k', 5, () => decision());
+  journal.touch('k', 6, () => decision());
+  assert.deepEqual(seen(), [1]);
+  journal.count('k', ending('a', 7), () => decision());
+  assert.deepEqual(seen(), [1]);
+});
+
 test('a connection that lives long is not slow', () => {
   const journal = start(64 << 10);
   journal.count('c', ending('long', 1, { durationMs: 3_600_000 }), () => decision());
