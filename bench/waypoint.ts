@@ -4,15 +4,18 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Bench, median, type Row, ratioRow } from './rows.ts';
+import { absoluteRow, type Bench, median, type Row, ratioRow } from './rows.ts';
 import { HTTP_PORT, Lab, type Program } from './support/lab.ts';
-import { type HttpResult, loadHttp, loadHttp2, type Subject } from './support/load.ts';
+import { type HttpResult, loadAtRate, loadHttp, loadHttp2, loadIdle, type Subject } from './support/load.ts';
 import { buildRelease } from './support/release.ts';
 import { isInstalled, startEnvoy, startHaproxy, startNginx } from './support/reverse-proxies.ts';
 import { meshSubject, waypointConfiguration } from './support/waypoint-mesh.ts';
 
 const ROUNDS = 3;
 const SECONDS = 2;
+const WARM_SECONDS = 3;
+/** Whose throughput says what rate is asked in the open loop. */
+const OPEN_LOOP_CASE = 'keep-alive, 64 connections';
 
 interface Case {
   readonly name: string;
@@ -39,7 +42,9 @@ const METRICS: readonly (readonly [metric: string, unit: string, better: 'less' 
   ['p99', 'us', 'less', ({ p99Micros }) => p99Micros],
 ];
 
-const PORTS = { ours: 9001, nginx: 9002, haproxy: 9003, envoy: 9004 } as const;
+const PORTS = { ours: 9001, nginx: 9002, haproxy: 9003, envoy: 9004, few: 9005, many: 9006 } as const;
+const IDLE_CONNECTIONS = 10_000;
+const IDLE_MEGABYTES = 200;
 
 export const bench: Bench = {
   name: 'waypoint',
@@ -51,7 +56,7 @@ export const bench: Bench = {
       await using labs = new AsyncDisposableStack();
       const lab = labs.use(new Lab());
       await lab.startServers();
-      rows.push(...(await compare('plaintext', await plaintextSubjects(lab))));
+      rows.push(...(await compare('plaintext', await plaintextSubjects(lab))), ...(await crowded(lab)));
     }
     {
       await using labs = new AsyncDisposableStack();
@@ -69,7 +74,7 @@ export const bench: Bench = {
 
 async function plaintextSubjects(lab: Lab): Promise<Subject[]> {
   const started: readonly (readonly [keyof typeof PORTS, Program | undefined])[] = [
-    ['ours', startOurs(lab)],
+    ['ours', startOurs(lab, PORTS.ours)],
     ['nginx', startNginx(lab, PORTS.nginx)],
     ['haproxy', startHaproxy(lab, PORTS.haproxy)],
     ['envoy', startEnvoy(lab, PORTS.envoy)],
@@ -82,8 +87,9 @@ async function plaintextSubjects(lab: Lab): Promise<Subject[]> {
   return subjects;
 }
 
-function startOurs(lab: Lab): Program {
-  const mesh = join(lab.folder, 'mesh.yaml');
+/** @param others routes of other services, and policies for them, that it has to know besides */
+function startOurs(lab: Lab, port: number, others = 0): Program {
+  const mesh = join(lab.folder, `mesh-${port}.yaml`);
   writeFileSync(
     mesh,
     `workloads:
@@ -92,12 +98,15 @@ services:
   - { name: app, namespace: shop, hostname: app.example, vips: [/10.96.0.1], ports: { 80: ${HTTP_PORT} }, appProtocols: { 80: HTTP11 } }
 `,
   );
-  const routes = join(lab.folder, 'routes.yaml');
-  writeFileSync(routes, JSON.stringify(waypointConfiguration()));
+  const routes = join(lab.folder, `routes-${port}.yaml`);
+  writeFileSync(routes, JSON.stringify(waypointConfiguration(others)));
   return lab.start(lab.near, 'waypoint', [process.execPath, join(buildRelease(), 'waypoint/main.js'), 'proxy', 'waypoint'], {
     LOCAL_XDS_PATH: mesh,
     LOCAL_ROUTES_PATH: routes,
-    PLAINTEXT_LISTEN: `${PORTS.ours}=shop/app.example:80`,
+    PLAINTEXT_LISTEN: `${port}=shop/app.example:80`,
+    WARREN_READINESS_PORT: String(port + 10_000),
+    WARREN_STATS_PORT: String(port + 11_000),
+    WARREN_ADMIN_PORT: String(port + 12_000),
     GATEWAY_NAME: 'waypoint',
     POD_NAME: 'waypoint-1',
     POD_NAMESPACE: 'shop',
@@ -110,8 +119,81 @@ services:
   });
 }
 
+/** What a waypoint that knows much costs beside one that knows little, and what connections cost that ask nothing. */
+async function crowded(lab: Lab): Promise<Row[]> {
+  const subject = (name: string, port: number, program: Program): Subject => {
+    const http = { ip: '127.0.0.1', port };
+    return { name, lab, proxies: [program], http, bulk: http };
+  };
+  const [few, many] = [
+    subject('10 of each', PORTS.few, startOurs(lab, PORTS.few, 10)),
+    subject('1,000 of each', PORTS.many, startOurs(lab, PORTS.many, 1000)),
+  ];
+  const results = new Map<Subject, number[]>();
+  for (const one of [few, many]) {
+    await lab.waitForPort(lab.near, one.http.port);
+    await loadHttp(one, 64, WARM_SECONDS, true, '/1k');
+  }
+  for (let round = 0; round < ROUNDS; round++)
+    for (const one of [few, many])
+      results.set(one, [...(results.get(one) ?? []), (await loadHttp(one, 64, SECONDS, true, '/1k')).cpuMicros]);
+  const bench = 'waypoint';
+  return [
+    ratioRow({
+      bench,
+      case: 'plaintext: 1,000 routes and policies of others',
+      metric: 'CPU per request',
+      unit: 'us',
+      better: 'less',
+      ours: median(results.get(many) ?? []),
+      peer: median(results.get(few) ?? []),
+      peerName: few.name,
+      target: 1.1,
+    }),
+    absoluteRow({
+      bench,
+      case: `plaintext: ${IDLE_CONNECTIONS} idle connections`,
+      metric: 'RSS',
+      unit: 'MB',
+      better: 'less',
+      ours: await loadIdle(few, IDLE_CONNECTIONS, '/1k'),
+      target: IDLE_MEGABYTES,
+    }),
+  ];
+}
+
+/** The slowest of a hundred where as much is asked as seven tenths of what the slower of both can do. */
+async function atSevenTenths(
+  group: string,
+  subjects: readonly Subject[],
+  kept: ReadonlyMap<string, readonly HttpResult[]>,
+): Promise<Row[]> {
+  const [ours, envoy] = ['ours', 'envoy'].map((wanted) => subjects.find(({ name }) => name === wanted));
+  if (!ours || !envoy || !isInstalled('h2load')) return [];
+  const most = [ours, envoy].map(({ name }) => median((kept.get(name) ?? []).map(({ perSecond }) => perSecond)));
+  const rate = 0.7 * Math.min(...most);
+  const p99: Record<string, number[]> = { ours: [], envoy: [] };
+  for (let round = 0; round < ROUNDS; round++)
+    for (const subject of [ours, envoy]) p99[subject.name]?.push(await loadAtRate(subject, rate, SECONDS, '/1k'));
+  return [
+    ratioRow({
+      bench: 'waypoint',
+      case: `${group}: open loop, ${Math.round(rate)} requests per second`,
+      metric: 'p99',
+      unit: 'us',
+      better: 'less',
+      ours: median(p99.ours ?? []),
+      peer: median(p99.envoy ?? []),
+      peerName: 'envoy',
+      target: 1,
+    }),
+  ];
+}
+
 async function compare(group: 'plaintext' | 'mesh', subjects: readonly Subject[]): Promise<Row[]> {
   const results = new Map<Case, Map<string, HttpResult[]>>(CASES.map((measured) => [measured, new Map()]));
+  // A proxy runs for weeks: what its first requests cost while it is compiled is not what is asked.
+  for (const subject of subjects) await loadHttp(subject, 64, WARM_SECONDS, true, '/1k');
   for (let round = 1; round <= ROUNDS; round++) {
     for (const [measured, row] of results) {
       for (const subject of subjects) {
@@ -121,7 +203,9 @@ async function compare(group: 'plaintext' | 'mesh', subjects: readonly Subject[]
       console.error(`${group}, round ${round}: ${measured.name}`);
     }
   }
-  return [...results].flatMap(([measured, row]) => rowsOf(group, measured, row));
+  const open = [...results].find(([{ name }]) => name === OPEN_LOOP_CASE)?.[1];
+  const tail = open ? await atSevenTenths(group, subjects, open) : [];
+  return [...[...results].flatMap(([measured, row]) => rowsOf(group, measured, row)), ...tail];
 }
 
 /** nginx 1.22 speaks HTTP/2 over TLS only; the server behind the mesh's way without a waypoint is that nginx. */

@@ -1,5 +1,5 @@
 /** The load of a bench: wrk and iperf3 through whatever stands between the namespaces, and what that cost in processor time. */
-import { readFileSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Lab, Program } from './lab.ts';
 
@@ -113,6 +113,41 @@ export async function loadHttp2({ lab, proxies, http }: Subject, connections: nu
     p50Micros: durations[Math.floor(durations.length * 0.5)] ?? Number.NaN,
     p99Micros: durations[Math.floor(durations.length * 0.99)] ?? Number.NaN,
   };
+}
+
+/** Requests at a rate that does not wait for answers, over 64 kept connections of HTTP/1.1. @returns what one of a hundred waits longer than */
+export async function loadAtRate({ lab, http }: Subject, perSecond: number, seconds: number, path: string): Promise<number> {
+  const log = join(lab.folder, 'h2load.log');
+  const rate = Math.max(1, Math.round(perSecond / OPEN_LOOP_CONNECTIONS));
+  const url = `http://${http.ip}:${http.port}${path}`;
+  const argv = ['--h1', `-c${OPEN_LOOP_CONNECTIONS}`, '-m1', '-t1', `--rps=${rate}`, `-D${seconds}`, `--log-file=${log}`, url];
+  await lab.run(lab.near, 'h2load', ...argv);
+  const durations = Float64Array.from(readFileSync(log, 'utf8').trimEnd().split('\n'), (line) => Number(line.split('\t')[2])).sort();
+  rmSync(log);
+  return durations[Math.floor(durations.length * 0.99)] ?? Number.NaN;
+}
+
+const OPEN_LOOP_CONNECTIONS = 64;
+
+/** Opens so many connections, asks once on each, and leaves them open. @returns the proxies' memory in megabytes then */
+export async function loadIdle({ lab, proxies, http }: Subject, connections: number, path: string): Promise<number> {
+  const done = join(lab.folder, 'idle');
+  const text = `GET ${path} HTTP/1.1\\r\\nHost: app.example\\r\\n\\r\\n`;
+  const program = `
+    const [net, fs] = [require('node:net'), require('node:fs')];
+    let [begun, asked] = [0, 0];
+    const next = () => {
+      if (begun++ >= ${connections}) return;
+      const socket = net.connect(${http.port}, '${http.ip}', () => socket.write('${text}'));
+      socket.on('error', () => process.exit(1));
+      socket.once('data', () => { next(); if (++asked === ${connections}) fs.writeFileSync('${done}', ''); });
+    };
+    for (let i = 0; i < 64; i++) next();`;
+  lab.start(lab.near, 'idle', [process.execPath, '-e', program]);
+  for (let attempt = 0; attempt < 300 && !existsSync(done); attempt++) await new Promise((resolve) => setTimeout(resolve, 100));
+  if (!existsSync(done)) throw new Error(`${connections} connections were not open after 30 s`);
+  await digested(lab, proxies);
+  return lab.usage(proxies).rssMegabytes;
 }
 
 export async function loadBulk({ lab, proxies, bulk }: Subject, streams: number, seconds: number): Promise<BulkResult> {

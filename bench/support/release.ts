@@ -7,9 +7,13 @@ import { compile } from '../../images/compile.ts';
 
 const root = join(import.meta.dirname, '../..');
 
-/** Builds the checkout. @returns the folder that has `ztunnel/main.js` and the others; packages are found from there */
+let built: string | undefined;
+
+/** Builds the checkout, once for a run. @returns the folder that has `ztunnel/main.js` and the others; packages are found from there */
 export function buildRelease(): string {
+  if (built !== undefined) return built;
   const folder = join(root, 'node_modules/.cache/bench-release');
   compile(folder, { folders: ['bench'] });
+  built = folder;
   return folder;
 }

@@ -86,9 +86,13 @@ function startOurs(lab: Lab, release: string, mesh: string, certificates: string
   });
 }
 
-/** One policy that looks at the method and who calls, one route that splits by weight. */
-export function waypointConfiguration(): object {
+/**
+ * One policy that looks at the method and who calls, one route that splits by weight.
+ * @param others routes and policies of other services beside them
+ */
+export function waypointConfiguration(others = 0): object {
   const to = { namespace: NAMESPACE, hostname: SERVICE, port: 80 };
+  const names = Array.from({ length: others }, (_, i) => `other-${i}.example`);
   return {
     routes: [
       {
@@ -102,8 +106,26 @@ export function waypointConfiguration(): object {
           },
         ],
       },
+      ...names.map((hostname) => ({
+        namespace: NAMESPACE,
+        hostname,
+        ports: [
+          {
+            port: 80,
+            table: [{ match: { path: { prefix: '/' } }, rule: 0 }],
+            rules: [{ name: `HTTPRoute shop/${hostname}`, backends: [{ to, weight: 1 }] }],
+          },
+        ],
+      })),
     ],
     policies: [
+      ...names.map((hostname) => ({
+        namespace: NAMESPACE,
+        name: hostname,
+        action: 'DENY',
+        targets: [{ service: `${NAMESPACE}/${hostname}` }],
+        rules: [{ to: [{ paths: [{ prefix: '/' }] }] }],
+      })),
       {
         namespace: NAMESPACE,
         name: 'get',
