@@ -4,9 +4,10 @@
  */
 import { type Cidr, cidrContains, type IpAddress, ipBytes } from '../base/address.ts';
 import type { SpiffeId } from '../base/spiffe.ts';
+import { claimValues } from './claims.ts';
 import type { ActionName, Attribute, CompiledAuthorization, CompiledCondition, CompiledOperation, CompiledSource } from './http-model.ts';
 import { fieldValue, type RoutedRequest } from './http-route.ts';
-import { claimValues, type VerifiedToken } from './jwt.ts';
+import type { VerifiedToken } from './jwt.ts';
 import type { TextTest } from './text-test.ts';
 
 export interface HttpCaller {

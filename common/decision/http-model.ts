@@ -46,6 +46,15 @@ export interface MoreMatch {
   readonly scheme: TextPattern | undefined;
   readonly method: TextPattern | undefined;
   readonly source: SourceTest | undefined;
+  /** Claims of the request's token, some value of which must fit; or none may. */
+  readonly claims: readonly ClaimTest[];
+}
+
+export interface ClaimTest {
+  /** The outermost first. */
+  readonly path: readonly string[];
+  readonly test: TextPattern;
+  readonly wanted: boolean;
 }
 
 export interface CompiledMatch {
@@ -96,7 +105,7 @@ function compileMatch(match: HttpMatch | undefined, where: string): CompiledMatc
   return {
     path: compilePath(match, where),
     method: match?.method ?? '',
-    headers: (match?.headers ?? []).map(value('header')),
+    headers: (match?.headers ?? []).filter(isField).map(value('header')),
     queryParams: (match?.queryParams ?? []).map(value('query parameter')),
     more: match && compileMore(match, where, value('header')),
   };
@@ -104,15 +113,33 @@ function compileMatch(match: HttpMatch | undefined, where: string): CompiledMatc
 
 function compileMore(match: HttpMatch, where: string, header: (entry: ValueMatch) => ValueTest): MoreMatch | undefined {
   const { withoutHeaders, authority, scheme, methodPattern, source } = match;
-  if (withoutHeaders.length === 0 && !authority && !scheme && !methodPattern && !source) return undefined;
+  const claims = [...match.headers.map((one) => [one, true] as const), ...withoutHeaders.map((one) => [one, false] as const)].flatMap(
+    ([entry, wanted]): ClaimTest[] => {
+      const path = claimPath(entry.name);
+      return path ? [{ path, test: header(entry).test, wanted }] : [];
+    },
+  );
+  if (withoutHeaders.length + claims.length === 0 && !authority && !scheme && !methodPattern && !source) return undefined;
   return {
-    withoutHeaders: withoutHeaders.map(header),
+    claims,
+    withoutHeaders: withoutHeaders.filter(isField).map(header),
     authority: authority && compileText(authority, `${where}, authority`),
     scheme: scheme && compileText(scheme, `${where}, scheme`),
     method: methodPattern && compileText(methodPattern, `${where}, method`),
     source: source && compileSource(source),
   };
 }
+
+/** What a header match is about that is none: a claim of the request's token (Istio, JWT claim based routing). No client can send such a field. */
+export function claimPath(name: string): string[] | undefined {
+  if (!name.startsWith(CLAIMS)) return undefined;
+  const rest = name.slice(CLAIMS.length);
+  const path = rest.startsWith('[') && rest.endsWith(']') ? rest.slice(1, -1).split('][') : rest.replace(/^\./, '').split('.');
+  return path.includes('') ? undefined : path;
+}
+
+const CLAIMS = '@request.auth.claims';
+const isField = ({ name }: ValueMatch): boolean => claimPath(name) === undefined;
 
 function compileText({ type }: ValueMatch, where: string): TextPattern {
   switch (type?.$case) {

@@ -3,6 +3,7 @@
  * Gateway API's order of precedence). Pure: the data path and `meshctl explain` call the same functions.
  */
 import { type Backend, type HeaderChange, type PathChange, RedirectPort } from '../codec/gen/waypoint.ts';
+import { claimValues } from './claims.ts';
 import type { CompiledEntry, CompiledMatch, CompiledRoutes, MoreMatch, PathTest, TextPattern, ValueTest } from './http-model.ts';
 import { NO_SOURCE, type RouteSource, sourceHolds } from './route-source.ts';
 
@@ -14,6 +15,8 @@ export interface RoutedRequest {
   /** Path and query. */
   readonly path: string;
   readonly fields: readonly string[];
+  /** Of a token that was found good. */
+  readonly claims?: Readonly<Record<string, unknown>> | undefined;
 }
 
 export type RouteResult = { readonly entry: CompiledEntry } | 'no-routes' | 'no-match';
@@ -53,7 +56,7 @@ function pathMatches(test: PathTest, path: string): boolean {
 }
 
 function moreHolds(
-  { withoutHeaders, authority, scheme, method, source: from }: MoreMatch,
+  { withoutHeaders, authority, scheme, method, source: from, claims }: MoreMatch,
   request: RoutedRequest,
   source: RouteSource,
 ): boolean {
@@ -61,6 +64,10 @@ function moreHolds(
   if (method && !valueMatches(method, request.method)) return false;
   if (authority && !valueMatches(authority, request.authority) && !valueMatches(authority, hostOf(request.authority))) return false;
   if (from && !sourceHolds(from, source)) return false;
+  for (const { path, test, wanted } of claims) {
+    const said = request.claims ? claimValues(request.claims, path) : [];
+    if (said.some((value) => valueMatches(test, value)) !== wanted) return false;
+  }
   return !withoutHeaders.some(({ name, test }) => {
     const value = fieldValue(request.fields, name);
     return value !== undefined && valueMatches(test, value);

@@ -4,6 +4,7 @@
  */
 import { createPublicKey, type KeyObject, verify } from 'node:crypto';
 import type { JwtAuthentication, JwtRule } from '../codec/gen/waypoint.ts';
+import { claimValues } from './claims.ts';
 import { fieldValue, type RoutedRequest } from './http-route.ts';
 
 export interface CompiledJwtRule {
@@ -300,16 +301,6 @@ function cookie(fields: readonly string[], name: string): string | undefined {
     if (equals > 0 && pair.slice(0, equals).trim() === name) return pair.slice(equals + 1).trim();
   }
   return undefined;
-}
-
-/** A claim by its names from the outermost in; text, numbers and truth values as text, lists as several values. */
-export function claimValues(claims: Readonly<Record<string, unknown>>, names: readonly string[]): string[] {
-  let here: unknown = claims;
-  for (const name of names) {
-    if (typeof here !== 'object' || here === null || !Object.hasOwn(here, name)) return [];
-    here = (here as Record<string, unknown>)[name];
-  }
-  return [here].flat().flatMap((value) => (['string', 'number', 'boolean'].includes(typeof value) ? [String(value)] : []));
 }
 
 /** The request as its backend gets it: with what the token says, without the token, and without what a client wrote in the token's place. */

@@ -1,5 +1,6 @@
 /** Which requests a rule of a VirtualService is for (Istio, networking/v1 HTTPMatchRequest), and how a delegate's matches stand within its root's. */
 import type { HttpMatch, PathMatch, SourceMatch } from '../../common/codec/gen/waypoint.ts';
+import { claimPath } from '../../common/decision/http-model.ts';
 import { checkRegex, type Problems, stringMatch } from './istio-values.ts';
 import { at, isRecord, portOf, quote, text, textMap, texts } from './objects.ts';
 
@@ -21,7 +22,7 @@ export function readVirtualMatch(match: Record<string, unknown>, problems: Probl
   if (gateways.length > 0 && !gateways.includes('mesh')) return undefined;
   const values = (field: string): HttpMatch['headers'] =>
     Object.entries(isRecord(match[field]) ? match[field] : {}).map(([name, value]) =>
-      stringMatch(field === 'queryParams' ? name : name.toLowerCase(), value, `match.${field} ${name}`, problems),
+      stringMatch(field === 'queryParams' || claimPath(name) ? name : name.toLowerCase(), value, `match.${field} ${name}`, problems),
     );
   const method = isRecord(match.method) ? stringMatch('', match.method, 'match.method', problems) : undefined;
   const exactMethod = method?.type?.$case === 'exact' ? method.type.value : undefined;

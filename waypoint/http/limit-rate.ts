@@ -8,7 +8,7 @@ import { matchRoute } from '../../common/decision/http-route.ts';
 import { askLimits, type Buckets, type CompiledLimit, type LimitOutcome, limitFields } from '../../common/decision/rate-limit.ts';
 import type { Configuration, ServiceLimits } from '../worker/configuration.ts';
 import type { RequestContext, Stage } from './context.ts';
-import { routeSource } from './route.ts';
+import { routedRequest, routeSource } from './route.ts';
 
 export interface LimitParts {
   readonly configuration: Pick<Configuration, 'limitsOf' | 'routesOf' | 'labelOf' | 'labelAt'>;
@@ -60,7 +60,7 @@ function refusal(request: RequestContext, refusing: readonly LimitOutcome[]): Pr
 function ofRoute({ configuration }: LimitParts, request: RequestContext, limits: ServiceLimits): CompiledLimit[] {
   const { target, caller } = request.connection;
   const routes = target.serviceKey === undefined ? undefined : configuration.routesOf(target.serviceKey);
-  const found = matchRoute(routes, target.port, request.head, routeSource(configuration, caller));
+  const found = matchRoute(routes, target.port, routedRequest(request), routeSource(configuration, caller));
   if (typeof found === 'string') return [];
   const { name } = found.entry.rule;
   return limits.routes.flatMap(({ route, section, limits: own }) =>

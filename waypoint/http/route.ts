@@ -1,10 +1,10 @@
 /** Finds the rule that a request takes; a service that nothing is attached to is its own backend. */
 import { ProxyError } from '../../common/base/errors.ts';
-import { matchRoute } from '../../common/decision/http-route.ts';
+import { matchRoute, type RoutedRequest } from '../../common/decision/http-route.ts';
 import type { MeshView } from '../../common/decision/mesh-view.ts';
 import type { RouteSource } from '../../common/decision/route-source.ts';
 import type { Configuration } from '../worker/configuration.ts';
-import type { Caller, Stage } from './context.ts';
+import type { Caller, RequestContext, Stage } from './context.ts';
 
 export interface RouteParts {
   readonly configuration: Pick<Configuration, 'routesOf' | 'labelOf' | 'labelAt'>;
@@ -16,7 +16,7 @@ export function route({ configuration, view }: RouteParts): Stage {
     const { target } = request.connection;
     const routes = target.serviceKey === undefined ? undefined : configuration.routesOf(target.serviceKey);
     const found = routes
-      ? matchRoute(routes, target.port, request.head, routeSource(configuration, request.connection.caller))
+      ? matchRoute(routes, target.port, routedRequest(request), routeSource(configuration, request.connection.caller))
       : 'no-routes';
     if (found === 'no-match') {
       const where = `${request.received.method} ${request.received.authority}${pathOnly(request.received.path)}`;
@@ -30,6 +30,9 @@ export function route({ configuration, view }: RouteParts): Stage {
     return next(request);
   };
 }
+
+/** With what its token says, where routes may ask for it. */
+export const routedRequest = ({ head, token }: RequestContext): RoutedRequest => (token ? { ...head, claims: token.claims } : head);
 
 /** One for each caller: connections live longer than requests. */
 const sources = new WeakMap<Caller, RouteSource>();

@@ -5,9 +5,10 @@
 import { formatSocketAddress, parseSocketAddress } from '../../common/base/address.ts';
 import type { ProxyError } from '../../common/base/errors.ts';
 import { type Asked, claimKey, SECRET_HEADERS } from '../../common/decision/asked.ts';
+import { claimValues } from '../../common/decision/claims.ts';
 import { fieldValue } from '../../common/decision/http-route.ts';
 import { type DecidedRequestFacts, type Decision, type Ending, type Journal, verdictOf } from '../../common/decision/journal.ts';
-import { claimValues, type VerifiedToken } from '../../common/decision/jwt.ts';
+import type { VerifiedToken } from '../../common/decision/jwt.ts';
 import type { RequestHead } from '../../common/http/types.ts';
 import type { PickedEndpoint } from '../cluster/endpoint.ts';
 import type { Connection, RequestContext } from '../http/context.ts';

@@ -4,10 +4,10 @@ import { constants, createHmac, generateKeyPairSync, type KeyObject, sign } from
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { JwtRule } from '../../../common/codec/gen/waypoint.ts';
+import { claimValues } from '../../../common/decision/claims.ts';
 import {
   authenticateJwt,
   type CompiledJwtRule,
-  claimValues,
   compileJwt,
   type JwtVerdict,
   readKeys,
