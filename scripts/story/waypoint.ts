@@ -1,5 +1,6 @@
 /** The second half of the story: a waypoint for the namespace, and what it can say about HTTP. */
 import { expect, mustAnswer } from './checks.ts';
+import { ejected, limited, tokens } from './guards.ts';
 import { type Narrator, StepFailed } from './narrator.ts';
 import type { Shop } from './shop.ts';
 import { traced } from './tracing.ts';
@@ -12,6 +13,9 @@ export async function waypointStory(shop: Shop, narrator: Narrator): Promise<voi
   await methods(shop, narrator);
   await traced(shop, narrator);
   await retried(shop, narrator);
+  await tokens(shop, narrator);
+  await limited(shop, narrator);
+  await ejected(shop, narrator);
   await killed(shop, narrator);
   await removed(shop, narrator);
 }
