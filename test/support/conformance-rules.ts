@@ -20,8 +20,8 @@ export interface ClusterObject extends KubeObject {
 export const L7_DENY_RULE = 'L7-only DENY at L4 is enforced as DENY of its L4 part';
 export const ABSENT_WAYPOINT_RULE = 'absent waypoint refuses';
 /** Istio's waypoints read these objects, and its control plane says nothing about them. */
-export const OWN_STATUS_RULE = 'VirtualService, DestinationRule and RequestAuthentication have a status too';
-export const OWN_STATUS_KINDS: readonly string[] = ['VirtualService', 'DestinationRule', 'RequestAuthentication'];
+export const OWN_STATUS_RULE = 'VirtualService, DestinationRule, RequestAuthentication and Telemetry have a status too';
+export const OWN_STATUS_KINDS: readonly string[] = ['VirtualService', 'DestinationRule', 'RequestAuthentication', 'Telemetry'];
 export const PORT_LEVEL_RULE = 'port-level PeerAuthentication as written';
 
 /** @param policy in config_dump's shape: a match without fields is one that ztunnel never makes */
