@@ -161,14 +161,15 @@ function comparable(lines: readonly string[]): string[] {
   return lines
     .map((line) =>
       line
-        .replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z|\d\d:\d\d:\d\d(?:\.\d+)?/g, 'TIME')
+        .replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z|\d{4}-\d\d-\d\d \d\d:\d\d UTC|\b\d\d:\d\d:\d\d(?:\.\d+)?/g, 'TIME')
         .replaceAll(/\S*…\S*/g, 'CUT')
         .replaceAll(/\b(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?\b|\[?fd00[0-9a-f:]+\]?/g, 'ADDRESS')
         .replaceAll(/-[a-z0-9]{10}-[a-z0-9]{5}\b/g, '-POD')
         .replaceAll(/\b(ztunnel|istio-cni-node)-[a-z0-9]{5}\b/g, '$1-POD')
         .replaceAll(/\b[0-9a-f]{20,}\b/g, 'HEX')
         .replaceAll(/\b\d+(?:\.\d+)?(?:ms|s|%|B|kB|MB|B\/s|kB\/s|MB\/s| s| rps| cps| KiB)(?=\b|\s|$|\/|,|;)/g, 'N')
-        .replaceAll(/\b\d+ (files|calls|decisions|proxies|times)\b/g, 'N $1')
+        .replaceAll(/\b\d+ (files|calls|decisions|proxies|times|would)\b/g, 'N $1')
+        .replaceAll(/\bcertificates(:?) +\d+/g, 'certificates$1 N')
         .replaceAll(/ +/g, ' ')
         .trim(),
     )
