@@ -5,7 +5,8 @@
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, globSync } from 'node:fs';
+import { existsSync, globSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { run } from 'node:test';
 import { spec, tap } from 'node:test/reporters';
@@ -111,11 +112,18 @@ async function runFiles(
   return results;
 }
 
-/** What clusters are made of takes minutes to build the first time: more than a test may take. */
+/** What clusters are made of takes minutes to build the first time, more than a test may take; the images are the same for all tests. */
 async function buildCluster(): Promise<void> {
   const { withoutCluster } = await import('../test/support/cluster.ts');
   const { build } = await import('../test/cluster/build.ts');
-  if (withoutCluster === undefined) await build((text) => console.log(`# ${text}`));
+  const { buildBundle, SHARED } = await import('../test/support/image-bundle.ts');
+  if (withoutCluster !== undefined) return;
+  const tell = (text: string): void => console.log(`# ${text}`);
+  await build(tell);
+  const folder = mkdtempSync(join(tmpdir(), 'warren-test-images-'));
+  process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
+  process.env[SHARED] = await buildBundle(folder, [], tell);
 }
 
 const files = (kind: string): string[] => globSync(`test/${kind}/**/*.test.ts`, { cwd: root }).sort();

@@ -16,14 +16,25 @@ const DROPPED = 'the mirror no longer has';
  * @param components all of them where none is named
  */
 export async function imageBundle(t: TestContext, ...components: readonly string[]): Promise<string> {
+  const { [SHARED]: shared } = process.env;
+  // The gate has built them once for all of its tests.
+  if (shared) return shared;
   const folder = mkdtempSync(join(tmpdir(), 'warren-test-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
+  return await buildBundle(folder, components, (line) => t.diagnostic(line));
+}
+
+/** Names, for tests in processes of their own, an archive of all images. */
+export const SHARED = 'WARREN_TEST_IMAGES';
+
+/** @returns the archive, in the folder */
+export async function buildBundle(folder: string, components: readonly string[], tell: (line: string) => void): Promise<string> {
   const file = join(folder, 'images.tar');
   const build = (...more: string[]) =>
     runProgram(join(root, 'scripts/images'), [...more, '--test', '--bundle', file, ...components], undefined, BUILD_TIMEOUT_MS);
   const pinned = await build();
   if (pinned.code !== 0 && pinned.stderr.includes(DROPPED)) {
-    t.diagnostic(pinned.stderr.split('\n').find((line) => line.includes(DROPPED)) ?? '');
+    tell(pinned.stderr.split('\n').find((line) => line.includes(DROPPED)) ?? '');
     succeeded('scripts/images --newest-debian', await build('--newest-debian'));
   } else succeeded('scripts/images', pinned);
   return file;
