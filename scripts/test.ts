@@ -121,7 +121,14 @@ async function runFiles(
 }
 
 /** What clusters are made of takes minutes to build the first time, more than a test may take; the images are the same for all tests. */
-async function buildCluster(): Promise<void> {
+const buildCluster = (): Promise<void> => {
+  built ??= buildClusterOnce();
+  return built;
+};
+
+let built: Promise<void> | undefined;
+
+async function buildClusterOnce(): Promise<void> {
   const { withoutCluster } = await import('../test/support/cluster.ts');
   const { build } = await import('../test/cluster/build.ts');
   const { buildBundle, SHARED } = await import('../test/support/image-bundle.ts');
@@ -182,9 +189,7 @@ async function main(what: string): Promise<void> {
     return;
   }
   if (all) {
-    const others = besides('check', 'conformance');
-    await tests('unit', files('unit'));
-    await others;
+    await Promise.all([besides('check', 'conformance').then(buildCluster), tests('unit', files('unit'))]);
   }
   if (what === 'check') check();
   if (what === 'unit') await tests('unit', files('unit'));
