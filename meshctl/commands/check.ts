@@ -7,8 +7,8 @@ import { observe } from '../check/observe.ts';
 import { preflight } from '../check/preflight.ts';
 import { CommandError } from '../command-error.ts';
 import { loadSource } from '../install/source.ts';
+import { withApi } from '../session.ts';
 import { type Connection, plural } from '../terminal.ts';
-import { withApi } from './install.ts';
 
 export interface CheckFlags {
   readonly pre: boolean;

@@ -2,12 +2,12 @@
 import { createInterface } from 'node:readline/promises';
 import { systemClock } from '../../common/base/clock.ts';
 import { duration } from '../../common/base/settings.ts';
-import type { KubeApi } from '../../common/client/kube-api.ts';
 import { CommandError } from '../command-error.ts';
 import { runInstall } from '../install/install.ts';
 import { loadSource } from '../install/source.ts';
 import { runUninstall } from '../install/uninstall.ts';
-import { type Connection, clusterError, connect } from '../terminal.ts';
+import { withApi } from '../session.ts';
+import type { Connection } from '../terminal.ts';
 
 export interface InstallFlags {
   readonly values: readonly string[];
@@ -90,16 +90,5 @@ function parsed(text: string): number {
   } catch {
     // Said by the caller, with the flag's name.
     return Number.NaN;
-  }
-}
-
-export async function withApi(options: Connection, work: (api: KubeApi) => Promise<number>): Promise<number> {
-  const api = connect(options);
-  try {
-    return await work(api);
-  } catch (error) {
-    throw error instanceof CommandError ? error : clusterError(error);
-  } finally {
-    api.close();
   }
 }

@@ -2,9 +2,10 @@
 import yaml from 'js-yaml';
 import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
 import { CommandError } from '../command-error.ts';
+import { withApi } from '../session.ts';
 import { DATAPLANE_MODE } from '../status/enrolment.ts';
 import { type Condition, conditionsOf } from '../status/report.ts';
-import { type Connection, clusterError, connect, plural, table } from '../terminal.ts';
+import { type Connection, plural, table } from '../terminal.ts';
 
 const CLASS = 'istio-waypoint';
 const WAYPOINT_FOR = 'istio.io/waypoint-for';
@@ -191,14 +192,3 @@ async function waypointsIn(api: KubeApi, namespace: string | undefined): Promise
 }
 
 const programmed = (gateway: KubeObject): Condition | undefined => conditionsOf(gateway).find(({ type }) => type === 'Programmed');
-
-async function withApi(options: Connection, work: (api: KubeApi) => Promise<number>): Promise<number> {
-  const api = connect(options);
-  try {
-    return await work(api);
-  } catch (error) {
-    throw error instanceof CommandError ? error : clusterError(error);
-  } finally {
-    api.close();
-  }
-}
