@@ -21,7 +21,7 @@ export interface TcpStreamOwner {
   closed(error: Error | undefined): void;
 }
 
-/** Larger than any write of ours, and what Node calls an orderly end (libuv, uv.h). */
+/** What a read says where the peer ended in order: UV_EOF (libuv, uv/errno.h). */
 const END_OF_FILE = -4095;
 
 export class TcpStream {
@@ -116,7 +116,7 @@ export class TcpStream {
     this.#reading = true;
     if (!this.#userBuffer) this.#offer(this.#nextBuffer());
     const status = this.#handle.readStart();
-    if (status !== 0) this.#fail(systemError('read', status));
+    if (status !== 0) this.close(systemError('read', status));
   }
 
   stopReading(): void {
@@ -192,10 +192,6 @@ export class TcpStream {
     this.owner = undefined;
   }
 
-  #fail(error: Error): void {
-    this.close(error);
-  }
-
   #nextBuffer(): Uint8Array {
     return this.owner?.nextBuffer() ?? NOWHERE;
   }
@@ -224,7 +220,7 @@ export class TcpStream {
   #readEnd(status: number): void {
     this.#reading = false;
     if (status !== END_OF_FILE) {
-      this.#fail(systemError('read', status));
+      this.close(systemError('read', status));
       return;
     }
     this.#readEnded = true;
@@ -243,7 +239,7 @@ export class TcpStream {
   /** @returns whether the write is over, in good or in bad */
   #settled(request: WriteRequest, status: number, kept: unknown, length: number): boolean {
     if (status !== 0) {
-      this.#fail(systemError('write', status));
+      this.close(systemError('write', status));
       return true;
     }
     if (!state[kLastWriteWasAsync]) {
@@ -263,7 +259,7 @@ export class TcpStream {
     this.#inFlight = 0;
     if (this.#closing) return;
     if (status !== 0) {
-      this.#fail(systemError('write', status));
+      this.close(systemError('write', status));
       return;
     }
     // Those who wrote later wait among these too: their bytes are kept a little longer than they had to be.
