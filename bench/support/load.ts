@@ -42,6 +42,9 @@ export async function loadHttp(
     '-t1',
     `-c${connections}`,
     `-d${seconds}s`,
+    // What waits longer than wrk's two seconds is a slow request, and counted as one, not a failed one.
+    '--timeout',
+    '10s',
     '--latency',
     ...(keepAlive ? [] : ['-H', 'Connection: close']),
     `http://${http.ip}:${http.port}${path}`,
