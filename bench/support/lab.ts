@@ -104,7 +104,7 @@ server { listen ${HTTP_PORT} backlog=4096; location = / { return 200 "ok"; } loc
       throw new Error(
         `${argv.join(' ')}: exit ${code}: ${Buffer.concat([...errors, ...output])
           .toString()
-          .slice(0, 500)}${this.#logs()}`,
+          .slice(0, 500)}${this.logs()}`,
       );
     return Buffer.concat(output).toString();
   }
@@ -115,13 +115,13 @@ server { listen ${HTTP_PORT} backlog=4096; location = / { return 200 "ok"; } loc
       if (this.exec(place, 'ss', '-Hltn', `sport = :${port}`) !== '') return;
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
-    throw new Error(`nobody listens on port ${port}${this.#logs()}`);
+    throw new Error(`nobody listens on port ${port}${this.logs()}`);
   }
 
   /** What the programs have used so far, together. */
   usage(programs: readonly Program[]): Usage {
     const each = programs.map(({ pid, name }) => {
-      if (!existsSync(`/proc/${pid}`)) throw new Error(`${name} has ended${this.#logs()}`);
+      if (!existsSync(`/proc/${pid}`)) throw new Error(`${name} has ended${this.logs()}`);
       const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
       const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
       const rss = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
@@ -149,8 +149,9 @@ server { listen ${HTTP_PORT} backlog=4096; location = / { return 200 "ok"; } loc
     rmSync(this.folder, { recursive: true, force: true });
   }
 
-  #logs(): string {
-    return this.#programs.map(({ name, log }) => `\n${name}: ${readFileSync(log, 'utf8').slice(-600)}`).join('');
+  /** The end of what each program has logged. */
+  logs(): string {
+    return this.#programs.map(({ name, log }) => `\n${name}: ${readFileSync(log, 'utf8').slice(-900)}`).join('');
   }
 }
 

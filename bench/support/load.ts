@@ -28,7 +28,7 @@ export interface BulkResult {
 
 /** Requests over connections that are kept, or over a new one for each. */
 export async function loadHttp(
-  { lab, proxies, http }: Subject,
+  { name, lab, proxies, http }: Subject,
   connections: number,
   seconds: number,
   keepAlive: boolean,
@@ -55,7 +55,7 @@ export async function loadHttp(
   const broken = /Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)/.exec(output);
   // wrk counts the end of a connection that it asked to be closed among the read errors of some versions; connects and timeouts are real.
   if (failed !== undefined || (broken && Number(broken[1]) + Number(broken[4]) > 0) || !(requests > 0))
-    throw new Error(`requests failed:\n${output}`);
+    throw new Error(`requests failed (${name}):\n${output}${lab.logs()}`);
   return {
     perSecond: Number(/Requests\/sec:\s+([\d.]+)/.exec(output)?.[1]),
     cpuMicros: ((after.cpuSeconds - before.cpuSeconds) * 1e6) / requests,
