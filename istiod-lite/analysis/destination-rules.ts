@@ -42,7 +42,7 @@ export const subsets: SetCheck = {
     for (const { origin, object } of set.of('DestinationRule')) {
       const written = text(at(object, 'spec', 'host'));
       const host = fullHost(written, origin.namespace, config.domain);
-      const services = index.view.servicesOfHost(host);
+      const services = index.view.claims.servicesOfHost(host);
       if (services.length === 0) {
         yield message('unknownHost', origin, `${written} is no service that is known here`);
         continue;

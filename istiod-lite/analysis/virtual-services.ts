@@ -85,7 +85,7 @@ export const destinationPorts: SetCheck = {
     for (const { origin, object } of set.of('VirtualService')) {
       const virtual = readVirtualService(config, object, () => undefined);
       for (const { host, port } of virtual ? destinationsOf(virtual) : []) {
-        const [service] = port === undefined ? index.view.servicesOfHost(host) : [];
+        const [service] = port === undefined ? index.view.claims.servicesOfHost(host) : [];
         if (service && service.ports.length > 1)
           yield message(
             'portRequired',

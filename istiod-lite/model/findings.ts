@@ -111,7 +111,7 @@ const judges: Readonly<Partial<Record<WatchedKindName, Judge>>> = {
     if (!meta) return;
     checkEnrolment(meta.labels, report);
     const words = { labels: meta.labels, annotations: {} };
-    noteBinding(world, world.translation.namespaceCondition(meta.name, words), note);
+    noteBinding(world, world.translation.bindings.namespaceCondition(meta.name, words), note);
   },
   Pod: (_, object, { report }) => void readPod(object, report),
   EndpointSlice: (_, object, { report }) => void readEndpointSlice(object, report),
@@ -119,7 +119,7 @@ const judges: Readonly<Partial<Record<WatchedKindName, Judge>>> = {
     const service = readService(world.config, object, report);
     if (!service) return;
     const source = { key: service.key, namespace: service.namespace, words: readBindingWords(object), services: [service] };
-    for (const condition of world.translation.sourceConditions(`Service/${service.key}`, source)) noteBinding(world, condition, note);
+    for (const condition of world.translation.services.conditionsOf(`Service/${service.key}`, source)) noteBinding(world, condition, note);
   },
   ServiceEntry(world, object, { note, report }) {
     const entry = readServiceEntry(world.config, object, report);
@@ -127,12 +127,12 @@ const judges: Readonly<Partial<Record<WatchedKindName, Judge>>> = {
     const visibility = world.config.serviceEntryVisibility?.(world.inputs.namespace(entry.namespace).labels) ?? 'PUBLIC';
     const services = entryServices(entry, visibility);
     const source = { key: entry.key, namespace: entry.namespace, words: readBindingWords(object), services };
-    for (const condition of world.translation.sourceConditions(`ServiceEntry/${entry.key}`, source, entry))
+    for (const condition of world.translation.services.conditionsOf(`ServiceEntry/${entry.key}`, source, entry))
       noteBinding(world, condition, note);
   },
   WorkloadEntry(world, object, { note, report }) {
     const entry = readWorkloadEntry(object, report);
-    if (entry) noteBinding(world, world.translation.memberCondition(entry.namespace, entry.labels), note);
+    if (entry) noteBinding(world, world.translation.bindings.memberCondition(entry.namespace, entry.labels), note);
   },
   Gateway(world, object, { note, report }) {
     const { config, inputs } = world;
@@ -240,11 +240,11 @@ function noteTargets({ inputs, translation }: FindingsWorld, object: unknown, ki
   if (policy.http?.problem !== undefined) note('stricter', policy.http.problem);
   if (policy.http?.enforced === false) note('never', 'nothing comes of its action');
   for (const address of policy.tokens ? policy.tokens.rules.flatMap(({ keysFrom }) => (keysFrom === '' ? [] : [keysFrom])) : []) {
-    const problem = inputs.keysAt(address)?.problem;
+    const problem = inputs.targeted.keysAt(address)?.problem;
     if (problem !== undefined) note('stricter', `the keys at ${address} cannot be fetched (${problem}): no token of that issuer is valid`);
   }
   for (const target of policy.targets) {
-    const { bound, reason, message } = translation.targetStatus(policy, target);
+    const { bound, reason, message } = translation.policies.targetStatus(policy, target);
     if (bound) continue;
     if (reason === 'AncestorNotBound') note('unbound', message);
     else if (reason === 'Conflicted') note('conflict', message);
@@ -270,7 +270,7 @@ function judgeRoute(kind: RouteKind): Judge {
     const said: Parameters<Report>[] = [];
     const route = readRoute(kind, object, (...words) => said.push(words));
     if (!route) return;
-    const inVain = translation.waypointParents(route);
+    const inVain = translation.routes.waypointParents(route);
     // A route of another controller's Gateways is that one's to judge.
     if (route.parents.length > 0 && inVain.length === 0 && route.parents.every((parent) => parentSource(parent) === undefined)) return;
     for (const words of said) report(...words);
@@ -279,7 +279,7 @@ function judgeRoute(kind: RouteKind): Judge {
       if (rule.unsupported.length > 0)
         note('stricter', `${rule.name} answers 500, as waypoints do not support ${rule.unsupported.join(', ')}`);
       for (const reference of ruleReferences(rule)) {
-        const { problem } = translation.backends.resolve(reference, route);
+        const { problem } = translation.routes.backends.resolve(reference, route);
         if (problem) note(problem.reason === 'InvalidKind' ? 'never' : 'missing', problem.message);
       }
     }
@@ -289,9 +289,9 @@ function judgeRoute(kind: RouteKind): Judge {
       const found = inputs.services.get(source);
       const place = `${parent.kind} ${parent.namespace}/${parent.name}`;
       if (!found) note('missing', `there is no ${place}`);
-      else if (translation.waypointsOf(source).length === 0)
+      else if (translation.bindings.waypointsOf(source).length === 0)
         note('ignored', `neither ${place} nor its namespace names a waypoint (istio.io/use-waypoint) that takes it`);
-      else if (readersOf(route, { namespace: found.namespace, waypoints: translation.waypointsOf(source) }).length === 0)
+      else if (readersOf(route, { namespace: found.namespace, waypoints: translation.bindings.waypointsOf(source) }).length === 0)
         note('ignored', `waypoints read routes of the namespace of ${place} and of their own only`);
     }
     for (const key of inVain)

@@ -34,7 +34,7 @@ export class HostTranslation {
 
   /** The service that a hostname means, seen from a namespace. */
   service(hostname: string, namespace: string): MeshService | undefined {
-    const owners = this.#inputs.owners(hostname);
+    const owners = this.#inputs.claims.owners(hostname);
     return owners.byNamespace.get(namespace) ?? owners.canonical;
   }
 
@@ -112,7 +112,7 @@ export class HostTranslation {
       return `tls.credentialName ${name}: a rule of another namespace than the waypoint's (${namespace}) cannot use its Secrets`;
     const source: CertificateSource = `Secret ${namespace}/${name}`;
     used.add(source);
-    const found = this.#inputs.certificatesAt(source);
+    const found = this.#inputs.certificates.at(source);
     if (!found) return `${source} has not been read: istiod needs a Role there (get, list and watch on this Secret)`;
     if (found.problem !== undefined) return found.problem;
     if (mode === 'MUTUAL' && found.certificate === '') return `${source} has no certificate (tls.crt and tls.key)`;
@@ -126,7 +126,7 @@ export class HostTranslation {
     const wanted = new Set(policies.flatMap((policy) => policy?.tls?.credential || []));
     const used = new Set<CertificateSource>();
     const problems = new Set<string>();
-    for (const service of wanted.size > 0 ? this.#inputs.servicesOfHost(rule.host) : []) {
+    for (const service of wanted.size > 0 ? this.#inputs.claims.servicesOfHost(rule.host) : []) {
       const waypoints = this.#waypointsOf(`${service.source}/${service.key}`);
       for (const waypoint of waypoints.filter((one) =>
         this.#inputs.hosts.mayConcern(rule, { namespace: service.namespace, waypoint: one }),
@@ -137,7 +137,7 @@ export class HostTranslation {
         }
       }
     }
-    this.#inputs.recordCertificates(`rule ${rule.key}`, used);
+    this.#inputs.certificates.record(`rule ${rule.key}`, used);
     return [...problems];
   }
 
@@ -204,7 +204,7 @@ export class HostTranslation {
     why: (request: HostRequest, service: MeshService) => string | undefined,
   ): Outcome[] {
     return written.flatMap((host): Outcome[] => {
-      const services = this.#inputs.servicesOfHost(host);
+      const services = this.#inputs.claims.servicesOfHost(host);
       if (services.length === 0) return [{ place: host, ok: false, reason: 'TargetNotFound', message: `there is no service ${host}` }];
       return services.map((service): Outcome => {
         const place = serviceKeyOf(service);

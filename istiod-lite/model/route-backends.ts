@@ -38,7 +38,7 @@ export class Backends {
   }
 
   #owner(hostname: string, namespace: string): MeshService | undefined {
-    const owners = this.#inputs.owners(hostname);
+    const owners = this.#inputs.claims.owners(hostname);
     return owners.byNamespace.get(namespace) ?? owners.canonical;
   }
 }

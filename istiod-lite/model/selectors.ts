@@ -151,3 +151,8 @@ function handle(selector: Labels): string {
   for (const key in selector) if (last === undefined || key > last) last = key;
   return last === undefined ? EVERYTHING : pair(last, selector[last]);
 }
+
+export type Selecting<T> = T & { readonly selector: Labels };
+
+export const isSelecting = <T extends { readonly selector: Labels | undefined }>(item: T): item is Selecting<T> =>
+  item.selector !== undefined;

@@ -64,7 +64,7 @@ export class TelemetryTranslation {
       if (!gateway || (targeting.length === 0 && gateway.namespace === found.namespace)) continue;
       const levels = this.#levels(gateway, found.namespace, targeting);
       // Also where the levels come to nothing: what is said of everything else does not hold then.
-      const published = found.services.filter((service) => inputs.isPublished(service));
+      const published = found.services.filter((service) => inputs.claims.isPublished(service));
       made.set(
         key,
         published.map((service) => {
@@ -183,7 +183,7 @@ export class TelemetryTranslation {
   }
 
   #backend({ namespace, host, port }: ProviderService): BackendRef | string {
-    const { byNamespace, canonical } = this.#options.inputs.owners(host);
+    const { byNamespace, canonical } = this.#options.inputs.claims.owners(host);
     const place = namespace === '' ? host : `${namespace}/${host}`;
     const service =
       namespace === '' ? (canonical ?? (byNamespace.size === 1 ? [...byNamespace.values()][0] : undefined)) : byNamespace.get(namespace);

@@ -52,7 +52,7 @@ function placeObject(config: MeshModelConfig, inputs: Inputs, object: Json, type
   const { name = '', namespace = '', labels = {}, annotations = {} } = (object.metadata ?? {}) as Record<string, never>;
   const kind = type.startsWith('call:') ? object.kind : type.split('.').at(-1);
   if (kind === 'Namespace') inputs.setNamespace(name, { labels, annotations });
-  else if (kind === 'EndpointSlice') inputs.setSlice(`${namespace}/${name}`, readEndpointSlice(object, quiet));
+  else if (kind === 'EndpointSlice') inputs.slices.set(`${namespace}/${name}`, readEndpointSlice(object, quiet));
   else if (kind === 'Node') inputs.setNode(String(object.name), { subzone: '', ...(object.locality as { region: string; zone: string }) });
   else if (kind === 'Service') {
     const service = readService(config, object, quiet);

@@ -44,7 +44,7 @@ const tables: Readonly<Record<string, (name: string, row: Row) => CaseResult>> =
   'ambient-endpointslice-workloads': (name, row) => {
     const around = fixture(row.inputs ?? []);
     const slice = readEndpointSlice(kubernetesObject(row.slice), quiet);
-    around.inputs.setSlice(slice?.key ?? '', slice);
+    around.inputs.slices.set(slice?.key ?? '', slice);
     return compare(name, workloads(around, `EndpointSlice/${slice?.key}`), list(row.result).map(expected), 'workloads');
   },
   'ambient-serviceentry-workloads': (name, row) => {
@@ -53,7 +53,9 @@ const tables: Readonly<Record<string, (name: string, row: Row) => CaseResult>> =
   },
   'ambient-service-services': (name, row) => {
     const { fixture: around, source } = withService(row);
-    const services = (around.inputs.services.get(source)?.services ?? []).map((service) => around.translation.service(service, true));
+    const services = (around.inputs.services.get(source)?.services ?? []).map((service) =>
+      around.translation.services.message(service, true),
+    );
     return compareResult(
       name,
       row,
@@ -65,7 +67,9 @@ const tables: Readonly<Record<string, (name: string, row: Row) => CaseResult>> =
   'ambient-serviceentry-services': (name, row) => {
     const { fixture: around, source } = withServiceEntry(row);
     // The table's function knows one ServiceEntry only and leaves canonical to another one.
-    const services = (around.inputs.services.get(source)?.services ?? []).map((service) => around.translation.service(service, false));
+    const services = (around.inputs.services.get(source)?.services ?? []).map((service) =>
+      around.translation.services.message(service, false),
+    );
     return compareResult(
       name,
       row,
@@ -76,11 +80,11 @@ const tables: Readonly<Record<string, (name: string, row: Row) => CaseResult>> =
   },
   'ambient-service-conditions': (name, row) => {
     const { fixture: around, source } = withService(row);
-    return compareConditions(name, around.translation.serviceConditions(source), row.conditions);
+    return compareConditions(name, around.translation.services.conditions(source), row.conditions);
   },
   'ambient-workloadentry-conditions': (name, row) => {
     const { fixture: around, source } = withWorkloadEntry(row);
-    const { condition } = around.translation.workloads(source);
+    const { condition } = around.translation.workloads.of(source);
     return compareConditions(name, condition ? [condition] : [], row.conditions);
   },
   'ambient-select-workload-services': (name, row) => {
@@ -132,7 +136,7 @@ function policyTargets(rows: readonly Row[], unique: (name: string) => string): 
       for (const item of list(row.serviceEntries)) placeServiceEntry(inputs, config, kubernetesObject(item));
       const policy = readTargetedPolicy(kubernetesObject(row.policy), quiet);
       if (!policy) throw new Error('the policy was not read');
-      const statuses = policy.targets.map((target) => translation.targetStatus(policy, target));
+      const statuses = policy.targets.map((target) => translation.policies.targetStatus(policy, target));
       const want = list(row.expect).map((item) => item as { Bound: boolean; Status: { Reason: string } });
       const ours = statuses.map(({ bound, reason }) => ({ bound, reason }));
       return compare(
@@ -251,7 +255,7 @@ function placeServiceEntry(inputs: Inputs, config: MeshModelConfig, object: unkn
 }
 
 const workloads = ({ translation }: Fixture, source: string): readonly unknown[] =>
-  translation.workloads(source).workloads.map(plainWorkload);
+  translation.workloads.of(source).workloads.map(plainWorkload);
 
 /** Status and reason: the words are our own. */
 function compareConditions(name: string, actual: readonly Condition[], want: unknown): CaseResult {
