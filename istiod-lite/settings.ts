@@ -132,7 +132,7 @@ export const settingsTable = {
     'PILOT_DEBOUNCE_AFTER',
     duration,
     100,
-    'Shortest time between two pushes; the first change after a pause goes out at once.',
+    'Longest pause between two pushes. It is shorter where a push costs little, and the first change after a pause goes out at once.',
     '100ms',
   ),
   pushThrottle: setting('PILOT_PUSH_THROTTLE', count, 20, 'Large responses that are on their way at once.'),

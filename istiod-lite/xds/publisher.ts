@@ -35,7 +35,7 @@ export interface PublisherOptions {
   readonly metrics: Metrics;
   readonly clock: Clock;
   readonly log: Log;
-  /** Shortest time between two pushes. */
+  /** Longest pause between two pushes. */
   readonly intervalMs: number;
   writeStatuses(writes: readonly StatusWrite[]): void;
   /** Where keys for end users' tokens come from, as the objects say after a flush; the same set where nothing has changed. */
@@ -145,7 +145,8 @@ export class Publisher {
     this.#queue.stop();
   }
 
-  #flush(since: number, mostWorkloads: number): void {
+  /** @returns whether proxies were told anything */
+  #flush(since: number, mostWorkloads: number): boolean {
     const { index, log, proxies, writeStatuses, metrics, clock } = this.#options;
     metrics.debounceTime.observe((clock.monotonic() - since) / 1000);
     try {
@@ -159,17 +160,20 @@ export class Publisher {
       if (this.#compareAll) changes.push(...this.#compare(since));
       this.#compareAll = false;
       this.#pushes++;
-      if (changes.some((change) => change)) metrics.pushTriggers.inc({ type: 'ambient' });
+      const told = changes.some((change) => change !== undefined);
+      if (told) metrics.pushTriggers.inc({ type: 'ambient' });
       for (const change of changes) if (change) proxies.push(change);
       writeStatuses(statuses);
       this.#options.keysWanted?.(index.keySources());
       this.#options.certificatesWanted?.(index.certificateSources());
       if (more) this.#queue.changed();
+      return told;
     } catch (error) {
       // What the index handed out is lost on the way, so the next flush compares everything.
       this.#compareAll = true;
       metrics.syncErrors.inc();
       log.error({ err: error }, 'changes could not be published');
+      return true;
     }
   }
 

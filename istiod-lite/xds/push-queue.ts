@@ -1,19 +1,28 @@
 /**
- * When changes go out: the first at once (with what else came in the same turn of the event loop), and from then on not more often than
- * once per interval. So a quiet cluster answers in milliseconds and a busy one waits one interval, never longer. (A debounce that each
- * further change prolongs keeps the busiest cluster waiting longest: p50 4.2 s at 100 changes a second in Istio.)
+ * When changes go out: the first at once (with what else came in the same turn of the event loop), the next ones together, after a pause that
+ * follows what the last push cost: a small mesh is told every few milliseconds, a large one not more often than once per interval, and never
+ * later. What came to nothing for proxies (a pod that has no address yet) costs no pause. So a quiet cluster answers in milliseconds and a busy
+ * one waits one interval, never longer. (A debounce that each further change prolongs keeps the busiest cluster waiting longest: p50 4.2 s at
+ * 100 changes a second in Istio.)
  */
 import type { Clock, Timer } from '../../common/base/clock.ts';
 
 export interface PushQueueOptions {
   readonly clock: Clock;
+  /** The longest pause between two pushes. */
   readonly intervalMs: number;
-  /** Told when the oldest change since the last flush came, in monotonic milliseconds. Must not throw. */
-  flush(since: number): void;
+  /** Told when the oldest change since the last flush came, in monotonic milliseconds. Must not throw. @returns whether anybody was told */
+  flush(since: number): boolean;
 }
+
+/** Pushes take at most a quarter of the time, as long as the longest pause allows that. */
+const PAUSES_PER_PUSH = 3;
+/** Events of one change come close to each other: an endpoint, its slice, its pod. */
+const SHORTEST_PAUSE_MS = 10;
 
 export class PushQueue {
   readonly #options: PushQueueOptions;
+  /** The next flush, or the pause before it. */
   #timer: Timer | undefined;
   #since: number | undefined;
   #stopped = false;
@@ -35,9 +44,21 @@ export class PushQueue {
   }
 
   #flush(): void {
+    const { clock, flush } = this.#options;
     const since = this.#since;
     this.#since = undefined;
-    this.#timer = since === undefined ? undefined : this.#options.clock.after(this.#options.intervalMs, () => this.#flush());
-    if (since !== undefined) this.#options.flush(since);
+    this.#timer = undefined;
+    if (since === undefined || this.#stopped) return;
+    const began = clock.monotonic();
+    if (!flush(since)) return;
+    // What it left for the next time waits for the pause too. The streams have written when the loop comes round again.
+    this.#timer?.cancel();
+    this.#timer = clock.after(0, () => this.#pause(clock.monotonic() - began));
+  }
+
+  #pause(costMs: number): void {
+    const { clock, intervalMs } = this.#options;
+    const pauseMs = Math.min(intervalMs, Math.max(SHORTEST_PAUSE_MS, costMs * PAUSES_PER_PUSH));
+    this.#timer = clock.after(pauseMs, () => this.#flush());
   }
 }

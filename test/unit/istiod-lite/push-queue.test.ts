@@ -3,11 +3,29 @@ import { test } from 'node:test';
 import { PushQueue } from '../../../istiod-lite/xds/push-queue.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
-function start() {
+/** @param costMs what a push costs; the time that it takes is seen by the queue alone */
+function start({ costMs = 0, tells = (): boolean => true } = {}) {
   const clock = new FakeClock();
+  let spent = 0;
   const flushes: { at: number; since: number }[] = [];
-  const queue = new PushQueue({ clock, intervalMs: 100, flush: (since) => void flushes.push({ at: clock.monotonic(), since }) });
+  const queue = new PushQueue({
+    clock: { now: () => clock.now(), monotonic: () => clock.monotonic() + spent, after: (ms, run) => clock.after(ms, run) },
+    intervalMs: 100,
+    flush(since) {
+      flushes.push({ at: clock.monotonic(), since: since - spent });
+      spent += costMs;
+      return tells();
+    },
+  });
   return { clock, flushes, queue };
+}
+
+async function changesEach(ms: number, { clock, queue }: ReturnType<typeof start>, forMs = 1000): Promise<void> {
+  for (let passed = 0; passed < forMs; passed += ms) {
+    queue.changed();
+    await clock.advance(ms);
+  }
+  await clock.advance(1000);
 }
 
 test('the first change after a pause goes out at once', async () => {
@@ -18,20 +36,56 @@ test('the first change after a pause goes out at once', async () => {
   assert.deepEqual(flushes, [{ at: 5000, since: 5000 }]);
 });
 
-test('changes that follow wait for the end of the interval, together, and never longer', async () => {
-  const { clock, flushes, queue } = start();
-  for (let ms = 0; ms < 1000; ms += 10) {
-    queue.changed();
-    await clock.advance(10);
-  }
-  await clock.advance(1000);
-  assert.deepEqual(flushes.slice(0, 3), [
-    { at: 0, since: 0 },
-    { at: 100, since: 10 },
-    { at: 200, since: 100 },
-  ]);
+test('where pushes are dear, changes that follow wait for the end of the interval, together, and never longer', async () => {
+  const started = start({ costMs: 60 });
+  await changesEach(10, started);
+  const { flushes } = started;
+  assert.deepEqual(
+    flushes.slice(0, 3).map(({ at }) => at),
+    [0, 100, 200],
+  );
   assert.equal(flushes.length, 11);
-  assert.ok(flushes.every(({ at, since }) => at - since <= 100));
+});
+
+test('where a push costs little, the next one waits only as long as keeps pushes to a quarter of the time', async () => {
+  const started = start({ costMs: 8 });
+  await changesEach(1, started, 240);
+  assert.deepEqual(
+    started.flushes.slice(0, 4).map(({ at }) => at),
+    [0, 24, 48, 72],
+  );
+});
+
+test('a change that comes to nothing for proxies does not make the next one wait', async () => {
+  const told: boolean[] = [];
+  const { clock, flushes, queue } = start({ costMs: 60, tells: () => told.push(true) > 1 });
+  queue.changed();
+  await clock.advance(1);
+  queue.changed();
+  await clock.advance(1);
+  queue.changed();
+  await clock.advance(1000);
+  assert.deepEqual(
+    flushes.map(({ at }) => at),
+    [0, 1, 101],
+  );
+});
+
+test('what a push leaves for the next one waits for the pause', async () => {
+  let left = 2;
+  const started = start({
+    tells() {
+      if (left-- > 0) started.queue.changed();
+      return true;
+    },
+  });
+  const { clock, flushes, queue } = started;
+  queue.changed();
+  await clock.advance(1000);
+  assert.deepEqual(
+    flushes.map(({ at }) => at),
+    [0, 10, 20],
+  );
 });
 
 test('a quiet queue sets no timers', async () => {
