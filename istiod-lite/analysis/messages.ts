@@ -44,6 +44,20 @@ export const messageTypes = {
     'A value that the schema lets through and that makes no sense: an address range that is none, an expression that cannot be compiled, a port of 0. What depends on it is read in the stricter way.',
     'final',
   ),
+  misplacedAnnotation: type(
+    'IST0107',
+    'MisplacedAnnotation',
+    'Warning',
+    'misplaced: {}',
+    'An annotation on a kind of object that nobody reads it from, or a label written as an annotation: it does nothing. Move it.',
+  ),
+  unknownAnnotation: type(
+    'IST0108',
+    'UnknownAnnotation',
+    'Warning',
+    'unknown {}',
+    'There is no such annotation of Istio or Warren, so it does nothing: a misspelt one, or one of another version.',
+  ),
   conflictingHosts: type(
     'IST0109',
     'ConflictingMeshGatewayVirtualServiceHosts',
@@ -184,6 +198,27 @@ export const messageTypes = {
     'Error',
     '{}',
     '`warren.dev/require-waypoint` on a pod or namespace is for what comes past a waypoint, and none is bound: name one (`istio.io/use-waypoint`).',
+  ),
+  unknownLabel: type(
+    'WRN0105',
+    'UnknownLabel',
+    'Warning',
+    'unknown {}',
+    'There is no such label of Istio or Warren, so it does nothing: a misspelt `istio.io/use-waypoint` binds nothing to a waypoint.',
+  ),
+  misplacedLabel: type(
+    'WRN0106',
+    'MisplacedLabel',
+    'Warning',
+    'misplaced: {}',
+    'A label on a kind of object that nobody reads it from (a Deployment, instead of the pods of its template), or an annotation written as a label.',
+  ),
+  grantNotNeeded: type(
+    'WRN0303',
+    'GrantNotNeeded',
+    'Info',
+    '{}',
+    'Routes of the mesh may send to Services of any namespace, whose waypoints and policies decide what is let in: without the ReferenceGrant they do just the same. It counts for the gateways of other controllers.',
   ),
   never: type(
     'WRN0201',

@@ -1,6 +1,7 @@
-/** Rules of routes that no request reaches, seen in the tables that waypoints are given. */
+/** Rules of routes that no request reaches, seen in the tables that waypoints are given; and grants that routes of the mesh do not need. */
 import { type PortRoutes, ServiceRoutes } from '../../common/codec/gen/waypoint.ts';
-import type { SetCheck } from './analyzer.ts';
+import { at, records, text } from '../model/objects.ts';
+import type { ObjectCheck, SetCheck } from './analyzer.ts';
 import { covers } from './match-coverage.ts';
 import { message } from './messages.ts';
 
@@ -30,6 +31,24 @@ export const shadowedRoutes: SetCheck = {
       // Of a VirtualService's own rules another analyzer speaks.
       if (!origin || (kind === 'VirtualService' && shadowed?.startsWith(`${kind} ${key} `))) continue;
       yield message('shadowed', origin, `${rule} is never reached: ${shadowed} takes all of its requests`);
+    }
+  },
+};
+
+const ROUTES: ReadonlySet<string> = new Set(['HTTPRoute', 'GRPCRoute', 'TCPRoute', 'TLSRoute']);
+
+export const referenceGrants: ObjectCheck = {
+  name: 'gateway.ReferenceGrants',
+  doc: 'ReferenceGrants that routes of the mesh do not need, or that grant a namespace to itself',
+  *check({ kind, origin, object }) {
+    if (kind !== 'ReferenceGrant') return;
+    const [from, to] = [records(at(object, 'spec', 'from')), records(at(object, 'spec', 'to'))];
+    for (const each of from) {
+      const place = `${text(each.kind)} of namespace ${text(each.namespace)}`;
+      if (text(each.namespace) === origin.namespace)
+        yield message('mild', origin, `spec.from: ${place} is in the namespace of the grant, and needs none`);
+      else if (ROUTES.has(text(each.kind)) && to.some((target) => text(target.kind) === 'Service'))
+        yield message('grantNotNeeded', origin, `${place} may send to Services here without it, where it attaches to a Service`);
     }
   },
 };

@@ -52,13 +52,16 @@ export class PushQueue {
     const began = clock.monotonic();
     if (!flush(since)) return;
     // What it left for the next time waits for the pause too. The streams have written when the loop comes round again.
+    this.#schedule(0, () => this.#pause(clock.monotonic() - began));
+  }
+
+  #schedule(ms: number, run: () => void): void {
     this.#timer?.cancel();
-    this.#timer = clock.after(0, () => this.#pause(clock.monotonic() - began));
+    this.#timer = this.#options.clock.after(ms, run);
   }
 
   #pause(costMs: number): void {
-    const { clock, intervalMs } = this.#options;
-    const pauseMs = Math.min(intervalMs, Math.max(SHORTEST_PAUSE_MS, costMs * PAUSES_PER_PUSH));
-    this.#timer = clock.after(pauseMs, () => this.#flush());
+    const pauseMs = Math.max(SHORTEST_PAUSE_MS, costMs * PAUSES_PER_PUSH);
+    this.#schedule(Math.min(this.#options.intervalMs, pauseMs), () => this.#flush());
   }
 }

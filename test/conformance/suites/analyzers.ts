@@ -29,6 +29,7 @@ interface Case {
 
 /** Which of our codes each of Istio's analyzers stands for; what it says beside them is not about an ambient mesh. */
 const CODES: Readonly<Record<string, readonly string[]>> = {
+  'annotations.K8sAnalyzer': ['IST0107', 'IST0108'],
   'authn.BlockedCIDRsAnalyzer': ['IST0175'],
   'authz.AuthorizationPoliciesAnalyzer': ['IST0127', 'IST0101'],
   'call:schema.CollectionValidationAnalyzer': ['IST0130', 'IST0131'],
@@ -47,7 +48,6 @@ const CODES: Readonly<Record<string, readonly string[]>> = {
 
 /** Analyzers whose cases say nothing about an ambient mesh, and why. */
 const SKIPPED: Readonly<Record<string, string>> = {
-  'annotations.K8sAnalyzer': 'annotations of sidecars',
   'maturity.AlphaAnalyzer': 'annotations of sidecars',
   'deprecation.FieldAnalyzer': 'deprecated fields that the API no longer has, and Sidecar resources',
   'deployment.ApplicationUIDAnalyzer': 'user 1337 is the sidecar’s',

@@ -285,3 +285,74 @@ test('every code, name and analyzer is there once', () => {
   const names = [...objectChecks, ...setChecks].map(({ name }) => name);
   assert.equal(new Set(names).size, names.length);
 });
+
+test('a word of the mesh that there is not, or that nobody reads there, is named with the one that was meant', () => {
+  const deployment = { metadata: { name: 'web', labels: { app: 'web', 'istio.io/dataplane-mode': 'none' } }, spec: {} };
+  const service = {
+    metadata: {
+      name: 'web',
+      labels: {
+        'istio.io/use-waypiont': 'waypoint',
+        'istio.io/waypoint-for': 'all',
+        'istio.io/rev': 'canary',
+        'example.com/use-waypoint': 'x',
+      },
+      annotations: { 'istio.io/use-waypoint': 'waypoint', 'ambient.istio.io/dns-captur': 'true', 'networking.istio.io/exportTo': '.' },
+    },
+    spec: { ports: [] },
+  };
+  const pod = {
+    metadata: {
+      name: 'web',
+      labels: { 'warren.dev/require-waypoint': 'true', 'istio.io/dataplane-mode': 'ambient' },
+      annotations: {
+        'ambient.istio.io/waypoint-inbound-binding': 'PROXY',
+        'sidecar.istio.io/proxyCPU': '1',
+        'ambient.istio.io/redirection': 'enabled',
+      },
+    },
+    spec: {},
+  };
+  const made = {
+    metadata: { name: 'web-waypoint', labels: { 'gateway.networking.k8s.io/gateway-name': 'w', 'istio.io/waypoint-for': 'all' } },
+  };
+  const found = messages([
+    ['Deployment', deployment],
+    ['Service', service],
+    ['Pod', pod],
+    ['Deployment', made],
+  ]);
+  const said = found.map(({ type, origin, text }) => `${type.code} ${friendlyName(origin)}: ${text}`);
+  assert.deepEqual(said.filter((line) => /IST010[78]|WRN010[56]/.test(line)).sort(), [
+    'IST0107 Pod shop/web: misplaced: annotation ambient.istio.io/waypoint-inbound-binding is read from GatewayClass and Gateway objects',
+    'IST0107 Service shop/web: misplaced: annotation istio.io/use-waypoint: it is read as a label, and as an annotation by nobody',
+    'IST0108 Service shop/web: unknown annotation ambient.istio.io/dns-captur: did you mean ambient.istio.io/dns-capture?',
+    'WRN0105 Service shop/web: unknown label istio.io/use-waypiont: did you mean istio.io/use-waypoint?',
+    'WRN0106 Deployment shop/web: misplaced: label istio.io/dataplane-mode on a Deployment: it is read from Pod and Namespace objects',
+    'WRN0106 Pod shop/web: misplaced: label warren.dev/require-waypoint: it is read as an annotation, and as a label by nobody',
+    'WRN0106 Service shop/web: misplaced: label istio.io/waypoint-for on a Service: it is read from GatewayClass and Gateway objects',
+  ]);
+});
+
+test('a ReferenceGrant that the mesh has no need of is told of, and one of a namespace to itself', () => {
+  const grant = (namespace: string): [string, Json] => [
+    'ReferenceGrant',
+    {
+      apiVersion: 'gateway.networking.k8s.io/v1',
+      metadata: { name: `from-${namespace}`, namespace: 'shop' },
+      spec: { from: [{ group: 'gateway.networking.k8s.io', kind: 'HTTPRoute', namespace }], to: [{ group: '', kind: 'Service' }] },
+    },
+  ];
+  const secrets: [string, Json] = [
+    'ReferenceGrant',
+    {
+      apiVersion: 'gateway.networking.k8s.io/v1',
+      metadata: { name: 'secrets', namespace: 'shop' },
+      spec: { from: [{ group: 'gateway.networking.k8s.io', kind: 'Gateway', namespace: 'edge' }], to: [{ group: '', kind: 'Secret' }] },
+    },
+  ];
+  assert.deepEqual(said([grant('billing'), grant('shop'), secrets]), [
+    'IST0133 ReferenceGrant shop/from-shop',
+    'WRN0303 ReferenceGrant shop/from-billing',
+  ]);
+});
