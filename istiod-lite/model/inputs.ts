@@ -120,8 +120,8 @@ export class Inputs {
 
   /** Services without a selector whose slices name this pod. */
   listing(pod: Pod): MeshService[] {
-    const services = this.slices.naming(pod).map((slice) => this.service(slice.service));
-    return [...new Set(services.filter((service) => service !== undefined && !service.selector))];
+    const services = this.slices.naming(pod).flatMap((slice) => this.service(slice.service) ?? []);
+    return [...new Set(services.filter(({ selector }) => !selector))];
   }
 
   /** A Kubernetes Service by `namespace/name`. */
