@@ -1,7 +1,7 @@
 /** meshctl: argv → command → exit code. */
 
 import { CommandError } from './command-error.ts';
-import { createProgram } from './program.ts';
+import { argumentsInOrder, createProgram } from './program.ts';
 
 // As process 1 of a container, a signal that nobody listens to is lost.
 for (const [signal, number] of Object.entries({ SIGINT: 2, SIGTERM: 15 })) process.once(signal, () => process.exit(128 + number));
@@ -13,7 +13,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 });
 
 try {
-  await createProgram(process.env).parseAsync();
+  await createProgram(process.env).parseAsync(argumentsInOrder(process.argv.slice(2)), { from: 'user' });
 } catch (error) {
   // One line with the mend; a stack only where the program itself is at fault.
   if (error instanceof CommandError) console.error(`meshctl: ${error.message}`);

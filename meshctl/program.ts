@@ -1,6 +1,5 @@
 /** What meshctl can be told: every command with its flags. Each is loaded only when it is called, so that `--help` and `version` start at once. */
-import { Command } from 'commander';
-import { CommandError } from './command-error.ts';
+import { Command, Help, type Option } from 'commander';
 import { addAnalyze } from './commands/analyze.ts';
 import { addBypass } from './commands/bypass.ts';
 import { addCert } from './commands/certificates.ts';
@@ -10,16 +9,41 @@ import { addLive } from './commands/live.ts';
 import { addOperations } from './commands/operations.ts';
 import { addState } from './commands/state.ts';
 import { addTruth } from './commands/truth.ts';
+import { addWaypoint } from './commands/waypoints.ts';
 import type { Connection } from './terminal.ts';
+
+/** Of what could not be asked, wrong flags among it. */
+const USAGE = 2;
+
+const plainHelp = new Help();
+
+/** That a flag is not set, or names nothing, unless it is given is no news. */
+const optionDescription = (option: Option): string =>
+  option.defaultValue === false || (Array.isArray(option.defaultValue) && option.defaultValue.length === 0)
+    ? option.description
+    : plainHelp.optionDescription(option);
+
+/** Commander's error and its guess, which it writes in two lines; where it has none, where to look. */
+function usageError(text: string): string {
+  const line = text
+    .replace(/^error: /, '')
+    .replaceAll(/\s+/g, ' ')
+    .trim();
+  return line.endsWith('?)') ? line : `${line} (--help says what there is)`;
+}
 
 /** @param env of the process: kubeconfigs are found by it */
 export function createProgram(env: Readonly<Record<string, string | undefined>>): Command {
   const program = new Command('meshctl')
     .description('Drives a Warren mesh and tells the truth about it.')
-    .option('--kubeconfig <file>', 'kubeconfig file (default: $KUBECONFIG, then ~/.kube/config)')
+    .option('-c, --kubeconfig <file>', 'kubeconfig file (default: $KUBECONFIG, then ~/.kube/config)')
     .option('--context <name>', 'context of the kubeconfig')
     .option('-i, --istioNamespace <name>', 'namespace of the control plane', 'istio-system')
-    .showHelpAfterError();
+    // Beside its own flags, each command says how to reach another cluster.
+    .configureHelp({ showGlobalOptions: true, optionDescription })
+    // One line with the mend: all of the help would push it off the screen.
+    .configureOutput({ outputError: (text, write) => write(`meshctl: ${usageError(text)}\n`) })
+    .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : USAGE));
   const connection = (): Connection => {
     const { kubeconfig, context, istioNamespace } = program.opts<{ kubeconfig?: string; context?: string; istioNamespace: string }>();
     return { ...(kubeconfig && { kubeconfig }), ...(context && { context }), systemNamespace: istioNamespace, env };
@@ -75,79 +99,7 @@ export function createProgram(env: Readonly<Record<string, string | undefined>>)
       process.exitCode = await listEnrolled({ ...connection(), ...options });
     });
 
-  const waypoint = program.command('waypoint').description('waypoints: the L7 proxies of a namespace');
-  const inNamespace = ['-n, --namespace <name>', 'namespace', 'default'] as const;
-  const name = ['--name <name>', 'name of the waypoint', 'waypoint'] as const;
-  const traffic = ['--for <type>', 'what it serves: service, workload, all or none (default: service)'] as const;
-  const revision = ['-r, --revision <name>', 'revision of the control plane'] as const;
-  const everywhere = ['-A, --all-namespaces', 'of all namespaces', false] as const;
-
-  waypoint
-    .command('apply')
-    .description('deploys a waypoint, or changes one')
-    .option(...inNamespace)
-    .option(...name)
-    .option(...traffic)
-    .option(...revision)
-    .option('--enroll-namespace', 'binds the namespace to it, once it is ready', false)
-    .option('--overwrite', 'even where the namespace is bound to another one', false)
-    .option('-w, --wait', 'waits until it is ready', false)
-    .option('--waypoint-timeout <seconds>', 'how long to wait', '90')
-    .action(
-      async (options: {
-        namespace: string;
-        name: string;
-        for?: string;
-        revision?: string;
-        enrollNamespace: boolean;
-        overwrite: boolean;
-        wait: boolean;
-        waypointTimeout: string;
-      }) => {
-        const { apply } = await import('./commands/waypoint.ts');
-        const timeoutS = Number(options.waypointTimeout.replace(/s$/, ''));
-        if (!(timeoutS > 0)) throw new CommandError(`--waypoint-timeout ${options.waypointTimeout}: expected seconds`);
-        process.exitCode = await apply({ ...connection(), ...options, timeoutS });
-      },
-    );
-  waypoint
-    .command('generate')
-    .description('prints the Gateway that apply would apply')
-    .option(...inNamespace)
-    .option(...name)
-    .option(...traffic)
-    .option(...revision)
-    .action(async (options: { namespace: string; name: string; for?: string; revision?: string }) => {
-      const { generate } = await import('./commands/waypoint.ts');
-      process.exitCode = generate(options);
-    });
-  waypoint
-    .command('list')
-    .description('waypoints and whether they are programmed')
-    .option(...inNamespace)
-    .option(...everywhere)
-    .action(async (options: { namespace: string; allNamespaces: boolean }) => {
-      const { list } = await import('./commands/waypoint.ts');
-      process.exitCode = await list({ ...connection(), ...options });
-    });
-  waypoint
-    .command('status')
-    .description('why a waypoint is ready, or is not; exit status 1 where one is not')
-    .option(...inNamespace)
-    .option(...everywhere)
-    .action(async (options: { namespace: string; allNamespaces: boolean }) => {
-      const { waypointStatus } = await import('./commands/waypoint.ts');
-      process.exitCode = await waypointStatus({ ...connection(), ...options });
-    });
-  waypoint
-    .command('delete [names...]')
-    .description('removes waypoints, and says what is still bound to them')
-    .option(...inNamespace)
-    .option('--all', 'all of the namespace', false)
-    .action(async (names: string[], options: { namespace: string; all: boolean }) => {
-      const { remove } = await import('./commands/waypoint.ts');
-      process.exitCode = await remove({ ...connection(), namespace: options.namespace, names, all: options.all });
-    });
+  addWaypoint(program, connection);
 
   const ca = program.command('ca').description('the roots of the mesh');
   ca.command('status')
@@ -183,4 +135,27 @@ export function createProgram(env: Readonly<Record<string, string | undefined>>)
     });
   addCompletion(program);
   return program;
+}
+
+/** Of what is known before the command, with a value. */
+const REACHING = new Set(['-c', '--kubeconfig', '--context', '-i', '--istioNamespace']);
+/** Of commands; kubectl and istioctl take them before the command, too. */
+const MOVED = new Set(['-n', '--namespace', '-o', '--output']);
+
+/** `-n shop top` as `top -n shop`. @param args without the program's name */
+export function argumentsInOrder(args: readonly string[]): string[] {
+  const [before, moved]: [string[], string[]] = [[], []];
+  let i = 0;
+  for (; i < args.length; i++) {
+    const word = args[i] ?? '';
+    const [flag = ''] = word.split('=', 1);
+    const target = REACHING.has(flag) ? before : MOVED.has(flag) ? moved : undefined;
+    if (!target) break;
+    target.push(word);
+    if (flag === word && i + 1 < args.length) target.push(args[++i] ?? '');
+  }
+  const rest = args.slice(i);
+  // What comes after -- is no flag, so they go before that.
+  const end = rest.indexOf('--');
+  return [...before, ...(end < 0 ? [...rest, ...moved] : [...rest.slice(0, end), ...moved, ...rest.slice(end)])];
 }

@@ -136,6 +136,9 @@ export function checkFormat(output: string, allowed: readonly string[] = FORMATS
   if (!allowed.includes(output)) throw new CommandError(`-o ${output}: expected ${allowed.slice(0, -1).join(', ')} or ${allowed.at(-1)}`);
 }
 
+/** Whether somebody looks, on a terminal that shows colours, and has not asked for none (NO_COLOR, TERM=dumb). */
+export const inColour = (out: NodeJS.WriteStream = process.stdout): boolean => out.isTTY === true && out.hasColors();
+
 /** Of tables with this `-o`. */
 export const widthFor = (output: string): number =>
   output === 'wide' ? Infinity : Math.max(TABLE_WIDTH, process.stdout.isTTY ? (process.stdout.columns ?? 0) : 0);
@@ -158,4 +161,4 @@ export function secondsOf(text: string, flag: string, { least, most }: { least: 
 }
 
 /** `1 pod`, `2 pods`. */
-export const plural = (n: number, noun: string): string => `${n} ${noun}${n === 1 ? '' : 's'}`;
+export const plural = (n: number, noun: string, several: string = `${noun}s`): string => `${n} ${n === 1 ? noun : several}`;

@@ -13,6 +13,8 @@ import { load as loadYaml } from 'js-yaml';
 export interface KubeCredentials {
   /** `https://host:port`, without a slash at the end; may have a path. */
   readonly server: string;
+  /** What the context, or the pod's service account, says is meant where nobody names a namespace; absent where it says nothing. */
+  readonly namespace?: string;
   /** TLS material; constant, so that connections can be kept. `headers` and `agent` may come back from `apply` too. */
   readonly tls: Pick<RequestOptions, 'ca' | 'cert' | 'key' | 'rejectUnauthorized' | 'servername'>;
   /** What this request adds: the token is read anew each time, since kubelet replaces it. @throws Error naming the file or program that failed */
@@ -49,9 +51,19 @@ function inCluster({ env, serviceAccountDir = SERVICE_ACCOUNT_DIR }: KubeConfigO
   const tokenFile = join(serviceAccountDir, 'token');
   return {
     server: `https://${isIPv6(host) ? `[${host}]` : host}:${env.KUBERNETES_SERVICE_PORT}`,
+    ...namespaceIn(serviceAccountDir),
     tls: { ca: readFileSync(join(serviceAccountDir, 'ca.crt')) },
     apply: async () => bearer(readFileSync(tokenFile, 'utf8')),
   };
+}
+
+/** The kubelet writes it beside the token; without it there is no default, and that is no failure. */
+function namespaceIn(serviceAccountDir: string): { namespace?: string } {
+  try {
+    return { namespace: readFileSync(join(serviceAccountDir, 'namespace'), 'utf8').trim() };
+  } catch {
+    return {};
+  }
 }
 
 const bearer = (token: string): RequestOptions => ({ headers: { authorization: `Bearer ${token.trim()}` } });
@@ -83,7 +95,9 @@ function fromFiles(paths: readonly string[], wanted: string | undefined): KubeCr
   const server = cluster && string(cluster.value, 'server');
   if (!cluster || !server) throw new Error(`${where}: context "${contextName}" names cluster "${clusterName}", which has no server`);
   const user = find(files, 'users', String(context.user));
-  if (user?.value.exec || user?.value['auth-provider'] || cluster.value['proxy-url']) return throughClientNode(paths, contextName, server);
+  const namespace = string(context, 'namespace');
+  if (user?.value.exec || user?.value['auth-provider'] || cluster.value['proxy-url'])
+    return { ...throughClientNode(paths, contextName, server), ...(namespace && { namespace }) };
   const token = user && (string(user.value, 'tokenFile') ?? string(user.value, 'token'));
   const tokenFile = user && string(user.value, 'tokenFile') && resolve(dirname(user.path), token ?? '');
   const username = user && string(user.value, 'username');
@@ -94,6 +108,7 @@ function fromFiles(paths: readonly string[], wanted: string | undefined): KubeCr
   const key = user && pem(user, 'client-key');
   return {
     server: server.replace(/\/+$/, ''),
+    ...(namespace && { namespace }),
     tls: {
       ...(ca && { ca }),
       ...(cert && { cert }),

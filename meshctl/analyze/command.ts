@@ -9,6 +9,7 @@ import { atLeast, type Level, type Message } from '../../istiod-lite/analysis/me
 import { ObjectSet } from '../../istiod-lite/analysis/object-set.ts';
 import type { MeshModelConfig } from '../../istiod-lite/model/config.ts';
 import { at, text, textMap } from '../../istiod-lite/model/objects.ts';
+import { namespaceOf } from '../namespace.ts';
 import { CommandError, type Connection, clusterError, connect } from '../terminal.ts';
 import { readDocuments } from './documents.ts';
 import { gatherFiles } from './files.ts';
@@ -131,8 +132,8 @@ async function run(
   const texts = gatherFiles(files, terminal.stdin, (path) => terminal.err(`skipping ${path}: files end in .json, .yaml or .yml`));
   if (!flags.useKube && files.length === 0) throw new UsageError('without a cluster (--use-kube=false) there must be files to analyze');
   const set = new ObjectSet();
-  const namespace = flags.allNamespaces ? undefined : (flags.namespace ?? (flags.useKube ? 'default' : undefined));
-  const defaultNamespace = flags.namespace ?? 'default';
+  const defaultNamespace = flags.useKube ? await namespaceOf(connection, flags.namespace) : (flags.namespace ?? 'default');
+  const namespace = flags.allNamespaces ? undefined : flags.useKube ? defaultNamespace : flags.namespace;
   if (flags.useKube) await addLive(set, connection, options.timeoutMs, flags);
   const problems: string[] = [];
   for (const { name, content } of texts) {

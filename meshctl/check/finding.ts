@@ -19,21 +19,32 @@ export const failure = (check: string, message: string, mend: string): Finding =
 export const hasErrors = (findings: readonly Finding[]): boolean => findings.some(({ severity }) => severity === 'error');
 
 /** Where more is written about what was looked at; the first that fits. */
-const PAGES: readonly (readonly [about: RegExp, page: string])[] = [
-  [/^(?:version|definitions|installation)$/, 'docs/install.md#upgrade'],
-  [/^(?:permissions|Gateway API|Istio's kinds|nodes?|kernel|reading|values|objects|namespace|installed)/i, 'docs/install.md#what-you-need'],
-  [/^(?:root certificate|certificates|writer)$/, 'docs/control-plane.md#certificates'],
-  [/cni|CNI|node agent/, 'docs/cni-plugin.md'],
-  [/^pods?\b|enrol/, 'docs/enrolment.md#what-is-where-to-be-seen'],
-  [/network ?polic/i, 'docs/enrolment.md#networkpolicies'],
-  [/istiod/, 'docs/control-plane.md#when-something-is-away'],
+type Pages = readonly (readonly [about: RegExp, page: string])[];
+
+const BEFORE: Pages = [
+  [/^NetworkPolicies$/, 'docs/enrolment.md#networkpolicies'],
+  [/^nodes$/, 'docs/install.md#what-you-need'],
+  [/./, 'docs/install.md#1-ask-first'],
 ];
 
-const pageOf = (check: string): string => PAGES.find(([about]) => about.test(check))?.[1] ?? 'docs/install.md';
+const AFTER: Pages = [
+  [/^NetworkPolicies$/, 'docs/enrolment.md#networkpolicies'],
+  [/^pods$/, 'docs/enrolment.md#what-is-where-to-be-seen'],
+  [/^(?:version|definitions)$/, 'docs/install.md#upgrade'],
+  [/^Gateway API$/, 'docs/install.md#1-ask-first'],
+  [/^(?:root certificate|certificates)$/, 'docs/control-plane.md#certificates'],
+  [/istio-cni-node$/, 'docs/cni-plugin.md#while-the-agent-is-away'],
+  [/^writer$|istiod$/, 'docs/control-plane.md#when-something-is-away'],
+  [/^installation$/, 'docs/install.md#2-install'],
+  [/./, 'docs/install.md#3-look'],
+];
+
+/** @param pre of a check before an installation */
+export const pageOf = (check: string, pre: boolean): string => (pre ? BEFORE : AFTER).find(([about]) => about.test(check))?.[1] ?? '';
 
 /** With where to read on, where something is to be mended. */
-export const linked = (finding: Finding): Finding =>
-  finding.severity === 'ok' ? finding : { ...finding, mend: `${finding.mend}${finding.mend && '; '}see ${pageOf(finding.check)}` };
+export const linked = (finding: Finding, pre: boolean): Finding =>
+  finding.severity === 'ok' ? finding : { ...finding, mend: `${finding.mend}; see ${pageOf(finding.check, pre)}` };
 
 const MARKS = { ok: '✔', warning: '!', error: '✘' } as const;
 
@@ -46,7 +57,8 @@ export function findingLine({ check, severity, message, mend }: Finding, colour:
 
 export const oneLine = (text: string): string => text.replaceAll(/\s+/g, ' ').trim();
 
-/** For `-o json`: one object, so that more can be said later. */
-export function findingsJson(findings: readonly Finding[]): string {
-  return JSON.stringify({ ok: !hasErrors(findings), findings }, null, 2);
-}
+/** For `-o json|yaml`: one object, so that more can be said later. */
+export const findingsData = (findings: readonly Finding[]): { ok: boolean; findings: readonly Finding[] } => ({
+  ok: !hasErrors(findings),
+  findings,
+});

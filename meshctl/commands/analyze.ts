@@ -45,9 +45,9 @@ export function addAnalyze(program: Command, connection: () => Connection): void
     )
     .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : USAGE))
     .action(async (files: string[], flags: AnalyzeFlags) => {
-      const { analyzeCommand } = await import('../analyze/command.ts');
+      const [{ analyzeCommand }, { inColour }] = await Promise.all([import('../analyze/command.ts'), import('../terminal.ts')]);
       process.exitCode = await analyzeCommand([...strays, ...files], flags, connection(), {
-        isTerminal: process.stdout.isTTY === true,
+        isTerminal: inColour(),
         stdin: () => readFileSync(0, 'utf8'),
         out: (text) => console.log(text),
         err: (text) => console.error(text),

@@ -22,7 +22,7 @@ export async function authzCommand(options: AuthzOptions): Promise<number> {
   const [namespace, name] = second === undefined ? [options.namespace, first] : [first, second];
   return withIstiod(options, async (api, istiod) => {
     const { node } = await placeOf(api, namespace, name);
-    const ztunnel = await findZtunnel(api, await ztunnelsOf(api, systemNamespace), undefined, node);
+    const ztunnel = await findZtunnel(api, await ztunnelsOf(api, systemNamespace), { node });
     const dump = await istiod.ofProxy<Dump>('/debug/proxy', idOf(ztunnel));
     const { services, waypoints } = inFront(dump, { namespace, name });
     // All of a Gateway's waypoints have the same.

@@ -2,11 +2,10 @@
  * `meshctl ca status|rotate`: the roots of the mesh, and replacing them. A rotation is a wish on the CA's Secret; the replica of istiod that
  * writes carries it out, in three steps with a day or so between them, and goes on after whatever interruption.
  */
-import yaml from 'js-yaml';
 import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
 import { CommandError } from '../command-error.ts';
 import { Istiod } from '../istiod.ts';
-import { type Connection, clusterError, connect, plural, table } from '../terminal.ts';
+import { type Connection, checkFormat, clusterError, connect, plural, print, TABLE_WIDTH, table } from '../terminal.ts';
 
 const SECRET = 'istio-ca-secret';
 const REQUEST = 'warren.dev/ca-rotation';
@@ -52,11 +51,9 @@ const STEPS: Readonly<Record<string, string>> = {
 };
 
 export async function caStatus({ output, ...connection }: Connection & { readonly output: string }): Promise<number> {
-  if (!['text', 'json', 'yaml'].includes(output)) throw new CommandError(`-o ${output}: expected text, json or yaml`);
+  checkFormat(output);
   return withViews(connection, async (views) => {
-    if (output === 'json') console.log(JSON.stringify(views, undefined, 2));
-    else if (output === 'yaml') console.log(yaml.dump(views).trimEnd());
-    else console.log(statusText(views));
+    await print(views, output, (width) => statusText(views, width));
     return problemsOf(views).length === 0 ? 0 : 1;
   });
 }
@@ -113,7 +110,7 @@ export function problemsOf(views: readonly CaView[]): string[] {
   ];
 }
 
-export function statusText(views: readonly CaView[]): string {
+export function statusText(views: readonly CaView[], width: number = TABLE_WIDTH): string {
   const page = views[0]?.page;
   if (!page) return 'istiod does not answer';
   const { source, signer, roots, rotation } = page.ca;
@@ -125,7 +122,9 @@ export function statusText(views: readonly CaView[]): string {
   ];
   return [
     `CA              ${source}`,
-    ...(signer ? [table(['', 'SUBJECT', 'EXPIRES', 'SERIAL'], [row('signs', signer), ...roots.map((root) => row('trusted', root))])] : []),
+    ...(signer
+      ? [table(['', 'SUBJECT', 'EXPIRES', 'SERIAL'], [row('signs', signer), ...roots.map((root) => row('trusted', root))], { width })]
+      : []),
     ...(rotation
       ? [
           `rotation        ${rotation.phase === 'none' ? 'none under way' : rotation.phase}; next: ${STEPS[rotation.next.step]}, ${rotation.next.at}`,

@@ -1,14 +1,14 @@
 /** `meshctl check` and `meshctl check --pre`. */
 import { systemClock } from '../../common/base/clock.ts';
 import { VERSION } from '../../common/base/version.ts';
-import { type Finding, findingLine, findingsJson, hasErrors, linked } from '../check/finding.ts';
+import { type Finding, findingLine, findingsData, hasErrors, linked } from '../check/finding.ts';
 import { checkInstallation, observeInstallation } from '../check/installation.ts';
 import { observe } from '../check/observe.ts';
 import { preflight } from '../check/preflight.ts';
 import { CommandError } from '../command-error.ts';
 import { loadSource } from '../install/source.ts';
 import { withApi } from '../session.ts';
-import { type Connection, plural } from '../terminal.ts';
+import { type Connection, checkFormat, inColour, plural, print } from '../terminal.ts';
 
 export interface CheckFlags {
   readonly pre: boolean;
@@ -19,25 +19,23 @@ export interface CheckFlags {
 
 export async function checkCommand(options: Connection & CheckFlags): Promise<number> {
   const { systemNamespace: namespace, pre, values, set, output, env } = options;
-  if (output !== 'text' && output !== 'json') throw new CommandError(`-o ${output}: expected text or json`);
+  checkFormat(output);
   if (!pre && values.length + set.length > 0) throw new CommandError('--values and --set go with --pre');
   const source = pre ? loadSource({ namespace, values, set, env }) : undefined;
   return withApi(options, async (api) => {
     const findings = source
       ? preflight(await observe(api, { namespace, objects: source.objects, verbs: ['get', 'create', 'patch', 'delete'] }))
       : checkInstallation(await observeInstallation(api, namespace, systemClock), VERSION);
-    print(findings.map(linked), output);
+    const shown = findings.map((finding) => linked(finding, pre));
+    await print(findingsData(shown), output, () => text(shown));
     return hasErrors(findings) ? 1 : 0;
   });
 }
 
-function print(findings: readonly Finding[], output: string): void {
-  if (output === 'json') {
-    console.log(findingsJson(findings));
-    return;
-  }
-  for (const finding of findings) console.log(findingLine(finding, process.stdout.isTTY === true));
+function text(findings: readonly Finding[]): string {
+  const colour = inColour();
   const errors = findings.filter(({ severity }) => severity === 'error').length;
   const warnings = findings.filter(({ severity }) => severity === 'warning').length;
-  console.log(errors + warnings === 0 ? 'nothing to mend' : `${plural(errors, 'error')}, ${plural(warnings, 'warning')}`);
+  const all = errors + warnings === 0 ? 'nothing to mend' : `${plural(errors, 'error')}, ${plural(warnings, 'warning')}`;
+  return [...findings.map((finding) => findingLine(finding, colour)), all].join('\n');
 }

@@ -5,7 +5,7 @@ import { CommandError } from '../command-error.ts';
 import { type Covered, coverage, type Passed } from '../coverage/coverage.ts';
 import { Istiod } from '../istiod.ts';
 import { callersByService, type ProxyReport } from '../status/report.ts';
-import { type Connection, checkFormat, clusterError, connect, print, TABLE_WIDTH, table } from '../terminal.ts';
+import { type Connection, checkFormat, clusterError, connect, inColour, print, TABLE_WIDTH, table } from '../terminal.ts';
 
 export async function coverageCommand({
   namespace,
@@ -24,7 +24,7 @@ export async function coverageCommand({
     const rows = coverage({ policies, rateLimits, pods, passedBy, rootNamespace: connection.systemNamespace }).filter(
       ({ policy }) => namespace === undefined || policy.startsWith(`${namespace}/`),
     );
-    await print(rows, output, (width) => coverageTable(rows, process.stdout.isTTY === true, width));
+    await print(rows, output, (width) => coverageTable(rows, inColour(), width));
     return rows.every(({ enforced }) => enforced === 'node' || enforced === 'waypoint') ? 0 : 1;
   } catch (error) {
     throw error instanceof CommandError ? error : clusterError(error);

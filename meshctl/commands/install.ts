@@ -7,7 +7,7 @@ import { runInstall } from '../install/install.ts';
 import { loadSource } from '../install/source.ts';
 import { runUninstall } from '../install/uninstall.ts';
 import { withApi } from '../session.ts';
-import type { Connection } from '../terminal.ts';
+import { type Connection, inColour } from '../terminal.ts';
 
 export interface InstallFlags {
   readonly values: readonly string[];
@@ -47,7 +47,7 @@ export async function installCommand(options: Connection & InstallFlags & { read
       timeoutMs,
       force: options.forceConflicts,
       out: process.stdout,
-      colour: process.stdout.isTTY === true,
+      colour: inColour(),
     }),
   );
 }
@@ -72,7 +72,7 @@ export async function uninstallCommand(options: Connection & UninstallFlags): Pr
       purgeGateways,
       purgeLabels,
       out: process.stdout,
-      colour: process.stdout.isTTY === true,
+      colour: inColour(),
     }),
   );
 }

@@ -52,7 +52,7 @@ export function addInstallation(program: Command, connection: () => Connection):
     .option('--pre', 'before an installation: whether this cluster can take it', false)
     .option('-f, --values <file>', 'with --pre: values of the chart', many, [])
     .option('--set <name=value>', 'with --pre: one value of the chart', many, [])
-    .option('-o, --output <format>', 'text or json', 'text')
+    .option('-o, --output <format>', 'text, wide, json or yaml', 'text')
     .addHelpText('after', '\nExit status: 0 no errors, 1 errors, 2 the cluster could not be asked.')
     .action(async (options: CheckFlags) => {
       const { checkCommand } = await import('./check.ts');

@@ -1,5 +1,6 @@
 /** `top`, `tap`, `edges` and `authz`, as commander knows them. Each is loaded when it is called. */
 import type { Command } from 'commander';
+import { namespaceOf, type Placed } from '../namespace.ts';
 import type { Connection } from '../terminal.ts';
 import type { AuthzOptions } from './authz.ts';
 import type { EdgesOptions } from './edges.ts';
@@ -10,6 +11,7 @@ const FORMATS = ['-o, --output <format>', 'text, wide, json or yaml', 'text'] as
 
 /** @param connection of the program's own flags, once they have been read */
 export function addLive(program: Command, connection: () => Connection): void {
+  const placed = async ({ namespace }: { readonly namespace?: string }) => ({ namespace: await namespaceOf(connection(), namespace) });
   program
     .command('top')
     .description(
@@ -34,7 +36,7 @@ is how long the caller waited until one stood. Both come from histograms, so the
   program
     .command('tap [subject]')
     .description('connections and requests as they happen, as ztunnels and waypoints see them')
-    .option('-n, --namespace <name>', 'namespace of names that have none', 'default')
+    .option('-n, --namespace <name>', "namespace of names that have none (default: the context's)")
     .option('--from <name>', 'only from this pod, workload or service')
     .option('--to <name>', 'only to this pod, workload or service')
     .option('--port <port>', 'only to this port')
@@ -53,9 +55,9 @@ SUBJECT is a pod, workload or service at either end: NAME, NAMESPACE/NAME, or NA
 AT is who saw it: out is the caller's ztunnel, in the called pod's, wp a waypoint.
 Proxies make events only while somebody taps. Paths come without their query; there are no headers and no payload.`,
     )
-    .action(async (subject: string | undefined, options: Omit<TapOptions, keyof Connection | 'subject'>) => {
+    .action(async (subject: string | undefined, options: Placed<Omit<TapOptions, keyof Connection | 'subject'>>) => {
       const { tapCommand } = await import('./tap.ts');
-      process.exitCode = await tapCommand({ ...connection(), ...options, subject });
+      process.exitCode = await tapCommand({ ...connection(), ...options, ...(await placed(options)), subject });
     });
   program
     .command('edges')
@@ -69,11 +71,11 @@ Proxies make events only while somebody taps. Paths come without their query; th
   program
     .command('authz <pod>')
     .description('every policy that applies to a pod, where it is enforced and what it would do, as the proxies have it')
-    .option('-n, --namespace <name>', 'namespace of the pod', 'default')
+    .option('-n, --namespace <name>', "namespace of the pod (default: the context's)")
     .option(...FORMATS)
     .addHelpText('after', '\nPOD is POD or NAMESPACE/POD.')
-    .action(async (pod: string, options: Omit<AuthzOptions, keyof Connection | 'pod'>) => {
+    .action(async (pod: string, options: Placed<Omit<AuthzOptions, keyof Connection | 'pod'>>) => {
       const { authzCommand } = await import('./authz.ts');
-      process.exitCode = await authzCommand({ ...connection(), ...options, pod });
+      process.exitCode = await authzCommand({ ...connection(), ...options, ...(await placed(options)), pod });
     });
 }

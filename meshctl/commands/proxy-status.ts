@@ -24,7 +24,11 @@ const TYPES: Readonly<Record<string, string>> = {
   'type.googleapis.com/warren.waypoint.v1.WorkloadLabels': 'labels',
 };
 
-export async function proxyStatus({ output, ...connection }: Connection & { readonly output: string }): Promise<number> {
+export async function proxyStatus({
+  namespace,
+  output,
+  ...connection
+}: Connection & { readonly namespace?: string; readonly output: string }): Promise<number> {
   checkFormat(output, ['table', 'wide', 'json', 'yaml']);
   const api = connect(connection);
   let istiod: Istiod | undefined;
@@ -36,7 +40,9 @@ export async function proxyStatus({ output, ...connection }: Connection & { read
         (await of.get<SyncRow[]>(pod, '/debug/syncz')).map((row) => ({ ...row, istiod: pod.metadata.name ?? '' })),
       ),
     );
-    const sorted = rows.flat().sort((a, b) => (a.proxy < b.proxy ? -1 : 1));
+    // A proxy is POD.NAMESPACE, and a namespace has no dot.
+    const wanted = rows.flat().filter(({ proxy }) => namespace === undefined || proxy.endsWith(`.${namespace}`));
+    const sorted = wanted.sort((a, b) => (a.proxy < b.proxy ? -1 : 1));
     await print(sorted, output, (width) => statusTable(sorted, width));
     return 0;
   } catch (error) {

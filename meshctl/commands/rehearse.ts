@@ -4,7 +4,7 @@ import picocolors from 'picocolors';
 import { Istiod } from '../istiod.ts';
 import { durationMs, objectsOf, removalOf } from '../rehearse/candidate.ts';
 import { exitOf, type Rehearsal, renderRehearsal, together } from '../rehearse/rehearsal.ts';
-import { CommandError, type Connection, clusterError, connect } from '../terminal.ts';
+import { CommandError, type Connection, checkFormat, clusterError, connect, inColour } from '../terminal.ts';
 
 export interface RehearseOptions extends Connection {
   readonly files: readonly string[];
@@ -16,7 +16,7 @@ export interface RehearseOptions extends Connection {
 
 export async function rehearseCommand(options: RehearseOptions): Promise<number> {
   const { files, namespace, output, systemNamespace } = options;
-  if (!['text', 'json', 'yaml'].includes(output)) throw new CommandError(`-o ${output}: expected text, json or yaml`);
+  checkFormat(output);
   const apply = files.flatMap((file) => objectsOf(file, namespace));
   const remove = options.delete.map((text) => removalOf(text, namespace));
   if (apply.length + remove.length === 0) throw new CommandError('nothing to rehearse: give files, or --delete KIND/NAME');
@@ -28,7 +28,7 @@ export async function rehearseCommand(options: RehearseOptions): Promise<number>
     const rehearsal = together(await istiod.postAll<Rehearsal>('/debug/rehearse', { apply, remove, sinceMs }));
     if (output === 'json') console.log(JSON.stringify(rehearsal, undefined, 2));
     else if (output === 'yaml') console.log(yaml.dump(rehearsal).trimEnd());
-    else console.log(renderRehearsal(rehearsal, picocolors.createColors(process.stdout.isTTY === true)));
+    else console.log(renderRehearsal(rehearsal, picocolors.createColors(inColour())));
     return exitOf(rehearsal);
   } catch (error) {
     throw error instanceof CommandError ? error : clusterError(error);

@@ -1,12 +1,14 @@
 /** `explain`, `coverage`, `ztunnel-config` and `proxy-status`, as commander knows them: istioctl's names, flags and short forms. Each is loaded when it is called. */
 import type { Command } from 'commander';
+import { namespaceOf, type Placed } from '../namespace.ts';
 import type { Connection } from '../terminal.ts';
 import type { ExplainOptions } from './explain.ts';
 import type { WaypointConfigOptions } from './waypoint-config.ts';
 import type { ZtunnelConfigOptions } from './ztunnel-config.ts';
 
-type ExplainFlags = Pick<ExplainOptions, 'namespace' | 'output' | 'method' | 'path' | 'header' | 'diff'>;
-type Flags = Omit<ZtunnelConfigOptions, keyof Connection | 'table' | 'proxy'>;
+type ExplainFlags = Placed<Pick<ExplainOptions, 'namespace' | 'output' | 'method' | 'path' | 'header' | 'diff'>>;
+type Flags = Placed<Omit<ZtunnelConfigOptions, keyof Connection | 'table' | 'proxy'>>;
+type WaypointFlags = Placed<Omit<WaypointConfigOptions, keyof Connection | 'table' | 'waypoint'>>;
 type Row = readonly [
   table: ZtunnelConfigOptions['table'],
   aliases: readonly string[],
@@ -46,6 +48,8 @@ const TABLES: readonly Row[] = [
   ['all', ['a'], 'all of these', [['--with-headers', 'a title over each table']]],
 ];
 
+const podNamespace = ['-n, --namespace <name>', "namespace of a POD that names none (default: the context's)"] as const;
+
 const WAYPOINT_TABLES = [
   ['routes', ['route', 'r'], 'routes of its services, in the order in which they are tried'],
   ['clusters', ['cluster', 'c'], 'services that it serves or sends to, and how'],
@@ -56,12 +60,13 @@ const WAYPOINT_TABLES = [
 
 /** @param connection of the program's own flags, once they have been read */
 export function addState(program: Command, connection: () => Connection): void {
+  const placed = async ({ namespace }: { readonly namespace?: string }) => ({ namespace: await namespaceOf(connection(), namespace) });
   program
     .command('explain <pod-or-id> [destination]')
     .description(
       'what would become of a connection, every decision on its way and the rule that decided; or, of an id in the access log, what became of it',
     )
-    .option('-n, --namespace <name>', 'namespace of the pod', 'default')
+    .option('-n, --namespace <name>', "namespace of the pod (default: the context's)")
     .option('--method <method>', 'of a request that a waypoint on the way would see', 'GET')
     .option('--path <path>', 'of the request, with its query', '/')
     .option('--diff <file>', 'what these objects would change about it, if they were applied')
@@ -73,7 +78,7 @@ export function addState(program: Command, connection: () => Connection): void {
     )
     .action(async (pod: string, destination: string | undefined, options: ExplainFlags) => {
       const { explainCommand } = await import('./explain.ts');
-      process.exitCode = await explainCommand({ ...connection(), ...options, pod, destination });
+      process.exitCode = await explainCommand({ ...connection(), ...options, ...(await placed(options)), pod, destination });
     });
   program
     .command('coverage')
@@ -91,6 +96,7 @@ export function addState(program: Command, connection: () => Connection): void {
       .command(`${table} [ztunnel]`)
       .aliases([...aliases])
       .description(doc)
+      .option(...podNamespace)
       .option('--node <name>', 'the ztunnel of this node')
       .option('-f, --file <file>', 'a saved configuration dump instead of a running ztunnel')
       .option('-o, --output <format>', 'short, wide, json or yaml', 'short')
@@ -98,19 +104,20 @@ export function addState(program: Command, connection: () => Connection): void {
     for (const [flag, about] of flags) command.option(flag, about);
     command.action(async (proxy: string | undefined, options: Flags) => {
       const { ztunnelConfig } = await import('./ztunnel-config.ts');
-      process.exitCode = await ztunnelConfig({ ...connection(), ...options, table, proxy });
+      process.exitCode = await ztunnelConfig({ ...connection(), ...options, ...(await placed(options)), table, proxy });
     });
   }
   config
     .command('log [ztunnel]')
     .alias('o')
     .description('shows or sets log levels of a ztunnel, or of all')
+    .option(...podNamespace)
     .option('--node <name>', 'the ztunnel of this node')
     .option('--level <levels>', 'LEVEL or SCOPE:LEVEL, several with commas')
     .option('-r, --reset', 'back to the levels of the start', false)
-    .action(async (proxy: string | undefined, options: { node?: string; level?: string; reset: boolean }) => {
+    .action(async (proxy: string | undefined, options: { namespace?: string; node?: string; level?: string; reset: boolean }) => {
       const { ztunnelLog } = await import('./ztunnel-config.ts');
-      process.exitCode = await ztunnelLog({ ...connection(), ...options, proxy });
+      process.exitCode = await ztunnelLog({ ...connection(), ...options, ...(await placed(options)), proxy });
     });
   const waypoint = program.command('waypoint-config').alias('wc').description('what a waypoint knows, enforces and holds, asked of itself');
   for (const [table, aliases, doc] of WAYPOINT_TABLES) {
@@ -118,21 +125,22 @@ export function addState(program: Command, connection: () => Connection): void {
       .command(`${table} [waypoint]`)
       .aliases([...aliases])
       .description(doc)
-      .option('-n, --namespace <name>', 'namespace of the waypoint', 'default')
+      .option('-n, --namespace <name>', "namespace of the waypoint (default: the context's)")
       .option('-f, --file <file>', 'a saved configuration dump instead of a running waypoint')
       .option('-o, --output <format>', 'short, wide, json or yaml', 'short')
       .addHelpText('after', '\nWAYPOINT is NAME or NAMESPACE/NAME, of its Gateway or of one of its pods; any waypoint where none is named.')
-      .action(async (name: string | undefined, options: Omit<WaypointConfigOptions, keyof Connection | 'table' | 'waypoint'>) => {
+      .action(async (name: string | undefined, options: WaypointFlags) => {
         const { waypointConfig } = await import('./waypoint-config.ts');
-        process.exitCode = await waypointConfig({ ...connection(), ...options, table, waypoint: name });
+        process.exitCode = await waypointConfig({ ...connection(), ...options, ...(await placed(options)), table, waypoint: name });
       });
   }
   program
     .command('proxy-status')
     .alias('ps')
     .description('which proxies are connected to which istiod, and whether they have taken what they were sent')
+    .option('-n, --namespace <name>', 'only proxies of this namespace')
     .option('-o, --output <format>', 'table, wide, json or yaml', 'table')
-    .action(async (options: { output: string }) => {
+    .action(async (options: { namespace?: string; output: string }) => {
       const { proxyStatus } = await import('./proxy-status.ts');
       process.exitCode = await proxyStatus({ ...connection(), ...options });
     });

@@ -4,14 +4,14 @@ import { systemClock } from '../../common/base/clock.ts';
 import { CommandError } from '../command-error.ts';
 import { collect } from '../status/collect.ts';
 import { makeReport, type StatusReport } from '../status/report.ts';
-import { type Connection, checkFormat, clusterError, connect, hanging, plural, print, TABLE_WIDTH, table } from '../terminal.ts';
+import { type Connection, checkFormat, clusterError, connect, hanging, inColour, plural, print, TABLE_WIDTH, table } from '../terminal.ts';
 
 export async function status(options: Connection & { readonly output: string }): Promise<number> {
   checkFormat(options.output);
   const api = connect(options);
   try {
     const report = makeReport(await collect(api, options.systemNamespace, systemClock));
-    await print(report, options.output, (width) => render(report, process.stdout.isTTY === true, width));
+    await print(report, options.output, (width) => render(report, inColour(), width));
     return report.healthy ? 0 : 1;
   } catch (error) {
     throw error instanceof CommandError ? error : clusterError(error);

@@ -3,9 +3,10 @@ import { type Clock, sleep, systemClock } from '../../common/base/clock.ts';
 import type { Istiod, ReportingProxy } from '../istiod.ts';
 import { difference, type Picture, takePicture } from '../live/counters.ts';
 import { figures } from '../live/figures.ts';
+import { openScreen } from '../live/screen.ts';
 import { type TopScreen, topText } from '../live/top-text.ts';
 import { withIstiod } from '../session.ts';
-import { type Connection, checkFormat, print, secondsOf, widthFor } from '../terminal.ts';
+import { type Connection, checkFormat, plural, print, secondsOf, widthFor } from '../terminal.ts';
 
 export interface TopOptions extends Connection {
   readonly namespace?: string;
@@ -22,17 +23,22 @@ export async function topCommand(options: TopOptions): Promise<number> {
   return withIstiod(options, async (_api, istiod) => {
     let proxies = await istiod.proxies();
     let before = await takePicture(istiod, proxies, { latencies: true });
-    for (;;) {
-      if (live) console.error(`watching ${proxies.length} proxies …`);
-      const { screen, picture } = await oneWindow(istiod, proxies, before, windowMs, namespace, systemClock);
-      if (!live) {
-        await print(screen, output, (width) => topText(screen, width));
-        return screen.proxies === 0 ? 1 : 0;
+    const screen = live ? openScreen(process.stdout, process) : undefined;
+    screen?.show(`meshctl top: watching ${plural(proxies.length, 'proxy', 'proxies')} (Ctrl-C ends it)`);
+    try {
+      for (;;) {
+        const { picture, ...seen } = await oneWindow(istiod, proxies, before, windowMs, namespace, systemClock);
+        if (!screen) {
+          await print(seen.screen, output, (width) => topText(seen.screen, width));
+          return seen.screen.proxies === 0 ? 1 : 0;
+        }
+        screen.show(`meshctl top, ${new Date().toTimeString().slice(0, 8)}: ${topText(seen.screen, widthOf(output))}`);
+        before = picture;
+        // Proxies come and go.
+        proxies = await istiod.proxies();
       }
-      repaint(`meshctl top, ${new Date().toTimeString().slice(0, 8)}: ${topText(screen, widthFor(output))}`);
-      before = picture;
-      // Proxies come and go.
-      proxies = await istiod.proxies();
+    } finally {
+      screen?.close();
     }
   });
 }
@@ -62,13 +68,5 @@ async function oneWindow(
 export const workloadOf = ({ name, namespace }: Pick<ReportingProxy, 'name' | 'namespace'>): string =>
   `${namespace}/${name.replace(/-[a-z0-9]+-[a-z0-9]{5}$/, '')}`;
 
-/** From the top of the screen, no more than it holds. */
-function repaint(text: string): void {
-  const rows = process.stdout.rows ?? 24;
-  const lines = text.split('\n');
-  const shown =
-    lines.length < rows
-      ? lines
-      : [...lines.slice(0, rows - 2), `… ${lines.length - rows + 2} more lines: make the window larger, or -n NAMESPACE`];
-  process.stdout.write(`\u001b[H\u001b[J${shown.join('\n')}\n`);
-}
+/** What is painted has the terminal's width and no more, unless all of it was asked for: then it is cut at the edge. */
+const widthOf = (output: string): number => (output === 'wide' ? widthFor(output) : (process.stdout.columns ?? widthFor(output)));

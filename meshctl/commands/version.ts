@@ -1,9 +1,8 @@
 /** `meshctl version`: this program, the control plane, the proxies, as istioctl prints them; and whether they fit together. */
-import yaml from 'js-yaml';
 import { VERSION } from '../../common/base/version.ts';
 import { CommandError } from '../command-error.ts';
 import { Istiod } from '../istiod.ts';
-import { type Connection, clusterError, connect, plural } from '../terminal.ts';
+import { type Connection, checkFormat, clusterError, connect, plural, print } from '../terminal.ts';
 
 export interface Versions {
   readonly clientVersion: string;
@@ -18,11 +17,9 @@ export async function versionCommand({
   output,
   ...connection
 }: Connection & { readonly client: boolean; readonly output: string }): Promise<number> {
-  if (!['text', 'json', 'yaml'].includes(output)) throw new CommandError(`-o ${output}: expected text, json or yaml`);
+  checkFormat(output);
   const versions = client ? { clientVersion: VERSION } : await ask(connection);
-  if (output === 'json') console.log(JSON.stringify(versions, undefined, 2));
-  else if (output === 'yaml') console.log(yaml.dump(versions).trimEnd());
-  else console.log(versionLines(versions).join('\n'));
+  await print(versions, output, () => versionLines(versions).join('\n'));
   return 0;
 }
 

@@ -12,6 +12,8 @@ export interface ZtunnelConfigOptions extends Connection {
   readonly table: 'workload' | 'service' | 'policy' | 'certificate' | 'connections' | 'all';
   /** `POD` or `POD.NAMESPACE`, of a ztunnel or of a pod whose ztunnel is meant. */
   readonly proxy: string | undefined;
+  /** Of a POD that names none. */
+  readonly namespace: string;
   readonly node?: string;
   readonly file?: string;
   readonly output: string;
@@ -71,12 +73,14 @@ function short(dump: ZtunnelDump, options: ZtunnelConfigOptions, nowMs: number, 
 
 export async function ztunnelLog({
   proxy,
+  namespace,
   node,
   level = '',
   reset,
   ...connection
 }: Connection & {
   readonly proxy: string | undefined;
+  readonly namespace: string;
   readonly node?: string;
   readonly level?: string;
   readonly reset: boolean;
@@ -84,7 +88,7 @@ export async function ztunnelLog({
   return withIstiod(connection, async (api, istiod) => {
     const all = await ztunnelsOf(api, connection.systemNamespace);
     const one = proxy !== undefined || node !== undefined;
-    for (const ztunnel of one ? [await findZtunnel(api, all, proxy, node)] : all) {
+    for (const ztunnel of one ? [await findZtunnel(api, all, { proxy, namespace, node })] : all) {
       // istioctl writes a colon between scope and level, ztunnel an equals sign.
       const query = { level: level.replaceAll(':', '='), ...(reset && { reset: 'true' }) };
       const now = await istiod.ofProxy<{ level: string }>('/debug/proxy/log', idOf(ztunnel), 'POST', query);
@@ -94,9 +98,9 @@ export async function ztunnelLog({
   });
 }
 
-async function ask({ proxy, node, ...connection }: ZtunnelConfigOptions): Promise<unknown> {
+async function ask({ proxy, namespace, node, ...connection }: ZtunnelConfigOptions): Promise<unknown> {
   return withIstiod(connection, async (api, istiod) => {
-    const ztunnel = await findZtunnel(api, await ztunnelsOf(api, connection.systemNamespace), proxy, node);
+    const ztunnel = await findZtunnel(api, await ztunnelsOf(api, connection.systemNamespace), { proxy, namespace, node });
     if (proxy === undefined && node === undefined) console.error(`asking ${idOf(ztunnel)}; name another one, or --node`);
     return istiod.ofProxy<unknown>('/debug/proxy', idOf(ztunnel));
   });
@@ -112,8 +116,11 @@ const nodeOf = ({ spec }: KubeObject): string | undefined => (spec as { nodeName
 export async function findZtunnel(
   api: KubeApi,
   ztunnels: readonly KubeObject[],
-  proxy: string | undefined,
-  node: string | undefined,
+  {
+    proxy,
+    namespace: own = 'default',
+    node,
+  }: { readonly proxy?: string | undefined; readonly namespace?: string; readonly node?: string | undefined },
 ): Promise<KubeObject> {
   if (node !== undefined) return onNode(ztunnels, node);
   const first = ztunnels[0];
@@ -121,13 +128,15 @@ export async function findZtunnel(
     if (!first) throw new CommandError('no ztunnel is running');
     return first;
   }
-  const own = ztunnels.find((ztunnel) => proxy === ztunnel.metadata.name || proxy === idOf(ztunnel));
-  if (own) return own;
-  const [name = '', namespace = 'default'] = proxy.split('.', 2);
+  const named = ztunnels.find((ztunnel) => proxy === ztunnel.metadata.name || proxy === idOf(ztunnel));
+  if (named) return named;
+  const [name = '', namespace = own] = proxy.split('.', 2);
   const pods = await api.list<KubeObject>(`/api/v1/namespaces/${namespace}/pods`, { fieldSelector: `metadata.name=${name}` });
   const [pod] = pods.filter(({ metadata }) => metadata.name === name);
   if (!pod)
-    throw new CommandError(`there is no ztunnel ${proxy} and no pod ${namespace}/${name} (POD.NAMESPACE names one of another namespace)`);
+    throw new CommandError(
+      `there is no ztunnel ${proxy} and no pod ${namespace}/${name} (POD.NAMESPACE, or -n, names one of another namespace)`,
+    );
   const at = nodeOf(pod);
   if (at === undefined) throw new CommandError(`pod ${namespace}/${name} is on no node yet`);
   return onNode(ztunnels, at);

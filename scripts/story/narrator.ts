@@ -1,6 +1,7 @@
 /** Tells the story: what is done, what was seen, how to try it by hand. Colour and progress on a terminal, plain lines in a pipe. */
 import { stripVTControlCharacters } from 'node:util';
 import picocolors from 'picocolors';
+import { inColour } from '../../meshctl/terminal.ts';
 
 /** A step did not show what it should have. */
 export class StepFailed extends Error {}
@@ -15,7 +16,7 @@ export class Narrator {
 
   constructor(out: NodeJS.WriteStream) {
     this.#out = out;
-    this.#paint = picocolors.createColors(out.isTTY === true);
+    this.#paint = picocolors.createColors(inColour(out));
   }
 
   chapter(title: string): void {

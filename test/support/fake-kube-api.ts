@@ -223,7 +223,7 @@ export class FakeKubeApi {
     else this.#answer(target, recorded, response);
   }
 
-  #answer(target: Target, { method, query, body }: RecordedRequest, response: ServerResponse): void {
+  #answer(target: Target, { method, query, headers, body }: RecordedRequest, response: ServerResponse): void {
     const { objects } = this.#collection(target.collection);
     const key = target.namespace && target.name ? `${target.namespace}/${target.name}` : (target.name ?? '');
     const existing = objects.get(key);
@@ -248,6 +248,10 @@ export class FakeKubeApi {
         return;
       }
       case 'PATCH': {
+        if (!existing && headers['content-type']?.includes('apply-patch') && target.subresource === undefined) {
+          answer(response, 201, this.put(target.collection, withNamespace(body as Manifest, target.namespace)));
+          return;
+        }
         if (!existing) {
           answer(response, 404, { reason: 'NotFound', message: `${key} not found` });
           return;

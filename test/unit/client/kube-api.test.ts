@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { systemClock } from '../../../common/base/clock.ts';
 import { KubeApi, KubeApiError, type KubeObject, type WatchEvent } from '../../../common/client/kube-api.ts';
+import { loadKubeCredentials } from '../../../common/client/kube-config.ts';
 import { watchObjects } from '../../../common/client/kube-watch.ts';
 import { FakeKubeApi } from '../../support/fake-kube-api.ts';
 import { recordingLog } from '../../support/recording-log.ts';
@@ -165,7 +166,7 @@ kind: Config
 current-context: one
 contexts:
 - {name: one, context: {cluster: here, user: me}}
-- {name: two, context: {cluster: here, user: you}}
+- {name: two, context: {cluster: here, user: you, namespace: shop}}
 clusters:
 - {name: here, cluster: {server: "${server}", certificate-authority: ca.pem}}
 users:
@@ -184,6 +185,8 @@ users:
     fake.requests.map(({ headers }) => headers.authorization),
     ['Bearer mine', 'Basic dTpw'],
   );
+  const of = (context: string): string | undefined => loadKubeCredentials({ env: {}, kubeconfig: join(dir, 'config'), context }).namespace;
+  assert.deepEqual([of('one'), of('two')], [undefined, 'shop'], 'a context may say which namespace is meant');
 });
 
 test('users that need a program to log in go through the Kubernetes client', async (t) => {

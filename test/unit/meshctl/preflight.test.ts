@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { KubeObject } from '../../../common/client/kube-api.ts';
 import type { Finding } from '../../../meshctl/check/finding.ts';
-import { findingLine, findingsJson } from '../../../meshctl/check/finding.ts';
+import { findingLine, findingsData } from '../../../meshctl/check/finding.ts';
 import { type PreflightFacts, preflight } from '../../../meshctl/check/preflight.ts';
 import { loadSource } from '../../../meshctl/install/source.ts';
 
@@ -260,11 +260,8 @@ test('what may not be read is said, and is no reason to stop', () => {
 });
 
 test('findings for machines say whether all is well', () => {
-  assert.equal((JSON.parse(findingsJson(preflight(facts()))) as { ok: boolean }).ok, true);
-  assert.equal(
-    (JSON.parse(findingsJson(preflight(facts({ server: { major: '1', minor: '20', gitVersion: '' } })))) as { ok: boolean }).ok,
-    false,
-  );
+  assert.equal(findingsData(preflight(facts())).ok, true);
+  assert.equal(findingsData(preflight(facts({ server: { major: '1', minor: '20', gitVersion: '' } }))).ok, false);
 });
 
 test('a finding is one line, however long its message was', () => {

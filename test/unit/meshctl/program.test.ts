@@ -1,13 +1,15 @@
 /** What meshctl says of itself: completion for shells, and versions. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { findingLine, linked, warning } from '../../../meshctl/check/finding.ts';
+import { findingLine, linked, pageOf, warning } from '../../../meshctl/check/finding.ts';
 import { completionScript } from '../../../meshctl/commands/completion.ts';
 import { versionLines } from '../../../meshctl/commands/version.ts';
-import { createProgram } from '../../../meshctl/program.ts';
+import { namespaceOf } from '../../../meshctl/namespace.ts';
+import { argumentsInOrder, createProgram } from '../../../meshctl/program.ts';
 
 /** What bash offers for the last word. */
 function offered(...words: string[]): string[] {
@@ -77,23 +79,43 @@ test('every command has an example, which a test runs', () => {
   }
 });
 
-test('what a check found names a page of docs/ that is there, heading and all', () => {
-  const docs = join(import.meta.dirname, '../../..');
-  const source = readFileSync(join(docs, 'meshctl/check/finding.ts'), 'utf8');
-  const pages = [...source.matchAll(/'(docs\/[\w-]+\.md)(?:#([\w-]+))?'/g)];
-  assert.ok(pages.length > 3);
-  for (const [, page = '', heading] of pages) {
-    const headings = [...readFileSync(join(docs, page), 'utf8').matchAll(/^#+ (.*)$/gm)].map(([, text = '']) =>
-      text
-        .toLowerCase()
-        .replaceAll(/[^\w -]/g, '')
-        .replaceAll(' ', '-'),
-    );
-    if (heading !== undefined) assert.ok(headings.includes(heading), `${page}#${heading}`);
+test('whatever a check finds has a mend, and a page of docs/ that is there, heading and all', () => {
+  const folder = join(import.meta.dirname, '../../..');
+  const found = { installation: [] as string[], preflight: [] as string[] };
+  for (const [file, checks] of Object.entries({
+    installation: [found.installation],
+    preflight: [found.preflight],
+    'network-policies': [found.installation, found.preflight],
+  })) {
+    const source = readFileSync(join(folder, `meshctl/check/${file}.ts`), 'utf8');
+    for (const [, check = ''] of source.matchAll(/\b(?:warning|failure)\(\s*(?:'([^']+)'|"([^"]+)"),/g))
+      for (const list of checks) list.push(check);
+    assert.doesNotMatch(source, /\b(?:warning|failure)\([^()]*, ''\)/, 'each problem says what to do about it');
   }
+  found.installation.push(
+    'Deployment istio-system/istiod',
+    'DaemonSet istio-system/ztunnel',
+    'DaemonSet istio-system/istio-cni-node',
+    'ztunnel',
+  );
+  assert.ok(found.installation.length > 15 && found.preflight.length > 10);
+  for (const [checks, pre] of [
+    [found.installation, false],
+    [found.preflight, true],
+  ] as const)
+    for (const check of checks) {
+      const [page = '', heading = ''] = pageOf(check, pre).split('#');
+      const headings = [...readFileSync(join(folder, page), 'utf8').matchAll(/^#+ (.*)$/gm)].map(([, text = '']) =>
+        text
+          .toLowerCase()
+          .replaceAll(/[^\w -]/g, '')
+          .replaceAll(' ', '-'),
+      );
+      assert.ok(headings.includes(heading), `${check}: ${page}#${heading}`);
+    }
   assert.match(
-    findingLine(linked(warning('pods', 'two are not in the mesh', 'meshctl status says why')), false),
-    /\(meshctl status says why; see docs\/enrolment\.md#/,
+    findingLine(linked(warning('pods', 'two are not in the mesh', 'meshctl status says why'), false), false),
+    /\(meshctl status says why; see docs\/enrolment\.md#what-is/,
   );
 });
 
@@ -109,4 +131,32 @@ registerHooks({ load(url, context, next) { if (/node-forge|kube-api|client-node|
     assert.equal(status, 0, `meshctl ${args.join(' ')} loads what it does not need`);
     assert.ok(stdout.length > 10);
   }
+});
+
+test('flags of a command may stand before it, as with kubectl; what reaches the cluster stays there', () => {
+  const order = (line: string): string => argumentsInOrder(line.split(' ')).join(' ');
+  assert.equal(order('-n shop top'), 'top -n shop');
+  assert.equal(order('--context two --namespace=shop -o json waypoint list'), '--context two waypoint list --namespace=shop -o json');
+  assert.equal(order('-n shop explain -- web orders'), 'explain -n shop -- web orders');
+  assert.equal(order('top -n shop'), 'top -n shop');
+  assert.equal(order('--help'), '--help');
+});
+
+test('the namespace is the one of the context, where no flag names one', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'meshctl-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const kubeconfig = join(folder, 'config');
+  const context = { cluster: 'here', user: 'me', namespace: 'shop' };
+  writeFileSync(
+    kubeconfig,
+    JSON.stringify({
+      'current-context': 'one',
+      contexts: [{ name: 'one', context }],
+      clusters: [{ name: 'here', cluster: { server: 'https://localhost:1' } }],
+    }),
+  );
+  const reach = { systemNamespace: 'istio-system', env: { KUBECONFIG: kubeconfig } };
+  assert.equal(await namespaceOf(reach), 'shop');
+  assert.equal(await namespaceOf(reach, 'vault'), 'vault');
+  assert.equal(await namespaceOf({ ...reach, context: 'absent' }), 'default');
 });
