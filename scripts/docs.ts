@@ -46,10 +46,10 @@ function withCodes(text: string): string {
 /** One page for each command of meshctl: what `--help` says, of it and of its own commands. */
 function commandPages(): [string, string][] {
   const program = createProgram({});
-  program.configureHelp({ helpWidth: 100 });
+  program.configureHelp({ ...program.configureHelp(), helpWidth: 100 });
   const help = (command: Command): string => {
     const text: string[] = [];
-    command.configureHelp({ helpWidth: 100 }).configureOutput({ writeOut: (piece) => void text.push(piece) });
+    command.configureHelp({ ...command.configureHelp(), helpWidth: 100 }).configureOutput({ writeOut: (piece) => void text.push(piece) });
     command.outputHelp();
     return text.join('').trimEnd();
   };

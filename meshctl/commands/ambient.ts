@@ -84,19 +84,24 @@ export async function listEnrolled(options: Connection & { readonly output: stri
       ];
     });
     await print(rows, options.output, (width) =>
-      rows.length === 0
-        ? 'no namespace is in the mesh (meshctl ambient enable NAMESPACE)'
-        : table(
-            ['NAMESPACE', 'LABEL', 'PODS ENROLLED', 'WAYPOINT'],
-            rows.map(({ namespace, label, enrolled, pods: all, waypoint }) => [
-              namespace,
-              label || '-',
-              `${enrolled}/${all}`,
-              waypoint || '-',
-            ]),
-            { width },
-          ),
+      rows.length === 0 ? 'no namespace is in the mesh (meshctl ambient enable NAMESPACE)' : enrolledTable(rows, width),
     );
     return 0;
   });
+}
+
+export interface Enrolled {
+  readonly namespace: string;
+  readonly label: string;
+  readonly enrolled: number;
+  readonly pods: number;
+  readonly waypoint: string;
+}
+
+export function enrolledTable(rows: readonly Enrolled[], width: number): string {
+  return table(
+    ['NAMESPACE', 'LABEL', 'PODS ENROLLED', 'WAYPOINT'],
+    rows.map(({ namespace, label, enrolled, pods, waypoint }) => [namespace, label || '-', `${enrolled}/${pods}`, waypoint || '-']),
+    { width },
+  );
 }

@@ -5,7 +5,7 @@
 import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
 import { CommandError } from '../command-error.ts';
 import { Istiod } from '../istiod.ts';
-import { type Connection, checkFormat, clusterError, connect, plural, print, TABLE_WIDTH, table } from '../terminal.ts';
+import { type Connection, checkFormat, clusterError, connect, hanging, plural, print, TABLE_WIDTH, table } from '../terminal.ts';
 
 const SECRET = 'istio-ca-secret';
 const REQUEST = 'warren.dev/ca-rotation';
@@ -121,17 +121,28 @@ export function statusText(views: readonly CaView[], width: number = TABLE_WIDTH
     serial,
   ];
   return [
-    `CA              ${source}`,
+    ...labelled('CA', source, width),
     ...(signer
       ? [table(['', 'SUBJECT', 'EXPIRES', 'SERIAL'], [row('signs', signer), ...roots.map((root) => row('trusted', root))], { width })]
       : []),
     ...(rotation
       ? [
-          `rotation        ${rotation.phase === 'none' ? 'none under way' : rotation.phase}; next: ${STEPS[rotation.next.step]}, ${rotation.next.at}`,
+          ...labelled(
+            'rotation',
+            `${rotation.phase === 'none' ? 'none under way' : rotation.phase}; next: ${STEPS[rotation.next.step]}, ${rotation.next.at}`,
+            width,
+          ),
         ]
       : []),
-    ...problemsOf(views).map((problem) => `problem         ${problem}`),
+    ...problemsOf(views).flatMap((problem) => labelled('problem', problem, width)),
   ].join('\n');
+}
+
+/** A line with its label before it; where it is long, the rest stands under its beginning. */
+function labelled(label: string, text: string, width: number): string[] {
+  const margin = ' '.repeat(16);
+  const [first = '', ...more] = hanging(margin, text, width);
+  return [`${label.padEnd(margin.length)}${first.trimStart()}`, ...more];
 }
 
 function rehearsalText(views: readonly CaView[]): string {

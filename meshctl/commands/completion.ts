@@ -17,10 +17,19 @@ export function addCompletion(program: Command): void {
     });
 }
 
+interface Word {
+  readonly word: string;
+  readonly doc: string;
+  /** Of a flag: `-n`. */
+  readonly short?: string;
+  /** A flag whose next word is its value. */
+  readonly valued?: boolean;
+}
+
 interface Entry {
   /** Words after the program's name: `waypoint apply`. */
   readonly path: string;
-  readonly words: readonly { readonly word: string; readonly doc: string }[];
+  readonly words: readonly Word[];
 }
 
 /** @throws {CommandError} for another shell */
@@ -30,7 +39,7 @@ export function completionScript(program: Command, shell: string): string {
     case 'bash':
       return bash(entries);
     case 'zsh':
-      return `autoload -U +X bashcompinit && bashcompinit\n${bash(entries)}`;
+      return `(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }\nautoload -Uz bashcompinit && bashcompinit\n${bash(entries)}`;
     case 'fish':
       return fish(entries);
     default:
@@ -57,18 +66,26 @@ const namesOf = (command: Command): string[] => [command.name(), ...command.alia
 const flagsOf = (command: Command): Words =>
   command.options
     .filter(({ hidden }) => !hidden)
-    .flatMap(({ long, description }) => (long ? [{ word: long, doc: firstSentence(description) }] : []));
+    .flatMap(({ long, short, required, description }) =>
+      long ? [{ word: long, doc: firstSentence(description), ...(short && { short }), valued: required }] : [],
+    );
 
 const firstSentence = (text: string): string => (text.split(/[:;.,(]/)[0] ?? '').trim();
 
 function bash(entries: readonly Entry[]): string {
   const cases = entries.map(({ path, words }) => `    "${path}") words="${words.map(({ word }) => word).join(' ')}" ;;`);
+  const flags = entries.flatMap(({ words }) => words.filter(({ valued }) => valued === true));
+  const valued = [...new Set(flags.flatMap(({ word, short }) => [word, ...(short ? [short] : [])]))].sort().join('|');
   return `# meshctl completion
 _meshctl() {
   local word path="" words="" i
   for ((i = 1; i < COMP_CWORD; i++)); do
     word="\${COMP_WORDS[i]}"
-    case "$word" in -*) continue ;; esac
+    case "$word" in
+      # The next word is its value.
+      ${valued}) i=$((i + 1)); continue ;;
+      -*) continue ;;
+    esac
     path="\${path:+$path }$word"
   done
   # Words that are no commands are arguments: what is before them decides.
@@ -79,25 +96,25 @@ ${cases.join('\n')}
     [ -n "$words" ] || [ -z "$path" ] && break
     case "$path" in *" "*) path="\${path% *}" ;; *) path="" ;; esac
   done
+  # A value is for the user to say; files are what the shell itself offers.
+  [ "$i" -gt "$COMP_CWORD" ] && words=""
   COMPREPLY=($(compgen -W "$words" -- "\${COMP_WORDS[COMP_CWORD]}"))
 }
-complete -F _meshctl meshctl`;
+complete -o default -F _meshctl meshctl`;
 }
 
 function fish(entries: readonly Entry[]): string {
   const quoted = (text: string): string => `'${text.replaceAll("'", "\\'")}'`;
   const lines = entries.flatMap(({ path, words }) => {
-    const seen =
-      path === ''
-        ? '__fish_use_subcommand'
-        : path
-            .split(' ')
-            .map((word) => `__fish_seen_subcommand_from ${word}`)
-            .join('; and ');
-    return words.map(({ word, doc }) =>
+    const own = words.filter(({ word }) => !word.startsWith('-')).map(({ word }) => word);
+    const seen = path.split(' ').map((word) => `__fish_seen_subcommand_from ${word}`);
+    const here = path === '' ? '__fish_use_subcommand' : seen.join('; and ');
+    // Commands of a command are offered until one is there.
+    const next = path === '' || own.length === 0 ? here : `${here}; and not __fish_seen_subcommand_from ${own.join(' ')}`;
+    return words.map(({ word, doc, short, valued }) =>
       word.startsWith('--')
-        ? `complete -c meshctl -n ${quoted(seen)} -l ${word.slice(2)} -d ${quoted(doc)}`
-        : `complete -c meshctl -f -n ${quoted(seen)} -a ${word} -d ${quoted(doc)}`,
+        ? `complete -c meshctl -n ${quoted(here)} -l ${word.slice(2)}${short ? ` -s ${short.slice(1)}` : ''}${valued ? ' -r' : ''} -d ${quoted(doc)}`
+        : `complete -c meshctl -f -n ${quoted(next)} -a ${word} -d ${quoted(doc)}`,
     );
   });
   return ['# meshctl completion', ...lines].join('\n');

@@ -171,24 +171,31 @@ export async function listWaypoints(api: KubeApi, options: ListFlags & { readonl
     programmed: conditionsOf(gateway).find(({ type }) => type === 'Programmed')?.status ?? 'False',
     address: addressOf(gateway),
   }));
-  const wide = output === 'wide';
+  const head = ['NAME', 'REVISION', 'TRAFFIC TYPE', 'PROGRAMMED', ...(output === 'wide' ? ['ADDRESS'] : [])];
   await print(waypoints, output, (width) =>
-    waypoints.length === 0
-      ? 'No waypoints found.'
-      : table(
-          [...(allNamespaces ? ['NAMESPACE'] : []), 'NAME', 'REVISION', 'TRAFFIC TYPE', 'PROGRAMMED', ...(wide ? ['ADDRESS'] : [])],
-          waypoints.map(({ namespace, name, revision, trafficType, programmed, address }) => [
-            ...(allNamespaces ? [namespace] : []),
-            name,
-            revision,
-            trafficType,
-            programmed,
-            ...(wide ? [address] : []),
-          ]),
-          { gap: GAP, width },
-        ),
+    placedTable(
+      head,
+      waypoints.map(({ namespace, ...rest }) => [namespace, ...Object.values(rest).slice(0, head.length)]),
+      { allNamespaces, width },
+    ),
   );
   return 0;
+}
+
+/** @param rows each with its namespace first, which is shown where those of all are */
+export function placedTable(
+  head: readonly string[],
+  rows: readonly (readonly string[])[],
+  { allNamespaces, width }: { readonly allNamespaces: boolean; readonly width: number },
+): string {
+  if (rows.length === 0) return 'No waypoints found.';
+  return allNamespaces
+    ? table(['NAMESPACE', ...head], rows, { gap: GAP, width })
+    : table(
+        head,
+        rows.map((row) => row.slice(1)),
+        { gap: GAP, width },
+      );
 }
 
 export const waypointStatus = (options: In<StatusFlags>): Promise<number> => {
@@ -208,20 +215,11 @@ export async function statusOfWaypoints(
     return { namespace: gateway.metadata.namespace ?? '', name: gateway.metadata.name ?? '', status, type, reason, message };
   });
   await print(waypoints, output, (width) =>
-    waypoints.length === 0
-      ? 'No waypoints found.'
-      : table(
-          [...(allNamespaces ? ['NAMESPACE'] : []), 'NAME', 'STATUS', 'TYPE', 'REASON', 'MESSAGE'],
-          waypoints.map(({ namespace, name, status, type, reason, message }) => [
-            ...(allNamespaces ? [namespace] : []),
-            name,
-            status,
-            type,
-            reason,
-            message,
-          ]),
-          { gap: GAP, width },
-        ),
+    placedTable(
+      ['NAME', 'STATUS', 'TYPE', 'REASON', 'MESSAGE'],
+      waypoints.map((each) => Object.values(each)),
+      { allNamespaces, width },
+    ),
   );
   const late = gateways.filter((gateway) => !isProgrammed(gateway));
   if (timeoutMs > 0)

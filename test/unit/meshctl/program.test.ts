@@ -27,13 +27,38 @@ test('bash completes commands, their own commands under every name, and flags, p
   assert.ok(offered('waypoint', 'apply', '--enr').includes('--enroll-namespace'));
   assert.ok(offered('explain', 'shop/client', 'orders:80', '--me').includes('--method'));
   assert.ok(offered('status', '--kube').includes('--kubeconfig'), "the program's own flags go with every command");
+  assert.deepEqual(offered('--kubeconfig', 'file', 'waypoint', 'del'), ['delete'], "a flag's value is no command");
+  assert.deepEqual(offered('top', '-n', ''), [''], 'nor is one that is still to be written');
 });
 
 test('there are scripts for zsh and fish, and for nothing else', () => {
-  assert.match(completionScript(createProgram({}), 'zsh'), /bashcompinit[\s\S]*complete -F _meshctl meshctl$/);
+  assert.match(completionScript(createProgram({}), 'zsh'), /bashcompinit[\s\S]*complete -o default -F _meshctl meshctl$/);
   assert.match(completionScript(createProgram({}), 'fish'), /complete -c meshctl -f -n '__fish_use_subcommand' -a waypoint -d 'waypoints'/);
+  assert.match(
+    completionScript(createProgram({}), 'fish'),
+    /-n '__fish_seen_subcommand_from waypoint; and not __fish_seen_subcommand_from apply [a-z ]+' -a apply/,
+  );
+  assert.match(completionScript(createProgram({}), 'fish'), /-n '__fish_seen_subcommand_from top' -l namespace -s n -r /);
   assert.throws(() => completionScript(createProgram({}), 'csh'), /expected bash, zsh, fish/);
 });
+
+// Those that this machine has.
+for (const shell of ['bash', 'zsh', 'fish'].filter((name) => spawnSync(name, ['-c', 'true']).status === 0)) {
+  test(`${shell} takes its completion script`, (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'meshctl-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const script = completionScript(createProgram({}), shell);
+    writeFileSync(join(folder, 'script'), script);
+    const { status, stderr } = spawnSync(shell, ['-n', join(folder, 'script')], { encoding: 'utf8' });
+    assert.equal(status, 0, stderr);
+    if (shell !== 'fish') return;
+    const offers = (line: string): string =>
+      spawnSync('fish', ['--no-config', '-c', `${script}\ncomplete -C "${line}"`], { encoding: 'utf8' }).stdout;
+    assert.match(offers('meshctl waypoint '), /^apply\t/m);
+    assert.doesNotMatch(offers('meshctl waypoint apply '), /^delete\t/m, 'commands of a command are offered until one is there');
+    assert.match(offers('meshctl waypoint apply --enr'), /^--enroll-namespace\t/);
+  });
+}
 
 test('versions are one line each, replicas only where they differ, and what differs from this program is said', () => {
   assert.deepEqual(

@@ -1,11 +1,14 @@
 /** Every table fits a terminal of 100 columns, however long names are, and loses nothing that tells rows apart; `-o wide` shows all. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { enrolledTable } from '../../../meshctl/commands/ambient.ts';
 import { authzText } from '../../../meshctl/commands/authz.ts';
+import { statusText } from '../../../meshctl/commands/ca.ts';
 import { coverageTable } from '../../../meshctl/commands/coverage.ts';
 import { edgesTable } from '../../../meshctl/commands/edges.ts';
 import { statusTable } from '../../../meshctl/commands/proxy-status.ts';
 import { render } from '../../../meshctl/commands/status.ts';
+import { placedTable } from '../../../meshctl/commands/waypoint.ts';
 import { eventLine } from '../../../meshctl/live/event-line.ts';
 import { topText } from '../../../meshctl/live/top-text.ts';
 import { hanging, table, wrap } from '../../../meshctl/terminal.ts';
@@ -182,6 +185,23 @@ const screens: Readonly<Record<string, (width: number) => string>> = {
     ),
   coverage: (width) =>
     coverageTable([{ policy: `${NAMESPACE}/${POD}`, action: 'ALLOW', enforced: 'in part', because: TEXT }], false, width),
+  'waypoint list': (width) =>
+    placedTable(['NAME', 'REVISION', 'TRAFFIC TYPE', 'PROGRAMMED', 'ADDRESS'], [[NAMESPACE, POD, 'a-canary', 'service', 'True', HOST]], {
+      allNamespaces: true,
+      width,
+    }),
+  'waypoint status': (width) =>
+    placedTable(['NAME', 'STATUS', 'TYPE', 'REASON', 'MESSAGE'], [[NAMESPACE, POD, 'False', 'Programmed', 'AddressNotAssigned', TEXT]], {
+      allNamespaces: true,
+      width,
+    }),
+  'ambient list': (width) => enrolledTable([{ namespace: NAMESPACE, label: 'ambient', enrolled: 1, pods: 200, waypoint: POD }], width),
+  'ca status': (width) => {
+    const root = { subject: `O=${HOST}`, serial: '63f676783a7cadbce0f593dcde003988', expires: DATE };
+    const rotation = { phase: 'introduced', requested: 'start', next: { step: 'switch', at: DATE }, plan: [] };
+    const ca = { source: `Secret ${NAMESPACE}/istio-ca-secret`, signer: root, roots: [root], rotation, problem: TEXT };
+    return statusText([{ replica: POD, page: { ca, distributed: [] }, proxies: [{ name: POD, ready: false }] }], width);
+  },
   'ztunnel-config all': (width) => allTables(ztunnel, 0, true, width),
   ...Object.fromEntries(TABLES.map((name) => [`waypoint-config ${name}`, (width: number) => waypointTable(waypoint, name, width)])),
   top: (width) =>
