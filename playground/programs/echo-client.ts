@@ -3,6 +3,7 @@ import http, { type OutgoingHttpHeaders } from 'node:http';
 import type { ClientHttp2Session } from 'node:http2';
 import net from 'node:net';
 import type { Writable } from 'node:stream';
+import { setTimeout as pause } from 'node:timers/promises';
 import { type ClientOptions, parseClientOptions } from './echo-options.ts';
 
 const MOST_AT_ONCE = 20;
@@ -24,9 +25,15 @@ export async function runClient(argv: readonly string[], stdout: Writable, stder
   const answers: (Answer | undefined)[] = [];
   const errors: string[] = [];
   let next = 0;
+  const startMs = performance.now();
+  const turn = async (i: number): Promise<void> => {
+    const waitMs = options.perSecond === undefined ? 0 : startMs + (i * 1000) / options.perSecond - performance.now();
+    if (waitMs > 0) await pause(waitMs, undefined, { signal });
+  };
   const worker = async (): Promise<void> => {
     for (let i = next++; i < options.count; i = next++) {
       try {
+        await turn(i);
         answers[i] = await ask(options, signal);
       } catch (error) {
         errors.push(signal.aborted ? `no answer within ${options.timeoutMs} ms` : message(error));

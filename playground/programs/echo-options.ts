@@ -23,6 +23,8 @@ export interface ClientOptions {
   readonly method: string;
   readonly headers: readonly (readonly [string, string])[];
   readonly count: number;
+  /** Requests that begin in a second; undefined: as they can. */
+  readonly perSecond: number | undefined;
   readonly timeoutMs: number;
   readonly message: string;
   readonly serverFirst: boolean;
@@ -62,7 +64,7 @@ export function parseServerOptions(argv: readonly string[]): ServerOptions {
 export function parseClientOptions(argv: readonly string[]): ClientOptions {
   const flags = readFlags(argv, new Set(['server-first', 'http2', 'insecure-skip-verify']));
   const [text, ...more] = flags.words;
-  if (text === undefined || more.length > 0) throw new Error(`usage: client URL [--method=M] [-H Name:Value]… [--count=N]`);
+  if (text === undefined || more.length > 0) throw new Error(`usage: client URL [--method=M] [-H Name:Value]… [--count=N] [--qps=N]`);
   const match = /^([a-z0-9]+):\/\/([^/?]*)(.*)$/.exec(text);
   if (!match) throw new Error(`${JSON.stringify(text)} is no URL`);
   const [, scheme = '', authority = '', rest = ''] = match;
@@ -74,6 +76,9 @@ export function parseClientOptions(argv: readonly string[]): ClientOptions {
   });
   const count = Number(flags.take('count').at(-1) ?? 1);
   if (!Number.isInteger(count) || count < 1 || count > MOST_REQUESTS) throw new Error(`--count: expected 1 to ${MOST_REQUESTS}`);
+  const qps = Number(flags.take('qps').at(-1) ?? 0);
+  if (!(qps >= 0)) throw new Error('--qps: expected a number');
+  const perSecond = qps === 0 ? undefined : qps;
   const options: ClientOptions = {
     scheme,
     // Every scheme is parsed as http's, whose rules for hosts and ports are the known ones.
@@ -82,12 +87,13 @@ export function parseClientOptions(argv: readonly string[]): ClientOptions {
     method: flags.take('method').at(-1) ?? 'GET',
     headers,
     count,
+    perSecond,
     timeoutMs: durationMs(flags.take('timeout').at(-1) ?? '5s'),
     message: flags.take('msg').at(-1) ?? 'HelloWorld',
     serverFirst: flags.take('server-first').length > 0,
     http2: flags.take('http2').length > 0,
   };
-  for (const ignored of ['qps', 'insecure-skip-verify', 'alpn', 'server-name']) flags.take(ignored);
+  for (const ignored of ['insecure-skip-verify', 'alpn', 'server-name']) flags.take(ignored);
   flags.finish();
   return options;
 }

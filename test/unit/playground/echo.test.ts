@@ -46,6 +46,10 @@ test('a client call has scheme, authority, the path as written, method, headers 
       3,
     ],
   );
+  assert.deepEqual(
+    [parseClientOptions(['http://echo']).perSecond, parseClientOptions(['http://echo', '--qps=10']).perSecond],
+    [undefined, 10],
+  );
   assert.equal(parseClientOptions(['http://echo:80']).url.host, 'echo', "the scheme's own port is not said");
   assert.equal(parseClientOptions(['http://echo']).path, '/');
   assert.equal(parseClientOptions(['tcp://[fd00::1]:9090']).url.hostname, '[fd00::1]');
@@ -57,6 +61,7 @@ for (const [argv, complaint] of [
   [['ftp://echo'], /scheme ftp is not/],
   [['http://echo', '-H', 'novalue'], /expected Name:Value/],
   [['http://echo', '--count=0'], /--count: expected/],
+  [['http://echo', '--qps=many'], /--qps: expected/],
   [['http://echo', '--timeout=soon'], /"soon" is no duration/],
 ] as const) {
   test(`client call ${argv.join(' ') || 'without anything'} is refused with the reason`, () =>
