@@ -220,9 +220,10 @@ export class Store implements KindContext {
     return this.#updateDraft(type, version, old, input, options);
   }
 
-  /** Server-side apply creates what is not there; every other patch needs its object. */
+  /** Server-side apply creates what is not there, but not by way of a subresource; every other patch needs its object. */
   preparePatch(type: ResourceType, version: ServedVersion, namespace: string, name: string, patch: Patch, options: WriteOptions): Draft {
     const live = this.collection(type).get(type.namespaced ? namespace : '', name);
+    if (!live && (patch.type !== 'apply' || options.subresource)) throw ApiError.notFound(type, name);
     if (patch.type === 'apply') return this.#prepareApply(type, version, namespace, name, live, patch, options);
     if (!live) throw ApiError.notFound(type, name);
     const current = cloneDeep(inVersion(live, type, version));

@@ -233,3 +233,14 @@ test('an apply that changes nothing leaves the object as it is, also where someb
   apply(store, 'a', wanted);
   assert.equal(store.get('Deployment', 'web', 'default')?.metadata.resourceVersion, before?.metadata.resourceVersion);
 });
+
+test('an apply to a status makes no object: one that is gone stays gone', () => {
+  const { store } = apiStore();
+  const late = { apiVersion: 'apps/v1', kind: 'Deployment', metadata: { name: 'web' }, status: { replicas: 1 } };
+  assert.throws(
+    () =>
+      store.patch('Deployment', 'web', 'default', { type: 'apply', body: late, force: true }, { fieldManager: 'a', subresource: 'status' }),
+    (error) => error instanceof ApiError && error.code === 404,
+  );
+  assert.equal(store.get('Deployment', 'web', 'default'), undefined);
+});
