@@ -1,4 +1,5 @@
 /** What commands print with: tables that fit a terminal, colour only where somebody looks, and the error that ends a command in one line. */
+import { stripVTControlCharacters } from 'node:util';
 import { KubeApi, KubeApiError } from '../common/client/kube-api.ts';
 import { CommandError } from './command-error.ts';
 
@@ -17,7 +18,9 @@ export function connect({ kubeconfig, context, env }: Connection): KubeApi {
   try {
     return KubeApi.load({ ...(kubeconfig && { kubeconfig }), ...(context && { context }), env });
   } catch (error) {
-    throw new CommandError(`${error instanceof Error ? error.message : error} (give --kubeconfig FILE)`);
+    const message = error instanceof Error ? error.message : String(error);
+    // Others say what they want.
+    throw new CommandError(/no context|--kubeconfig|--context/.test(message) ? message : `${message} (--kubeconfig FILE names another)`);
   }
 }
 
@@ -127,6 +130,33 @@ export function wrap(text: string, room: number): string[] {
 /** Text in lines of `width`, each after the margin. */
 export const hanging = (margin: string, text: string, width: number): string[] =>
   wrap(text, width - margin.length).map((line) => margin + line);
+
+/** Lines that are longer than `width` go on in the next one, under their own beginning and a little further in. Colours take no room. */
+export function folded(text: string, width: number): string {
+  return text
+    .split('\n')
+    .flatMap((line) => {
+      const plain = stripVTControlCharacters(line);
+      if (plain.length <= width) return [line];
+      const indent = ' '.repeat((/^ */.exec(plain)?.[0].length ?? 0) + 2);
+      const lines: string[] = [];
+      let room = 0;
+      for (const word of line.trimStart().split(' ')) {
+        const length = stripVTControlCharacters(word).length;
+        const last = lines.length - 1;
+        if (last >= 0 && length + 1 <= room) {
+          lines[last] += ` ${word}`;
+          room -= length + 1;
+        } else {
+          const margin = last < 0 ? indent.slice(2) : indent;
+          lines.push(`${margin}${word}`);
+          room = width - margin.length - length;
+        }
+      }
+      return lines;
+    })
+    .join('\n');
+}
 
 /** What a command's `-o` may be, beside the text that it prints without one. */
 export const FORMATS = ['text', 'wide', 'json', 'yaml'] as const;

@@ -82,6 +82,9 @@ interface KubeconfigFile {
   readonly users: readonly Named<Fields>[];
 }
 
+/** Of contexts, in an error. */
+const MOST_NAMED = 10;
+
 // Several files are merged as kubectl does: the first that names a thing wins.
 function fromFiles(paths: readonly string[], wanted: string | undefined): KubeCredentials {
   const files = paths.map(readKubeconfig);
@@ -89,7 +92,10 @@ function fromFiles(paths: readonly string[], wanted: string | undefined): KubeCr
   const contextName = wanted ?? files.find((file) => file.currentContext)?.currentContext;
   if (!contextName) throw new Error(`${where}: no current-context; give --context`);
   const context = find(files, 'contexts', contextName)?.value;
-  if (!context) throw new Error(`${where}: no context "${contextName}"`);
+  if (!context) {
+    const known = files.flatMap(({ contexts }) => contexts.map(({ name }) => name));
+    throw new Error(`${where}: no context "${contextName}"${known.length > 0 ? `, but ${known.slice(0, MOST_NAMED).join(', ')}` : ''}`);
+  }
   const clusterName = String(context.cluster);
   const cluster = find(files, 'clusters', clusterName);
   const server = cluster && string(cluster.value, 'server');

@@ -4,7 +4,7 @@ import type { KubeApi, KubeObject } from '../../common/client/kube-api.ts';
 import { KubeApiError } from '../../common/client/kube-api.ts';
 import { CommandError } from '../command-error.ts';
 import { withApi } from '../session.ts';
-import { DATAPLANE_MODE, enrolledPods, isCandidate, REDIRECTION } from '../status/enrolment.ts';
+import { DATAPLANE_MODE, enrolledPods, isCandidate, isWanted, REDIRECTION } from '../status/enrolment.ts';
 import { type Connection, checkFormat, clusterError, connect, plural, print, table } from '../terminal.ts';
 
 interface SetEnrolledOptions extends Connection {
@@ -69,7 +69,11 @@ export async function listEnrolled(options: Connection & { readonly output: stri
   return withApi(options, async (api) => {
     const [namespaces, pods] = await Promise.all([api.list<KubeObject>('/api/v1/namespaces'), api.list<KubeObject>('/api/v1/pods')]);
     const rows = namespaces.flatMap(({ metadata }) => {
-      const own = pods.filter((pod) => pod.metadata.namespace === metadata.name && isCandidate(pod));
+      // A waypoint's pods, and whatever else says no by its own label, are not missing.
+      const own = pods.filter(
+        (pod) =>
+          pod.metadata.namespace === metadata.name && isCandidate(pod) && (enrolledPods([pod]).length > 0 || isWanted(pod, { metadata })),
+      );
       const mode = metadata.labels?.[DATAPLANE_MODE] ?? '';
       const enrolled = enrolledPods(own).length;
       if (mode !== 'ambient' && enrolled === 0) return [];

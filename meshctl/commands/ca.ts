@@ -5,7 +5,19 @@
 import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
 import { CommandError } from '../command-error.ts';
 import { Istiod } from '../istiod.ts';
-import { type Connection, checkFormat, clusterError, connect, hanging, plural, print, TABLE_WIDTH, table } from '../terminal.ts';
+import {
+  type Connection,
+  checkFormat,
+  clusterError,
+  connect,
+  folded,
+  hanging,
+  plural,
+  print,
+  TABLE_WIDTH,
+  table,
+  widthFor,
+} from '../terminal.ts';
 
 const SECRET = 'istio-ca-secret';
 const REQUEST = 'warren.dev/ca-rotation';
@@ -64,13 +76,13 @@ export async function rotate(options: Connection & { readonly rehearse: boolean;
   return withViews(connection, async (views, api) => {
     const refusal = abort ? whyNotAbort(views) : whyNotRotate(views);
     if (rehearse) {
-      console.log(rehearsalText(views));
+      console.log(folded(rehearsalText(views), widthFor('text')));
       return refusal === undefined ? 0 : 1;
     }
     if (refusal !== undefined) throw new CommandError(refusal);
     const path = `/api/v1/namespaces/${connection.systemNamespace}/secrets/${SECRET}`;
     await api.patch<KubeObject>(path, { metadata: { annotations: { [REQUEST]: abort ? 'abort' : 'start' } } }, { type: 'merge' });
-    console.log(abort ? 'the rotation is being called off' : rehearsalText(views).replace('would be', 'is'));
+    console.log(abort ? 'the rotation is being called off' : folded(rehearsalText(views).replace('would be', 'is'), widthFor('text')));
     return 0;
   });
 }

@@ -8,7 +8,7 @@ import { preflight } from '../check/preflight.ts';
 import { CommandError } from '../command-error.ts';
 import { loadSource } from '../install/source.ts';
 import { withApi } from '../session.ts';
-import { type Connection, checkFormat, inColour, plural, print } from '../terminal.ts';
+import { type Connection, checkFormat, folded, inColour, plural, print } from '../terminal.ts';
 
 export interface CheckFlags {
   readonly pre: boolean;
@@ -27,7 +27,7 @@ export async function checkCommand(options: Connection & CheckFlags): Promise<nu
       ? preflight(await observe(api, { namespace, objects: source.objects, verbs: ['get', 'create', 'patch', 'delete'] }))
       : checkInstallation(await observeInstallation(api, namespace, systemClock), VERSION);
     const shown = findings.map((finding) => linked(finding, pre));
-    await print(findingsData(shown), output, () => text(shown));
+    await print(findingsData(shown), output, (width) => folded(text(shown), width));
     return hasErrors(findings) ? 1 : 0;
   });
 }

@@ -9,7 +9,7 @@ import { render } from '../explain/render.ts';
 import { Istiod } from '../istiod.ts';
 import { objectsOf } from '../rehearse/candidate.ts';
 import { exitOf, type Rehearsal, renderDiff } from '../rehearse/rehearsal.ts';
-import { type Connection, checkFormat, clusterError, connect, inColour } from '../terminal.ts';
+import { type Connection, checkFormat, clusterError, connect, folded, inColour, widthFor } from '../terminal.ts';
 
 export interface ExplainOptions extends Connection {
   /** `POD` or `NAMESPACE/POD`; or the id of a connection or request, without a destination. */
@@ -47,7 +47,7 @@ export async function explainCommand(options: ExplainOptions): Promise<number> {
     if (options.diff !== undefined) return await diffCommand(options, decisionsOf(explanation, where.ip), istiod);
     if (output === 'json') console.log(JSON.stringify(explanation, undefined, 2));
     else if (output === 'yaml') console.log(yaml.dump(explanation).trimEnd());
-    else console.log(render(explanation, picocolors.createColors(inColour())));
+    else console.log(folded(render(explanation, picocolors.createColors(inColour())), widthFor(output)));
     return EXIT[overall(explanation)];
   } catch (error) {
     throw error instanceof CommandError ? error : clusterError(error);
@@ -68,7 +68,7 @@ async function diffCommand(
   const rehearsal = await istiod.postOne<Rehearsal>('/debug/rehearse', { apply: objectsOf(diff, namespace), remove: [], asked });
   if (output === 'json') console.log(JSON.stringify(rehearsal, undefined, 2));
   else if (output === 'yaml') console.log(yaml.dump(rehearsal).trimEnd());
-  else console.log(renderDiff(rehearsal, picocolors.createColors(inColour())));
+  else console.log(folded(renderDiff(rehearsal, picocolors.createColors(inColour())), widthFor(output)));
   return exitOf(rehearsal);
 }
 
@@ -91,7 +91,7 @@ async function recallCommand(options: ExplainOptions): Promise<number> {
     }
     if (output === 'json') console.log(JSON.stringify(recalled, undefined, 2));
     else if (output === 'yaml') console.log(yaml.dump(recalled).trimEnd());
-    else console.log(renderRecalled(recalled, picocolors.createColors(inColour())));
+    else console.log(folded(renderRecalled(recalled, picocolors.createColors(inColour())), widthFor(output)));
     return recalled.parts.some(({ decision }) => decision.verdict === 'refused') ? 1 : 0;
   } catch (error) {
     throw error instanceof CommandError ? error : clusterError(error);

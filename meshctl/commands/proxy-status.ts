@@ -20,9 +20,12 @@ const TYPES: Readonly<Record<string, string>> = {
   'type.googleapis.com/warren.waypoint.v1.ServiceTraffic': 'traffic',
   'type.googleapis.com/warren.waypoint.v1.HttpAuthorization': 'authorizations',
   'type.googleapis.com/warren.waypoint.v1.JwtAuthentication': 'tokens',
+  'type.googleapis.com/warren.waypoint.v1.ServiceTelemetry': 'telemetry',
   'type.googleapis.com/warren.waypoint.v1.RateLimits': 'limits',
   'type.googleapis.com/warren.waypoint.v1.WorkloadLabels': 'labels',
 };
+
+const MOST_NAMED = 3;
 
 export async function proxyStatus({
   namespace,
@@ -61,19 +64,20 @@ export function statusTable(rows: readonly (SyncRow & { readonly istiod: string 
       cluster_id,
       istiod,
       istio_version,
-      subscribed(resources),
+      subscribed(resources, width === Infinity),
     ]),
     { width },
   );
 }
 
-/** `2 (WADS,WDS)`, and what was not taken. */
-function subscribed(resources: SyncRow['resources']): string {
+/** `2 (WADS,WDS)`, and what was not taken; many are named where there is room, so that the proxies' own names have some. */
+function subscribed(resources: SyncRow['resources'], all: boolean): string {
   const names = Object.keys(resources)
     .map((type) => TYPES[type] ?? type.slice(type.lastIndexOf('.') + 1))
     .sort();
   const refused = Object.values(resources).filter(({ lastError }) => lastError).length;
   const stale = Object.values(resources).filter(({ sent, acked, lastError }) => sent !== undefined && sent !== acked && !lastError).length;
   const notes = [refused > 0 ? `${refused} rejected` : '', stale > 0 ? `${stale} stale` : ''].filter((note) => note !== '');
-  return `${names.length} (${names.join(names.length > 3 ? ', ' : ',')})${notes.length > 0 ? ` ${notes.join(', ')}` : ''}`;
+  const named = all || names.length <= MOST_NAMED ? names.join(',') : `${names.slice(0, 1).join()},…`;
+  return `${names.length} (${named})${notes.length > 0 ? ` ${notes.join(', ')}` : ''}`;
 }

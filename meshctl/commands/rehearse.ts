@@ -4,7 +4,7 @@ import picocolors from 'picocolors';
 import { Istiod } from '../istiod.ts';
 import { durationMs, objectsOf, removalOf } from '../rehearse/candidate.ts';
 import { exitOf, type Rehearsal, renderRehearsal, together } from '../rehearse/rehearsal.ts';
-import { CommandError, type Connection, checkFormat, clusterError, connect, inColour } from '../terminal.ts';
+import { CommandError, type Connection, checkFormat, clusterError, connect, folded, inColour, widthFor } from '../terminal.ts';
 
 export interface RehearseOptions extends Connection {
   readonly files: readonly string[];
@@ -28,7 +28,7 @@ export async function rehearseCommand(options: RehearseOptions): Promise<number>
     const rehearsal = together(await istiod.postAll<Rehearsal>('/debug/rehearse', { apply, remove, sinceMs }));
     if (output === 'json') console.log(JSON.stringify(rehearsal, undefined, 2));
     else if (output === 'yaml') console.log(yaml.dump(rehearsal).trimEnd());
-    else console.log(renderRehearsal(rehearsal, picocolors.createColors(inColour())));
+    else console.log(folded(renderRehearsal(rehearsal, picocolors.createColors(inColour())), widthFor(output)));
     return exitOf(rehearsal);
   } catch (error) {
     throw error instanceof CommandError ? error : clusterError(error);

@@ -54,6 +54,7 @@ export function render(report: StatusReport, colour: boolean, width: number = TA
           waypoints.map(({ waypoint, programmed, address }) => [waypoint, programmed ? 'yes' : 'no', address]),
           { width },
         ),
+    '',
     `certificates    ${certificates.count}${certificates.soonestExpiry ? `, the first to expire at ${certificates.soonestExpiry}` : ''}`,
     '',
     ...(refusals.length === 0

@@ -3,9 +3,12 @@
  * orders on node2 is put into the mesh, held to policies, given a waypoint, has every component replaced under it, and is let go again.
  */
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { startCluster, type TestCluster, withoutCluster } from '../support/cluster.ts';
+import { everyCommandWorks } from '../support/every-command.ts';
 import { imageBundle } from '../support/image-bundle.ts';
 import { runProgram, succeeded } from '../support/kube-commands.ts';
 import { root } from '../support/playground.ts';
@@ -206,6 +209,18 @@ test('the story, on Kubernetes with two nodes', { skip: withoutCluster ?? false,
     assert.equal((answers.match(/StatusCode=200/g) ?? []).length, requests);
     // Five standard deviations of 200 requests at 10 %.
     assert.ok(newer > 0 && newer < 0.207 * requests, `${newer} of ${requests} requests went to the new version`);
+  });
+
+  await t.test('every command of meshctl that asks works here as in the playground', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'warren-story-'));
+    const calling = call('frontend', 'http://orders/', '--count=300', '--qps=10', '--timeout=60s');
+    try {
+      const caller = (await podNames(cluster)).find((name) => name.includes('frontend'))?.slice('pod/'.length) ?? '';
+      await everyCommandWorks(cluster.kubeconfig, { caller, served: 'orders', guarded: 'stock', policy: 'only-frontend', folder });
+      assert.equal((await calling).code, 0);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   // Half of it goes through the waypoint, half from ztunnel to ztunnel.

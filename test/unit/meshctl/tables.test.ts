@@ -11,7 +11,7 @@ import { render } from '../../../meshctl/commands/status.ts';
 import { placedTable } from '../../../meshctl/commands/waypoint.ts';
 import { eventLine } from '../../../meshctl/live/event-line.ts';
 import { topText } from '../../../meshctl/live/top-text.ts';
-import { hanging, table, wrap } from '../../../meshctl/terminal.ts';
+import { folded, hanging, table, wrap } from '../../../meshctl/terminal.ts';
 import { TABLES, waypointTable } from '../../../meshctl/waypoint-config/tables.ts';
 import { allTables } from '../../../meshctl/ztunnel-config/tables.ts';
 
@@ -282,4 +282,10 @@ test('text is wrapped at spaces, and a word that is too long is cut', () => {
   assert.deepEqual(wrap('aa bb cc', 5), ['aa bb', 'cc']);
   assert.deepEqual(wrap('abcdefghij', 6), ['ab…hij']);
   assert.deepEqual(hanging('  ', 'aa bb cc', 7), ['  aa bb', '  cc']);
+});
+
+test('lines that are longer than the terminal go on under their beginning, whatever colours they have', () => {
+  assert.equal(folded('short\n  one two three four five', 16), 'short\n  one two three\n    four five');
+  assert.equal(folded('\u001b[32mone\u001b[39m two three', 9), '\u001b[32mone\u001b[39m two\n  three');
+  assert.equal(folded(`a ${'x'.repeat(30)} b`, 10), `a\n  ${'x'.repeat(30)}\n  b`, 'a word stays whole, for whoever copies it');
 });
