@@ -1,5 +1,5 @@
 /**
- * Runs a bench of this folder: `main.ts NAME [--json FILE] [--cluster] [--minutes N]`, without a name the list of benches. Each file that exports `bench` is one.
+ * Runs a bench of this folder: `main.ts NAME [--json FILE] [--cluster] [--minutes N] [--only TEXT]`, without a name the list of benches. Each file that exports `bench` is one.
  * Exit status 0 whatever the numbers are: a missed target is a fact to look at, not an error.
  */
 import { readdirSync, writeFileSync } from 'node:fs';
@@ -40,7 +40,12 @@ function printTable(rows: readonly Row[]): void {
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { json: { type: 'string' }, cluster: { type: 'boolean', default: false }, minutes: { type: 'string' } },
+    options: {
+      json: { type: 'string' },
+      cluster: { type: 'boolean', default: false },
+      minutes: { type: 'string' },
+      only: { type: 'string' },
+    },
   });
   const benches = await loadBenches();
   const [name, ...more] = positionals;
@@ -62,7 +67,12 @@ async function main(): Promise<number> {
     console.error(bench.timed ? 'bench: --minutes is a number above 0' : `bench: ${bench.name} takes as long as it takes`);
     return 2;
   }
-  const rows = await bench.run({ cluster: values.cluster, ...(minutes === undefined ? {} : { minutes }) });
+  const { cluster, only } = values;
+  if (only !== undefined && !bench.selective) {
+    console.error(`bench: ${bench.name} runs all of its cases`);
+    return 2;
+  }
+  const rows = await bench.run({ cluster, ...(minutes === undefined ? {} : { minutes }), ...(only === undefined ? {} : { only }) });
   printTable(rows);
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(rows, null, 1)}\n`);
   return 0;

@@ -25,7 +25,16 @@ export interface Bench {
   readonly onCluster?: boolean;
   /** Takes --minutes. */
   readonly timed?: boolean;
-  run(options: { readonly cluster: boolean; readonly minutes?: number }): Promise<Row[]>;
+  /** Takes --only. */
+  readonly selective?: boolean;
+  run(options: BenchOptions): Promise<Row[]>;
+}
+
+export interface BenchOptions {
+  readonly cluster: boolean;
+  readonly minutes?: number;
+  /** Cases whose names have this text in them, and no others. */
+  readonly only?: string;
 }
 
 interface Measurement {

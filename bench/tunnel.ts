@@ -17,7 +17,8 @@ const NEAR_BULK = 9002;
 export const bench: Bench = {
   name: 'tunnel',
   doc: 'tunnels alone (common/hbone): two processes, against direct and against TUNNEL_PEER',
-  async run() {
+  selective: true,
+  async run({ only }) {
     await using labs = new AsyncDisposableStack();
     const lab = async (): Promise<Lab> => {
       const made = labs.use(new Lab());
@@ -37,7 +38,7 @@ export const bench: Bench = {
     const { TUNNEL_PEER } = process.env;
     if (TUNNEL_PEER) peers.push(await tunnel('TUNNEL_PEER', TUNNEL_PEER, await lab()));
     const ours = await tunnel('ours', join(buildRelease(), 'bench/programs/tunnel-end.js'), await lab());
-    return await tunnelTable({ bench: 'tunnel', rounds: 3, seconds: 2, ours, peers, progress: (text) => console.error(text) });
+    return await tunnelTable({ bench: 'tunnel', rounds: 3, seconds: 2, ours, peers, only, progress: (text) => console.error(text) });
   },
 };
 

@@ -10,15 +10,29 @@ import type { Bench } from './rows.ts';
 import { BULK_PORT, HTTP_PORT, Lab, type Place } from './support/lab.ts';
 import type { Subject } from './support/load.ts';
 import { buildRelease } from './support/release.ts';
-import { tunnelTable } from './support/tunnel-table.ts';
+import { OPEN_LOOP, type Targets, tunnelTable } from './support/tunnel-table.ts';
 
 const NAMESPACE = 'bench';
 const MARK = '1337';
+const PEER = 'ZTUNNEL_BIN';
+/** Ours divided by Istio's. */
+const RATIOS: Targets = {
+  'keep-alive, 1 connection': { 'CPU per request': 1.3, p50: 1.3 },
+  'keep-alive, 64 connections': { 'CPU per request': 0.8 },
+  'keep-alive, 512 connections': { 'CPU per request': 0.8 },
+  'new connections, 16 at once': { 'CPU per request': 0.8 },
+  'bulk, 1 stream': { throughput: 1.05, 'CPU per GiB': 1.25 },
+  'bulk, 4 streams': { throughput: 1.05, 'CPU per GiB': 1.25 },
+  [OPEN_LOOP]: { p99: 1 },
+};
+/** Megabytes. */
+const OWN: Targets = { memory: { 'RSS idle': 110, 'RSS after load': 200 } };
 
 export const bench: Bench = {
   name: 'ztunnel',
   doc: 'two ztunnels between two namespaces: requests, new connections, bulk, memory; against direct and against ZTUNNEL_BIN',
-  async run() {
+  selective: true,
+  async run({ only }) {
     await using labs = new AsyncDisposableStack();
     const lab = async (): Promise<Lab> => {
       const made = labs.use(new Lab());
@@ -31,8 +45,18 @@ export const bench: Bench = {
     const flags = readLists().components.find((component) => component.name === 'ztunnel')?.nodeFlags ?? [];
     const ours = await ztunnelPair('ours', [process.execPath, ...flags, join(buildRelease(), 'ztunnel/main.js'), 'proxy'], await lab());
     const { ZTUNNEL_BIN } = process.env;
-    if (ZTUNNEL_BIN) peers.push(await ztunnelPair('ZTUNNEL_BIN', [ZTUNNEL_BIN, 'proxy'], await lab()));
-    return await tunnelTable({ bench: 'ztunnel', rounds: 3, seconds: 3, ours, peers, progress: (text) => console.error(text) });
+    if (ZTUNNEL_BIN) peers.push(await ztunnelPair(PEER, [ZTUNNEL_BIN, 'proxy'], await lab()));
+    const targets = { peerName: PEER, ratios: RATIOS, own: OWN };
+    return await tunnelTable({
+      bench: 'ztunnel',
+      rounds: 3,
+      seconds: 3,
+      ours,
+      peers,
+      targets,
+      only,
+      progress: (text) => console.error(text),
+    });
   },
 };
 

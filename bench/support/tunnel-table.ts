@@ -1,7 +1,10 @@
 /** The table of a bench for any ways through: every subject in every round, so that they share whatever else the machine does. */
-import { median, type Row, ratioRow } from '../rows.ts';
+import { absoluteRow, median, type Row, ratioRow } from '../rows.ts';
 import type { Subject } from './load.ts';
 import { type BulkResult, type HttpResult, loadBulk, loadHttp, loadOpenLoop } from './load.ts';
+
+/** By case, and within it by metric. */
+export type Targets = Readonly<Record<string, Readonly<Record<string, number>>>>;
 
 export interface TableOptions {
   readonly bench: string;
@@ -10,6 +13,10 @@ export interface TableOptions {
   readonly seconds: number;
   readonly ours: Subject;
   readonly peers: readonly Subject[];
+  /** What ours is held against: of a peer by name, ratios by case and metric; of none, ours itself. */
+  readonly targets?: { readonly peerName: string; readonly ratios: Targets; readonly own: Targets };
+  /** Cases whose names have this text in them; all where it is not given. */
+  readonly only?: string | undefined;
   progress(text: string): void;
 }
 
@@ -26,6 +33,7 @@ const BULK_CASES = [
   { name: 'bulk, 4 streams', streams: 4 },
 ] as const;
 
+export const OPEN_LOOP = 'open loop, 64 connections, 0.7 of the slower maximum';
 const OPEN_LOOP_OF = 'keep-alive, 64 connections';
 
 const METRICS: Readonly<Record<string, { unit: string; better: 'less' | 'more' }>> = {
@@ -40,8 +48,14 @@ const METRICS: Readonly<Record<string, { unit: string; better: 'less' | 'more' }
 };
 
 /** One row for each case, metric and peer; what cannot be compared (processor time of a direct connection) is left out. */
-export async function tunnelTable({ bench, rounds, seconds, ours, peers, progress }: TableOptions): Promise<Row[]> {
+export async function tunnelTable({ bench, rounds, seconds, ours, peers, targets, only = '', progress }: TableOptions): Promise<Row[]> {
   const subjects = [ours, ...peers];
+  const wanted = ({ name }: { readonly name: string }): boolean => name.includes(only);
+  // Its rate is made from another case.
+  const openLoopWanted = wanted({ name: OPEN_LOOP });
+  const httpCases = HTTP_CASES.filter((one) => wanted(one) || (openLoopWanted && one.name === OPEN_LOOP_OF));
+  const bulkCases = BULK_CASES.filter(wanted);
+  if (httpCases.length + bulkCases.length === 0 && only !== 'memory') throw new Error(`no case has ${JSON.stringify(only)} in its name`);
   const measured = new Map<Subject, Values>(subjects.map((subject) => [subject, new Map()]));
   const record = (subject: Subject, key: string, value: number): void => {
     const values = measured.get(subject);
@@ -56,14 +70,14 @@ export async function tunnelTable({ bench, rounds, seconds, ours, peers, progres
   rss('RSS idle');
   // What runs for weeks is not measured in its first seconds: round 0 counts for nobody.
   for (let round = 0; round <= rounds; round++) {
-    for (const { name, connections, keepAlive } of HTTP_CASES) {
+    for (const { name, connections, keepAlive } of httpCases) {
       for (const subject of subjects) {
         const result = await loadHttp(subject, connections, seconds, keepAlive);
         if (round > 0) recordHttp(subject, name, result);
       }
       progress(`round ${round}: ${name}`);
     }
-    for (const { name, streams } of BULK_CASES) {
+    for (const { name, streams } of bulkCases) {
       for (const subject of subjects) {
         const result = await loadBulk(subject, streams, seconds);
         if (round > 0) recordBulk(subject, name, result);
@@ -71,7 +85,7 @@ export async function tunnelTable({ bench, rounds, seconds, ours, peers, progres
       progress(`round ${round}: ${name}`);
     }
   }
-  await openLoop();
+  if (openLoopWanted) await openLoop();
   rss('RSS after load');
   return rows();
 
@@ -83,8 +97,8 @@ export async function tunnelTable({ bench, rounds, seconds, ours, peers, progres
     for (let round = 1; round <= rounds; round++) {
       for (const subject of subjects) {
         const { p50Micros, p99Micros } = await loadOpenLoop(subject, { connections: 64, perSecond, seconds });
-        record(subject, 'open loop, 64 connections, 0.7 of the slower maximum\np50', p50Micros);
-        record(subject, 'open loop, 64 connections, 0.7 of the slower maximum\np99', p99Micros);
+        record(subject, `${OPEN_LOOP}\np50`, p50Micros);
+        record(subject, `${OPEN_LOOP}\np99`, p99Micros);
       }
       progress(`round ${round}: open loop`);
     }
@@ -109,24 +123,15 @@ export async function tunnelTable({ bench, rounds, seconds, ours, peers, progres
       const { unit = '', better = 'less' } = METRICS[metric] ?? {};
       for (const peer of peers) {
         const theirs = measured.get(peer)?.get(key);
-        if (theirs)
-          found.push(
-            ratioRow({ bench, case: name, metric, unit, better, ours: median(values), peer: median(theirs), peerName: peer.name }),
-          );
+        if (!theirs) continue;
+        const target = peer.name === targets?.peerName ? targets.ratios[name]?.[metric] : undefined;
+        const row = { bench, case: name, metric, unit, better, ours: median(values), peer: median(theirs), peerName: peer.name };
+        found.push(ratioRow({ ...row, ...(target === undefined ? {} : { target }) }));
       }
-      if (!found.some((row) => row.case === name && row.metric === metric)) {
-        found.push({
-          bench,
-          case: name,
-          metric,
-          unit,
-          ours: median(values),
-          peer: null,
-          peerName: null,
-          ratio: null,
-          target: null,
-          met: null,
-        });
+      const own = targets?.own[name]?.[metric];
+      if (own !== undefined || !found.some((row) => row.case === name && row.metric === metric)) {
+        const row = { bench, case: name, metric, unit, better, ours: median(values) };
+        found.push(absoluteRow({ ...row, ...(own === undefined ? {} : { target: own }) }));
       }
     }
     return found;
