@@ -125,6 +125,12 @@ export class AppSocket implements SocketPipe, Endpoint, TcpStreamOwner {
     return this.#local && this.#remote && { local: this.#local, remote: this.#remote };
   }
 
+  /** Who connected; undefined where the connection is already gone. */
+  get peer(): SocketAddress | undefined {
+    this.#remote ??= this.#tcp.remote;
+    return this.#remote;
+  }
+
   get local(): SocketAddress {
     this.#local ??= this.#tcp.local;
     return this.#local ?? UNKNOWN;

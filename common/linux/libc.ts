@@ -118,6 +118,9 @@ export const PR_SET_DUMPABLE = 4;
 export const PR_SET_NO_NEW_PRIVS = 38;
 
 const EINTR = 4;
+export const ENOENT = 2;
+export const ENOPROTOOPT = 92;
+export const EOPNOTSUPP = 95;
 
 /** A system call that failed. `code` is the symbolic name (`EADDRINUSE`), `errno` the number; the message says what it was about. */
 export class LinuxError extends Error {
@@ -145,6 +148,17 @@ export function call(syscall: string, about: string | undefined, run: () => numb
     const result = run();
     if (result >= 0) return result;
     const errno = koffi.errno();
+    if (errno !== EINTR) throw new LinuxError(syscall, errno, about);
+  }
+}
+
+/** As `call`, with undefined for errors that are an answer: making an Error of one costs more than asking. */
+export function tryCall(syscall: string, about: string | undefined, answers: ReadonlySet<number>, run: () => number): number | undefined {
+  for (;;) {
+    const result = run();
+    if (result >= 0) return result;
+    const errno = koffi.errno();
+    if (answers.has(errno)) return undefined;
     if (errno !== EINTR) throw new LinuxError(syscall, errno, about);
   }
 }

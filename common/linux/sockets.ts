@@ -9,6 +9,9 @@ import {
   AF_INET,
   AF_INET6,
   call,
+  ENOENT,
+  ENOPROTOOPT,
+  EOPNOTSUPP,
   IP_BIND_ADDRESS_NO_PORT,
   IP_FREEBIND,
   IP_TRANSPARENT,
@@ -35,6 +38,7 @@ import {
   TCP_KEEPINTVL,
   TCP_NODELAY,
   TCP_USER_TIMEOUT,
+  tryCall,
 } from './libc.ts';
 import type { Netns } from './netns.ts';
 import { decodeSocketAddress, encodeSocketAddress } from './sockaddr.ts';
@@ -195,21 +199,21 @@ function makeTransparent(fd: number, family: 4 | 6, need: 'try' | 'require'): vo
 }
 
 function setOption(fd: number, level: number, option: number, value: number, name: string): void {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32LE(value >>> 0);
-  call('setsockopt', name, () => libc.setsockopt(fd, level, option, bytes, 4));
+  optionValue.writeUInt32LE(value >>> 0);
+  call('setsockopt', name, () => libc.setsockopt(fd, level, option, optionValue, 4));
 }
 
 function originalAt(fd: number, level: number): SocketAddress | undefined {
-  const sockaddr = Buffer.alloc(28);
-  const length = Buffer.alloc(4);
-  length.writeUInt32LE(sockaddr.length);
-  try {
-    call('getsockopt', 'SO_ORIGINAL_DST', () => libc.getsockopt(fd, level, SO_ORIGINAL_DST, sockaddr, length));
-  } catch (error) {
-    // EOPNOTSUPP: the level is not the socket's family. The others: no connection tracking in this namespace, or not for this connection.
-    if (isLinuxError(error, 'ENOENT', 'ENOPROTOOPT', 'EOPNOTSUPP')) return undefined;
-    throw error;
-  }
-  return decodeSocketAddress(sockaddr.subarray(0, length.readUInt32LE()));
+  optionValue.writeUInt32LE(originalAddress.length);
+  const found = tryCall('getsockopt', 'SO_ORIGINAL_DST', NO_ORIGINAL, () =>
+    libc.getsockopt(fd, level, SO_ORIGINAL_DST, originalAddress, optionValue),
+  );
+  return found === undefined ? undefined : decodeSocketAddress(originalAddress.subarray(0, optionValue.readUInt32LE()));
 }
+
+// EOPNOTSUPP: the level is not the socket's family. The others: no connection tracking in this namespace, or not for this connection.
+const NO_ORIGINAL: ReadonlySet<number> = new Set([ENOENT, ENOPROTOOPT, EOPNOTSUPP]);
+
+/** Each connection asks several of these; the kernel is done with the memory when it has answered. */
+const optionValue = Buffer.alloc(4);
+const originalAddress = Buffer.alloc(28);

@@ -24,17 +24,17 @@ const MAX_RESOLUTIONS = 3;
 
 /** Never rejects for what a peer or the network did; that is in the log. */
 export async function serveOutbound(pod: PodContext, app: AppSocket): Promise<void> {
-  const { ends } = app;
-  if (!ends) {
+  const { peer } = app;
+  if (!peer) {
     app.destroy();
     return;
   }
   const { telemetry, connections } = pod.parts;
-  const destination = originalDestination(app.fd) ?? ends.local;
+  const destination = originalDestination(app.fd) ?? app.local;
   const live = connections.add(pod.spec.uid);
   telemetry.socketOpened('outbound');
   try {
-    await carryOutbound(pod, live, app, ends.remote, destination);
+    await carryOutbound(pod, live, app, peer, destination);
   } finally {
     connections.remove(live);
     telemetry.socketClosed('outbound');
