@@ -37,6 +37,7 @@ import * as names from './model/names.ts';
 import { DISCOVER } from './model/request-authentication.ts';
 import type { Candidate } from './rehearsal/candidate.ts';
 import { Rehearsals } from './rehearsal/rehearsals.ts';
+import { coveragePage } from './server/coverage-page.ts';
 import { DEBUG_AUDIENCE, type Sight } from './server/debug-pages.ts';
 import { serveGrpc } from './server/grpc-server.ts';
 import { answerMonitoring, answerReadiness } from './server/http-endpoints.ts';
@@ -325,6 +326,8 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
       index,
       ca: () => trust.describe(),
       mesh: () => settings,
+      coverage: (of: string | undefined) =>
+        coveragePage({ api, index, inScope: (kind, object) => scope.includes(kind, object), signal }, of),
       rehearse: (candidate: Candidate, sight: Sight) => rehearsals.run(candidate, sight === 'everything' ? undefined : sight.namespace),
     },
     access,

@@ -86,7 +86,7 @@ export const accessTable = {
   },
   'debug/own': {
     who: 'every service account',
-    gets: 'the rows of its own namespace on /debug/syncz, /debug/proxies and /debug/problems',
+    gets: 'the rows of its own namespace on /debug/syncz, /debug/proxies, /debug/problems and /debug/coverage',
     check: (_world, caller, subject) => ofOwnNamespace(caller, subject),
   },
   'debug/journal': {

@@ -56,6 +56,11 @@ export class HostInputs {
     return this.#rules.covering(hostname);
   }
 
+  /** VirtualServices that send to a hostname, or with `delegate namespace/name` those that delegate to another one. */
+  mentioning(mention: string): VirtualService[] {
+    return [...this.#mentions.of(mention)].flatMap((key) => this.#virtual.get(key) ?? []);
+  }
+
   setVirtualService(key: string, next: VirtualService | undefined): void {
     const before = this.#virtual.get(key);
     if (isDeepStrictEqual(before, next)) return;

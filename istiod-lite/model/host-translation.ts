@@ -16,7 +16,12 @@ export interface Outcome {
   readonly ok: boolean;
   readonly reason: 'Accepted' | 'TargetNotFound' | 'AncestorNotBound' | 'Invalid' | 'Conflicted';
   readonly message: string;
+  /** Gateways whose waypoints carry it out, `namespace/name`. */
+  readonly waypoints: readonly string[];
 }
+
+/** The settings of a DestinationRule as a whole, or one of its subsets. */
+export type RulePart = 'policy' | { readonly subset: string };
 
 export class HostTranslation {
   readonly #inputs: Inputs;
@@ -53,7 +58,7 @@ export class HostTranslation {
   traffic(service: MeshService, waypoint: string, used: Set<CertificateSource>): ServiceTraffic | undefined {
     const rules = this.#inputs.hosts.rulesFor(requestOf(service, waypoint));
     if (rules.length === 0) return undefined;
-    const withPolicy = rules.find(({ policy, ports }) => policy !== undefined || ports.length > 0) ?? rules[0];
+    const withPolicy = ownerOf(rules, 'policy') ?? rules[0];
     const subsets = new Map<string, Subset>();
     for (const rule of rules) for (const subset of rule.subsets) if (!subsets.has(subset.name)) subsets.set(subset.name, subset);
     const complete = (policy: TrafficPolicy | undefined): TrafficPolicy | undefined =>
@@ -119,12 +124,11 @@ export class HostTranslation {
     return { ...found, source };
   }
 
-  /** What its Secrets lack, at the waypoints that it counts for. */
-  #credentialProblems(rule: DestinationRule): string[] {
+  /** What its Secrets lack, at the waypoints that it counts for. @param used takes the Secrets that are asked for */
+  credentialProblems(rule: DestinationRule, used = new Set<CertificateSource>()): string[] {
     const policies = [rule.policy, ...rule.ports.map(({ policy }) => policy)];
     for (const { policy, ports } of rule.subsets) policies.push(policy, ...ports.map((port) => port.policy));
     const wanted = new Set(policies.flatMap((policy) => policy?.tls?.credential || []));
-    const used = new Set<CertificateSource>();
     const problems = new Set<string>();
     for (const service of wanted.size > 0 ? this.#inputs.claims.servicesOfHost(rule.host) : []) {
       const waypoints = this.#waypointsOf(`${service.source}/${service.key}`);
@@ -137,7 +141,6 @@ export class HostTranslation {
         }
       }
     }
-    this.#inputs.certificates.record(`rule ${rule.key}`, used);
     return [...problems];
   }
 
@@ -188,14 +191,32 @@ export class HostTranslation {
   }
 
   destinationRuleCondition(rule: DestinationRule): Condition {
-    return summary(rule, this.ruleOutcomes(rule), [...rule.problems, ...this.#credentialProblems(rule)]);
+    const used = new Set<CertificateSource>();
+    const lacking = this.credentialProblems(rule, used);
+    this.#inputs.certificates.record(`rule ${rule.key}`, used);
+    return summary(rule, this.ruleOutcomes(rule), [...rule.problems, ...lacking]);
   }
 
-  ruleOutcomes(rule: DestinationRule): Outcome[] {
+  /** @param part where it is about a part of the rule: another rule's may count although both rules do */
+  ruleOutcomes(rule: DestinationRule, part?: RulePart): Outcome[] {
     return this.#outcomes([rule.host], rule, (request) => {
       const counting = this.#inputs.hosts.rulesFor(request);
-      return counting.length === 0 || counting.some(({ key }) => key === rule.key) ? undefined : 'another DestinationRule counts there';
+      if (counting.length > 0 && !counting.some(({ key }) => key === rule.key)) return 'another DestinationRule counts there';
+      const owner = part && ownerOf(counting, part);
+      if (!owner || owner.key === rule.key) return undefined;
+      return `that of DestinationRule ${owner.key} counts there`;
     });
+  }
+
+  /** Whether some VirtualService sends to a subset. */
+  isSubsetUsed(rule: DestinationRule, subset: string): boolean {
+    return this.#inputs.claims
+      .servicesOfHost(rule.host)
+      .some(({ hostname }) =>
+        this.#inputs.hosts
+          .mentioning(hostname)
+          .some((virtual) => destinationsOf(virtual).some((to) => to.host === hostname && to.subset === subset)),
+      );
   }
 
   #outcomes(
@@ -205,18 +226,19 @@ export class HostTranslation {
   ): Outcome[] {
     return written.flatMap((host): Outcome[] => {
       const services = this.#inputs.claims.servicesOfHost(host);
-      if (services.length === 0) return [{ place: host, ok: false, reason: 'TargetNotFound', message: `there is no service ${host}` }];
+      if (services.length === 0)
+        return [{ place: host, ok: false, reason: 'TargetNotFound', message: `there is no service ${host}`, waypoints: [] }];
       return services.map((service): Outcome => {
         const place = serviceKeyOf(service);
         const waypoints = this.#waypointsOf(`${service.source}/${service.key}`);
-        const no = (reason: Outcome['reason'], message: string): Outcome => ({ place, ok: false, reason, message });
+        const no = (reason: Outcome['reason'], message: string): Outcome => ({ place, ok: false, reason, message, waypoints: [] });
         if (waypoints.length === 0)
           return no('AncestorNotBound', `${place} has no waypoint (istio.io/use-waypoint), and nobody else reads this`);
         const own = waypoints.filter((waypoint) => this.#inputs.hosts.mayConcern(object, { namespace: service.namespace, waypoint }));
         if (own.length === 0) return no('Invalid', `waypoints read objects of the namespace of ${place} and of their own only`);
         const conflict = own.map((waypoint) => why(requestOf(service, waypoint), service)).find((reason) => reason !== undefined);
         if (conflict !== undefined) return no('Conflicted', `${place}: ${conflict}`);
-        return { place, ok: true, reason: 'Accepted', message: `${place} at waypoint ${own.join(' and ')}` };
+        return { place, ok: true, reason: 'Accepted', message: `${place} at waypoint ${own.join(' and ')}`, waypoints: own };
       });
     });
   }
@@ -253,6 +275,12 @@ export class HostTranslation {
 }
 
 const EVERY_PORT = 0;
+
+/** Of several rules that make one, the rule whose part it is. */
+const ownerOf = (rules: readonly DestinationRule[], part: RulePart): DestinationRule | undefined =>
+  rules.find(({ policy, ports, subsets }) =>
+    part === 'policy' ? policy !== undefined || ports.length > 0 : subsets.some(({ name }) => name === part.subset),
+  );
 
 /** What of its rules is written so that nothing can be made of it. */
 export const unusable = ({ http }: VirtualService): string[] => [

@@ -7,6 +7,7 @@ import { errorMessage } from '../../common/base/errors.ts';
 import type { CertificateSource, FoundCertificates } from './certificate-sources.ts';
 import { problemReporters, unreadableConditions } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
+import { Coverage } from './coverage.ts';
 import { type Finding, findings } from './findings.ts';
 import type { GatewayProblem } from './gateway-status.ts';
 import { Inputs } from './inputs.ts';
@@ -123,6 +124,11 @@ export class MeshIndex {
     } catch (error) {
       return [{ kind: 'unreadable', message: `could not be read: ${errorMessage(error)}` }];
     }
+  }
+
+  /** Where rules are enforced, as things are now. */
+  coverage(): Coverage {
+    return new Coverage({ config: this.#config, inputs: this.#inputs, translation: this.#translation });
   }
 
   /** What there is now, for those who look at objects together. */

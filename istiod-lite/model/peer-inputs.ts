@@ -36,10 +36,15 @@ export class PeerInputs {
     return namespace === this.#rootNamespace ? undefined : oldest(this.#selecting.matching(namespace, labels));
   }
 
+  /** The one without a selector that counts for a namespace; for the whole mesh where it is the root namespace. */
+  ofNamespace(namespace: string): PeerAuthentication | undefined {
+    return oldest(this.#ofNamespace.of(namespace));
+  }
+
   /** mTLS mode of a namespace for workloads that nothing more specific selects. */
   namespaceMode(namespace: string): MtlsMode {
-    const mesh = oldest(this.#ofNamespace.of(this.#rootNamespace))?.mode;
-    return namespace === this.#rootNamespace ? effectiveMode(mesh) : effectiveMode(oldest(this.#ofNamespace.of(namespace))?.mode, mesh);
+    const mesh = this.ofNamespace(this.#rootNamespace)?.mode;
+    return namespace === this.#rootNamespace ? effectiveMode(mesh) : effectiveMode(this.ofNamespace(namespace)?.mode, mesh);
   }
 
   set(key: string, next: PeerAuthentication | undefined): void {

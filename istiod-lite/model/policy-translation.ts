@@ -111,6 +111,11 @@ export class PolicyTranslation {
     );
   }
 
+  /** Gateways whose waypoints are told of a policy on account of its targets, `namespace/name`. */
+  waypointsOf(policy: TargetedPolicy): string[] {
+    return [...this.#targetsOf(policy).keys()].sort();
+  }
+
   /** What is said of one target. */
   targetStatus(policy: PolicyOfTarget, target: PolicyTarget): TargetStatus {
     return targetStatus(this.#config, policy, target, {

@@ -151,16 +151,11 @@ export class TelemetryTranslation {
   }
 
   #namespaceBound({ namespace, key }: Telemetry): Bound {
-    const { inputs, config, waypointsOf } = this.#options;
+    const { inputs } = this.#options;
     const first = inputs.telemetry.namespaceWide(namespace);
     if (first && first.key !== key)
       return { bound: [], unbound: [`${first.key} is older and holds for the namespace; one object alone can`], reason: 'Conflicted' };
-    const waypoints = new Set(
-      [...inputs.gateways.keys()].filter(
-        (gateway) => this.#waypoint(gateway) && (namespace === config.rootNamespace || gateway.startsWith(`${namespace}/`)),
-      ),
-    );
-    for (const source of inputs.sourcesOf(namespace)) for (const waypoint of waypointsOf(source)) waypoints.add(waypoint);
+    const waypoints = this.#namespaceWaypoints(namespace);
     if (waypoints.size === 0)
       return {
         bound: [],
@@ -170,6 +165,30 @@ export class TelemetryTranslation {
     const named = [...waypoints].sort().slice(0, MOST_NAMED);
     const more = waypoints.size - named.length;
     return { bound: [`bound to ${named.join(', ')}${more > 0 ? ` and ${more} more` : ''}`], unbound: [], reason: 'Accepted' };
+  }
+
+  #namespaceWaypoints(namespace: string): Set<string> {
+    const { inputs, config, waypointsOf } = this.#options;
+    const waypoints = new Set(
+      [...inputs.gateways.keys()].filter(
+        (gateway) => this.#waypoint(gateway) && (namespace === config.rootNamespace || gateway.startsWith(`${namespace}/`)),
+      ),
+    );
+    for (const source of inputs.sourcesOf(namespace)) for (const waypoint of waypointsOf(source)) waypoints.add(waypoint);
+    return waypoints;
+  }
+
+  /** Gateways whose waypoints an object is for, `namespace/name`, where something comes of it. */
+  waypointsFor(object: Telemetry): string[] {
+    const { inputs, waypointsOf, targetStatus } = this.#options;
+    if (object.scope === 'namespace') return [...this.#namespaceWaypoints(object.namespace)].sort();
+    const found = object.targets.flatMap((target) => {
+      const { kind, namespace, name } = target;
+      if (!targetStatus(object, target).bound) return [];
+      if (kind === 'GatewayClass') return [...inputs.gateways.values()].flatMap((one) => (one.className === name ? one.key : []));
+      return kind === 'Gateway' ? `${namespace}/${name}` : waypointsOf(`${kind}/${namespace}/${name}`);
+    });
+    return [...new Set(found)].sort();
   }
 
   /** What is wrong with the mesh's own telemetry. */

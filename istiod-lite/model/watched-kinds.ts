@@ -75,10 +75,14 @@ export type KindName = keyof typeof allKinds;
 
 export const isUnenforced = (kind: KindName): kind is UnenforcedKindName => Object.hasOwn(unenforcedKinds, kind);
 
-/** `/api/v1/namespaces/shop/services/web/status` */
-export function statusPath(kind: KindName, namespace: string, name: string): string {
+/** `/api/v1/namespaces/shop/services`; without a namespace, and for kinds of the cluster, all there are */
+export function listPath(kind: KindName, namespace?: string): string {
   const { path, namespaced }: WatchedKind = allKinds[kind];
   const slash = path.lastIndexOf('/');
-  const scope = namespaced ? `${path.slice(0, slash)}/namespaces/${namespace}` : path.slice(0, slash);
-  return `${scope}${path.slice(slash)}/${name}/status`;
+  return namespaced && namespace !== undefined ? `${path.slice(0, slash)}/namespaces/${namespace}${path.slice(slash)}` : path;
+}
+
+/** `/api/v1/namespaces/shop/services/web/status` */
+export function statusPath(kind: KindName, namespace: string, name: string): string {
+  return `${listPath(kind, namespace)}/${name}/status`;
 }

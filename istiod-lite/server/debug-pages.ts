@@ -15,6 +15,7 @@ import { BadCandidate, type Candidate, readCandidate } from '../rehearsal/candid
 import type { Rehearsal } from '../rehearsal/rehearse.ts';
 import type { Proxies } from '../xds/proxies.ts';
 import { ambientDump, configDump } from './ambient-dump.ts';
+import type { CoveragePage } from './coverage-page.ts';
 
 export interface DebugSources {
   readonly proxies: Proxies;
@@ -26,6 +27,8 @@ export interface DebugSources {
   mesh(): unknown;
   /** Tries objects against what was decided lately. @throws {AskError | BadCandidate} */
   rehearse(candidate: Candidate, sight: Sight): Promise<Rehearsal>;
+  /** Where each rule of a namespace's objects, or of all, is enforced. */
+  coverage(namespace: string | undefined): Promise<CoveragePage>;
 }
 
 /** Sees everything, or the rows of one namespace. */
@@ -175,6 +178,15 @@ export const debugPages: Readonly<Record<string, Page>> = {
     byNamespace: true,
     // `Kind namespace/name`, with words before it in some.
     show: ({ index }, sight) => [...index.problems()].filter(({ object }) => sees(sight, /(\S+)\/\S+$/.exec(object)?.[1] ?? '')),
+  },
+  '/debug/coverage': {
+    doc: 'where each rule of policies, routes and settings is enforced (?namespace=NAME for those of one namespace)',
+    byNamespace: true,
+    show({ coverage }, sight, query) {
+      const wanted = (query.get('namespace') ?? '').slice(0, MAX_TEXT) || undefined;
+      if (sight === 'everything') return coverage(wanted);
+      return wanted === undefined || sees(sight, wanted) ? coverage(sight.namespace) : undefined;
+    },
   },
   '/debug/ambientz': {
     doc: 'all workloads, services and policies that are served',

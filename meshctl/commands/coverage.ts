@@ -1,11 +1,11 @@
-/** `meshctl coverage`: where every authorization policy and rate limit is enforced, and why not where it is not. */
+/** `meshctl coverage`: where every rule of the mesh's objects is enforced, and why not where it is not. */
 import picocolors from 'picocolors';
-import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
+import type { KubeApi } from '../../common/client/kube-api.ts';
 import { CommandError } from '../command-error.ts';
-import { type Covered, coverage, type Passed } from '../coverage/coverage.ts';
+import { type CoveredRule, isEnforced, type Passed, withPassed } from '../coverage/coverage.ts';
 import { Istiod } from '../istiod.ts';
 import { callersByService, type ProxyReport } from '../status/report.ts';
-import { type Connection, checkFormat, clusterError, connect, inColour, print, TABLE_WIDTH, table } from '../terminal.ts';
+import { type Connection, checkFormat, clusterError, connect, inColour, print, TABLE_WIDTH, table, wrap } from '../terminal.ts';
 
 export async function coverageCommand({
   namespace,
@@ -15,17 +15,10 @@ export async function coverageCommand({
   checkFormat(output);
   const api = connect(connection);
   try {
-    const [policies, rateLimits, pods, passedBy] = await Promise.all([
-      policiesOf(api),
-      limitsOf(api),
-      api.list<KubeObject>('/api/v1/pods'),
-      passedWaypoints(api, connection.systemNamespace),
-    ]);
-    const rows = coverage({ policies, rateLimits, pods, passedBy, rootNamespace: connection.systemNamespace }).filter(
-      ({ policy }) => namespace === undefined || policy.startsWith(`${namespace}/`),
-    );
-    await print(rows, output, (width) => coverageTable(rows, inColour(), width));
-    return rows.every(({ enforced }) => enforced === 'node' || enforced === 'waypoint') ? 0 : 1;
+    const { rules, more } = await coverageOf(api, connection.systemNamespace, namespace);
+    await print(rules, output, (width) => coverageTable(rules, inColour(), width));
+    if (more > 0) console.error(`${more} more rules are not shown: ask for one namespace (-n)`);
+    return rules.every(isEnforced) && more === 0 ? 0 : 1;
   } catch (error) {
     throw error instanceof CommandError ? error : clusterError(error);
   } finally {
@@ -33,45 +26,45 @@ export async function coverageCommand({
   }
 }
 
-export function coverageTable(rows: readonly Covered[], colour: boolean, width: number = TABLE_WIDTH): string {
-  if (rows.length === 0) return 'no policies';
-  const paint = picocolors.createColors(colour);
-  const shade = { node: paint.green, waypoint: paint.green, 'in part': paint.yellow, nowhere: paint.red };
-  return table(
-    ['POLICY', 'ACTION', 'ENFORCED', 'BECAUSE'],
-    rows.map(({ policy, action, enforced, because }) => [policy, action, enforced, because]),
-    { width, paint: (row, line) => shade[rows[row]?.enforced ?? 'nowhere'](line) },
-  );
-}
-
-/** What proxies have told istiod of who passes waypoints by; nothing where istiod cannot be asked, which `meshctl status` says. */
-async function passedWaypoints(api: KubeApi, systemNamespace: string): Promise<Passed[]> {
-  const istiod = await Istiod.open(api, systemNamespace).catch(() => undefined);
-  if (!istiod) return [];
+/** Any replica of istiod knows all rules; each knows of the callers that its own proxies saw. */
+async function coverageOf(
+  api: KubeApi,
+  systemNamespace: string,
+  namespace: string | undefined,
+): Promise<{ readonly rules: CoveredRule[]; readonly more: number }> {
+  const istiod = await Istiod.open(api, systemNamespace);
   try {
-    const pages = await Promise.all(istiod.pods.map((pod) => istiod.get<readonly ProxyReport[]>(pod, '/debug/proxies').catch(() => [])));
-    return callersByService(pages.flat().flatMap(({ refusals }) => refusals.filter(({ letThrough }) => letThrough === true)));
+    const [first] = istiod.pods;
+    if (!first) throw new CommandError('istiod is not running: look with meshctl status');
+    const query = namespace === undefined ? '' : `?${new URLSearchParams({ namespace })}`;
+    const [page, reports] = await Promise.all([
+      istiod.get<{ rules: CoveredRule[]; more: number }>(first, `/debug/coverage${query}`),
+      Promise.all(istiod.pods.map((pod) => istiod.get<readonly ProxyReport[]>(pod, '/debug/proxies'))),
+    ]);
+    return { rules: withPassed(page.rules, passedIn(reports.flat()), namespace), more: page.more };
   } finally {
     istiod.close();
   }
 }
 
-/** An older installation does not know the kind. */
-async function limitsOf(api: KubeApi): Promise<KubeObject[]> {
-  try {
-    return await api.list<KubeObject>('/apis/warren.dev/v1alpha1/ratelimitpolicies');
-  } catch (error) {
-    if (error instanceof KubeApiError && error.status === 404) return [];
-    throw error;
-  }
-}
+const passedIn = (reports: readonly ProxyReport[]): Passed[] =>
+  callersByService(reports.flatMap(({ refusals }) => refusals.filter(({ letThrough }) => letThrough === true)));
 
-async function policiesOf(api: KubeApi): Promise<KubeObject[]> {
-  try {
-    return await api.list<KubeObject>('/apis/security.istio.io/v1/authorizationpolicies');
-  } catch (error) {
-    if (error instanceof KubeApiError && error.status === 404)
-      throw new CommandError('this cluster does not know AuthorizationPolicies: is the mesh installed (meshctl install)?');
-    throw error;
-  }
+export function coverageTable(rows: readonly CoveredRule[], colour: boolean, width: number = TABLE_WIDTH): string {
+  if (rows.length === 0) return 'no rules: no policy, route or setting of the mesh is there';
+  const paint = picocolors.createColors(colour);
+  const shade = { node: paint.green, waypoint: paint.green, elsewhere: paint.gray, 'in part': paint.yellow, nowhere: paint.red };
+  const objectOf = ({ kind, namespace, name }: CoveredRule): string => `${kind} ${namespace === '' ? '' : `${namespace}/`}${name}`;
+  const seen = new Set<string>();
+  /** An object is named once, over all of its rules. */
+  const above = (row: CoveredRule | undefined): string => {
+    if (!row || seen.has(objectOf(row))) return '';
+    seen.add(objectOf(row));
+    return `${wrap(objectOf(row), width).join('\n')}\n`;
+  };
+  return table(
+    ['RULE', 'ENFORCED', 'BECAUSE'],
+    rows.map(({ rule, enforced, because }) => [`  ${rule}`, enforced, because]),
+    { width, paint: (row, line) => `${above(rows[row])}${shade[rows[row]?.enforced ?? 'nowhere'](line)}` },
+  );
 }

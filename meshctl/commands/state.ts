@@ -16,6 +16,15 @@ type Row = readonly [
   flags: readonly (readonly [flag: string, doc: string])[],
 ];
 
+const COVERAGE_HELP = `
+RULE is where the rule stands in the object's spec. ENFORCED is
+  node       by the ztunnels of the pods that it is for
+  waypoint   by waypoints
+  in part    not for all that it is for, or not as it is written
+  nowhere    by nobody
+  elsewhere  by another controller: it is not the mesh's
+Exit status: 0 all are enforced, 1 one is not or not wholly, 2 the cluster could not be asked.`;
+
 const TABLES: readonly Row[] = [
   [
     'workload',
@@ -82,10 +91,10 @@ export function addState(program: Command, connection: () => Connection): void {
     });
   program
     .command('coverage')
-    .description('where each authorization policy is enforced: at nodes, at waypoints, in part or nowhere, and because of what')
-    .option('-n, --namespace <name>', 'only policies of this namespace')
+    .description('where each rule of policies, routes and settings is enforced: at nodes, at waypoints, in part or nowhere, and why')
+    .option('-n, --namespace <name>', 'only objects of this namespace')
     .option('-o, --output <format>', 'text, wide, json or yaml', 'text')
-    .addHelpText('after', '\nExit status: 0 all are enforced, 1 one is not or not wholly, 2 the cluster could not be asked.')
+    .addHelpText('after', COVERAGE_HELP)
     .action(async (options: { namespace?: string; output: string }) => {
       const { coverageCommand } = await import('./coverage.ts');
       process.exitCode = await coverageCommand({ ...connection(), ...options });

@@ -99,6 +99,7 @@ function endpoints(missing: string[] = []) {
       ca: () => 'the roots',
       mesh: () => 'the settings',
       rehearse: async () => ({ unchanged: { rows: 0, count: 0 }, changed: [], unknown: [], problems: [], notes: [] }),
+      coverage: async (namespace: string | undefined) => ({ rules: [], more: 0, namespace }),
     },
     access: createGate({
       reviewer,
@@ -167,6 +168,8 @@ test('other namespaces see the rows of their own, and no page that is of the who
     (await rows('/debug/problems')).map(({ object }: { object: string }) => object),
     ['AuthorizationPolicy shop/odd'],
   );
+  assert.equal((await rows('/debug/coverage')).namespace, 'shop');
+  assert.equal((await monitoring('/debug/coverage', { ...asked, query: 'namespace=other' })).status, 404);
   assert.equal((await monitoring('/debug/config_dump', { ...asked, query: 'proxyID=wp.shop' })).status, 200);
   assert.equal((await monitoring('/debug/config_dump', { ...asked, query: 'proxyID=wp.other' })).status, 404);
   for (const [path, { byNamespace }] of Object.entries(debugPages))

@@ -184,7 +184,22 @@ const screens: Readonly<Record<string, (width: number) => string>> = {
       width,
     ),
   coverage: (width) =>
-    coverageTable([{ policy: `${NAMESPACE}/${POD}`, action: 'ALLOW', enforced: 'in part', because: TEXT }], false, width),
+    coverageTable(
+      [
+        {
+          kind: 'AuthorizationPolicy',
+          namespace: NAMESPACE,
+          name: POD,
+          rule: 'trafficPolicy.portLevelSettings[10]',
+          enforced: 'in part',
+          at: [],
+          because: TEXT,
+          services: [],
+        },
+      ],
+      false,
+      width,
+    ),
   'waypoint list': (width) =>
     placedTable(['NAME', 'REVISION', 'TRAFFIC TYPE', 'PROGRAMMED', 'ADDRESS'], [[NAMESPACE, POD, 'a-canary', 'service', 'True', HOST]], {
       allNamespaces: true,
