@@ -2,7 +2,7 @@
  * A waypoint, part by part in start order. The supervisor's thread talks to the control plane, the CA and operators; data workers carry
  * requests over state and counters that they share with it.
  */
-import { systemClock } from '../common/base/clock.ts';
+import { systemClock, threadsMicroseconds } from '../common/base/clock.ts';
 import { errorMessage } from '../common/base/errors.ts';
 import type { LogRoot } from '../common/base/log.ts';
 import { VERSION } from '../common/base/version.ts';
@@ -14,6 +14,7 @@ import { createSegment, SeriesReader, SeriesWriter } from '../common/server/shar
 import { Taps } from '../common/server/taps.ts';
 import { stateDump } from '../common/state/config-dump.ts';
 import { MeshStateWriter } from '../common/state/writer.ts';
+import { SharedBuckets } from './http/buckets.ts';
 import { metricFamilies, metrics } from './metrics.ts';
 import type { WaypointSettings } from './settings.ts';
 import { certificateKeeper } from './supervisor/certificate.ts';
@@ -111,6 +112,7 @@ export async function startWaypoint(settings: WaypointSettings, logs: LogRoot, q
     journal: (wanted: { sinceMs: number; id: string }) => fleet.journal(wanted),
     view: writer.view(),
     configuration: () => resources.snapshot(),
+    buckets: new SharedBuckets(fleet.buckets, threadsMicroseconds),
   };
   const reports = endpoint && diagnostics({ ...about, endpoint, log: log.child({ part: 'diagnostics' }) });
 

@@ -1,8 +1,10 @@
 /** A waypoint's decisions about one request, told step by step: the functions that the data path asks, asked with words. Pure. */
 import type { PolicySeen, RouteSeen, Step } from './explain.ts';
-import { customMatches, decideHttp, type HttpCaller, type HttpDestination } from './http-authorization.ts';
+import { customMatches, decideHttp, Facts, type HttpCaller, type HttpDestination } from './http-authorization.ts';
 import type { CompiledAuthorization, CompiledEntry, CompiledRoutes } from './http-model.ts';
 import { changePath, matchRoute, type RoutedRequest, redirectAnswer } from './http-route.ts';
+import { authenticateJwt, type CompiledJwtRule, TokenCache, withToken } from './jwt.ts';
+import { askLimits, type Buckets, limitRefusal, limitsOfRule, type ServiceLimits, unchanged } from './rate-limit.ts';
 import type { RouteSource } from './route-source.ts';
 
 export interface RequestExplanation {
@@ -10,8 +12,12 @@ export interface RequestExplanation {
   readonly policies: readonly PolicySeen[];
   readonly allowed: boolean;
   readonly code?: string;
+  /** HTTP status of a refusal that has one of its own. */
+  readonly status?: number;
   readonly policy?: string;
   readonly reason: string;
+  /** Why it cannot be said whether it is allowed; the rest is what comes after that. */
+  readonly unknown?: string;
   /** The name of the rule that the request takes. */
   readonly rule?: string;
   /** Where it goes from the waypoint; empty where it is answered there. */
@@ -25,12 +31,20 @@ export interface ArrivingRequest {
   readonly caller: HttpCaller;
   readonly destination: HttpDestination;
   readonly source: RouteSource;
+  /** Rules for tokens. */
+  readonly tokens: readonly CompiledJwtRule[];
+  /** Seconds since 1970. */
+  readonly nowS: number;
+  /** Those of its service, and what they are counted in; undefined where there are none. */
+  readonly limits: { readonly of: ServiceLimits; readonly buckets: Buckets } | undefined;
 }
 
 export interface DecidedRequest {
   readonly steps: readonly Step[];
   readonly policies: readonly PolicySeen[];
-  readonly refused?: { readonly code: string; readonly policy?: string; readonly reason: string };
+  readonly refused?: { readonly code: string; readonly status?: number; readonly policy?: string; readonly reason: string };
+  /** Why what becomes of it cannot be said, though nothing here refuses it. */
+  readonly unknown?: string;
   /** Why it may pass. */
   readonly reason: string;
   /** undefined where no route is attached: the service is served as it is. */
@@ -87,9 +101,54 @@ export function answersOf(
   return own ? { answers: [...answers, own], rest: 0 } : { answers, rest: share };
 }
 
-/** Policy first, then the route, as the waypoint does it. */
-export function explainRequest({ policies, routes, request, caller, destination, source }: ArrivingRequest): DecidedRequest {
-  const seen = policies.flatMap((policy): PolicySeen[] => {
+/** Token, policy, limits, then the route, as the waypoint does it. */
+export function explainRequest(arriving: ArrivingRequest): DecidedRequest {
+  const { policies, routes, destination, source } = arriving;
+  const steps: Step[] = [];
+  const shown = tokenSeen(arriving, steps);
+  if ('refused' in shown) return { steps, policies: [], refused: shown.refused, reason: shown.refused.reason, entry: undefined };
+  const { request, caller } = shown;
+  const seen = policiesSeen(policies, request, caller, destination);
+  const verdict = decideHttp(policies, request, caller, destination);
+  const asked = customMatches(policies, request, caller, destination);
+  for (const { key, authorizer, dryRun } of asked)
+    steps.push({
+      stage: 'policy',
+      text: `${key} asks ${authorizer?.name}${dryRun ? ', in dry-run' : ', and what it refuses goes no further'}`,
+    });
+  if (!verdict.allowed) {
+    const refused = { code: 'POLICY_DENIED', ...(verdict.policy !== undefined && { policy: verdict.policy }), reason: verdict.reason };
+    return { steps, policies: seen, refused, reason: verdict.reason, entry: undefined };
+  }
+  const reason = verdict.policy === undefined ? 'no allow policies' : `explicitly allowed by: ${verdict.policy}`;
+  const [asking] = asked.filter(({ dryRun }) => !dryRun);
+  const unknown = asking && `${asking.key} asks ${asking.authorizer?.name}, and what that will say cannot be predicted`;
+  const doubt = unknown === undefined ? {} : { unknown };
+  const found = matchRoute(routes, destination.port, request, source);
+  const rule = typeof found === 'string' ? undefined : found.entry.rule.name;
+  const limited = limitsSeen(arriving, { request, caller, rule }, steps);
+  if (limited) return { steps, policies: seen, refused: limited, reason, entry: undefined, ...doubt };
+  if (found === 'no-match') {
+    const message = `no route of ${destination.service ?? 'the pod'} port ${destination.port} matches ${request.method} ${request.path}`;
+    return { steps, policies: seen, refused: { code: 'ROUTE_UNMATCHED', reason: message }, reason, entry: undefined, ...doubt };
+  }
+  if (found === 'no-routes') {
+    steps.push({ stage: 'route', text: 'no route is attached: the service is served as it is' });
+    return { steps, policies: seen, reason, entry: undefined, ...doubt };
+  }
+  steps.push({ stage: 'route', text: `it takes the rule ${found.entry.rule.name}` });
+  steps.push(...planSeen(found.entry, request));
+  return { steps, policies: seen, reason, entry: found.entry, ...doubt };
+}
+
+/** Each policy of those that decide by themselves, with the rule that matches or what each lacks. */
+export function policiesSeen(
+  policies: readonly CompiledAuthorization[],
+  request: RoutedRequest,
+  caller: HttpCaller,
+  destination: HttpDestination,
+): PolicySeen[] {
+  return policies.flatMap((policy): PolicySeen[] => {
     const { action } = policy;
     // What only tells, or asks somebody else, decides nothing here.
     if (action !== 'ALLOW' && action !== 'DENY') return [];
@@ -103,36 +162,58 @@ export function explainRequest({ policies, routes, request, caller, destination,
     const unmet = matched ? [] : policy.rules.map((rule, i) => `rule ${i + 1}: ${unmetOf(rule, holds)}`);
     return [{ policy: policy.key, action, dryRun: policy.dryRun, matched, ...(matched && at >= 0 && { rule: at + 1 }), unmet }];
   });
-  const verdict = decideHttp(policies, request, caller, destination);
-  const asked = customMatches(policies, request, caller, destination);
-  const steps: Step[] = asked.map(({ key, authorizer, dryRun }) => ({
-    stage: 'policy',
-    text: `${key} asks ${authorizer?.name}${dryRun ? ', in dry-run' : ', and what it refuses goes no further'}`,
-  }));
-  if (!verdict.allowed) {
-    const refused = { code: 'POLICY_DENIED', ...(verdict.policy !== undefined && { policy: verdict.policy }), reason: verdict.reason };
-    return { steps, policies: seen, refused, reason: verdict.reason, entry: undefined };
+}
+
+type Judged = { readonly request: RoutedRequest; readonly caller: HttpCaller };
+
+/** What its token says is part of the request from here on; the token itself is told to nobody. */
+function tokenSeen(
+  { tokens, nowS, request, caller }: ArrivingRequest,
+  steps: Step[],
+): Judged | { readonly refused: NonNullable<DecidedRequest['refused']> } {
+  if (tokens.length === 0) return { request, caller };
+  const verdict = authenticateJwt(tokens, request, nowS, new TokenCache());
+  const issuers = [...new Set(tokens.map(({ issuer }) => issuer))].join(', ');
+  if (verdict.at === 'refused') {
+    steps.push({ stage: 'token', text: `it brings a token that is not good: ${verdict.reason}` });
+    return { refused: { code: 'TOKEN_INVALID', status: verdict.status, reason: verdict.reason } };
   }
-  const reason = verdict.policy === undefined ? 'no allow policies' : `explicitly allowed by: ${verdict.policy}`;
-  const found = matchRoute(routes, destination.port, request, source);
-  if (found === 'no-match') {
-    const message = `no route of ${destination.service ?? 'the pod'} port ${destination.port} matches ${request.method} ${request.path}`;
-    return { steps, policies: seen, refused: { code: 'ROUTE_UNMATCHED', reason: message }, reason, entry: undefined };
+  const changed = { ...request, ...withToken(request, tokens, verdict) };
+  if (verdict.at === 'absent') {
+    steps.push({ stage: 'token', text: `it brings no token (of ${issuers}), and has no request principal` });
+    return { request: changed, caller };
   }
-  if (found === 'no-routes') {
-    steps.push({ stage: 'route', text: 'no route is attached: the service is served as it is' });
-    return { steps, policies: seen, reason, entry: undefined };
+  steps.push({ stage: 'token', text: `its token is good: it is of ${verdict.token.principal}` });
+  return { request: { ...changed, claims: verdict.token.claims }, caller: { ...caller, token: verdict.token } };
+}
+
+/** What limits would say of it now, without counting it. @returns the refusal of the one that has no more to give */
+function limitsSeen(
+  { limits, destination }: ArrivingRequest,
+  { request, caller, rule }: Judged & { readonly rule: string | undefined },
+  steps: Step[],
+): DecidedRequest['refused'] {
+  if (!limits) return undefined;
+  const outcomes = askLimits(limitsOfRule(limits.of, rule), new Facts(request, caller, destination), unchanged(limits.buckets));
+  for (const { limit, allowed, remaining } of outcomes) {
+    const left = allowed
+      ? `of which there are ${remaining} now`
+      : limit.dryRun
+        ? 'of which none is left: it would be refused'
+        : 'of which none is left';
+    steps.push({ stage: 'limit', text: `${limitRefusal(limit)}, ${left}` });
   }
-  steps.push({ stage: 'route', text: `it takes the rule ${found.entry.rule.name}` });
-  const { plan, rule } = found.entry;
+  const refusing = outcomes.find(({ limit, allowed }) => !allowed && !limit.dryRun);
+  return refusing && { code: 'RATE_LIMITED', status: 429, policy: refusing.limit.policy, reason: limitRefusal(refusing.limit) };
+}
+
+function planSeen(entry: CompiledEntry, { path }: RoutedRequest): Step[] {
+  const { plan, rule } = entry;
+  const text: string[] = [];
   if (plan.fault && plan.fault.delayPerMillion > 0)
-    steps.push({
-      stage: 'route',
-      text: `${plan.fault.delayPerMillion / 10_000}% of requests are delayed by ${plan.fault.delayMs} ms, on purpose`,
-    });
-  if (rule.requestTimeoutMs > 0) steps.push({ stage: 'route', text: `the whole of it may take ${rule.requestTimeoutMs} ms` });
-  if (plan.retry && plan.retry.attempts > 0) steps.push({ stage: 'route', text: `what fails is tried ${plan.retry.attempts} times more` });
-  if (rule.rewrite)
-    steps.push({ stage: 'route', text: `what is sent has the path ${changePath(request.path, rule.rewrite.path, found.entry)}` });
-  return { steps, policies: seen, reason, entry: found.entry };
+    text.push(`${plan.fault.delayPerMillion / 10_000}% of requests are delayed by ${plan.fault.delayMs} ms, on purpose`);
+  if (rule.requestTimeoutMs > 0) text.push(`the whole of it may take ${rule.requestTimeoutMs} ms`);
+  if (plan.retry && plan.retry.attempts > 0) text.push(`what fails is tried ${plan.retry.attempts} times more`);
+  if (rule.rewrite) text.push(`what is sent has the path ${changePath(path, rule.rewrite.path, entry)}`);
+  return text.map((each) => ({ stage: 'route', text: each }));
 }

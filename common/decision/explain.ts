@@ -12,7 +12,7 @@ import { type OutboundRequest, type OutboundRoute, routeOutbound, workloadIdenti
 import { applicablePolicies, decidePolicy, matchHolds, type PolicyInput, type PolicySubject, policySubject } from './policy.ts';
 
 export interface Step {
-  readonly stage: 'capture' | 'name' | 'service' | 'waypoint' | 'route' | 'destination' | 'policy';
+  readonly stage: 'capture' | 'name' | 'service' | 'waypoint' | 'route' | 'destination' | 'token' | 'policy' | 'limit';
   readonly text: string;
 }
 

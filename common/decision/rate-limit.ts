@@ -123,6 +123,22 @@ export interface Buckets {
   bucket(key: string): Bucket;
 }
 
+/** Limits for requests of one service. */
+export interface ServiceLimits {
+  readonly always: readonly CompiledLimit[];
+  /** Of routes that are attached to it. */
+  readonly routes: readonly { readonly route: string; readonly section: string; readonly limits: readonly CompiledLimit[] }[];
+}
+
+/** Those that count a request which takes this rule; a route's are for all of its rules, or for the one that is named. */
+export function limitsOfRule({ always, routes }: ServiceLimits, rule: string | undefined): readonly CompiledLimit[] {
+  if (rule === undefined || routes.length === 0) return always;
+  const own = routes.flatMap(({ route, section, limits }) =>
+    (section === '' ? rule.startsWith(`${route} rule `) : rule === `${route} rule ${section}`) ? limits : [],
+  );
+  return [...always, ...own];
+}
+
 /** What one limit says of a request. */
 export interface LimitOutcome {
   readonly limit: CompiledLimit;
@@ -204,6 +220,18 @@ function outcome({ limit, bucket }: Look, allowed: boolean, now: number): LimitO
 
 const valuesOf = (attributes: readonly Attribute[], facts: Facts): string =>
   attributes.map((attribute) => attributeValues(attribute, facts).join(',')).join('\n');
+
+export const limitRefusal = ({ policy, name, requests, period }: CompiledLimit): string =>
+  `limit ${name} of ${policy}: ${requests} requests in ${period / 1e6} s`;
+
+/** Buckets to look at: nothing is taken out of them. */
+export const unchanged = (buckets: Buckets): Buckets => ({
+  now: () => buckets.now(),
+  bucket(key) {
+    const found = buckets.bucket(key);
+    return { fullAt: () => found.fullAt(), take: () => true, companions: (group, window) => found.companions(group, window) };
+  },
+});
 
 /** `RateLimit-Policy` and `RateLimit` (IETF, draft-ietf-httpapi-ratelimit-headers-10), flat. */
 export function limitFields(outcomes: readonly LimitOutcome[]): string[] {

@@ -5,8 +5,7 @@
 import { type IpAddress, isIpv6 } from '../../common/base/address.ts';
 import type { Clock } from '../../common/base/clock.ts';
 import { formatSpiffeId } from '../../common/base/spiffe.ts';
-import { eligibleEndpoints, eligibleTiers } from '../../common/decision/load-balance.ts';
-import { sharesOf } from '../../common/decision/localities.ts';
+import { clusterMembers } from '../../common/decision/cluster-members.ts';
 import { type MeshView, type Service, serviceKey, type Workload } from '../../common/decision/mesh-view.ts';
 import { type CompiledPolicy, policyOf } from '../../common/decision/traffic-model.ts';
 import type { Configuration } from '../worker/configuration.ts';
@@ -170,27 +169,18 @@ export class EndpointPicker {
     const { policy } = state;
     const wanted = subset === '' ? undefined : configuration.trafficOf(serviceKey(service))?.subsets.get(subset);
     if (subset !== '' && !wanted) return [];
-    const isMember = ({ workload }: { readonly workload: Workload }): boolean =>
-      // Another network's pods cannot be reached from here; the gateway in between is not ours to choose.
-      workload.network === source.network &&
-      (!wanted || wanted.labels.every(([name, value]) => configuration.labelOf(workload.uid, name) === value));
+    const shares = clusterMembers(view, service, {
+      source,
+      port,
+      labels: wanted?.labels,
+      locality: policy?.locality,
+      label: (workload, name) => configuration.labelOf(workload.uid, name),
+    });
     const member = (one: { workload: Workload; port: number; weight: number }): ClusterMember => ({
       endpoint: this.#endpoint(one.workload, one.port, service, state),
       weight: one.weight,
     });
-    if (policy?.locality) {
-      const everywhere = { ...service, loadBalancing: { ...service.loadBalancing, mode: 'STANDARD' as const } };
-      const found = eligibleEndpoints(view, everywhere, source, port).filter(isMember);
-      return sharesOf(policy.locality, source, found, (workload, name) => configuration.labelOf(workload.uid, name)).map((share) => ({
-        weight: share.weight,
-        tiers: share.tiers.map((tier) => tier.map(member)),
-      }));
-    }
-    const tiers = eligibleTiers(view, service, source, port)
-      .map((tier) => tier.filter(isMember))
-      .filter((tier) => tier.length > 0);
-    // Farther ones are for when everybody near has refused, or is put aside.
-    return tiers.length > 0 ? [{ weight: 1, tiers: tiers.map((tier) => tier.map(member)) }] : [];
+    return shares.map(({ weight, tiers }) => ({ weight, tiers: tiers.map((tier) => tier.map(member)) }));
   }
 
   #endpoint(workload: Workload, port: number, service: Service | undefined, cluster: ClusterState): PickedEndpoint {

@@ -5,8 +5,16 @@
 import { ProxyError } from '../../common/base/errors.ts';
 import { Facts } from '../../common/decision/http-authorization.ts';
 import { matchRoute } from '../../common/decision/http-route.ts';
-import { askLimits, type Buckets, type CompiledLimit, type LimitOutcome, limitFields } from '../../common/decision/rate-limit.ts';
-import type { Configuration, ServiceLimits } from '../worker/configuration.ts';
+import {
+  askLimits,
+  type Buckets,
+  type LimitOutcome,
+  limitFields,
+  limitRefusal,
+  limitsOfRule,
+  type ServiceLimits,
+} from '../../common/decision/rate-limit.ts';
+import type { Configuration } from '../worker/configuration.ts';
 import type { RequestContext, Stage } from './context.ts';
 import { routedRequest, routeSource } from './route.ts';
 
@@ -27,7 +35,7 @@ export function limitRate(parts: LimitParts): Stage {
 }
 
 function ask(parts: LimitParts, request: RequestContext, limits: ServiceLimits): ProxyError | undefined {
-  const applying = limits.routes.length === 0 ? limits.always : [...limits.always, ...ofRoute(parts, request, limits)];
+  const applying = limits.routes.length === 0 ? limits.always : limitsOfRule(limits, ruleOf(parts, request));
   if (applying.length === 0) return undefined;
   const { caller, target } = request.connection;
   const facts = new Facts(
@@ -52,18 +60,13 @@ function ask(parts: LimitParts, request: RequestContext, limits: ServiceLimits):
 function refusal(request: RequestContext, refusing: readonly LimitOutcome[]): ProxyError {
   const slowest = refusing.reduce((a, b) => (b.retryS > a.retryS ? b : a));
   request.limitFields = [...(request.limitFields ?? []), 'retry-after', String(slowest.retryS)];
-  const { policy, name, requests, period } = slowest.limit;
-  return new ProxyError('RATE_LIMITED', `limit ${name} of ${policy}: ${requests} requests in ${period / 1e6} s`, { policy });
+  return new ProxyError('RATE_LIMITED', limitRefusal(slowest.limit), { policy: slowest.limit.policy });
 }
 
-/** Limits of the route that the request is about to take. */
-function ofRoute({ configuration }: LimitParts, request: RequestContext, limits: ServiceLimits): CompiledLimit[] {
+/** The rule of the route that the request is about to take. */
+function ruleOf({ configuration }: LimitParts, request: RequestContext): string | undefined {
   const { target, caller } = request.connection;
   const routes = target.serviceKey === undefined ? undefined : configuration.routesOf(target.serviceKey);
   const found = matchRoute(routes, target.port, routedRequest(request), routeSource(configuration, caller));
-  if (typeof found === 'string') return [];
-  const { name } = found.entry.rule;
-  return limits.routes.flatMap(({ route, section, limits: own }) =>
-    (section === '' ? name.startsWith(`${route} rule `) : name === `${route} rule ${section}`) ? own : [],
-  );
+  return typeof found === 'string' ? undefined : found.entry.rule.name;
 }

@@ -7,6 +7,7 @@ import { DiagnosticsClient } from '../../common/client/diagnostics-client.ts';
 import type { GrpcEndpoint, TokenSource } from '../../common/client/grpc-endpoint.ts';
 import type { JournalAnswer } from '../../common/decision/journal.ts';
 import type { MeshView } from '../../common/decision/mesh-view.ts';
+import type { Buckets } from '../../common/decision/rate-limit.ts';
 import { countersOf } from '../../common/server/counters.ts';
 import type { LogLevels } from '../../common/server/log-levels.ts';
 import type { Readiness } from '../../common/server/readiness.ts';
@@ -32,6 +33,8 @@ export interface DiagnosticsOptions {
   readonly view: MeshView;
   /** Routes, policies and the like that are in force. */
   configuration(): readonly ConfigurationPush[];
+  /** Of rate limits, which workers share. */
+  readonly buckets: Buckets;
 }
 
 export function diagnostics({
@@ -49,6 +52,7 @@ export function diagnostics({
   journal,
   view,
   configuration,
+  buckets,
 }: DiagnosticsOptions): DiagnosticsClient {
   return new DiagnosticsClient({
     endpoint,
@@ -94,7 +98,7 @@ export function diagnostics({
           levels.change(question.value);
           return JSON.stringify({ level: String(levels) });
         case 'request':
-          return JSON.stringify(explainRequestCall({ view, configuration: configuration(), settings }, question.value));
+          return JSON.stringify(explainRequestCall({ view, configuration: configuration(), buckets, clock, settings }, question.value));
         case 'outbound':
         case 'inbound':
           throw new Error('a waypoint captures no pods: ask the ztunnel of its node');

@@ -96,6 +96,11 @@ export class WorkerFleet {
     this.#replacedSlot = options.series.slot(metrics.workersReplaced, []);
   }
 
+  /** What rate limits are counted in. */
+  get buckets(): SharedArrayBuffer {
+    return this.#buckets;
+  }
+
   /** Resolves when every worker is up. */
   start(): Promise<void> {
     const ready = new Promise<void>((resolve) => {

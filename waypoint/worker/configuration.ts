@@ -16,7 +16,7 @@ import {
 import { type Asked, askedBy, NOTHING_ASKED } from '../../common/decision/asked.ts';
 import { type CompiledAuthorization, type CompiledRoutes, compileAuthorization, compileRoutes } from '../../common/decision/http-model.ts';
 import { type CompiledJwt, type CompiledJwtRule, compileJwt } from '../../common/decision/jwt.ts';
-import { type CompiledLimit, type CompiledRateLimits, compileRateLimits } from '../../common/decision/rate-limit.ts';
+import { type CompiledRateLimits, compileRateLimits, type ServiceLimits } from '../../common/decision/rate-limit.ts';
 import { type CompiledTelemetry, compileTelemetry, EVERYTHING_ELSE } from '../../common/decision/telemetry-model.ts';
 import { type CompiledTraffic, compileTraffic } from '../../common/decision/traffic-model.ts';
 import { transportPart } from '../../common/decision/transport-policy.ts';
@@ -37,13 +37,6 @@ interface Policies {
   readonly transport: readonly CompiledAuthorization[];
   /** Rules for tokens, of all RequestAuthentications that hold. */
   readonly tokens: readonly CompiledJwtRule[];
-}
-
-/** Limits for requests of one service. */
-export interface ServiceLimits {
-  readonly always: readonly CompiledLimit[];
-  /** Of routes that are attached to it. */
-  readonly routes: readonly { readonly route: string; readonly section: string; readonly limits: readonly CompiledLimit[] }[];
 }
 
 const NO_POLICIES: Policies = { http: [], transport: [], tokens: [] };
