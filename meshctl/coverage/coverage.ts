@@ -2,13 +2,21 @@
  * What istiod says of where each rule is enforced, and what proxies saw beside it: who dials the pods of a service at their own addresses passes its waypoint
  * by, and with it every rule there. Pure.
  */
-import type { RuleCoverage } from '../../istiod-lite/model/coverage-view.ts';
 
 /** A line of istiod's page `/debug/coverage`. */
-export interface CoveredRule extends RuleCoverage {
+export interface CoveredRule {
   readonly kind: string;
+  /** Empty for objects of the cluster. */
   readonly namespace: string;
   readonly name: string;
+  /** Where it stands in the object. */
+  readonly rule: string;
+  readonly enforced: 'node' | 'waypoint' | 'in part' | 'nowhere' | 'elsewhere';
+  /** Gateways of waypoints, or pods, `namespace/name`: the first of them. */
+  readonly at: readonly string[];
+  readonly because: string;
+  /** `namespace/hostname` of the services that it is about. */
+  readonly services: readonly string[];
 }
 
 export interface Passed {
@@ -18,7 +26,7 @@ export interface Passed {
   readonly callers: string;
 }
 
-export const isEnforced = ({ enforced }: Pick<RuleCoverage, 'enforced'>): boolean => enforced !== 'in part' && enforced !== 'nowhere';
+export const isEnforced = ({ enforced }: Pick<CoveredRule, 'enforced'>): boolean => enforced !== 'in part' && enforced !== 'nowhere';
 
 /** @param namespace whose services count; undefined for all */
 export function withPassed(rules: readonly CoveredRule[], passedBy: readonly Passed[], namespace?: string): CoveredRule[] {
