@@ -124,8 +124,7 @@ function membersOf(view: CoverageView, peer: PeerAuthentication): readonly [idle
   const members = view
     .members(everywhere ? undefined : peer.namespace)
     .filter(
-      ({ namespace, labels }) =>
-        (inputs.peers.selecting(namespace, labels)?.mode ?? 'UNSET') === 'UNSET' && modes(namespace) === undefined,
+      ({ namespace, labels }) => (inputs.peers.selecting(namespace, labels)?.mode ?? 'UNSET') === 'UNSET' && modes(namespace) === undefined,
     );
   return [undefined, members];
 }
