@@ -124,12 +124,12 @@ export class Istiod {
   }
 
   /** Asks the replicas in turn until one has that proxy. @throws {CommandError} where none has, or it does not answer */
-  async ofProxy<T>(page: string, proxyId: string, method: 'GET' | 'POST' = 'GET', query: ProxyQuery = {}): Promise<T> {
+  async ofProxy<T>(page: string, proxyId: string, method: 'GET' | 'POST' = 'GET', query: ProxyQuery = {}, body: unknown = {}): Promise<T> {
     const search = searchOf(proxyId, query);
     for (const pod of this.pods) {
       const path = pageOf(pod, `${page}?${search}`);
       try {
-        return await (method === 'GET' ? this.#authorized.get<T>(path) : this.#authorized.create<T>(path, {}));
+        return await (method === 'GET' ? this.#authorized.get<T>(path) : this.#authorized.create<T>(path, body));
       } catch (error) {
         if (!(error instanceof KubeApiError)) throw error;
         // The error begins with the request; the proxy's own words come after the status.

@@ -1,9 +1,11 @@
 /** A waypoint's decisions about one request, told step by step: the functions that the data path asks, asked with words. Pure. */
+import { claimValues } from './claims.ts';
 import type { PolicySeen, RouteSeen, Step } from './explain.ts';
 import { customMatches, decideHttp, Facts, type HttpCaller, type HttpDestination } from './http-authorization.ts';
 import type { CompiledAuthorization, CompiledEntry, CompiledRoutes } from './http-model.ts';
 import { changePath, matchRoute, type RoutedRequest, redirectAnswer } from './http-route.ts';
-import { authenticateJwt, type CompiledJwtRule, TokenCache, withToken } from './jwt.ts';
+import type { TokenFacts } from './journal.ts';
+import { authenticateJwt, type CompiledJwtRule, TokenCache, type VerifiedToken, withToken } from './jwt.ts';
 import { askLimits, type Buckets, limitRefusal, limitsOfRule, type ServiceLimits, unchanged } from './rate-limit.ts';
 import type { RouteSource } from './route-source.ts';
 
@@ -18,6 +20,8 @@ export interface RequestExplanation {
   readonly reason: string;
   /** Why it cannot be said whether it is allowed; the rest is what comes after that. */
   readonly unknown?: string;
+  /** What the token says that it brought, and that is good; the token itself is not repeated. */
+  readonly token?: TokenFacts;
   /** The name of the rule that the request takes. */
   readonly rule?: string;
   /** Where it goes from the waypoint; empty where it is answered there. */
@@ -45,6 +49,7 @@ export interface DecidedRequest {
   readonly refused?: { readonly code: string; readonly status?: number; readonly policy?: string; readonly reason: string };
   /** Why what becomes of it cannot be said, though nothing here refuses it. */
   readonly unknown?: string;
+  readonly token?: TokenFacts;
   /** Why it may pass. */
   readonly reason: string;
   /** undefined where no route is attached: the service is served as it is. */
@@ -103,11 +108,16 @@ export function answersOf(
 
 /** Token, policy, limits, then the route, as the waypoint does it. */
 export function explainRequest(arriving: ArrivingRequest): DecidedRequest {
-  const { policies, routes, destination, source } = arriving;
   const steps: Step[] = [];
   const shown = tokenSeen(arriving, steps);
   if ('refused' in shown) return { steps, policies: [], refused: shown.refused, reason: shown.refused.reason, entry: undefined };
-  const { request, caller } = shown;
+  const { caller } = shown;
+  const decided = decidedOf(arriving, shown, steps);
+  return caller.token ? { ...decided, token: tokenFacts(caller.token) } : decided;
+}
+
+function decidedOf(arriving: ArrivingRequest, { request, caller }: Judged, steps: Step[]): DecidedRequest {
+  const { policies, routes, destination, source } = arriving;
   const seen = policiesSeen(policies, request, caller, destination);
   const verdict = decideHttp(policies, request, caller, destination);
   const asked = customMatches(policies, request, caller, destination);
@@ -163,6 +173,20 @@ export function policiesSeen(
     return [{ policy: policy.key, action, dryRun: policy.dryRun, matched, ...(matched && at >= 0 && { rule: at + 1 }), unmet }];
   });
 }
+
+/** In the form in which recorded decisions have it, with every claim that has a value. */
+function tokenFacts({ principal, audiences, presenter, claims }: VerifiedToken): TokenFacts {
+  const found: Record<string, readonly string[]> = {};
+  const visit = (value: unknown, names: readonly string[]): void => {
+    if (typeof value === 'object' && value !== null && !Array.isArray(value) && names.length < MAX_DEPTH)
+      for (const [name, inner] of Object.entries(value)) visit(inner, [...names, name]);
+    else found[JSON.stringify(names)] = claimValues(claims, names);
+  };
+  visit(claims, []);
+  return { principal, audiences, presenter, claims: found };
+}
+
+const MAX_DEPTH = 8;
 
 type Judged = { readonly request: RoutedRequest; readonly caller: HttpCaller };
 

@@ -66,7 +66,28 @@ const isRequest = (request: unknown): boolean =>
   (typeof request.path === 'string' || request.path === null) &&
   isTexts(request.headers) &&
   isTexts(request.query) &&
-  request.token === undefined;
+  (request.token === undefined || isToken(request.token));
+
+/** As the waypoint that read it told it. */
+const isToken = (token: unknown): boolean =>
+  isRecord(token) &&
+  typeof token.principal === 'string' &&
+  isListOfTexts(token.audiences) &&
+  typeof token.presenter === 'string' &&
+  isRecord(token.claims) &&
+  Object.entries(token.claims).every(([key, values]) => isListOfTexts(values) && isPath(key));
+
+const isListOfTexts = (values: unknown): boolean => Array.isArray(values) && values.every((value) => typeof value === 'string');
+
+/** Names of a claim from the outermost in, as JSON. */
+function isPath(key: string): boolean {
+  try {
+    return isListOfTexts(JSON.parse(key));
+  } catch {
+    // It is no JSON, so it names no claim.
+    return false;
+  }
+}
 
 const isTexts = (values: unknown): boolean =>
   isRecord(values) && Object.values(values).every((value) => value === null || typeof value === 'string');

@@ -4,6 +4,7 @@
  */
 import type { Readable } from 'node:stream';
 import { Authorization } from '../../common/codec/gen/authorization.ts';
+import type { RequestQuestion } from '../../common/codec/gen/diagnostics.ts';
 import { Address } from '../../common/codec/gen/workload.ts';
 import type { Gate } from '../access/access.ts';
 import { fromToken } from '../access/authenticate.ts';
@@ -11,6 +12,7 @@ import type { Caller, TokenReviewer } from '../access/token-review.ts';
 import { eachJournal, journalSeenFrom, type ProxyJournal } from '../diagnostics/journals.ts';
 import type { ProxyReports, Question } from '../diagnostics/reports.ts';
 import type { MeshIndex } from '../model/index.ts';
+import { isRecord, text, texts } from '../model/objects.ts';
 import { BadCandidate, type Candidate, readCandidate } from '../rehearsal/candidate.ts';
 import type { Rehearsal } from '../rehearsal/rehearse.ts';
 import type { Proxies } from '../xds/proxies.ts';
@@ -43,6 +45,8 @@ interface Page {
   readonly byNamespace: boolean;
   /** Whether it may change something, or takes a body: only asked with POST. */
   readonly changes?: boolean;
+  /** Whether what is asked may come with a POST too, as it is long, or nobody's business. */
+  readonly takesBody?: boolean;
   /** The row of the access table that those have who see one namespace. */
   readonly own?: 'debug/own' | 'debug/journal' | 'debug/rehearse';
   /** A Buffer is JSON already, a Readable lines of it. @throws {AskError} where a proxy does not answer @param body of a POST, decoded */
@@ -115,13 +119,10 @@ export const debugPages: Readonly<Record<string, Page>> = {
       }),
   },
   '/debug/proxy/request': {
-    doc: 'what a waypoint would do with a request (?proxyID=WAYPOINT.NAMESPACE&authority=&source=&identity=&method=&path=&host=&header=NAME:VALUE)',
+    doc: 'what a waypoint would do with a request (?proxyID=WAYPOINT.NAMESPACE&authority=&source=&identity=&method=&path=&host=&header=NAME:VALUE; or POST {authority, source, identity, method, path, host, headers: [NAME:VALUE]})',
     byNamespace: true,
-    show: ({ reports }, sight, query) =>
-      askProxy(reports, sight, query, {
-        $case: 'request',
-        value: { ...textsOf(query, ['authority', 'source', 'identity', 'method', 'path', 'host']), headers: headersOf(query) },
-      }),
+    takesBody: true,
+    show: ({ reports }, sight, query, body) => askProxy(reports, sight, query, { $case: 'request', value: requestOf(query, body) }),
   },
   '/debug/proxy/tap': {
     doc: 'connections and requests as a proxy sees them (?proxyID=POD.NAMESPACE&subject=&from=&to=&port=&method=&path=&status=&outcome=&maxRate=&seconds=), one line of JSON each',
@@ -258,17 +259,25 @@ function numberOf(query: URLSearchParams, name: string): number {
 
 const MAX_HEADERS = 50;
 
-const headersOf = (query: URLSearchParams): { name: string; value: string }[] =>
-  query
-    .getAll('header')
-    .slice(0, MAX_HEADERS)
-    .map((text) => ({
-      name: text.slice(0, Math.max(text.indexOf(':'), 0)),
-      value: text
-        .slice(text.indexOf(':') + 1)
-        .trim()
-        .slice(0, MAX_TEXT),
-    }));
+/** A token's room, and that of a long path. */
+const MAX_LONG_TEXT = 16 << 10;
+
+const headersOf = (texts: readonly string[]): { name: string; value: string }[] =>
+  texts.slice(0, MAX_HEADERS).map((text) => ({
+    name: text.slice(0, Math.max(text.indexOf(':'), 0)),
+    value: text
+      .slice(text.indexOf(':') + 1)
+      .trim()
+      .slice(0, MAX_LONG_TEXT),
+  }));
+
+const REQUEST = ['authority', 'source', 'identity', 'method', 'path', 'host'] as const;
+
+function requestOf(query: URLSearchParams, body: unknown): RequestQuestion {
+  if (!isRecord(body)) return { ...textsOf(query, REQUEST), headers: headersOf(query.getAll('header')) };
+  const told = Object.fromEntries(REQUEST.map((name) => [name, text(body[name]).slice(0, MAX_LONG_TEXT)]));
+  return { ...(told as Record<(typeof REQUEST)[number], string>), headers: headersOf(texts(body.headers)) };
+}
 
 /** A ztunnel knows the whole mesh, and lives in the system namespace: only who sees everything sees it. A waypoint knows its namespace's routes. */
 async function askProxy(reports: ProxyReports, sight: Sight, query: URLSearchParams, question: Question): Promise<Buffer | undefined> {

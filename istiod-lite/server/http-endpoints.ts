@@ -57,7 +57,8 @@ function answering(routes: Readonly<Record<string, Route>>, options: EndpointOpt
     const { method, path } = request;
     const found = Object.hasOwn(routes, path) ? routes[path] : otherwise;
     if (!found) return notFound();
-    const right = Object.hasOwn(debugPages, path) && debugPages[path]?.changes ? ['POST'] : ['GET', 'HEAD'];
+    const page = Object.hasOwn(debugPages, path) ? debugPages[path] : undefined;
+    const right = page?.changes ? ['POST'] : page?.takesBody ? ['GET', 'HEAD', 'POST'] : ['GET', 'HEAD'];
     return right.includes(method) ? found(options, request) : { status: 405, body: 'Method Not Allowed\n' };
   };
 }

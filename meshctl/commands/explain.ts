@@ -1,8 +1,10 @@
 /** `meshctl explain`: what would become of a connection, and which rule says so; asked of the proxies that would carry it. */
+import { readFileSync } from 'node:fs';
 import yaml from 'js-yaml';
 import picocolors from 'picocolors';
+import { errorMessage } from '../../common/base/errors.ts';
 import { CommandError } from '../command-error.ts';
-import { decisionsOf, explain, overall, type RequestSketch } from '../explain/explanation.ts';
+import { decisionsOf, type Explanation, explain, overall, type RequestSketch } from '../explain/explanation.ts';
 import { placeOf, proxiesOf } from '../explain/proxies.ts';
 import { isConnectionId, recall, renderRecalled } from '../explain/recall.ts';
 import { render } from '../explain/render.ts';
@@ -21,11 +23,13 @@ export interface ExplainOptions extends Connection {
   readonly method: string;
   readonly path: string;
   readonly header: readonly string[];
+  /** Of an end user: as it is, `@FILE`, or `-` for the standard input. */
+  readonly token?: string;
   /** A file of objects: what would change. */
   readonly diff?: string;
 }
 
-const EXIT = { delivered: 0, refused: 1, answered: 0, depends: 1, unknown: 0 } as const;
+const EXIT = { delivered: 0, refused: 1, answered: 0, depends: 1, unknown: 3 } as const;
 
 export async function explainCommand(options: ExplainOptions): Promise<number> {
   const { output, systemNamespace } = options;
@@ -45,9 +49,10 @@ export async function explainCommand(options: ExplainOptions): Promise<number> {
       await proxiesOf(api, istiod, systemNamespace),
     );
     if (options.diff !== undefined) return await diffCommand(options, decisionsOf(explanation, where.ip), istiod);
-    if (output === 'json') console.log(JSON.stringify(explanation, undefined, 2));
-    else if (output === 'yaml') console.log(yaml.dump(explanation).trimEnd());
-    else console.log(folded(render(explanation, picocolors.createColors(inColour())), widthFor(output)));
+    const shown = withoutSecrets(explanation);
+    if (output === 'json') console.log(JSON.stringify(shown, undefined, 2));
+    else if (output === 'yaml') console.log(yaml.dump(shown).trimEnd());
+    else console.log(folded(render(shown, picocolors.createColors(inColour())), widthFor(output)));
     return EXIT[overall(explanation)];
   } catch (error) {
     throw error instanceof CommandError ? error : clusterError(error);
@@ -101,11 +106,36 @@ async function recallCommand(options: ExplainOptions): Promise<number> {
   }
 }
 
-function sketchOf({ method, path, header }: ExplainOptions): RequestSketch {
+const SECRET = /^(authorization|proxy-authorization|cookie)\s*:/i;
+
+/** What was asked is repeated in the answer, and the answer may be kept. */
+function withoutSecrets(explanation: Explanation): Explanation {
+  const { call } = explanation;
+  const headers = call.request.headers.map((text) => (SECRET.test(text) ? `${text.slice(0, text.indexOf(':'))}: (not shown)` : text));
+  return { ...explanation, call: { ...call, request: { ...call.request, headers } } };
+}
+
+/** A token on a command line is seen by everybody on the machine, so it may be in a file. */
+function readToken(written: string): string {
+  let text = written;
+  try {
+    if (written === '-') text = readFileSync(0, 'utf8');
+    else if (written.startsWith('@')) text = readFileSync(written.slice(1), 'utf8');
+  } catch (error) {
+    throw new CommandError(`--token ${written}: ${errorMessage(error)}`);
+  }
+  const token = text.trim();
+  // It goes into a header.
+  if (!/^[\x21-\x7e]+$/.test(token)) throw new CommandError('--token: expected a token, which is one word');
+  return token;
+}
+
+function sketchOf({ method, path, header, token }: ExplainOptions): RequestSketch {
   if (!path.startsWith('/')) throw new CommandError(`--path ${path}: expected a path that begins with /`);
   const bad = header.find((text) => !/^[!#$%&'*+.^_`|~0-9A-Za-z-]+:/.test(text));
   if (bad !== undefined) throw new CommandError(`--header ${bad}: expected NAME:VALUE`);
-  return { method: method.toUpperCase(), path, headers: header };
+  const headers = token === undefined ? header : [...header, `authorization: Bearer ${readToken(token)}`];
+  return { method: method.toUpperCase(), path, headers };
 }
 
 function destinationOf(text: string): { host: string; port: number } {

@@ -80,10 +80,14 @@ export function addState(program: Command, connection: () => Connection): void {
     .option('--path <path>', 'of the request, with its query', '/')
     .option('--diff <file>', 'what these objects would change about it, if they were applied')
     .option('-H, --header <name:value>', 'of the request (several times)', (value: string, before: string[]) => [...before, value], [])
+    .option(
+      '--token <token>',
+      "an end user's token of the request, as `authorization: Bearer`: the token itself, @FILE, or - for the standard input",
+    )
     .option('-o, --output <format>', 'text, wide, json or yaml', 'text')
     .addHelpText(
       'after',
-      '\nPOD is POD or NAMESPACE/POD; DESTINATION is HOST or HOST:PORT (80), a name as the pod would write it, or an address.\nAn ID alone is of a connection or request that has ended: the `id` in the access logs, or in x-warren-refusal.\nExit status: 0 delivered, 1 refused (or on some of the ways), 2 it could not be asked.',
+      '\nPOD is POD or NAMESPACE/POD; DESTINATION is HOST or HOST:PORT (80), a name as the pod would write it, or an address.\nAn ID alone is of a connection or request that has ended: the `id` in the access logs, or in x-warren-refusal.\nExit status: 0 delivered, 1 refused (or on some of the ways), 2 it could not be asked, 3 nothing refuses it here,\nand it cannot be said what becomes of it: an authorization server is asked, or it leaves for another network.',
     )
     .action(async (pod: string, destination: string | undefined, options: ExplainFlags) => {
       const { explainCommand } = await import('./explain.ts');

@@ -144,9 +144,14 @@ async function throughWaypoint(route: RouteSeen, waypoint: PodSeen, source: Sour
   const { identity } = source;
   const host = call.port === 80 ? call.host : `${call.host}:${call.port}`;
   const request = await proxies.request(waypoint, { ...call.request, authority, source: peerOf(source), identity, host });
-  const { allowed, code, policy, reason } = request;
+  const { allowed, code, status, policy, reason, unknown } = request;
   if (!allowed) {
-    const decided = { ...(code !== undefined && { code }), ...(policy !== undefined && { policy }), reason };
+    const decided = {
+      ...(code !== undefined && { code }),
+      ...(status !== undefined && { status }),
+      ...(policy !== undefined && { policy }),
+      reason,
+    };
     return { route, request, verdict: { outcome: 'refused', ...decided } };
   }
   if (request.routes.length === 0)
@@ -155,6 +160,7 @@ async function throughWaypoint(route: RouteSeen, waypoint: PodSeen, source: Sour
   const caller = { ip: to.slice(0, to.lastIndexOf(':')).replace(/^\[|\]$/g, ''), identity: waypoint.identity };
   const ways = await Promise.all(request.routes.slice(0, MAX_WAYS).map((next) => follow(next, caller, call, proxies)));
   const [first] = ways;
+  if (unknown !== undefined) return { route, request, ways, verdict: { outcome: 'unknown', reason: unknown } };
   const agreed = new Set(ways.map(({ verdict: { outcome, status } }) => `${outcome} ${status ?? ''}`)).size === 1;
   const depends: Verdict = { outcome: 'unknown', reason: 'it depends on the endpoint that the waypoint chooses' };
   return { route, request, ways, verdict: agreed && first ? first.verdict : depends };
@@ -224,9 +230,8 @@ function decisionsOfWay({ route, arrival, request, ways }: Way, following: Follo
       method: sketch.method,
       host: host.toLowerCase(),
       path: normalizePath(query < 0 ? sketch.path : sketch.path.slice(0, query)),
-      headers: Object.fromEntries(
-        sketch.headers.map((text) => [text.slice(0, text.indexOf(':')).toLowerCase(), text.slice(text.indexOf(':') + 1).trim()]),
-      ),
+      headers: headersOf(sketch, request.token !== undefined),
+      ...(request.token && { token: request.token }),
       query: query < 0 ? {} : Object.fromEntries(new URLSearchParams(sketch.path.slice(query + 1))),
     },
   };
@@ -240,6 +245,14 @@ function decisionsOfWay({ route, arrival, request, ways }: Way, following: Follo
     ...(ways ?? []).flatMap((way) => decisionsOfWay(way, { ...following, caller: next, behind: true })),
   ];
 }
+
+/** As policies see them: where the waypoint has read a token, that is no part of the request any more. */
+const headersOf = ({ headers }: RequestSketch, hasToken: boolean): Record<string, string> =>
+  Object.fromEntries(
+    headers
+      .map((text): [string, string] => [text.slice(0, text.indexOf(':')).trim().toLowerCase(), text.slice(text.indexOf(':') + 1).trim()])
+      .filter(([name]) => !(hasToken && name === 'authorization')),
+  );
 
 /** One word for all ways: what they have in common, or that it depends. */
 export function overall({ ways }: Explanation): Verdict['outcome'] | 'depends' {

@@ -38,7 +38,8 @@ export async function proxiesOf(api: KubeApi, istiod: Istiod, systemNamespace: s
         port: String(port),
       }),
     request: ({ name, namespace }, { headers, ...call }) =>
-      istiod.ofProxy<RequestExplanation>('/debug/proxy/request', `${name}.${namespace}`, 'GET', { ...call, header: headers }),
+      // Headers may have tokens, which belong into no URL.
+      istiod.ofProxy<RequestExplanation>('/debug/proxy/request', `${name}.${namespace}`, 'POST', {}, { ...call, headers }),
     inbound: (node, call) =>
       istiod.ofProxy<InboundExplanation & { captured: boolean }>('/debug/proxy/inbound', idOn(node), 'GET', { ...call }),
   };

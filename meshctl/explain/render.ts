@@ -25,6 +25,7 @@ function wayLines({ route, arrival, request, ways, verdict }: Way, several: bool
     lines.push(`at waypoint ${route.pod?.namespace}/${route.pod?.name} on ${route.pod?.node}`);
     lines.push(...request.steps.map(({ text }) => `  ${text}`));
     lines.push(...request.policies.flatMap(policyLines));
+    if (ways && request.unknown !== undefined) lines.push(paint.yellow(`  ${request.unknown}; where it allows it:`));
     if (ways) return [...lines, ...ways.flatMap((way) => ['', ...wayLines(way, ways.length > 1, paint)])];
   }
   if (arrival) {
@@ -70,12 +71,14 @@ function policyLines({ policy, action, dryRun, matched, rule, unmet }: PolicySee
   return [`${head}no rule matches`, ...unmet.map((text) => `    ${text}`)];
 }
 
+const reasonsOf = ({ ways }: Explanation): string => [...new Set(ways.map(({ verdict: { reason } }) => reason))].join('; ');
+
 function conclusion(explanation: Explanation, paint: Paint): string {
   const words = {
     delivered: paint.green('it is delivered'),
     refused: paint.red('it is refused'),
     answered: paint.yellow('the waypoint answers it, as its rule wants it'),
-    unknown: paint.yellow('what becomes of it is not decided by the proxies asked here'),
+    unknown: paint.yellow(`what becomes of it cannot be said: ${reasonsOf(explanation)}`),
     depends: paint.yellow('it depends on the way that it takes'),
   };
   return words[overall(explanation)];

@@ -30,6 +30,9 @@ const WITH_WAYPOINT = 3;
 const LAST = NAMESPACES.at(-1) ?? '';
 const ROUNDS = Math.ceil(CASES / NAMESPACES.length);
 
+/** What each round makes anew. */
+const ROUND_KINDS = 'authorizationpolicy,peerauthentication,requestauthentication,httproute,virtualservice,destinationrule';
+
 /** Runs in a pod: makes calls, prints what came of each. */
 const CALLS = `
 const http = require('node:http');
@@ -136,7 +139,7 @@ spec: { action: DENY, rules: [{ from: [{ source: { principals: [cluster.local/ns
     });
     const startedMs = Date.now();
     await t.test(`configurations ${round * NAMESPACES.length + 1} to ${(round + 1) * NAMESPACES.length} of seed ${SEED}`, async () => {
-      await cluster.kubectl('delete', 'authorizationpolicy,peerauthentication,httproute,virtualservice', '--all', '-A', '--wait=false');
+      await cluster.kubectl('delete', ROUND_KINDS, '--all', '-A', '--wait=false');
       await mark(made.map(({ yaml }) => yaml).join(''));
       const { wrong, explained } = await disagreements(made.flatMap(({ calls }) => calls));
       assert.equal(wrong.length, 0, reportAll(wrong, made));

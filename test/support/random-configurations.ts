@@ -1,7 +1,9 @@
 /**
  * Configurations made at random, each a namespace of its own, so that many are tried at once over the same pods: services, with and without a
- * waypoint, policies for both tiers, routes, faults. The same seed makes the same ones.
+ * waypoint, policies for both tiers, tokens, routes, subsets, faults, ports that are declared to carry bytes. The same seed makes the same ones, but for the key
+ * that tokens are signed with.
  */
+import { generateKeyPairSync, sign } from 'node:crypto';
 
 export interface Configuration {
   readonly namespace: string;
@@ -85,10 +87,11 @@ export function randomConfiguration(random: Random, namespace: string, other: st
     // A waypoint that nobody has: what is bound to it is refused.
     const uses = waypoint ? (chance(0.7) ? 'wp' : 'none') : chance(0.1) ? 'gone' : 'none';
     if (uses === 'wp') bound.add(name);
+    const more = chance(0.2) ? 'tcp-more' : 'more';
     objects.push(`apiVersion: v1
 kind: Service
 metadata: { name: ${name}, namespace: ${namespace}, labels: { istio.io/use-waypoint: ${uses} } }
-spec: { selector: ${selector}, ports: [{ name: http, port: 80, targetPort: 8080 }, { name: more, port: 81, targetPort: 8081 }] }`);
+spec: { selector: ${selector}, ports: [{ name: http, port: 80, targetPort: 8080 }, { name: ${more}, port: 81, targetPort: 8081 }] }`);
   }
   const from = (): string =>
     pick([
@@ -132,6 +135,7 @@ spec: { ${parts.filter((part) => part !== '').join(', ')} }`);
         ]);
       const when = (): string =>
         pick([
+          'when: [{ key: "request.auth.claims[role]", values: [clerk] }]',
           '',
           '',
           'when: [{ key: "request.headers[x-tier]", values: [gold] }]',
@@ -140,9 +144,11 @@ spec: { ${parts.filter((part) => part !== '').join(', ')} }`);
       policy(
         `l7-${i}`,
         where,
-        Array.from({ length: 1 + times(1) }, () => ruleOf(from(), to(), when())),
+        Array.from({ length: 1 + times(1) }, () => ruleOf(chance(0.2) ? BY_TOKEN : from(), to(), when())),
       );
     }
+    if (chance(0.5)) objects.push(requestAuthentication(namespace, pick(Object.keys(SERVICES))));
+    if (chance(0.7)) objects.push(destinationRule(namespace, pick(['a', 'b'])));
     for (const service of ['a', 'both']) {
       const made = pick(['nothing', 'route', 'virtual']);
       if (made === 'route') objects.push(httpRoute(namespace, service, pick, chance));
@@ -159,6 +165,7 @@ spec: { mtls: { mode: STRICT } }`);
     Object.keys(SERVICES).map((service): RandomCall => {
       const port = chance(0.7) ? 80 : 81;
       const headers: Record<string, string> = chance(0.4) ? { 'x-tier': pick(['gold', 'tin']) } : {};
+      if (chance(0.3)) headers.authorization = `Bearer ${pick(TOKENS)}`;
       return {
         caller,
         target: `${service}.${namespace}:${port}`,
@@ -170,6 +177,40 @@ spec: { mtls: { mode: STRICT } }`);
   );
   return { namespace, yaml: objects.map((text) => `\n---\n${text}\n`).join(''), calls };
 }
+
+/** Of `both` one of its pods, the other one, and none. */
+function destinationRule(namespace: string, one: string): string {
+  const other = one === 'a' ? 'b' : 'a';
+  const subset = (name: string, app: string): string => `{ name: ${name}, labels: { app: ${app} } }`;
+  return `apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: { name: subsets, namespace: ${namespace} }
+spec: { host: both, subsets: [${subset('one', one)}, ${subset('other', other)}, ${subset('nobody', 'nobody')}] }`;
+}
+
+const { privateKey, publicKey } = generateKeyPairSync('ed25519');
+const BY_TOKEN = 'from: [{ source: { requestPrincipals: ["me/*"] } }]';
+
+function tokenOf(claims: object): string {
+  const part = (value: object): string => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const text = `${part({ alg: 'EdDSA' })}.${part(claims)}`;
+  return `${text}.${sign(null, Buffer.from(text), privateKey).toString('base64url')}`;
+}
+
+const LATER = 4_000_000_000;
+/** Good ones, one that is over, one of somebody else, and what is no token. */
+const TOKENS = [
+  tokenOf({ iss: 'me', sub: 'ann', role: 'clerk', exp: LATER }),
+  tokenOf({ iss: 'me', sub: 'bob', role: 'guest', exp: LATER }),
+  tokenOf({ iss: 'me', sub: 'cid', exp: 1 }),
+  tokenOf({ iss: 'them', sub: 'ann', exp: LATER }),
+  'nonsense',
+];
+
+const requestAuthentication = (namespace: string, service: string): string => `apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: { name: tokens, namespace: ${namespace} }
+spec: { targetRefs: [{ kind: Service, group: "", name: ${service} }], jwtRules: [{ issuer: me, jwks: '${JSON.stringify({ keys: [publicKey.export({ format: 'jwk' })] })}' }] }`;
 
 type Pick = <T>(values: readonly T[]) => T;
 
@@ -202,6 +243,9 @@ function virtualService(namespace: string, service: string, pick: Pick): string 
     '{ match: [{ method: { exact: POST } }], fault: { abort: { httpStatus: 555, percentage: { value: 50 } } }, route: [{ destination: { host: b } }] }',
     '{ match: [{ headers: { x-tier: { exact: gold } } }], directResponse: { status: 418 } }',
     '{ match: [{ uri: { exact: /x } }], redirect: { uri: /y } }',
+    '{ match: [{ method: { exact: GET } }], route: [{ destination: { host: both, subset: one } }] }',
+    '{ route: [{ destination: { host: both, subset: other }, weight: 50 }, { destination: { host: a }, weight: 50 }] }',
+    '{ match: [{ uri: { exact: / } }], route: [{ destination: { host: both, subset: nobody } }] }',
     '{ match: [{ withoutHeaders: { x-tier: { exact: gold } } }], route: [{ destination: { host: none } }] }',
   ]);
   return `apiVersion: networking.istio.io/v1

@@ -75,8 +75,8 @@ export function explainRequestCall(
     limits: limits && { of: limits, buckets },
   });
   steps.push(...decided.steps);
-  const { policies, refused, reason, entry, unknown } = decided;
-  const doubt = unknown === undefined ? {} : { unknown };
+  const { policies, refused, reason, entry, unknown, token } = decided;
+  const doubt = { ...(unknown !== undefined && { unknown }), ...(token && { token }) };
   if (refused) return { steps, policies, allowed: false, ...refused, ...doubt, routes: [] };
   if (!entry) {
     const routes = service
