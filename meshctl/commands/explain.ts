@@ -4,7 +4,7 @@ import yaml from 'js-yaml';
 import picocolors from 'picocolors';
 import { errorMessage } from '../../common/base/errors.ts';
 import { CommandError } from '../command-error.ts';
-import { decisionsOf, type Explanation, explain, overall, type RequestSketch } from '../explain/explanation.ts';
+import { decisionsOf, type Explanation, endsOf, explain, type RequestSketch } from '../explain/explanation.ts';
 import { placeOf, proxiesOf } from '../explain/proxies.ts';
 import { isConnectionId, recall, renderRecalled } from '../explain/recall.ts';
 import { render } from '../explain/render.ts';
@@ -29,7 +29,11 @@ export interface ExplainOptions extends Connection {
   readonly diff?: string;
 }
 
-const EXIT = { delivered: 0, refused: 1, answered: 0, depends: 1, unknown: 3 } as const;
+/** Whoever waits for an answer wants to know of any way that refuses it. */
+function exitFor({ ways }: Explanation): number {
+  const ends = endsOf(ways);
+  return ends.has('refused') ? 1 : ends.has('unknown') || ends.size === 0 ? 3 : 0;
+}
 
 export async function explainCommand(options: ExplainOptions): Promise<number> {
   const { output, systemNamespace } = options;
@@ -53,7 +57,7 @@ export async function explainCommand(options: ExplainOptions): Promise<number> {
     if (output === 'json') console.log(JSON.stringify(shown, undefined, 2));
     else if (output === 'yaml') console.log(yaml.dump(shown).trimEnd());
     else console.log(folded(render(shown, picocolors.createColors(inColour())), widthFor(output)));
-    return EXIT[overall(explanation)];
+    return exitFor(explanation);
   } catch (error) {
     throw error instanceof CommandError ? error : clusterError(error);
   } finally {

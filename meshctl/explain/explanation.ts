@@ -256,7 +256,15 @@ const headersOf = ({ headers }: RequestSketch, hasToken: boolean): Record<string
 
 /** One word for all ways: what they have in common, or that it depends. */
 export function overall({ ways }: Explanation): Verdict['outcome'] | 'depends' {
-  const outcomes = new Set(ways.map(({ verdict }) => verdict.outcome));
+  const outcomes = endsOf(ways);
   const [only = 'unknown'] = outcomes;
   return outcomes.size === 1 ? only : 'depends';
 }
+
+/** How it may end, whichever way it takes. */
+export const endsOf = (ways: readonly Way[]): Set<Verdict['outcome']> =>
+  new Set(
+    ways.flatMap(({ request, ways: further, verdict }) =>
+      further && request?.unknown === undefined ? [...endsOf(further)] : [verdict.outcome],
+    ),
+  );

@@ -30,7 +30,8 @@ export function parseObjects(text: string, file: string, namespace: string): Kub
   try {
     documents = yaml.loadAll(text);
   } catch (error) {
-    throw new CommandError(`${file}: ${error instanceof Error ? error.message : error}`);
+    // The parser draws a picture of the place below its sentence.
+    throw new CommandError(`${file}: ${(error instanceof Error ? error.message : String(error)).split('\n')[0]}`);
   }
   return documents.flatMap((document, i) =>
     document === null || document === undefined ? [] : flat(document, `${file}, document ${i + 1}`, namespace),

@@ -194,3 +194,47 @@ test('the decisions on the way are what a rehearsal takes: at the waypoint with 
     query: { page: '2' },
   });
 });
+
+const toWaypoint = { ...tunnelTo('wp-1', '10.0.0.5'), share: 1, authority: '10.96.0.1:80', waypoint: true };
+
+test('a request that an authorization server is asked about is told as far as the waypoint knows, and its end is not claimed', async () => {
+  const unknown = 'shop/ask asks asker, and what that will say cannot be predicted';
+  requestAnswer = {
+    steps: [],
+    policies: [],
+    allowed: true,
+    reason: '',
+    unknown,
+    routes: [{ ...tunnelTo('orders-1', '10.0.0.1'), share: 1 }],
+  };
+  const explanation = await explain(call, from, proxies([toWaypoint], {}).of);
+  assert.equal(overall(explanation), 'unknown');
+  assert.equal(explanation.ways[0]?.ways?.[0]?.verdict.outcome, 'delivered');
+  const text = render(explanation, picocolors.createColors(false));
+  assert.match(text, /shop\/ask asks asker, and what that will say cannot be predicted; where it allows it:/);
+  assert.match(text, /what becomes of it cannot be said: shop\/ask asks asker/);
+});
+
+test('a token that is not good, and a limit that is used up, are refusals with their status', async () => {
+  requestAnswer = { steps: [], policies: [], allowed: false, code: 'TOKEN_INVALID', status: 401, reason: 'Jwt is expired', routes: [] };
+  const [way] = (await explain(call, from, proxies([toWaypoint], {}).of)).ways;
+  assert.deepEqual(way?.verdict, { outcome: 'refused', code: 'TOKEN_INVALID', status: 401, reason: 'Jwt is expired' });
+});
+
+test('what a token says goes into a question about objects, and the token itself does not', async () => {
+  const token = { principal: 'me/ann', audiences: [], presenter: '', claims: { '["role"]': ['clerk'] } };
+  requestAnswer = { steps: [], policies: [], allowed: true, reason: '', token, routes: [] };
+  const asked = { ...call, request: { ...request, headers: ['x-a: b', 'authorization: Bearer secret'] } };
+  const decisions = decisionsOf(await explain(asked, from, proxies([toWaypoint], {}).of), from.ip);
+  assert.ok(!JSON.stringify(decisions).includes('secret'));
+  const body = { apply: [{ kind: 'Namespace', metadata: { name: 'shop' } }], asked: decisions };
+  assert.deepEqual(readCandidate(body, undefined).asked?.[0]?.decision.request?.token, token);
+  const wrong = (bad: unknown): void => {
+    const [first] = structuredClone(decisions);
+    Object.assign(first?.decision.request ?? {}, { token: bad });
+    assert.throws(() => readCandidate({ ...body, asked: [first] }, undefined), /its request is none/);
+  };
+  wrong({ ...token, claims: { role: ['clerk'] } });
+  wrong({ ...token, claims: { '["role"]': 'clerk' } });
+  wrong('me/ann');
+});
