@@ -186,6 +186,31 @@ test('unknown paths, other methods and names of object properties are no endpoin
   assert.match((await monitoring('/metrics')).body, /istio_build\{component="pilot",tag="[^"]+"\} 1/);
 });
 
+test('what a proxy carries, counts and would do is for those who see its namespace: taps too', async () => {
+  const { monitoring } = endpoints();
+  const authorization = 'Bearer shop/default';
+  const pages = Object.keys(debugPages).filter((path) => path.startsWith('/debug/proxy/'));
+  assert.ok(pages.includes('/debug/proxy/tap') && pages.includes('/debug/proxy/counters'));
+  for (const path of pages) {
+    const method = debugPages[path]?.changes ? 'POST' : 'GET';
+    const status = async (query: string, as = authorization) => (await monitoring(path, { authorization: as, method, query })).status;
+    assert.equal(await status('proxyID=wp.shop'), 200, path);
+    assert.equal(await status('proxyID=wp.istio-system'), 404, `${path} of a ztunnel, which knows the whole mesh`);
+    assert.equal(await status('proxyID=wp.shop', 'Bearer other/default'), 404, `${path} of another namespace`);
+    assert.equal(await status('proxyID=wp.istio-system', 'Bearer istio-system/meshctl'), 200, path);
+  }
+});
+
+test('what is asked of a waypoint about a request may come with a POST, where headers have room for a token', async () => {
+  const { monitoring } = endpoints();
+  const asked = { authorization: 'Bearer shop/default', method: 'POST', query: 'proxyID=wp.shop' };
+  const token = 'x'.repeat(4000);
+  const body = JSON.stringify({ method: 'GET', path: '/a', host: 'web', headers: [`authorization: Bearer ${token}`, 7], source: 3 });
+  const { value } = JSON.parse((await monitoring('/debug/proxy/request', { ...asked, body })).body);
+  assert.deepEqual(value.headers, [{ name: 'authorization', value: `Bearer ${token}` }]);
+  assert.deepEqual([value.method, value.path, value.source], ['GET', '/a', '']);
+});
+
 test('a proxy is asked by whoever sees its namespace; its levels are changed with POST only', async () => {
   const { monitoring } = endpoints();
   const authorization = 'Bearer shop/default';
