@@ -1,6 +1,7 @@
 /**
  * Which endpoint of a service gets a connection (Istio's ztunnel, src/state.rs): candidates that can be reached on the port, the best tier by
- * locality where the service asks for that, and a random one of them, weighted by capacity.
+ * locality where the service asks for that, and a random one of them, weighted by capacity; where the caller knows how busy they are, the less
+ * busy one of two.
  */
 import type { Endpoint, EndpointTable, LoadBalancing, MeshView, Scope, Service, Workload } from './mesh-view.ts';
 
@@ -13,7 +14,11 @@ export interface LoadBalanceRequest {
   readonly purpose: 'standard' | 'waypoint';
   /** Uniform in [0, 1). */
   readonly random: () => number;
+  /** Work in flight at an endpoint, as far as the caller knows; Infinity for one that is not to be chosen while there is another. */
+  readonly load?: Load | undefined;
 }
+
+export type Load = (workload: Workload) => number;
 
 /** An endpoint that was chosen, or a workload that was addressed itself. */
 export interface Upstream {
@@ -26,14 +31,13 @@ export interface Upstream {
 
 /** @returns undefined where the service has no such port, or no endpoint that can serve it */
 export function loadBalance(view: MeshView, service: Service, request: LoadBalanceRequest): Upstream | undefined {
-  const { source, port, purpose, random } = request;
+  const { source, port, purpose, load } = request;
   if (purpose === 'standard' && !service.ports.has(port)) return undefined;
   const table = view.endpointTable?.(service, source) ?? tableOf(view.endpoints(service), source);
   const isCandidate = candidates(table, service, request);
-  const { mode, preferences } = service.loadBalancing;
-  const sampled = mode === 'STRICT' || mode === 'FAILOVER' ? undefined : sample(table, isCandidate, random);
-  const chosen = sampled ?? pickWeighted(bestTier(table, isCandidate, mode, preferences), (i) => table.weight(i), random);
-  if (chosen === undefined) return undefined;
+  const first = draw(table, isCandidate, service.loadBalancing, request);
+  if (first === undefined) return undefined;
+  const chosen = load ? lessBusy(table, isCandidate, service.loadBalancing, { ...request, load }, first) : first;
   const endpoint = table.endpoint(chosen);
   const target = targetPort(service, endpoint, port);
   return target === undefined ? undefined : { workload: endpoint.workload, port: target, service };
@@ -98,6 +102,39 @@ function candidates(table: EndpointTable, service: Service, { port, purpose }: L
     return has;
   };
   return (i) => isUsable(i) && hasPort(i);
+}
+
+/** One of those that locality leaves, at random and by weight. @param except not this one */
+function draw(
+  table: EndpointTable,
+  isCandidate: (i: number) => boolean,
+  { mode, preferences }: LoadBalancing,
+  { random }: Pick<LoadBalanceRequest, 'random'>,
+  except?: number,
+): number | undefined {
+  const isOther = except === undefined ? isCandidate : (i: number) => i !== except && isCandidate(i);
+  const sampled = mode === 'STRICT' || mode === 'FAILOVER' ? undefined : sample(table, isOther, random);
+  if (sampled !== undefined) return sampled;
+  // The tier is of all of them: without the only near one the far ones are still not to be chosen.
+  const tier = bestTier(table, isCandidate, mode, preferences);
+  return pickWeighted(except === undefined ? tier : tier.filter(isOther), (i) => table.weight(i), random);
+}
+
+/**
+ * Two choices at random and the better of them: nearly as even as looking at all, and callers that know nothing of each other do not all
+ * fall upon the one that has just come (Mitzenmacher, "The power of two choices in randomized load balancing").
+ */
+function lessBusy(
+  table: EndpointTable,
+  isCandidate: (i: number) => boolean,
+  balancing: LoadBalancing,
+  request: { readonly random: () => number; readonly load: Load },
+  first: number,
+): number {
+  const second = draw(table, isCandidate, balancing, request, first);
+  if (second === undefined) return first;
+  const busy = (i: number): number => request.load(table.endpoint(i).workload) / table.weight(i);
+  return busy(second) < busy(first) ? second : first;
 }
 
 /**

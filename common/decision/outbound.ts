@@ -8,7 +8,7 @@ import type { OutcomeCode } from '../base/errors.ts';
 import { formatSpiffeId } from '../base/spiffe.ts';
 import { chooseServiceByAddress } from './choose-service.ts';
 import { describeGateway, isGateway, resolveGateway } from './gateway.ts';
-import { loadBalance, pickWeighted, type Upstream } from './load-balance.ts';
+import { type Load, loadBalance, pickWeighted, type Upstream } from './load-balance.ts';
 import type { GatewayAddress, MeshView, OutboundTrafficPolicy, Service, Workload } from './mesh-view.ts';
 import { HBONE_PORT, isLoopback, OWN_PORTS, SOCKS5_PORT } from './ports.ts';
 
@@ -22,6 +22,8 @@ export interface OutboundRequest {
   readonly network: string;
   /** Uniform in [0, 1). */
   readonly random: () => number;
+  /** Connections under way through each pod of a gateway (a waypoint, another network's entrance): the less busy one of two is taken. */
+  readonly load?: Load | undefined;
   /** The peer's address, where it is not simply one of the source workload's. */
   readonly sourceIp?: IpAddress;
   /** For sources whose namespace has none of its own; ALLOW_ANY where it is not given. */
@@ -173,8 +175,8 @@ function throughWaypoint(
   waypoint: GatewayAddress,
   labels: Labels,
 ): Tunnel | DoubleTunnel | NeedsResolving | Refusal {
-  const { source, destination, random } = request;
-  const found = resolveGateway(view, waypoint, destination, { source, purpose: 'waypoint', random });
+  const { source, destination, random, load } = request;
+  const found = resolveGateway(view, waypoint, destination, { source, purpose: 'waypoint', random, load });
   if (!found) {
     const message = `waypoint ${describeGateway(waypoint)} is not there or has no healthy endpoint`;
     return { refuse: 'WAYPOINT_ABSENT', message, ...labels };
@@ -201,7 +203,7 @@ function throughGateway(
   service: Service | undefined,
   remote: Workload,
 ): DoubleTunnel | NeedsResolving | Refusal {
-  const { source, destination, random } = request;
+  const { source, destination, random, load } = request;
   const labels = { ...(service && { service }), workload: remote };
   if (!service) {
     return {
@@ -213,7 +215,7 @@ function throughGateway(
   if (!remote.networkGateway) {
     return { refuse: 'NO_ROUTE', message: `no valid routing destination: network "${remote.network}" has no gateway`, ...labels };
   }
-  const found = resolveGateway(view, remote.networkGateway, destination, { source, purpose: 'standard', random });
+  const found = resolveGateway(view, remote.networkGateway, destination, { source, purpose: 'standard', random, load });
   if (!found) {
     const message = `no valid routing destination: gateway ${describeGateway(remote.networkGateway)} is unknown or has no healthy endpoint`;
     return { refuse: 'NO_ROUTE', message, ...labels };

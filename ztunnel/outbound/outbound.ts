@@ -3,12 +3,13 @@
  * (Istio's ztunnel, src/proxy/outbound.rs).
  */
 import { formatSocketAddress, type SocketAddress } from '../../common/base/address.ts';
-import { ProxyError } from '../../common/base/errors.ts';
+import { type OutcomeCode, ProxyError } from '../../common/base/errors.ts';
 import { formatSpiffeId } from '../../common/base/spiffe.ts';
 import { formatBaggage, formatForwarded, formatTraceparent, traceIdOf } from '../../common/decision/headers.ts';
 import type { Workload } from '../../common/decision/mesh-view.ts';
 import { type DoubleTunnel, type OutboundRoute, type Refusal, routeOutbound, type Tunnel } from '../../common/decision/outbound.ts';
 import type { AppSocket } from '../../common/hbone/app-socket.ts';
+import { TunnelRefused } from '../../common/hbone/refusal.ts';
 import { relay } from '../../common/hbone/relay.ts';
 import type { Headers, Pipe } from '../../common/hbone/types.ts';
 import { originalDestination } from '../../common/linux/sockets.ts';
@@ -16,11 +17,15 @@ import type { ConnectionFacts } from '../worker/connection-facts.ts';
 import type { LiveConnection } from '../worker/connections.ts';
 import type { PodContext } from '../worker/context.ts';
 import { dialApplication } from '../worker/dial.ts';
+import { gatewayOf } from '../worker/gateway-load.ts';
 import type { ConnectionRecord } from '../worker/telemetry.ts';
 import { openDoubleTunnel } from './tunnel.ts';
 
 /** A hostname behind a hostname behind a hostname is a mistake. */
 const MAX_RESOLUTIONS = 3;
+
+/** Pods of a gateway that are asked beside the first one, where that one is gone. */
+const MAX_MOVES = 2;
 
 /** Never rejects for what a peer or the network did; that is in the log. */
 export async function serveOutbound(pod: PodContext, app: AppSocket): Promise<void> {
@@ -53,9 +58,11 @@ export async function carryOutbound(
   const traceparent = formatTraceparent(randomBytes(24));
   const id = traceIdOf(traceparent) ?? '';
   let record: ConnectionRecord | undefined;
+  let leave: (() => void) | undefined;
   try {
     const source = await pod.local.wait(live.signal);
-    const route = await decide(pod, live, source, from, destination);
+    const gone = new Set<string>();
+    let route = await decide(pod, live, source, from, destination, gone);
     if ('refuse' in route) {
       // Nothing was opened, so nothing counts as a connection (Istio's ztunnel, src/proxy/outbound.rs); who it was is known all the same.
       const error = new ProxyError(route.refuse, route.message);
@@ -64,7 +71,23 @@ export async function carryOutbound(
       return;
     }
     record = telemetry.opened(factsOf({ id, from, source, destination, route }));
-    const upstream = await connect(pod, live, { route, source, from, traceparent });
+    let upstream: Pipe | undefined;
+    while (!upstream) {
+      const gateway = gatewayOf(route);
+      leave = gateway && pod.parts.gatewayLoad.add(gateway);
+      try {
+        upstream = await connect(pod, live, { route, source, from, traceparent });
+      } catch (error) {
+        if (!gateway || gone.size >= MAX_MOVES || live.signal.aborted || !isAbsence(error)) throw error;
+        leave?.();
+        leave = undefined;
+        gone.add(gateway.uid);
+        const other = await decide(pod, live, source, from, destination, gone);
+        if ('refuse' in other || gone.has(gatewayOf(other)?.uid ?? gateway.uid)) throw error;
+        route = other;
+        record.moved(factsOf({ id, from, source, destination, route }));
+      }
+    }
     pod.parts.connections.describe(live, {
       uid: pod.spec.uid,
       direction: 'outbound',
@@ -83,8 +106,21 @@ export async function carryOutbound(
     if (record) record.ended(error);
     else telemetry.failedEarly({ direction: 'outbound', source: from, destination, error, id });
     app.destroy(error);
+  } finally {
+    leave?.();
   }
 }
+
+/** Whether a gateway's pod is not there, or not any more. Nothing of the application has been sent, so another one may be asked; an answer stands. */
+const isAbsence = (error: unknown): boolean => error instanceof ProxyError && !(error instanceof TunnelRefused) && ABSENCES.has(error.code);
+
+const ABSENCES: ReadonlySet<OutcomeCode> = new Set([
+  'UPSTREAM_CONNECT',
+  'UPSTREAM_TIMEOUT',
+  'TLS_FAILURE',
+  'HTTP2_FAILURE',
+  'CONNECTION_LOST',
+]);
 
 async function decide(
   pod: PodContext,
@@ -92,12 +128,14 @@ async function decide(
   source: Workload,
   from: SocketAddress,
   destination: SocketAddress,
+  gone: ReadonlySet<string>,
 ): Promise<OutboundRoute> {
-  const { view, onDemand, random, settings, resolver, telemetry } = pod.parts;
+  const { view, onDemand, random, settings, resolver, telemetry, gatewayLoad } = pod.parts;
+  const load = (gateway: Workload): number => (gone.has(gateway.uid) ? Infinity : gatewayLoad.of(gateway));
   const resolved = new Map<string, readonly string[]>();
   for (;;) {
     const { network, outboundTrafficPolicy } = settings;
-    const request = { source, sourceIp: from.ip, destination, network, outboundTrafficPolicy, random, resolved };
+    const request = { source, sourceIp: from.ip, destination, network, outboundTrafficPolicy, random, load, resolved };
     const route = onDemand ? await onDemand.decided((known) => routeOutbound(known, request), live.signal) : routeOutbound(view, request);
     if (!('via' in route) || route.via !== 'resolve' || resolved.size >= MAX_RESOLUTIONS) return route;
     telemetry.onDemandDns(source, route.hostname);

@@ -13,6 +13,7 @@ import type { PodSpec } from '../protocol.ts';
 import type { ZtunnelSettings } from '../settings.ts';
 import type { Admission } from './admission.ts';
 import type { ConnectionTable } from './connections.ts';
+import type { GatewayLoad } from './gateway-load.ts';
 import type { LocalWorkload, StateChanges } from './local-workload.ts';
 import type { OnDemand } from './on-demand.ts';
 import type { Telemetry } from './telemetry.ts';
@@ -31,6 +32,7 @@ export interface WorkerParts {
   readonly connections: ConnectionTable;
   readonly telemetry: Telemetry;
   readonly admission: Admission;
+  readonly gatewayLoad: GatewayLoad;
   readonly revocations: Revocations;
   /** Only where the control plane is asked for what is needed instead of for everything. */
   readonly onDemand: OnDemand | undefined;

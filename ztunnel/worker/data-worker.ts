@@ -22,6 +22,7 @@ import type { FromWorker, PodSpec, ToWorker, WorkerStart } from '../protocol.ts'
 import { Admission } from './admission.ts';
 import { ConnectionTable } from './connections.ts';
 import type { WorkerParts } from './context.ts';
+import { GatewayLoad } from './gateway-load.ts';
 import { ConnectionJournal } from './journal.ts';
 import { StateChanges } from './local-workload.ts';
 import { OnDemand } from './on-demand.ts';
@@ -92,6 +93,7 @@ export class DataWorker {
         connectionsOf: (uid) => connections.countOf(uid),
         waiting: () => connections.waiting(),
       }),
+      gatewayLoad: new GatewayLoad(),
       onDemand: settings.xdsOnDemand
         ? new OnDemand({ view: this.#reader, clock: this.#clock, want: (name) => send({ type: 'address-wanted', name }) })
         : undefined,

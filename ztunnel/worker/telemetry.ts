@@ -219,7 +219,7 @@ const nameOf = (workload: Workload | undefined, address: SocketAddress): string 
   workload ? `${workload.namespace}/${workload.name}` : formatSocketAddress(address);
 
 export class ConnectionRecord {
-  readonly facts: ConnectionFacts;
+  facts: ConnectionFacts;
   error: ProxyError | undefined;
   /** namespace/name of the policy that allowed it. */
   policy: string | undefined;
@@ -241,6 +241,11 @@ export class ConnectionRecord {
     series.add(this.#slots.opened, 1);
     access.write('debug', 'connection opened', () => leadingFields(facts));
     this.#happened('opened');
+  }
+
+  /** It goes to another pod of the same gateway, because the first one was not there. */
+  moved(facts: ConnectionFacts): void {
+    this.facts = facts;
   }
 
   /** What it counts in until it ends. */

@@ -109,6 +109,66 @@ for (const [kind, meshOf] of Object.entries(meshes)) {
       assert.deepEqual(Object.keys(picks(own, workloads, { port: 80, purpose: 'waypoint' })).sort(), ['plain:8080', 'sandwich:8080']);
     });
 
+    describe('where the caller knows how busy they are', () => {
+      const made = (names: readonly string[], fields: (name: string, at: number) => Partial<Workload> = () => ({})) => {
+        const own = service({ name: 's' });
+        const workloads = names.map((name, at) =>
+          workload({ name, addresses: [`10.0.1.${at + 1}`], services: memberOf(own), ...fields(name, at) }),
+        );
+        return { own, view: meshOf({ services: [own], workloads }) };
+      };
+      /** Opens connections one after another, each counted from then on. @returns how many each endpoint has at the end */
+      const opened = ({ own, view }: ReturnType<typeof made>, connections: number, busy: Record<string, number> = {}) => {
+        const random = fractions();
+        const load = ({ name }: Workload): number => busy[name] ?? 0;
+        for (let i = 0; i < connections; i++) {
+          const name = loadBalance(view, own, { source: client, port: 80, purpose: 'waypoint', random, load })?.workload.name ?? 'none';
+          busy[name] = (busy[name] ?? 0) + 1;
+        }
+        return busy;
+      };
+
+      test('the better of two is taken, so that all have nearly the same, where random choices are far apart', () => {
+        const counts = Object.values(opened(made(['a', 'b', 'c', 'd', 'e']), 100));
+        assert.equal(counts.length, 5);
+        assert.ok(Math.max(...counts) <= 23, `busiest of 20 on average: ${Math.max(...counts)}`);
+      });
+
+      test('who has just come gets no more than its share of choices, until it has as much as the others', () => {
+        const busy = opened(made(['a', 'b', 'c', 'new']), 20, { a: 50, b: 50, c: 50 });
+        const fresh = busy.new ?? 0;
+        assert.ok(fresh > 5 && fresh < 20, `${fresh} of 20 went to the new one`);
+      });
+
+      test('capacity counts: twice the weight carries twice as much', () => {
+        const { big = 0, small = 0 } = opened(
+          made(['big', 'small'], (name) => ({ capacity: name === 'big' ? 2 : 1 })),
+          90,
+        );
+        assert.ok(Math.abs(big - 60) <= 2 && Math.abs(small - 30) <= 2, `${big} and ${small}`);
+      });
+
+      test('one that is to be avoided is taken only where there is no other', () => {
+        assert.deepEqual(opened(made(['gone', 'there']), 50, { gone: Infinity }), { gone: Infinity, there: 50 });
+        assert.deepEqual(opened(made(['gone']), 1, { gone: Infinity }), { gone: Infinity });
+      });
+
+      test('a busy near one stays the choice where locality keeps to it, and a sick one is none', () => {
+        const own = service({ name: 's', loadBalancing: balancing('FAILOVER', 'NODE') });
+        const at = (name: string, ip: string, fields: Partial<Workload>): Workload =>
+          workload({ name, addresses: [ip], services: memberOf(own), ...fields });
+        const view = meshOf({
+          services: [own],
+          workloads: [
+            at('near', '10.0.2.1', { node: 'n1' }),
+            at('sick', '10.0.2.2', { node: 'n1', healthy: false }),
+            at('far', '10.0.2.3', { node: 'n2' }),
+          ],
+        });
+        assert.deepEqual(opened({ own, view }, 10, { near: 100 }), { near: 110 });
+      });
+    });
+
     describe('with places', () => {
       const at = (name: string, region: string, zone: string, fields: Partial<Workload> = {}): Workload =>
         workload({ name, addresses: [`10.1.0.${name.length}`], locality: { region, zone, subzone: '' }, node: 'other', ...fields });
