@@ -111,6 +111,12 @@ export const metrics = {
   ejected: gauge('warren_outlier_ejected_endpoints', ['cluster'], 'Endpoints that are put aside just now, added up over the workers'),
   requestsActive: gauge('warren_requests_active', [], 'Requests under way'),
   connectionsActive: gauge('warren_connections_active', [], 'Connections from callers that are open'),
+  connectionsShed: counter(
+    'warren_connections_shed_total',
+    [],
+    'HTTP connections whose clients were asked to connect again because replicas of this waypoint were added',
+    { hideZero: true },
+  ),
   upstreamConnections: gauge('warren_upstream_connections', [], 'HTTP connections to endpoints that are open'),
   routes: gauge('warren_routes', [], 'Services that routes are attached to'),
   policies: gauge('warren_http_policies', [], 'L7 authorization policies in force'),

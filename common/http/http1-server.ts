@@ -23,6 +23,8 @@ class Http1Server extends Http1Connection implements HttpServerConnection {
   readonly #options: HttpServerOptions & { readonly limits: HttpLimits; readonly clock: Clock };
   #exchange: ServedExchange | undefined;
   #draining = false;
+  /** Idle is over, too: nobody waits for a request that may be on its way. */
+  #ending = false;
   /** The client will send nothing more, but may still read. */
   #halfClosed = false;
   /** The next request is not read before the client has read the last answers. */
@@ -47,6 +49,7 @@ class Http1Server extends Http1Connection implements HttpServerConnection {
 
   endIdle(): void {
     this.drain();
+    this.#ending = true;
     if (!this.#exchange) this.closeSoon();
   }
 
@@ -91,7 +94,8 @@ class Http1Server extends Http1Connection implements HttpServerConnection {
     }
     this.#exchange = undefined;
     this.activeAt = this.clock.monotonic();
-    if (!exchange.keepAlive || this.#draining || this.#halfClosed) {
+    // An answer that began before the draining has promised the client one more request; the answer to that will take it back.
+    if (!exchange.keepAlive || this.#ending || this.#halfClosed) {
       this.closeSoon();
       return;
     }
@@ -151,7 +155,7 @@ class Http1Server extends Http1Connection implements HttpServerConnection {
     this.#exchange?.roomOut();
     if (!this.#waitsForRoom || this.over) return;
     this.#waitsForRoom = false;
-    if (this.#draining || this.#halfClosed) this.closeSoon();
+    if (this.#ending || this.#halfClosed) this.closeSoon();
     else this.#nextTurn();
   }
 

@@ -13,6 +13,7 @@ import type { HttpLimits } from '../../common/http/types.ts';
 import type { Connection } from '../http/context.ts';
 import { type RequestServer, serveRequest } from '../http/pipeline.ts';
 import { Passthrough, type PassthroughParts } from '../tcp/passthrough.ts';
+import { Shedder } from './rebalance.ts';
 
 export interface ConnectionParts extends Omit<RequestServer, 'telemetry'>, Omit<PassthroughParts, 'telemetry'> {
   readonly telemetry: RequestServer['telemetry'] & PassthroughParts['telemetry'];
@@ -29,6 +30,7 @@ export class Connections {
   readonly #parts: ConnectionParts;
   readonly #http = new Set<HttpServerConnection>();
   readonly #bytes = new Set<Passthrough>();
+  readonly #shedder: Shedder<HttpServerConnection>;
   #sniffing = 0;
   #draining = false;
   #ended: ProxyError | undefined;
@@ -36,6 +38,7 @@ export class Connections {
 
   constructor(parts: ConnectionParts) {
     this.#parts = parts;
+    this.#shedder = new Shedder(() => this.#http, parts);
   }
 
   get size(): number {
@@ -54,6 +57,11 @@ export class Connections {
       this.#sniffing--;
       this.#left();
     }
+  }
+
+  /** Asks a part of the clients to connect again, which bytes that are passed on cannot be asked. @returns how many */
+  shed(part: number): number {
+    return this.#shedder.shed(part);
   }
 
   /** Asks clients to go elsewhere when their requests are answered. */

@@ -21,6 +21,7 @@ import type { Caller, Connection, Target } from '../http/context.ts';
 import type { Telemetry } from '../worker/telemetry.ts';
 import { type Binding, resolveBinding, type WaypointName } from './binding.ts';
 import type { Connections } from './connection.ts';
+import { Shedder } from './rebalance.ts';
 
 export interface HboneInboundOptions {
   readonly identity: string;
@@ -36,6 +37,7 @@ export interface HboneInboundOptions {
   readonly log: Log;
   readonly limits: HboneLimits;
   readonly maxConnections: number;
+  readonly random: () => number;
   randomBytes(length: number): Uint8Array;
 }
 
@@ -52,12 +54,14 @@ export class HboneInbound {
   readonly #ended = new AbortController();
   readonly #tunnels = new Set<HboneServerConnection>();
   readonly #handshaking = new Set<Socket>();
+  readonly #shedder: Shedder<HboneServerConnection>;
   #listener: TcpServer | undefined;
   #tls: Promise<Server> | undefined;
   #draining = false;
 
   constructor(options: HboneInboundOptions) {
     this.#options = options;
+    this.#shedder = new Shedder(() => this.#tunnels, options);
   }
 
   /** @throws {Error} naming the port where it is taken */
@@ -67,6 +71,11 @@ export class HboneInbound {
     this.#listener = server;
     await listening(server, host, port);
     server.on('error', (error) => this.#options.log.error({ port, error: error.message }, 'listener failed'));
+  }
+
+  /** A part of the peers is asked to open its next tunnels on connections of their own, which may lead elsewhere. @returns how many */
+  shed(part: number): number {
+    return this.#shedder.shed(part);
   }
 
   /** Peers open no more tunnels on the connections that they have. */

@@ -29,6 +29,7 @@ import { pipeline } from '../http/pipeline.ts';
 import { Connections } from '../inbound/connection.ts';
 import { HboneInbound } from '../inbound/hbone.ts';
 import { PlaintextInbound } from '../inbound/plaintext.ts';
+import { Replicas, replicasOf } from '../inbound/rebalance.ts';
 import { metrics } from '../metrics.ts';
 import type { FromWorker, ToWorker, WorkerStart } from '../protocol.ts';
 import type { WaypointSettings } from '../settings.ts';
@@ -68,6 +69,9 @@ export class DataWorker {
   readonly #plaintext: PlaintextInbound;
   readonly #clock: Clock = systemClock;
   readonly #journal: Journal | undefined;
+  readonly #replicas = new Replicas();
+  readonly #series: SeriesWriter;
+  readonly #shedSlot: number;
   #self: Workload | undefined;
   #announced: SeriesAnnouncement[] = [];
 
@@ -209,10 +213,13 @@ export class DataWorker {
       log,
       limits: { ...defaultServerLimits, ...windows },
       maxConnections,
+      random,
       randomBytes,
     });
     this.#plaintext = new PlaintextInbound({ view, network, connections, telemetry, log, maxConnections, randomBytes });
 
+    this.#series = series;
+    this.#shedSlot = series.slot(metrics.connectionsShed, []);
     const dropped = series.slot(metrics.logLinesDropped, []);
     const upstreamConnections = series.slot(metrics.upstreamConnections, []);
     const shared = series.slot(metrics.limitBucketsShared, []);
@@ -240,6 +247,7 @@ export class DataWorker {
         this.#self = undefined;
         this.#picker.stateChanged();
         this.#telemetry.stateChanged();
+        this.#makeRoom();
         break;
       case 'configuration':
         this.#configuration.apply(message.push);
@@ -278,6 +286,20 @@ export class DataWorker {
         this.#connections.abortAll(new ProxyError('DRAINED', 'connection closed due to connection drain'));
         break;
     }
+  }
+
+  /** New replicas of this waypoint get their part of what is open here. */
+  #makeRoom(): void {
+    const self = this.#knownSelf();
+    if (!self) return;
+    const { podNamespace: namespace, host } = this.#settings;
+    const ready = replicasOf(this.#reader, self, { namespace, host });
+    const part = this.#replicas.update(self, ready, (uid) => this.#reader.workloadByUid(uid) !== undefined);
+    if (part === 0) return;
+    const asked = { connections: this.#connections.shed(part), tunnels: this.#inbound.shed(part) };
+    this.#series.add(this.#shedSlot, asked.connections);
+    if (asked.connections + asked.tunnels > 0)
+      this.#log.info({ replicas: ready?.length, ...asked }, 'replicas were added, a part of the clients goes there');
   }
 
   async #listen(): Promise<void> {

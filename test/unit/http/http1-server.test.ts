@@ -399,6 +399,24 @@ test('draining ends a connection with its next answer: a request may be on its w
   assert.ok(idle.pipe.outputEnded);
 });
 
+test('an answer under way when the draining begins has promised one more request, and the connection keeps that promise', async () => {
+  const { connection, pipe, exchanges } = await serve('GET / HTTP/1.1\r\nHost: a\r\n\r\n', 1000, () => {});
+  const body = exchanges[0]?.respond({ status: 200, fields: [], bodyBytes: 2 }, undefined);
+  connection.drain();
+  body?.data(Buffer.from('ok'));
+  body?.end(undefined);
+  await settle(1);
+  assert.ok(!pipe.outputEnded, 'the client was not told that this was the last answer');
+  pipe.feed('GET /2 HTTP/1.1\r\nHost: a\r\n\r\n');
+  await settle(1);
+  const [, last] = exchanges;
+  assert.ok(last);
+  answer(last, 200, 'bye');
+  await settle(1);
+  assert.match(pipe.text, /connection: close\r\n\r\nbye$/);
+  assert.ok(pipe.outputEnded);
+});
+
 test('ending idle connections closes an idle one at once and a busy one with its answer', async () => {
   const idle = await serve('', 100, () => {});
   idle.connection.endIdle();
