@@ -5,8 +5,9 @@
  */
 import type { Clock, Timer } from '../../common/base/clock.ts';
 import type { DeltaDiscoveryRequest } from '../../common/codec/gen/discovery.ts';
+import { waypointTypes } from '../model/resources.ts';
 import type { PushThrottle, Slot } from './push-throttle.ts';
-import type { ResourceChange, ResourceStore } from './resource-store.ts';
+import { type ResourceChange, ResourceStore } from './resource-store.ts';
 import { type Related, Subscription, TooManyNames } from './subscription.ts';
 
 export type StreamFailure = 'INVALID_ARGUMENT' | 'RESOURCE_EXHAUSTED' | 'DEADLINE_EXCEEDED' | 'UNAVAILABLE';
@@ -23,6 +24,8 @@ export interface StreamObserver {
   sent(push: { typeUrl: string; bytes: number; since: number; changedSince: number | undefined }): void;
   rejected(nack: { typeUrl: string; error: string }): void;
   staleNonce(typeUrl: string): void;
+  /** A newer proxy asks for a type of ours that this istiod does not have yet. */
+  unknownType?(typeUrl: string): void;
   writeTimeout(): void;
 }
 
@@ -60,12 +63,21 @@ export interface SubscriptionStatus {
   readonly lastError: string;
 }
 
+/** Of types of our own a newer proxy may know more than we do; of Istio's and Envoy's all are known. */
+const OWN_TYPES = /^type\.googleapis\.com\/warren\.[\w.]{1,200}$/;
+/** That this proxy may not have. */
+const KNOWN_TYPES: ReadonlySet<string> = new Set(Object.values(waypointTypes));
+/** A proxy that is so much newer is none. */
+const MAX_UNKNOWN_TYPES = 32;
+
 /** Responses from this size on need a slot. */
 const LARGE_BYTES = 256 * 1024;
 
 export class DeltaStream {
   readonly #options: DeltaStreamOptions;
   readonly #subscriptions = new Map<string, Subscription>();
+  /** Of types that nobody here fills: a proxy is ready when each type that it asked for has been answered. */
+  readonly #unknown = new Map<string, ResourceStore>();
   #state: 'open' | 'draining' | 'closed' = 'open';
   #drainReason = '';
   /** For a large response: waited for, or held. */
@@ -131,17 +143,25 @@ export class DeltaStream {
 
   #subscription(typeUrl: string): Subscription | undefined {
     const known = this.#subscriptions.get(typeUrl);
-    const store = this.#options.stores().get(typeUrl);
+    const store = this.#options.stores().get(typeUrl) ?? (known ? undefined : this.#emptyStore(typeUrl));
     if (known || !store) return known;
     const subscription = new Subscription(store, this.#options.related?.().get(typeUrl));
     this.#subscriptions.set(typeUrl, subscription);
     return subscription;
   }
 
+  #emptyStore(typeUrl: string): ResourceStore | undefined {
+    if (!OWN_TYPES.test(typeUrl) || KNOWN_TYPES.has(typeUrl) || this.#unknown.size >= MAX_UNKNOWN_TYPES) return undefined;
+    const store = new ResourceStore(typeUrl);
+    this.#unknown.set(typeUrl, store);
+    this.#options.observer.unknownType?.(typeUrl);
+    return store;
+  }
+
   #flush(): void {
     if (this.#writing || this.#state === 'closed') return;
     // In the order of the stores, whatever the proxy subscribed to first.
-    for (const typeUrl of this.#options.stores().keys()) {
+    for (const typeUrl of [...this.#options.stores().keys(), ...this.#unknown.keys()]) {
       const subscription = this.#subscriptions.get(typeUrl);
       if (!subscription?.due) continue;
       if (this.#mayWrite(subscription)) this.#send(subscription);

@@ -32,6 +32,8 @@ export interface AdsOptions {
   readonly clock: Clock;
   readonly random: () => number;
   readonly log: Log;
+  /** Types that newer proxies asked for and that have been logged. */
+  readonly unknownTypes?: Set<string>;
   readonly limits: StreamLimits & { readonly maxProxies: number; readonly maxConnectionAgeMs: number };
   /** Whether a proxy's namespace must be its token's. */
   readonly identityCheck: boolean;
@@ -64,6 +66,7 @@ export type AdsCall<Request> = ServerDuplexStream<Request | undefined, Buffer>;
 export type RefusalCode = StreamFailure | 'UNAUTHENTICATED' | 'PERMISSION_DENIED';
 
 const FIRST_REQUEST_MS = seconds(30);
+const MAX_LOGGED_TYPES = 100;
 const NOTHING: Served = { stores: new Map(), related: new Map() };
 
 export class Session<Request extends AnyRequest> {
@@ -106,6 +109,7 @@ export class Session<Request extends AnyRequest> {
         sent: (push) => this.#sent(push),
         rejected: ({ typeUrl, error }) => this.#rejected(typeUrl, error),
         staleNonce: (typeUrl) => options.metrics.xdsExpiredNonce.inc({ type: typeLabel(typeUrl) }),
+        unknownType: (typeUrl) => this.#unknownType(typeUrl),
         writeTimeout: () => options.metrics.xdsWriteTimeout.inc(),
       },
     });
@@ -193,6 +197,14 @@ export class Session<Request extends AnyRequest> {
   #rejected(typeUrl: string, error: string): void {
     this.#options.metrics.xdsRejects.inc({ type: typeLabel(typeUrl) });
     this.#options.log.warn({ ...this.#fields(), type: typeLabel(typeUrl), error: error.slice(0, 4000) }, 'proxy rejected resources');
+  }
+
+  /** Once for each type: all replicas of a newer waypoint ask for it. */
+  #unknownType(type: string): void {
+    const { log, unknownTypes } = this.#options;
+    if (unknownTypes?.has(type)) return;
+    if (unknownTypes && unknownTypes.size < MAX_LOGGED_TYPES) unknownTypes.add(type);
+    log.warn({ ...this.#fields(), type }, 'a proxy is newer than this istiod: a type that it asks for is answered as empty');
   }
 
   #refuse(code: RefusalCode, message: string): void {

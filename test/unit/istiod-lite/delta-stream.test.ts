@@ -58,6 +58,7 @@ function start(limits: Partial<{ writeTimeoutMs: number; ackTimeoutMs: number; m
       sent: ({ typeUrl, changedSince }) => void events.push(`sent ${typeUrl} ${changedSince ?? 'request'}`),
       rejected: ({ error }) => void events.push(`rejected ${error}`),
       staleNonce: (typeUrl) => void events.push(`stale ${typeUrl}`),
+      unknownType: (typeUrl) => void events.push(`unknown ${typeUrl}`),
       writeTimeout: () => void events.push('write timeout'),
     },
     systemVersion: () => 'v1',
@@ -335,6 +336,40 @@ test('large responses wait for a slot, small ones do not, and a slow proxy keeps
   assert.ok(small);
   proxies[0]?.stream.changed(small);
   assert.deepEqual(sent(), [2, 1, 1, 1, 1]);
+});
+
+test('a type of ours that only a newer proxy knows is answered as empty, so that the proxy gets ready, and is reported once', () => {
+  const { transport, events, stream, request, change } = start();
+  const newer = 'type.googleapis.com/warren.waypoint.v9.Teleports';
+  request({ typeUrl: newer });
+  assert.deepEqual(transport.sent[0], { systemVersionInfo: 'v1', resources: [], typeUrl: newer, nonce: 'n1', removedResources: [] });
+  request({ typeUrl: newer, responseNonce: 'n1' });
+  assert.equal(stream.status()[newer]?.acked, 'n1');
+  request({});
+  change(ADDRESS, ['a']);
+  assert.deepEqual(names(transport.sent[2]), ['a'], 'the stream goes on');
+  assert.deepEqual(
+    events.filter((event) => event.startsWith('unknown')),
+    [`unknown ${newer}`],
+  );
+  assert.equal(transport.end(), undefined);
+});
+
+test('what a newer proxy says to have of such a type is taken back', () => {
+  const { transport, request } = start();
+  request({ typeUrl: 'type.googleapis.com/warren.waypoint.v9.Teleports', initialResourceVersions: { 'shop/web': '1' } });
+  assert.deepEqual(transport.sent[0]?.removedResources, ['shop/web']);
+});
+
+test('a type of a waypoint is refused to who is none, and so is the thirty-third unknown one', () => {
+  const ztunnel = start();
+  ztunnel.request({ typeUrl: 'type.googleapis.com/warren.waypoint.v1.ServiceRoutes' });
+  assert.equal(ztunnel.transport.end()?.code, 'INVALID_ARGUMENT');
+  const { transport, request } = start();
+  for (let i = 0; i < 32; i++) request({ typeUrl: `type.googleapis.com/warren.v9.Type${i}` });
+  assert.equal(transport.end(), undefined);
+  request({ typeUrl: 'type.googleapis.com/warren.v9.Type32' });
+  assert.equal(transport.end()?.code, 'INVALID_ARGUMENT');
 });
 
 test('a type that is not served ends the stream with its name', () => {
