@@ -16,7 +16,12 @@ export interface HttpCaller {
   readonly ip: IpAddress;
   /** What the request brought and a RequestAuthentication found good. */
   readonly token?: VerifiedToken | undefined;
+  /** Of a TLS connection that is passed on as it is: the name that its client asks for, empty for none. Absent for HTTP and what is no TLS. */
+  readonly serverName?: ServerName | undefined;
 }
+
+/** 'unknown' where a client has not said in time what it speaks. */
+export type ServerName = { readonly is: string } | 'unknown';
 
 export interface HttpDestination {
   /** namespace/hostname of the service that was asked for; undefined for a pod's own address. */
@@ -155,11 +160,18 @@ export function conditionHolds(condition: CompiledCondition, facts: Facts, actio
     return ip !== undefined && anyRange(ranges, notRanges, ip);
   }
   // What an unknown attribute would say is read in the stricter way: it allows nothing, and it does not keep a DENY from refusing.
-  if (attribute === undefined) return action === 'DENY' || action === 'CUSTOM';
+  if (attribute === undefined || (isServerName(attribute) && facts.caller.serverName === 'unknown'))
+    return action === 'DENY' || action === 'CUSTOM';
   const said = attributeValues(attribute, facts);
   const holds = (test: TextTest): boolean => said.some((value) => textHolds(test, value));
   return (values.length === 0 || values.some(holds)) && !notValues.some(holds);
 }
+
+const isServerName = (attribute: Attribute): boolean => 'of' in attribute && attribute.of === 'serverName';
+
+/** Whether one of them asks what name a TLS client is looking for, which takes waiting for its first bytes. */
+export const askForServerName = (policies: readonly CompiledAuthorization[]): boolean =>
+  policies.some(({ rules }) => rules.some(({ when }) => when.some(({ attribute }) => attribute !== undefined && isServerName(attribute))));
 
 /** What a request has of an attribute; nothing, or empty text, where it has none. */
 export function attributeValues(attribute: Attribute, facts: Facts): readonly string[] {
@@ -168,6 +180,10 @@ export function attributeValues(attribute: Attribute, facts: Facts): readonly st
   const { token } = facts.caller;
   if ('claim' in attribute) return token ? claimValues(token.claims, attribute.claim) : NONE;
   switch (attribute.of) {
+    case 'serverName': {
+      const { serverName } = facts.caller;
+      return typeof serverName === 'object' ? [serverName.is] : NONE;
+    }
     case 'namespace':
       return [facts.namespace];
     case 'principal':

@@ -220,6 +220,7 @@ export type Attribute =
   | { readonly query: string };
 
 export type AttributeName =
+  | 'serverName'
   | 'namespace'
   | 'principal'
   | 'serviceAccount'
@@ -322,14 +323,18 @@ export function compileCondition(
   return {
     key,
     attribute: attribute(key),
-    values: tests(values),
-    notValues: tests(notValues),
+    values: key === SERVER_NAME ? hostTests(values) : tests(values),
+    notValues: key === SERVER_NAME ? hostTests(notValues) : tests(notValues),
     ranges: isAddress ? ranges(values.map(exactText), key) : undefined,
     notRanges: isAddress ? ranges(notValues.map(exactText), key) : undefined,
   };
 }
 
+/** Of TLS that a waypoint passes on. */
+const SERVER_NAME = 'connection.sni';
+
 const ATTRIBUTES: Readonly<Record<string, Attribute>> = {
+  [SERVER_NAME]: { of: 'serverName' },
   'source.namespace': { of: 'namespace' },
   'source.principal': { of: 'principal' },
   'source.serviceAccount': { of: 'serviceAccount' },

@@ -94,6 +94,8 @@ const MORE: Readonly<Record<string, Attribute>> = {
 export function limitAttribute(key: string): Attribute | undefined {
   if (Object.hasOwn(MORE, key)) return MORE[key];
   const query = /^request\.query\[([^\]]+)\]$/.exec(key)?.[1];
+  // Requests are counted, and no request has a server name: TLS that is passed on is bytes.
+  if (key === 'connection.sni') return undefined;
   return query === undefined ? attributeOf(key) : { query };
 }
 

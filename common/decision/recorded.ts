@@ -6,7 +6,7 @@ import { formatSocketAddress } from '../base/address.ts';
 import type { OutcomeCode } from '../base/errors.ts';
 import { parseSpiffeId } from '../base/spiffe.ts';
 import { claimKey } from './asked.ts';
-import { decideHttp, type HttpVerdict } from './http-authorization.ts';
+import { askForServerName, decideHttp, type HttpVerdict } from './http-authorization.ts';
 import type { Attribute, CompiledAuthorization, CompiledEntry, CompiledRoutes } from './http-model.ts';
 import { matchRoute, type RoutedRequest } from './http-route.ts';
 import type { DecidedRequestFacts, Decision } from './journal.ts';
@@ -52,9 +52,11 @@ const NO_REQUEST: RoutedRequest = { method: '', scheme: '', authority: '', path:
 
 /** A connection that carries no HTTP, at a waypoint. @param policies of its service */
 export function judgeBytes(policies: readonly CompiledAuthorization[], decision: Decision): Judgement {
-  const { allowed, policy, reason } = decideHttp(policies.map(transportPart), NO_REQUEST, callerOf(decision), destinationOf(decision));
-  if (allowed && !decideHttp(asDeny(policies.map(transportPart)), NO_REQUEST, callerOf(decision), destinationOf(decision)).allowed)
-    return unknown(ASKS_SOMEBODY);
+  const rules = policies.map(transportPart);
+  const caller = { ...callerOf(decision), serverName: 'unknown' } as const;
+  const { allowed, policy, reason } = decideHttp(rules, NO_REQUEST, caller, destinationOf(decision));
+  if (!allowed && askForServerName(rules)) return unknown('rules ask for the server name of TLS, which was not recorded');
+  if (allowed && !decideHttp(asDeny(rules), NO_REQUEST, caller, destinationOf(decision)).allowed) return unknown(ASKS_SOMEBODY);
   return judged(allowed, policy, reason, undefined);
 }
 

@@ -34,4 +34,4 @@ const NO_HTTP = { hosts: [], notHosts: [], methods: [], notMethods: [], paths: [
 const asksForHttp = (operation: CompiledOperation): boolean =>
   Object.keys(NO_HTTP).some((field) => operation[field as keyof typeof NO_HTTP].length > 0);
 
-const isHttpKey = (key: string): boolean => key.startsWith('request.') || key.startsWith('connection.sni');
+const isHttpKey = (key: string): boolean => key.startsWith('request.');

@@ -1,9 +1,9 @@
 /** A connection that carries no HTTP: judged by what policies say of connections, and carried to one endpoint as it is. */
 import type { Clock } from '../../common/base/clock.ts';
 import { ProxyError } from '../../common/base/errors.ts';
-import { readClientHello } from '../../common/codec/client-hello.ts';
+import { type ClientHello, readClientHello } from '../../common/codec/client-hello.ts';
 import { asksForServerName, matchConnection } from '../../common/decision/connection-route.ts';
-import { decideHttp } from '../../common/decision/http-authorization.ts';
+import { askForServerName, decideHttp, type ServerName } from '../../common/decision/http-authorization.ts';
 import { chooseBackend } from '../../common/decision/http-route.ts';
 import type { MeshView } from '../../common/decision/mesh-view.ts';
 import { relay } from '../../common/hbone/relay.ts';
@@ -23,6 +23,8 @@ export interface PassthroughParts {
   readonly view: Pick<MeshView, 'serviceByKey'>;
   readonly picker: Pick<EndpointPicker, 'pick' | 'alone' | 'size' | 'original' | 'keepsDestination'>;
   readonly clock: Clock;
+  /** How long a client of a port that was not declared to be TLS may stay silent before its server is taken to speak first. */
+  readonly sniffTimeoutMs: number;
   readonly random: () => number;
   readonly dialer: Pick<Dialer, 'connect'>;
   readonly telemetry: Pick<Telemetry, 'tcpOpened'>;
@@ -42,6 +44,8 @@ export class Passthrough {
   readonly #id: string;
   readonly #abort = new AbortController();
   #relay: Relay | undefined;
+  /** How the client began, once somebody had to know; undefined where it has not said it in time. */
+  #hello: ClientHello | 'none' | undefined;
   /** What its rules had to know, and the one that took it. */
   #routed: RoutedConnection | undefined;
 
@@ -58,6 +62,10 @@ export class Passthrough {
     let connected: PickedEndpoint | undefined;
     let policy: string | undefined;
     try {
+      if (askForServerName(this.#policies)) {
+        const hello = await this.#readHello();
+        this.#routed = { serverName: hello?.serverName, routeName: undefined };
+      }
       policy = this.#authorize();
       const { endpoint, upstream } = await this.#connect();
       record = this.#parts.telemetry.tcpOpened(this.#connection, endpoint, this.#id, this.#routed);
@@ -98,14 +106,36 @@ export class Passthrough {
   #authorize(): string | undefined {
     const { caller, target } = this.#connection;
     const verdict = decideHttp(
-      this.#parts.configuration.transportPoliciesOf(target.serviceKey),
+      this.#policies,
       NO_REQUEST,
-      { identity: caller.identity, ip: caller.address.ip },
+      { identity: caller.identity, ip: caller.address.ip, serverName: this.#serverName },
       { service: target.serviceKey, ip: target.ip, port: target.port },
     );
     if (!verdict.allowed)
       throw new ProxyError('POLICY_DENIED', verdict.reason, verdict.policy === undefined ? {} : { policy: verdict.policy });
     return verdict.policy;
+  }
+
+  get #policies(): ReturnType<Configuration['transportPoliciesOf']> {
+    return this.#parts.configuration.transportPoliciesOf(this.#connection.target.serviceKey);
+  }
+
+  /** For policies: a client that says nothing, or half of it, must not get past a DENY by that, nor by having begun before there was one. */
+  get #serverName(): ServerName | undefined {
+    const hello = this.#hello;
+    if (hello === undefined) return 'unknown';
+    return hello === 'none' ? undefined : { is: hello.serverName ?? '' };
+  }
+
+  /** Waits for the client's first bytes. They stay where they are. */
+  async #readHello(timeoutMs = this.#speaksFirst ? HELLO_MS : this.#parts.sniffTimeoutMs): Promise<ClientHello | undefined> {
+    const { clock } = this.#parts;
+    if (this.#hello === undefined) this.#hello = await peek(this.#pipe, { timeoutMs, clock }, readClientHello, undefined);
+    return this.#hello === 'none' ? undefined : this.#hello;
+  }
+
+  get #speaksFirst(): boolean {
+    return this.#connection.target.protocol === 'TLS';
   }
 
   async #connect(): Promise<{ endpoint: PickedEndpoint; upstream: Pipe }> {
@@ -143,15 +173,13 @@ export class Passthrough {
 
   /** The service that was asked for, or where its rules for connections lead. */
   async #backend(): Promise<Backend> {
-    const { configuration, view, random, clock } = this.#parts;
+    const { configuration, view, random } = this.#parts;
     const { caller, target } = this.#connection;
     const routes = target.serviceKey === undefined ? undefined : configuration.routesOf(target.serviceKey)?.connections;
     const rules = routes?.get(target.port) ?? routes?.get(0);
     if (!rules) return { service: target.service, workload: target.workload, port: target.port, subset: '' };
-    const hello = asksForServerName(rules)
-      ? await peek(this.#pipe, { timeoutMs: HELLO_MS, clock }, readClientHello, 'none' as const)
-      : 'none';
-    const serverName = hello === 'none' ? undefined : hello.serverName;
+    const hello = asksForServerName(rules) ? await this.#readHello(HELLO_MS) : undefined;
+    const serverName = hello?.serverName;
     this.#routed = { serverName, routeName: undefined };
     const rule = matchConnection(rules, { serverName, ip: target.ip, source: routeSource(configuration, caller) });
     if (!rule) {

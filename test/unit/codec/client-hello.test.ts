@@ -1,23 +1,9 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { Duplex } from 'node:stream';
 import { test } from 'node:test';
-import { connect } from 'node:tls';
 import fc from 'fast-check';
 import { readClientHello } from '../../../common/codec/client-hello.ts';
-
-/** The first bytes that Node's own TLS sends. */
-function helloOf(servername: string | undefined): Promise<Buffer> {
-  return new Promise((resolve) => {
-    const write = (chunk: Buffer, _: unknown, done: () => void): void => {
-      resolve(chunk);
-      done();
-    };
-    const socket = new Duplex({ read: () => undefined, write });
-    const client = connect({ socket, ...(servername === undefined ? {} : { servername }) });
-    client.on('error', () => undefined);
-  });
-}
+import { helloOf } from '../../support/client-hello.ts';
 
 test('the server name of a hello is read as soon as the hello is whole, at whatever place it is cut', async () => {
   const hello = await helloOf('Shop.Example.com');

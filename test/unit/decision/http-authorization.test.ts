@@ -8,7 +8,7 @@ import {
   type Source,
   type TextMatch,
 } from '../../../common/codec/gen/waypoint.ts';
-import { decideHttp } from '../../../common/decision/http-authorization.ts';
+import { decideHttp, type ServerName } from '../../../common/decision/http-authorization.ts';
 import { compileAuthorization, templateRegex } from '../../../common/decision/http-model.ts';
 
 const is = (value: string): TextMatch => ({ type: { $case: 'exact', value } });
@@ -61,6 +61,7 @@ interface Asked {
   caller?: string | undefined;
   ip?: string;
   port?: number;
+  serverName?: ServerName;
 }
 
 function verdict(policies: HttpAuthorization[], asked: Asked = {}): string {
@@ -70,7 +71,7 @@ function verdict(policies: HttpAuthorization[], asked: Asked = {}): string {
   const decided = decideHttp(
     policies.map(compileAuthorization),
     { method, scheme: 'http', authority: host, path, fields },
-    { identity, ip },
+    { identity, ip, serverName: asked.serverName },
     { service: 'shop/orders.shop.svc.cluster.local', ip: '10.0.0.2', port },
   );
   return decided.allowed
@@ -131,9 +132,33 @@ test('addresses, ports, headers and their negations', () => {
 });
 
 test('a condition that nobody can evaluate is read in the stricter way', () => {
-  const when = [{ key: 'connection.sni', values: [is('me')], notValues: [] }];
+  const when = [{ key: 'experimental.envoy.filters.network.mysql_proxy[db.table]', values: [is('me')], notValues: [] }];
   assert.match(verdict([policy('allow', Action.ALLOW, [{ when }])]), /none allowed/);
   assert.match(verdict([policy('deny', Action.DENY, [{ when }])]), /denied by/);
+});
+
+test('connection.sni is what a TLS client asks for, without regard to case, and nothing where there is no TLS', () => {
+  const sni = (action: Action, values: TextMatch[], notValues: TextMatch[] = []) =>
+    policy('sni', action, [{ when: [{ key: 'connection.sni', values, notValues }] }]);
+  const below: TextMatch = { type: { $case: 'suffix', value: '.Shop.example' } };
+  const deny = sni(Action.DENY, [is('Admin.example'), below]);
+  assert.match(verdict([deny], { serverName: { is: 'admin.example' } }), /denied by/);
+  assert.match(verdict([deny], { serverName: { is: 'a.shop.example' } }), /denied by/);
+  assert.equal(verdict([deny], { serverName: { is: 'open.example' } }), 'allowed');
+  assert.equal(verdict([deny], { serverName: { is: '' } }), 'allowed', 'TLS without a name');
+  assert.equal(verdict([deny]), 'allowed', 'no TLS');
+  const allow = sni(Action.ALLOW, [is('open.example')]);
+  assert.equal(verdict([allow], { serverName: { is: 'open.example' } }), 'allowed');
+  assert.match(verdict([allow]), /none allowed/);
+  const others = sni(Action.DENY, [], [is('open.example')]);
+  assert.equal(verdict([others], { serverName: { is: 'open.example' } }), 'allowed');
+  assert.match(verdict([others], { serverName: { is: '' } }), /denied by/);
+});
+
+test('a client that does not say what it speaks gets past no rule about server names', () => {
+  const when = [{ key: 'connection.sni', values: [is('me')], notValues: [] }];
+  assert.match(verdict([policy('allow', Action.ALLOW, [{ when }])], { serverName: 'unknown' }), /none allowed/);
+  assert.match(verdict([policy('deny', Action.DENY, [{ when }])], { serverName: 'unknown' }), /denied by/);
 });
 
 test('a template of a path stands for segments', () => {

@@ -77,7 +77,10 @@ test('no rules at all, and a rule that is empty, are different things', () => {
 const unsupported: readonly [name: string, rule: Json][] = [
   ['both kinds of addresses', { from: [{ source: { remoteIpBlocks: ['10.0.0.0/8'], ipBlocks: [], namespaces: ['a'] } }] }],
   ['a field that nobody knows', { from: [{ source: { trustDomains: ['td'], namespaces: ['a'] } }] }],
-  ['a condition about the server name', { from: [{ source: { namespaces: ['a'] } }], when: [{ key: 'connection.sni', values: ['x'] }] }],
+  [
+    'a condition of an Envoy filter',
+    { from: [{ source: { namespaces: ['a'] } }], when: [{ key: 'experimental.envoy.filters.x[y]', values: ['x'] }] },
+  ],
   ['a pseudo header', { from: [{ source: { namespaces: ['a'] } }], when: [{ key: 'request.headers[:path]', values: ['/'] }] }],
 ];
 
@@ -123,7 +126,10 @@ test('tokens, addresses before proxies and templates of paths go over', () => {
   const rule = {
     from: [{ source: { requestPrincipals: ['iss/*'], remoteIpBlocks: ['10.0.0.0/8'] } }],
     to: [{ operation: { paths: ['/{*}/b'] } }],
-    when: [{ key: 'request.auth.claims[realm][roles]', values: ['admin'] }],
+    when: [
+      { key: 'request.auth.claims[realm][roles]', values: ['admin'] },
+      { key: 'connection.sni', notValues: ['*.example'] },
+    ],
   };
   const mesh = meshWith({ rules: [rule] });
   const [made] = mesh.policies()[0]?.rules ?? [];
