@@ -1,7 +1,7 @@
 /**
  * Which endpoint of a service gets a connection (Istio's ztunnel, src/state.rs): candidates that can be reached on the port, the best tier by
- * locality where the service asks for that, and a random one of them, weighted by capacity; where the caller knows how busy they are, the less
- * busy one of two.
+ * locality where the service asks for that, and a random one of them, weighted by capacity; where the caller knows how busy they are, the least
+ * busy one.
  */
 import type { Endpoint, EndpointTable, LoadBalancing, MeshView, Scope, Service, Workload } from './mesh-view.ts';
 
@@ -31,13 +31,14 @@ export interface Upstream {
 
 /** @returns undefined where the service has no such port, or no endpoint that can serve it */
 export function loadBalance(view: MeshView, service: Service, request: LoadBalanceRequest): Upstream | undefined {
-  const { source, port, purpose, load } = request;
+  const { source, port, purpose, random, load } = request;
   if (purpose === 'standard' && !service.ports.has(port)) return undefined;
   const table = view.endpointTable?.(service, source) ?? tableOf(view.endpoints(service), source);
   const isCandidate = candidates(table, service, request);
-  const first = draw(table, isCandidate, service.loadBalancing, request);
-  if (first === undefined) return undefined;
-  const chosen = load ? lessBusy(table, isCandidate, service.loadBalancing, { ...request, load }, first) : first;
+  const chosen = load
+    ? leastBusy(table, isCandidate, service.loadBalancing, random, load)
+    : draw(table, isCandidate, service.loadBalancing, random);
+  if (chosen === undefined) return undefined;
   const endpoint = table.endpoint(chosen);
   const target = targetPort(service, endpoint, port);
   return target === undefined ? undefined : { workload: endpoint.workload, port: target, service };
@@ -104,38 +105,49 @@ function candidates(table: EndpointTable, service: Service, { port, purpose }: L
   return (i) => isUsable(i) && hasPort(i);
 }
 
-/** One of those that locality leaves, at random and by weight. @param except not this one */
+/** One of those that locality leaves, at random and by weight. */
 function draw(
   table: EndpointTable,
   isCandidate: (i: number) => boolean,
   { mode, preferences }: LoadBalancing,
-  { random }: Pick<LoadBalanceRequest, 'random'>,
-  except?: number,
+  random: () => number,
 ): number | undefined {
-  const isOther = except === undefined ? isCandidate : (i: number) => i !== except && isCandidate(i);
-  const sampled = mode === 'STRICT' || mode === 'FAILOVER' ? undefined : sample(table, isOther, random);
-  if (sampled !== undefined) return sampled;
-  // The tier is of all of them: without the only near one the far ones are still not to be chosen.
-  const tier = bestTier(table, isCandidate, mode, preferences);
-  return pickWeighted(except === undefined ? tier : tier.filter(isOther), (i) => table.weight(i), random);
+  const sampled = mode === 'STRICT' || mode === 'FAILOVER' ? undefined : sample(table, isCandidate, random);
+  return sampled ?? pickWeighted(bestTier(table, isCandidate, mode, preferences), (i) => table.weight(i), random);
 }
 
 /**
- * Two choices at random and the better of them: nearly as even as looking at all, and callers that know nothing of each other do not all
- * fall upon the one that has just come (Mitzenmacher, "The power of two choices in randomized load balancing").
+ * The one of those that locality leaves with the least to do for its weight; of several such ones any. Of two choices at random the better
+ * one is not enough here: of connections that are asked to leave an old endpoint most would come back to old ones, because the new one is
+ * seldom among the two (1 → 5 endpoints: the busiest keeps 1.6 times the mean, and 1.1 where all are looked at). Of a large set some are.
  */
-function lessBusy(
+function leastBusy(
   table: EndpointTable,
   isCandidate: (i: number) => boolean,
   balancing: LoadBalancing,
-  request: { readonly random: () => number; readonly load: Load },
-  first: number,
-): number {
-  const second = draw(table, isCandidate, balancing, request, first);
-  if (second === undefined) return first;
-  const busy = (i: number): number => request.load(table.endpoint(i).workload) / table.weight(i);
-  return busy(second) < busy(first) ? second : first;
+  random: () => number,
+  load: Load,
+): number | undefined {
+  const { mode, preferences } = balancing;
+  const some =
+    table.size <= MAX_COMPARED
+      ? bestTier(table, isCandidate, mode, preferences)
+      : Array.from({ length: MAX_COMPARED / 2 }, () => draw(table, isCandidate, balancing, random) ?? -1).filter((i) => i >= 0);
+  let least = Infinity;
+  let best: number[] = [];
+  for (const i of some) {
+    const weight = table.weight(i);
+    const busy = weight > 0 ? load(table.endpoint(i).workload) / weight : Infinity;
+    if (busy < least) {
+      least = busy;
+      best = [];
+    }
+    if (busy === least) best.push(i);
+  }
+  return pickWeighted(best, (i) => table.weight(i), random);
 }
+
+const MAX_COMPARED = 32;
 
 /**
  * Some endpoint at random, taken with the probability of its weight: in one step mostly, however many there are. Gives up where too few of

@@ -22,7 +22,7 @@ export interface OutboundRequest {
   readonly network: string;
   /** Uniform in [0, 1). */
   readonly random: () => number;
-  /** Connections under way through each pod of a gateway (a waypoint, another network's entrance): the less busy one of two is taken. */
+  /** Connections under way through each pod of a gateway (a waypoint, another network's entrance): the least busy one is taken. */
   readonly load?: Load | undefined;
   /** The peer's address, where it is not simply one of the source workload's. */
   readonly sourceIp?: IpAddress;

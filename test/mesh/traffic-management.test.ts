@@ -5,6 +5,8 @@
 import assert from 'node:assert/strict';
 import { generateKeyPairSync, sign } from 'node:crypto';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { startKeptLoad } from '../support/kept-load.ts';
 import { startPlayground, withoutPlayground } from '../support/playground.ts';
 
 const pod = (name: string, app: string, version: string): string => `
@@ -95,6 +97,46 @@ spec:
   targetRefs: [{ group: "", kind: Service, name: web }]
   metrics: [{ overrides: [{ match: { metric: REQUEST_COUNT, mode: SERVER }, tagOverrides: { team: { value: "request.headers['x-team']" } } }] }]
   accessLogging: [{ providers: [{ name: lines }], filter: { expression: "response.code >= 400" } }]
+`;
+
+const API = `
+apiVersion: v1
+kind: Service
+metadata: { name: api, namespace: shop }
+spec: { selector: { app: api }, ports: [{ name: http, port: 80, targetPort: 8080 }] }
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: api, namespace: shop }
+spec:
+  replicas: 2
+  selector: { matchLabels: { app: api } }
+  template:
+    metadata: { labels: { app: api } }
+    spec:
+      terminationGracePeriodSeconds: 2
+      containers:
+      - { name: echo, image: warren/echo, args: ["--port=8080"], readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 } }
+`;
+
+const route = (version: number): string => `
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: api, namespace: shop }
+spec:
+  parentRefs: [{ group: "", kind: Service, name: api, port: 80 }]
+  rules:
+  - matches: [{ headers: [{ name: x-version, value: "${version}" }] }]
+    backendRefs: [{ name: api, port: 80 }]
+  - filters: [{ type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: x-route, value: "${version}" }] } }]
+    backendRefs: [{ name: api, port: 80, weight: ${version + 1} }${version % 2 === 0 ? '' : ', { name: api, port: 80, weight: 3 }'}]
+`;
+
+const replicas = (count: number): string => `
+apiVersion: v1
+kind: ConfigMap
+metadata: { name: waypoint, namespace: shop }
+data: { deployment: "spec: { replicas: ${count} }" }
 `;
 
 const ENTRY = `
@@ -239,6 +281,52 @@ spec:
       'the refused claim',
       async () => (await condition('serviceentry/thief', 'warren.dev/ClaimRefused')) === 'ForeignClaim',
       60_000,
+    );
+  });
+
+  await t.test('clients that keep their connections lose no request to changes, and find the replicas that are added', async (t2) => {
+    await cluster.apply(`${API}---${replicas(2)}`);
+    await cluster.kubectl(
+      ...['patch', '-n', 'shop', 'gateway/waypoint', '--type=merge', '-p'],
+      '{"spec":{"infrastructure":{"parametersRef":{"group":"","kind":"ConfigMap","name":"waypoint"}}}}',
+    );
+    await cluster.podsReady('shop', 120_000);
+    // A waypoint's clients keep to their zone, and each node is one: here they are all in the same.
+    await cluster.kubectl('label', 'nodes', '--all', 'topology.kubernetes.io/zone=one', '--overwrite');
+    const load = await startKeptLoad(cluster, { namespace: 'shop', url: 'http://api.shop', kept: 100, everyMs: 1000 });
+    const addresses = async (): Promise<string[]> => {
+      const names =
+        'jsonpath={range .items[*]}{.metadata.deletionTimestamp} {.status.podIP} {.status.conditions[?(@.type=="Ready")].status}{"\\n"}{end}';
+      const all = await cluster.kubectl('get', 'pods', '-n', 'shop', '-l', 'gateway.networking.k8s.io/gateway-name=waypoint', '-o', names);
+      return [...all.matchAll(/^ (\S+) True$/gm)].map(([, ip = '']) => ip);
+    };
+    const scaled = async (count: number): Promise<void> => {
+      await cluster.apply(replicas(count));
+      await cluster.eventually(`${count} waypoints`, async () => (await addresses()).length === count, 120_000);
+    };
+    const replaced = async (name: string): Promise<void> => {
+      await cluster.kubectl('rollout', 'restart', '-n', 'shop', `deployment/${name}`);
+      await cluster.kubectl('rollout', 'status', '-n', 'shop', `deployment/${name}`, '--timeout=50s');
+      await sleep(4000);
+    };
+
+    await t2.test('to routes that change', () =>
+      load.during('routes', async () => {
+        for (let version = 0; version < 8; version++) await cluster.apply(route(version));
+      }),
+    );
+    await t2.test('to a rolling restart of the backends', () => load.during('backends', () => replaced('api')));
+    await t2.test('to a rolling restart of the waypoint', () => load.during('waypoint', () => replaced('waypoint')));
+    await t2.test('to replicas that come and go; ten seconds after four came the busiest has at most 1.3 times the mean', () =>
+      load.during('scaling', async () => {
+        await scaled(1);
+        await sleep(3000);
+        await scaled(5);
+        await sleep(10_000);
+        const busiest = await load.busiestOfMean(5, await addresses());
+        t2.diagnostic(`busiest of mean ${busiest.toFixed(2)}`);
+        assert.ok(busiest <= 1.3, `the busiest of five has ${busiest} times the mean`);
+      }),
     );
   });
 });

@@ -111,8 +111,12 @@ export async function carryOutbound(
   }
 }
 
-/** Whether a gateway's pod is not there, or not any more. Nothing of the application has been sent, so another one may be asked; an answer stands. */
-const isAbsence = (error: unknown): boolean => error instanceof ProxyError && !(error instanceof TunnelRefused) && ABSENCES.has(error.code);
+/** Whether a gateway's pod is not there, or not any more. Nothing of the application has been sent, so another one may be asked; a verdict stands. */
+const isAbsence = (error: unknown): boolean =>
+  error instanceof TunnelRefused ? error.status === OVERLOADED : error instanceof ProxyError && ABSENCES.has(error.code);
+
+/** 503: it is there and takes no more. Without this whoever is full would look idle, and get everything. */
+const OVERLOADED = 503;
 
 const ABSENCES: ReadonlySet<OutcomeCode> = new Set([
   'UPSTREAM_CONNECT',

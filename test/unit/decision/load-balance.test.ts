@@ -128,16 +128,26 @@ for (const [kind, meshOf] of Object.entries(meshes)) {
         return busy;
       };
 
-      test('the better of two is taken, so that all have nearly the same, where random choices are far apart', () => {
-        const counts = Object.values(opened(made(['a', 'b', 'c', 'd', 'e']), 100));
-        assert.equal(counts.length, 5);
-        assert.ok(Math.max(...counts) <= 23, `busiest of 20 on average: ${Math.max(...counts)}`);
+      test('the least busy one is taken, so that all have the same, and of equal ones any', () => {
+        assert.deepEqual(new Set(Object.values(opened(made(['a', 'b', 'c', 'd', 'e']), 100))), new Set([20]));
+        const first = Array.from({ length: 50 }, (_, i) => {
+          const { own, view } = made(['a', 'b', 'c', 'd', 'e']);
+          const random = fractions();
+          for (let skipped = 0; skipped < i; skipped++) random();
+          return loadBalance(view, own, { source: client, port: 80, purpose: 'waypoint', random, load: () => 0 })?.workload.name;
+        });
+        assert.equal(new Set(first).size, 5, 'callers that know nothing do not all begin with the same one');
       });
 
-      test('who has just come gets no more than its share of choices, until it has as much as the others', () => {
-        const busy = opened(made(['a', 'b', 'c', 'new']), 20, { a: 50, b: 50, c: 50 });
-        const fresh = busy.new ?? 0;
-        assert.ok(fresh > 5 && fresh < 20, `${fresh} of 20 went to the new one`);
+      test('who has just come gets what leaves the others', () => {
+        const busy = opened(made(['a', 'b', 'c', 'new']), 40, { a: 40, b: 40, c: 40 });
+        assert.deepEqual(busy, { a: 40, b: 40, c: 40, new: 40 });
+      });
+
+      test('of very many the best of some is taken', () => {
+        const names = Array.from({ length: 100 }, (_, i) => `e${i}`);
+        const counts = Object.values(opened(made(names), 1000));
+        assert.ok(counts.length === 100 && Math.max(...counts) <= 12, `busiest of 10 on average: ${Math.max(...counts)}`);
       });
 
       test('capacity counts: twice the weight carries twice as much', () => {
