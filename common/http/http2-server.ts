@@ -1,4 +1,5 @@
 /** The side of an HTTP/2 connection that answers. */
+import type { Timer } from '../base/clock.ts';
 import { ProxyError } from '../base/errors.ts';
 import { ErrorCode, Http2ConnectionError } from '../codec/http2/errors.ts';
 import { LARGEST_STREAM_ID } from '../codec/http2/frames.ts';
@@ -12,6 +13,8 @@ import { Http2Stream } from './http2-stream.ts';
 import type { BodySink, BodySource, RequestHead, ResponseHead, ServerExchange } from './types.ts';
 
 const DRAIN_PING = Buffer.from('draining', 'latin1');
+/** After the answer to that: a client's HTTP/2 layer answers before the client itself has heard, and what it asks meanwhile is not to be refused. */
+const HEARD_MS = 1000;
 
 /** Serves HTTP/2 with prior knowledge on a pipe of common/hbone, which is the connection's from now on. */
 export const serveHttp2 = (pipe: Pipe, options: HttpServerOptions): HttpServerConnection => new Http2Server(endpointOf(pipe), options);
@@ -19,6 +22,9 @@ export const serveHttp2 = (pipe: Pipe, options: HttpServerOptions): HttpServerCo
 class Http2Server extends Http2Connection implements HttpServerConnection {
   readonly #options: HttpServerOptions;
   #draining = false;
+  /** Whoever has not asked anything yet is no longer waited for. */
+  #ending = false;
+  #heard: Timer | 'first request' | undefined;
   /** Streams after this one are refused: set by the second GOAWAY. */
   #lastStream = LARGEST_STREAM_ID;
 
@@ -37,6 +43,8 @@ class Http2Server extends Http2Connection implements HttpServerConnection {
 
   endIdle(): void {
     this.drain();
+    this.#ending = true;
+    if (this.#heard === 'first request') this.#refuseMore();
   }
 
   protected opened(streamId: number, fields: readonly HeaderField[], tooLarge: boolean, endStream: boolean): void {
@@ -64,6 +72,7 @@ class Http2Server extends Http2Connection implements HttpServerConnection {
     const stream = new ServedStream(streamId, this, request, endStream);
     this.add(stream);
     this.#options.onExchange(stream);
+    if (this.#heard === 'first request') this.#refuseMore();
   }
 
   /** The client opens nothing any more; it closes when it is done. */
@@ -72,7 +81,16 @@ class Http2Server extends Http2Connection implements HttpServerConnection {
   protected greeted(): void {}
 
   protected pong(opaque: Buffer): void {
-    if (!this.#draining || !opaque.equals(DRAIN_PING) || this.#lastStream !== LARGEST_STREAM_ID) return;
+    if (!this.#draining || !opaque.equals(DRAIN_PING) || this.#heard !== undefined) return;
+    this.#heard = this.clock.after(HEARD_MS, () => {
+      // Who connected to us while we were draining is about to ask something, and has nowhere else to have it answered.
+      if (this.lastPeerStream === 0 && !this.#ending) this.#heard = 'first request';
+      else this.#refuseMore();
+    });
+  }
+
+  #refuseMore(): void {
+    if (this.over || this.#lastStream !== LARGEST_STREAM_ID) return;
     this.#lastStream = this.lastPeerStream;
     this.sendGoaway(this.#lastStream, ErrorCode.NO_ERROR);
     this.streamLeft();
@@ -83,6 +101,7 @@ class Http2Server extends Http2Connection implements HttpServerConnection {
   }
 
   protected lost(error: ProxyError | undefined): void {
+    if (typeof this.#heard === 'object') this.#heard.cancel();
     this.#options.onClose(error);
   }
 }

@@ -346,7 +346,7 @@ test('streams beyond the limit are refused', async () => {
 });
 
 test('a server drains with two GOAWAYs, serves what came before, refuses what comes after, and closes', async () => {
-  const { peer, pipe, exchanges, connection, ended } = await serve();
+  const { peer, pipe, exchanges, connection, ended, clock } = await serve();
   await peer.send(peer.headers(1, GET, true));
   connection.drain();
   const [first, ping] = await peer.take();
@@ -354,13 +354,39 @@ test('a server drains with two GOAWAYs, serves what came before, refuses what co
   await peer.send(peer.headers(3, GET, true));
   assert.equal(exchanges.length, 2);
   const opaque = Buffer.from(ping?.split(' ')[1] ?? '', 'hex');
-  assert.deepEqual(await peer.send(frame(FrameType.PING, Flag.ACK, 0, opaque)), ['goaway 3 0 ']);
-  assert.deepEqual(await peer.send(peer.headers(5, GET, true)), ['rst 5 7']);
+  assert.deepEqual(await peer.send(frame(FrameType.PING, Flag.ACK, 0, opaque)), []);
+  await peer.send(peer.headers(5, GET, true));
+  assert.equal(exchanges.length, 3, 'the layer below the client has heard, the client maybe not yet');
+  await clock.advance(1000);
+  assert.deepEqual(await peer.take(), ['goaway 5 0 ']);
+  assert.deepEqual(await peer.send(peer.headers(7, GET, true)), ['rst 7 7']);
   for (const exchange of exchanges) answer(exchange, 200, 'ok');
   await peer.take();
   assert.ok(pipe.outputEnded);
   pipe.feedEnd();
   assert.deepEqual(ended, [{ error: undefined }]);
+});
+
+test('a client that connects to a draining server has its first request answered, however late, unless time is over', async () => {
+  for (const over of [false, true]) {
+    const { peer, pipe, exchanges, connection, clock } = await serve();
+    connection.drain();
+    const [, ping] = await peer.take();
+    await peer.send(frame(FrameType.PING, Flag.ACK, 0, Buffer.from(ping?.split(' ')[1] ?? '', 'hex')));
+    await clock.advance(2000);
+    assert.deepEqual(await peer.take(), []);
+    if (over) {
+      connection.endIdle();
+      assert.deepEqual(await peer.take(), ['goaway 0 0 ']);
+    } else {
+      assert.deepEqual(await peer.send(peer.headers(1, GET, true)), ['goaway 1 0 ']);
+      const [exchange] = exchanges;
+      assert.ok(exchange);
+      answer(exchange, 200, 'ok');
+      await peer.take();
+    }
+    assert.ok(pipe.outputEnded);
+  }
 });
 
 test('floods and violations end the connection with GOAWAY and a reason', async () => {
