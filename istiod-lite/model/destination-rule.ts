@@ -20,6 +20,7 @@ import {
 } from '../../common/codec/gen/waypoint.ts';
 import type { MeshModelConfig } from './config.ts';
 import { exportsOf, fullHost, optionalDurationMs, type Problems } from './istio-values.ts';
+import * as names from './names.ts';
 import { at, isRecord, objectKey, portOf, quote, type Report, readMeta, records, text, textMap, texts, whole } from './objects.ts';
 
 export interface DestinationRule {
@@ -45,8 +46,10 @@ export function readDestinationRule(config: MeshModelConfig, object: unknown, re
   if (host === '') report('spec.host is missing');
   const key = objectKey(meta);
   const problems: Problems = [];
-  const reader = new PolicyReader(`DestinationRule ${key}`, problems);
-  const written = at(spec, 'trafficPolicy');
+  const own = meta.annotations[names.LOAD_BALANCER];
+  if (own !== undefined && !Object.hasOwn(OWN, own)) problems.push(`annotation ${names.LOAD_BALANCER}: ${quote(own)}`);
+  const reader = new PolicyReader(`DestinationRule ${key}`, problems, own === undefined ? undefined : OWN[own]);
+  const written = at(spec, 'trafficPolicy') ?? (own === undefined ? undefined : {});
   if (isRecord(at(spec, 'workloadSelector')))
     problems.push('spec.workloadSelector: waypoints are selected by the service that they stand before');
   const subsets = new Map<string, Subset>();
@@ -76,10 +79,13 @@ type Section = 'loadBalancer' | 'connectionPool' | 'outlierDetection' | 'tls' | 
 class PolicyReader {
   readonly #origin: string;
   readonly #problems: Problems;
+  /** Where a policy leaves the choice open, or asks for the least busy endpoint. */
+  readonly #own: Balancing | undefined;
 
-  constructor(origin: string, problems: Problems) {
+  constructor(origin: string, problems: Problems, own: Balancing | undefined) {
     this.#origin = origin;
     this.#problems = problems;
+    this.#own = own;
   }
 
   subset(name: string, subset: Record<string, unknown>, whole: unknown): Subset {
@@ -124,13 +130,15 @@ class PolicyReader {
     };
   }
 
-  #balancer(written: unknown, hasOutliers: boolean): LoadBalancer | undefined {
-    if (!isRecord(written)) return undefined;
+  #balancer(given: unknown, hasOutliers: boolean): LoadBalancer | undefined {
+    if (!isRecord(given) && this.#own === undefined) return undefined;
+    const written = isRecord(given) ? given : {};
     const simple = text(written.simple);
     const balancing = Object.hasOwn(SIMPLE, simple) ? SIMPLE[simple] : undefined;
     if (simple !== '' && balancing === undefined) this.#problems.push(`loadBalancer.simple ${quote(simple)}`);
+    const isOpen = balancing === undefined || balancing === Balancing.UNSPECIFIED || balancing === Balancing.LEAST_REQUEST;
     return {
-      balancing: balancing ?? Balancing.UNSPECIFIED,
+      balancing: (isOpen ? this.#own : undefined) ?? balancing ?? Balancing.UNSPECIFIED,
       consistentHash: isRecord(written.consistentHash) ? this.#hash(written.consistentHash) : undefined,
       locality: this.#locality(written.localityLbSetting, hasOutliers),
       warmup: this.#warmup(written),
@@ -264,6 +272,8 @@ class PolicyReader {
     };
   }
 }
+
+const OWN: Readonly<Record<string, Balancing>> = { PEAK_EWMA: Balancing.PEAK_EWMA };
 
 const SIMPLE: Readonly<Record<string, Balancing>> = {
   UNSPECIFIED: Balancing.UNSPECIFIED,

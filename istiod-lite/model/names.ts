@@ -9,6 +9,8 @@ export const OUTBOUND_TRAFFIC_POLICY = 'warren.dev/outbound-traffic-policy';
 /** Of a pod or a namespace: `true` refuses who dials pods past their waypoint; the ports of the second are left out. */
 export const REQUIRE_WAYPOINT = 'warren.dev/require-waypoint';
 export const REQUIRE_WAYPOINT_EXCEPT_PORTS = 'warren.dev/require-waypoint-except-ports';
+/** Of a DestinationRule: a way to balance that Istio has no word for, where it leaves the choice open. */
+export const LOAD_BALANCER = 'warren.dev/load-balancer';
 export const DRY_RUN = 'istio.io/dry-run';
 
 export const USE_WAYPOINT = 'istio.io/use-waypoint';

@@ -96,6 +96,21 @@ test('every setting of a policy arrives in the units of the waypoint', () => {
   assert.deepEqual([policy?.proxyProtocol, policy?.retryBudget?.percent, policy?.retryBudget?.minConcurrency], [2, 25, 10]);
 });
 
+test('PEAK_EWMA is asked for by an annotation, and holds where the rule leaves the choice open or asks for the least busy one', () => {
+  const balancing = (spec: Json, word = 'PEAK_EWMA') => {
+    const mesh = TranslatedMesh.shop();
+    const object = rule(spec) as { metadata: Record<string, unknown> };
+    mesh.set('DestinationRule', { ...object, metadata: { ...object.metadata, annotations: { 'warren.dev/load-balancer': word } } });
+    return { policy: mesh.traffic()[0]?.policy?.loadBalancer?.balancing, mesh };
+  };
+  assert.equal(balancing({}).policy, Balancing.PEAK_EWMA);
+  assert.equal(balancing({ trafficPolicy: { loadBalancer: { simple: 'LEAST_REQUEST' } } }).policy, Balancing.PEAK_EWMA);
+  assert.equal(balancing({ trafficPolicy: { loadBalancer: { simple: 'ROUND_ROBIN' } } }).policy, Balancing.ROUND_ROBIN);
+  const wrong = balancing({}, 'FASTEST');
+  assert.notEqual(wrong.policy, Balancing.PEAK_EWMA);
+  assert.deepEqual(wrong.mesh.conditions('DestinationRule shop/d'), ['WaypointAccepted=True UnsupportedValue']);
+});
+
 test('a subset is of labels, and the waypoint is told those labels of the pods of that namespace', () => {
   const mesh = TranslatedMesh.shop().set('DestinationRule', rule({ subsets: [{ name: 'v1', labels: { version: 'v1' } }] }));
   mesh.set('Pod', make.pod({ name: 'a', labels: { app: 'web', version: 'v1' } }));
