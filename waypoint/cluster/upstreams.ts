@@ -3,7 +3,7 @@
  * last first; HTTP/2 connections carry as many as they may, and one more is opened when all are full. Where the service's settings say how
  * many connections there may be, further requests wait for one, and how many of them may wait is limited too.
  */
-import type { Clock } from '../../common/base/clock.ts';
+import type { Clock, Timer } from '../../common/base/clock.ts';
 import { ProxyError } from '../../common/base/errors.ts';
 import type { Pipe } from '../../common/hbone/types.ts';
 import type { HttpClientConnection, HttpClientOptions } from '../../common/http/connections.ts';
@@ -118,12 +118,14 @@ export class Upstreams {
     entry.opening++;
     cluster.connections++;
     let open = false;
+    let oldAge: Timer | undefined;
     try {
       const pipe = await dial(endpoint, signal, version);
       const connection: HttpClientConnection = connect[version](pipe, {
         limits: pool && pool.idleTimeoutMs > 0 ? { ...limits, idleTimeoutMs: pool.idleTimeoutMs } : limits,
         clock,
         onClose: () => {
+          oldAge?.cancel();
           entry.open.delete(connection);
           entry.served?.delete(connection);
           cluster.connections--;
@@ -141,7 +143,7 @@ export class Upstreams {
       open = true;
       entry.open.add(connection);
       this.#entries.set(entry.key, entry);
-      if (pool && pool.maxConnectionDurationMs > 0) clock.after(pool.maxConnectionDurationMs, () => connection.drain());
+      if (pool && pool.maxConnectionDurationMs > 0) oldAge = clock.after(pool.maxConnectionDurationMs, () => connection.drain());
       return taken(entry, endpoint, connection);
     } finally {
       entry.opening--;

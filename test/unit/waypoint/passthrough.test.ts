@@ -146,6 +146,25 @@ test('a connection from before a rule about server names does not get past it', 
   assert.equal(ended[0]?.code, 'POLICY_REVOKED');
 });
 
+const TLS_ROUTE = `routes: [{namespace: shop, hostname: db.shop.svc.cluster.local, ports: [{port: 5432, connections: [
+  {name: TLSRoute shop/db, serverNames: ["*.db.example"], backends: [{to: {namespace: shop, hostname: db.shop.svc.cluster.local, port: 5432}}]}]}]}]`;
+
+test('a rule for a server name takes TLS of that name, and what no rule takes is refused', async () => {
+  const good = connection(TLS_ROUTE, 'TLS');
+  const hello = await helloOf('one.db.example');
+  good.client.writeSlice(hello.subarray(0, 40));
+  await settle(3);
+  assert.deepEqual(good.dialed, [], 'half a hello does not decide');
+  good.client.writeSlice(hello.subarray(40));
+  await settle(5);
+  assert.equal(good.dialed.length, 1);
+  assert.deepEqual(Buffer.concat(good.upstream.output), hello);
+  const other = connection(TLS_ROUTE, 'TLS');
+  other.client.writeSlice(await helloOf('db.example'));
+  await other.over;
+  assert.equal(other.ended[0]?.code, 'ROUTE_UNMATCHED');
+});
+
 test('an endpoint that refuses costs a connection nothing while there is another one', async () => {
   const moved = connection('', 'TCP', ['db-2']);
   await settle(3);

@@ -71,6 +71,41 @@ test('a hash of a header keeps a client with one endpoint; a cookie is made wher
   assert.equal(new Set(endpoints(byCookie)).size, 1);
 });
 
+test('a hash of a parameter or of the address keeps a client with one endpoint; without it there is nothing to keep to', async () => {
+  const byParameter = pipelineWorld((request) => request.answer(200), traffic('loadBalancer: {consistentHash: {queryParameter: user}}'));
+  for (let i = 0; i < 6; i++) await byParameter.ask(new FakeExchange({ path: `/${i}?user=ada&n=${i}` }));
+  assert.equal(new Set(endpoints(byParameter)).size, 1);
+  const users = Array.from({ length: 20 }, (_, i) => `u${i}`);
+  for (const user of users) await byParameter.ask(new FakeExchange({ path: `/?user=${user}` }));
+  assert.equal(new Set(endpoints(byParameter)).size, 3, 'other values, other endpoints');
+  const byAddress = pipelineWorld((request) => request.answer(200), traffic('loadBalancer: {consistentHash: {sourceIp: {}}}'));
+  for (let i = 0; i < 6; i++) await byAddress.ask(new FakeExchange({ path: `/${i}` }));
+  assert.equal(new Set(endpoints(byAddress)).size, 1);
+});
+
+test('by PEAK_EWMA requests go where they are expected to be answered sooner', async () => {
+  const world = pipelineWorld((request) => {
+    if (request.endpoint !== 'orders-2') request.answer(200);
+    else void world.clock.advance(400).then(() => request.answer(200));
+  }, traffic('loadBalancer: {balancing: PEAK_EWMA}'));
+  for (let i = 0; i < 12; i++) {
+    const asked = world.ask(new FakeExchange());
+    await world.clock.advance(500);
+    await asked;
+  }
+  const slow = endpoints(world).filter((name) => name === 'orders-2').length;
+  assert.ok(slow <= 1, `${slow} of 12 went to the slow one`);
+});
+
+test('where fewer endpoints are well than minHealthPercent says all are asked again', async () => {
+  const detection = 'consecutive5xx: 1, baseEjectionMs: 30000, maxEjectionPercent: 100';
+  const failing = (minHealthPercent: number) =>
+    pipelineWorld((request) => request.answer(500), traffic(`outlierDetection: {${detection}, minHealthPercent: ${minHealthPercent}}`));
+  const careful = failing(60);
+  for (let i = 0; i < 12; i++) await careful.ask(new FakeExchange());
+  assert.equal(new Set(endpoints(careful).slice(3)).size, 3, 'two of three are ejected, and still asked');
+});
+
 test('a session names its endpoint, and goes to another one when that is gone', async () => {
   const world = pipelineWorld(
     (request) => request.answer(200),

@@ -122,6 +122,38 @@ test('a connection takes so many requests and then no more', async () => {
   assert.equal(made[0]?.usable, false);
 });
 
+test('a connection is given no more requests when it is old, and one that is gone leaves no timer', async () => {
+  const { made, open, clock } = limited('maxConnectionDurationMs: 60000');
+  await open();
+  await clock.advance(59_999);
+  assert.equal(made[0]?.usable, true);
+  await clock.advance(1);
+  assert.equal(made[0]?.usable, false);
+  await open();
+  made[1]?.options.onClose();
+  assert.equal(clock.pending, 0);
+});
+
+test('a connection that nobody uses is kept as long as the service says', async () => {
+  const { made, open } = limited('idleTimeoutMs: 5000');
+  await open();
+  assert.equal(made[0]?.options.limits.idleTimeoutMs, 5000);
+});
+
+test('an HTTP/2 connection carries so many requests at once, and the next one gets a connection of its own', async () => {
+  const { made, upstreams, endpoint } = limited('maxConcurrentStreams: 2');
+  const signal = new AbortController().signal;
+  const open = () => upstreams.open(endpoint('a'), 'http2', () => signal);
+  const first = await open();
+  const [connection] = made;
+  assert.ok(connection);
+  connection.openExchanges = 1;
+  assert.equal(upstreams.ready(endpoint('a'), 'http2'), first);
+  connection.openExchanges = 2;
+  assert.equal(upstreams.ready(endpoint('a'), 'http2'), undefined);
+  assert.notEqual(await open(), first);
+});
+
 test('a worker has its part of a limit', () => {
   assert.equal(limited('maxConnections: 7', 2).cluster.limit('maxConnections'), 4);
   assert.equal(limited('maxConnections: 1', 4).cluster.limit('maxConnections'), 1);
