@@ -62,7 +62,8 @@ export async function carryOutbound(
   try {
     const source = await pod.local.wait(live.signal);
     const gone = new Set<string>();
-    let route = await decide(pod, live, source, from, destination, gone);
+    let route: OutboundRoute;
+    ({ route, leave } = await decide(pod, live, source, from, destination, gone));
     if ('refuse' in route) {
       // Nothing was opened, so nothing counts as a connection (Istio's ztunnel, src/proxy/outbound.rs); who it was is known all the same.
       const error = new ProxyError(route.refuse, route.message);
@@ -74,7 +75,6 @@ export async function carryOutbound(
     let upstream: Pipe | undefined;
     while (!upstream) {
       const gateway = gatewayOf(route);
-      leave = gateway && pod.parts.gatewayLoad.add(gateway);
       try {
         upstream = await connect(pod, live, { route, source, from, traceparent });
       } catch (error) {
@@ -83,8 +83,9 @@ export async function carryOutbound(
         leave = undefined;
         gone.add(gateway.uid);
         const other = await decide(pod, live, source, from, destination, gone);
-        if ('refuse' in other || gone.has(gatewayOf(other)?.uid ?? gateway.uid)) throw error;
-        route = other;
+        leave = other.leave;
+        if ('refuse' in other.route || gone.has(gatewayOf(other.route)?.uid ?? gateway.uid)) throw error;
+        route = other.route;
         record.moved(factsOf({ id, from, source, destination, route }));
       }
     }
@@ -126,6 +127,12 @@ const ABSENCES: ReadonlySet<OutcomeCode> = new Set([
   'CONNECTION_LOST',
 ]);
 
+interface Decided {
+  readonly route: OutboundRoute;
+  /** Takes it off its gateway's load, where it has one. It counts from its decision on: the next one is made in the same turn. */
+  readonly leave: (() => void) | undefined;
+}
+
 async function decide(
   pod: PodContext,
   live: LiveConnection,
@@ -133,7 +140,7 @@ async function decide(
   from: SocketAddress,
   destination: SocketAddress,
   gone: ReadonlySet<string>,
-): Promise<OutboundRoute> {
+): Promise<Decided> {
   const { view, onDemand, random, settings, resolver, telemetry, gatewayLoad } = pod.parts;
   const load = (gateway: Workload): number => (gone.has(gateway.uid) ? Infinity : gatewayLoad.of(gateway));
   const resolved = new Map<string, readonly string[]>();
@@ -141,7 +148,10 @@ async function decide(
     const { network, outboundTrafficPolicy } = settings;
     const request = { source, sourceIp: from.ip, destination, network, outboundTrafficPolicy, random, load, resolved };
     const route = onDemand ? await onDemand.decided((known) => routeOutbound(known, request), live.signal) : routeOutbound(view, request);
-    if (!('via' in route) || route.via !== 'resolve' || resolved.size >= MAX_RESOLUTIONS) return route;
+    if (!('via' in route) || route.via !== 'resolve' || resolved.size >= MAX_RESOLUTIONS) {
+      const gateway = gatewayOf(route);
+      return { route, leave: gateway && gatewayLoad.add(gateway) };
+    }
     telemetry.onDemandDns(source, route.hostname);
     resolved.set(route.hostname, await resolver.resolve(route.hostname));
   }
