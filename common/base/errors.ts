@@ -147,6 +147,12 @@ export const outcomes = {
   FAULT_INJECTED: outcome('-', undefined, 'info', "The route's fault injection answered: the VirtualService asks for it."),
   CLIENT_GONE: outcome('-', undefined, 'info', 'The client went away before its response was whole.'),
   CONNECTION_LOST: outcome('-', undefined, 'error', 'The other side reset the connection, or the tunnel under it broke.'),
+  TIME_OVER: outcome(
+    '-',
+    undefined,
+    'info',
+    "The connection was as old as its DestinationRule lets connections become (connectionPool.tcp.maxConnectionDuration), and was closed.",
+  ),
   OVERLOADED: outcome('CONNECT', 503, 'error', 'A limit of this proxy was reached; the log line names it.'),
 } as const satisfies Record<string, Outcome>;
 

@@ -200,6 +200,7 @@ class PolicyReader {
     if (!isRecord(written)) return undefined;
     const { tcp, http } = written;
     const upgrade = text(at(http, 'h2UpgradePolicy'));
+    if (isRecord(at(tcp, 'tcpKeepalive'))) this.#problems.push('connectionPool.tcp.tcpKeepalive');
     return {
       maxConnections: count(at(tcp, 'maxConnections')),
       connectTimeoutMs: optionalDurationMs(at(tcp, 'connectTimeout'), 'connectionPool.tcp.connectTimeout', this.#problems),

@@ -1,5 +1,5 @@
 /** A connection that carries no HTTP: judged by what policies say of connections, and carried to one endpoint as it is. */
-import type { Clock } from '../../common/base/clock.ts';
+import type { Clock, Timer } from '../../common/base/clock.ts';
 import { ProxyError } from '../../common/base/errors.ts';
 import { type ClientHello, readClientHello } from '../../common/codec/client-hello.ts';
 import { asksForServerName, matchConnection } from '../../common/decision/connection-route.ts';
@@ -61,6 +61,7 @@ export class Passthrough {
     let record: TcpRecord | undefined;
     let connected: PickedEndpoint | undefined;
     let policy: string | undefined;
+    let oldAge: Timer | undefined;
     try {
       if (askForServerName(this.#policies)) {
         const hello = await this.#readHello();
@@ -75,6 +76,7 @@ export class Passthrough {
       this.#relay = relay(this.#pipe, upstream);
       if (this.#abort.signal.aborted) this.#relay.abort(this.#abort.signal.reason as ProxyError);
       record.running(this.#relay);
+      oldAge = this.#limitAge(endpoint);
       const { error } = await this.#relay.done;
       record.ended(error);
     } catch (reason) {
@@ -83,8 +85,16 @@ export class Passthrough {
       record.ended(error);
       this.#pipe.destroy(error);
     } finally {
+      oldAge?.cancel();
       if (connected) connected.cluster.connections--;
     }
+  }
+
+  #limitAge({ cluster }: PickedEndpoint): Timer | undefined {
+    const limitMs = cluster.policy?.pool?.maxConnectionDurationMs ?? 0;
+    if (limitMs === 0) return undefined;
+    const over = new ProxyError('TIME_OVER', `${cluster.name} lets no connection become older than ${limitMs / 1000} s`);
+    return this.#parts.clock.after(limitMs, () => this.abort(over));
   }
 
   /** Looks at it again under today's policies, and ends it where they no longer allow it. */

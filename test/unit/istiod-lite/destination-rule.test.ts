@@ -96,6 +96,12 @@ test('every setting of a policy arrives in the units of the waypoint', () => {
   assert.deepEqual([policy?.proxyProtocol, policy?.retryBudget?.percent, policy?.retryBudget?.minConcurrency], [2, 25, 10]);
 });
 
+test('keep-alive probes that nobody sends are told in the status', () => {
+  const mesh = TranslatedMesh.shop();
+  mesh.set('DestinationRule', rule({ trafficPolicy: { connectionPool: { tcp: { tcpKeepalive: { time: '60s' } } } } }));
+  assert.deepEqual(mesh.conditions('DestinationRule shop/d'), ['WaypointAccepted=True UnsupportedValue']);
+});
+
 test('PEAK_EWMA is asked for by an annotation, and holds where the rule leaves the choice open or asks for the least busy one', () => {
   const balancing = (spec: Json, word = 'PEAK_EWMA') => {
     const mesh = TranslatedMesh.shop();

@@ -146,6 +146,22 @@ test('a connection from before a rule about server names does not get past it', 
   assert.equal(ended[0]?.code, 'POLICY_REVOKED');
 });
 
+test('a connection of bytes is closed when it is as old as its service allows, and one that ended before leaves no timer', async () => {
+  const limit = `traffic: [{namespace: shop, hostname: db.shop.svc.cluster.local, policy: {connectionPool: {maxConnectionDurationMs: 60000}}}]`;
+  const old = connection(limit, 'TCP');
+  await settle(3);
+  await old.clock.advance(59_000);
+  assert.equal(old.ended.length, 0);
+  await old.clock.advance(1000);
+  await old.over;
+  assert.equal(old.ended[0]?.code, 'TIME_OVER');
+  const short = connection(limit, 'TCP');
+  await settle(3);
+  short.passing.abort(new ProxyError('DRAINED', 'over'));
+  await short.over;
+  assert.equal(short.clock.pending, 0);
+});
+
 const TLS_ROUTE = `routes: [{namespace: shop, hostname: db.shop.svc.cluster.local, ports: [{port: 5432, connections: [
   {name: TLSRoute shop/db, serverNames: ["*.db.example"], backends: [{to: {namespace: shop, hostname: db.shop.svc.cluster.local, port: 5432}}]}]}]}]`;
 
