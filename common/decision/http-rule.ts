@@ -79,8 +79,9 @@ const GRPC_CONDITIONS: Readonly<Record<string, string>> = {
   unavailable: '14',
 };
 
-const RESET_CONDITIONS: ReadonlySet<string> = new Set(['5xx', 'gateway-error', 'reset', 'reset-before-request']);
-const CONNECT_CONDITIONS: ReadonlySet<string> = new Set(['5xx', 'gateway-error', 'reset', 'connect-failure', 'refused-stream']);
+const RESET_CONDITIONS: ReadonlySet<string> = new Set(['5xx', 'gateway-error', 'reset']);
+/** Of what an endpoint has certainly not handled. */
+const CONNECT_CONDITIONS: ReadonlySet<string> = new Set([...RESET_CONDITIONS, 'connect-failure', 'refused-stream', 'reset-before-request']);
 
 /** Words that a waypoint carries out; whoever translates says so of any other. */
 export const isRetryCondition = (word: string): boolean =>

@@ -75,6 +75,21 @@ test("Envoy's words for retries become statuses, gRPC statuses and kinds of fail
   assert.deepEqual([gateway?.onConnectFailure, gateway?.onReset], [true, true]);
   const grpc = retry({ conditions: ['unavailable', 'cancelled'] });
   assert.deepEqual([[...(grpc?.grpcStatuses ?? [])], grpc?.onReset, grpc?.onConnectFailure], [['14', '1'], false, false]);
+  const failures = (word: string) => {
+    const made = retry({ conditions: [word] });
+    return [[...(made?.statuses ?? [])].length, [...(made?.grpcStatuses ?? [])].join(), made?.onConnectFailure, made?.onReset];
+  };
+  assert.deepEqual(failures('5xx'), [100, '', true, true]);
+  assert.deepEqual(failures('reset'), [0, '', true, true]);
+  assert.deepEqual(failures('connect-failure'), [0, '', true, false]);
+  assert.deepEqual(failures('refused-stream'), [0, '', true, false]);
+  assert.deepEqual(failures('reset-before-request'), [0, '', true, false], 'a request that was sent is not sent again');
+  assert.deepEqual(failures('retriable-4xx'), [1, '', false, false]);
+  assert.deepEqual(failures('envoy-ratelimited'), [1, '', false, false]);
+  assert.deepEqual(
+    ['deadline-exceeded', 'resource-exhausted', 'internal'].map((word) => failures(word)[1]),
+    ['4', '8', '13'],
+  );
   const plain = retry({ statusCodes: [500] });
   assert.deepEqual([plain?.onConnectFailure, plain?.onReset], [true, true], 'the Gateway API says codes alone');
   assert.deepEqual(

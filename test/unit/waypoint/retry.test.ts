@@ -107,6 +107,19 @@ test('under a policy a lost connection is retried too, elsewhere', async () => {
   assert.notEqual(world.requests[0]?.endpoint, world.requests[1]?.endpoint);
 });
 
+test('reset-before-request retries what was not sent, and nothing that may have been handled', async () => {
+  const sent = (unsent: boolean) =>
+    pipelineWorld(
+      (request, number) => (number === 1 ? fail(request, 'CONNECTION_LOST', unsent) : request.answer(200)),
+      rule('retry: {attempts: 1, conditions: [reset-before-request], backoffMs: 1}'),
+    );
+  const handled = sent(false);
+  assert.equal((await handled.ask(post())).response?.status, 503);
+  assert.equal(handled.requests.length, 1);
+  const unsent = sent(true);
+  assert.equal((await unsent.ask(post())).response?.status, 200);
+});
+
 test('a body that is longer than what is kept is sent once only', async () => {
   const world = pipelineWorld((request) => request.answer(503), rule('retry: {attempts: 3, statusCodes: [503]}'));
   const exchange = new FakeExchange({ method: 'PUT', bodyBytes: undefined });
