@@ -4,9 +4,12 @@ import { test } from 'node:test';
 import { ProxyError } from '../../../common/base/errors.ts';
 import { ServiceTraffic } from '../../../common/codec/gen/waypoint.ts';
 import { compileTraffic } from '../../../common/decision/traffic-model.ts';
+import { defaultClientLimits } from '../../../common/hbone/types.ts';
 import type { HttpClientConnection, HttpClientOptions } from '../../../common/http/connections.ts';
 import { defaultHttpLimits } from '../../../common/http/types.ts';
+import type { WorkerCertificates } from '../../../common/tls/worker-certificates.ts';
 import { ClusterState } from '../../../waypoint/cluster/cluster-state.ts';
+import { Dialer } from '../../../waypoint/cluster/dial.ts';
 import type { PickedEndpoint } from '../../../waypoint/cluster/endpoint.ts';
 import { EndpointState } from '../../../waypoint/cluster/endpoint-state.ts';
 import { Upstreams } from '../../../waypoint/cluster/upstreams.ts';
@@ -152,6 +155,29 @@ test('an HTTP/2 connection carries so many requests at once, and the next one ge
   connection.openExchanges = 2;
   assert.equal(upstreams.ready(endpoint('a'), 'http2'), undefined);
   assert.notEqual(await open(), first);
+});
+
+test('a connection that does not come about is given up after connectTimeout', async () => {
+  const { endpoint, clock } = limited('connectTimeoutMs: 30');
+  const dialer = new Dialer({
+    identity: 'spiffe://cluster.local/ns/shop/sa/waypoint',
+    self: () => workload({ name: 'waypoint', addresses: ['10.0.0.9'] }),
+    // Nothing comes of the tunnel: it stops at its first step.
+    certificates: {
+      get: (_: string, signal: AbortSignal) =>
+        new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason))),
+    } as unknown as WorkerCertificates,
+    clock,
+    resolver: { resolve: () => Promise.resolve([]) },
+    randomBytes: (length) => new Uint8Array(length),
+    limits: defaultClientLimits,
+    maxStreamsPerConnection: 100,
+    unusedReleaseMs: 1000,
+  });
+  const dialed = dialer.connect({ ...endpoint('a'), peers: ['spiffe://cluster.local/ns/shop/sa/a'] }, new AbortController().signal);
+  const refused = assert.rejects(dialed, { code: 'UPSTREAM_CONNECT', message: /within 30 ms/ });
+  await clock.advance(30);
+  await refused;
 });
 
 test('a worker has its part of a limit', () => {
