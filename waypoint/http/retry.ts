@@ -64,7 +64,7 @@ class Attempts {
         const answer = await attempt;
         this.#uncount();
         if (!this.#mayAskAgain(answer)) return answer;
-        const askedMs = retryAfterMs(answer);
+        const askedMs = askedWaitMs(answer, this.#parts.clock.now());
         if (askedMs > LONGEST_BACKOFF_MS || !this.#count()) return answer;
         waitMs = Math.max(this.#backoffMs(), askedMs);
         answer.body?.cancel();
@@ -173,9 +173,21 @@ function attemptOf(next: Handler, request: RequestContext): Promise<Answer> {
   }
 }
 
-/** What a backend that is asked too often says of the next time (RFC 9110 §10.2.3), in seconds; a date is passed over. */
-function retryAfterMs({ head }: Answer): number {
+/**
+ * What a backend that is asked too often says of the next time: Retry-After, in seconds or as a date (RFC 9110 §10.2.3), else
+ * X-RateLimit-Reset, in seconds or as the time that it will be (Envoy, rate_limited_retry_back_off). 0 where it says nothing that can be read.
+ */
+function askedWaitMs({ head }: Answer, nowMs: number): number {
   if (head.status !== 429 && head.status !== 503) return 0;
-  const seconds = fieldValue(head.fields, 'retry-after') ?? '';
-  return /^\d{1,6}$/.test(seconds) ? Number(seconds) * 1000 : 0;
+  const after = fieldValue(head.fields, 'retry-after');
+  const text = after ?? fieldValue(head.fields, 'x-ratelimit-reset') ?? '';
+  if (/^\d{1,10}$/.test(text)) {
+    const seconds = Number(text);
+    return seconds < TIMES_FROM_S ? seconds * 1000 : Math.max(0, seconds * 1000 - nowMs);
+  }
+  const date = after === undefined ? Number.NaN : Date.parse(after);
+  return Number.isFinite(date) ? Math.max(0, date - nowMs) : 0;
 }
+
+/** More seconds than anybody waits: a time since 1970. */
+const TIMES_FROM_S = 1_000_000_000;

@@ -181,6 +181,29 @@ test('a backend that asks for time gets it before the next attempt', async () =>
   assert.deepEqual([world.requests.length, exchange.response?.status], [2, 200]);
 });
 
+test('the time that a backend asks for may be seconds, a date, or when its limit begins anew', async () => {
+  const start = Date.UTC(2026, 0, 1);
+  const waits = async (...fields: string[]): Promise<number> => {
+    const world = pipelineWorld(
+      (request, number) => request.answer(number === 1 ? 429 : 200, '', number === 1 ? fields : []),
+      rule(`retry: {attempts: 1, statusCodes: [429], backoffMs: 1}, backends: [${TO}]`),
+    );
+    await world.ask(new FakeExchange());
+    for (let second = 0; second < 10; second++) {
+      if (world.requests.length === 2) return second;
+      await world.clock.advance(1000);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    return Number.POSITIVE_INFINITY;
+  };
+  assert.equal(await waits('retry-after', '3'), 3);
+  assert.equal(await waits('retry-after', new Date(start + 4000).toUTCString()), 4);
+  assert.equal(await waits('x-ratelimit-reset', '2'), 2);
+  assert.equal(await waits('x-ratelimit-reset', String(start / 1000 + 5)), 5);
+  assert.equal(await waits('retry-after', new Date(start - 60_000).toUTCString()), 1, 'a time that is over is no wait');
+  assert.equal(await waits('retry-after', 'soon'), 1);
+});
+
 test('faults delay and answer on purpose, and the log knows it', async () => {
   const world = pipelineWorld(
     (request) => request.answer(200),
