@@ -24,8 +24,9 @@ import { openDoubleTunnel } from './tunnel.ts';
 /** A hostname behind a hostname behind a hostname is a mistake. */
 const MAX_RESOLUTIONS = 3;
 
-/** Pods of a gateway that are asked beside the first one, where that one is gone. */
+/** Pods of a gateway that are asked beside the first one, where that one is gone; fewer where each of them takes ten seconds to say nothing. */
 const MAX_MOVES = 2;
+const MAX_MOVES_IN_SILENCE = 1;
 
 /** Never rejects for what a peer or the network did; that is in the log. */
 export async function serveOutbound(pod: PodContext, app: AppSocket): Promise<void> {
@@ -78,7 +79,7 @@ export async function carryOutbound(
       try {
         upstream = await connect(pod, live, { route, source, from, traceparent });
       } catch (error) {
-        if (!gateway || gone.size >= MAX_MOVES || live.signal.aborted || !isAbsence(error)) throw error;
+        if (!gateway || gone.size >= mostMoves(error) || live.signal.aborted) throw error;
         leave?.();
         leave = undefined;
         gone.add(gateway.uid);
@@ -112,20 +113,19 @@ export async function carryOutbound(
   }
 }
 
-/** Whether a gateway's pod is not there, or not any more. Nothing of the application has been sent, so another one may be asked; a verdict stands. */
-const isAbsence = (error: unknown): boolean =>
-  error instanceof TunnelRefused ? error.status === OVERLOADED : error instanceof ProxyError && ABSENCES.has(error.code);
+/**
+ * After how many pods of a gateway it ends with this error. One that is not there, not any more, or takes no more connections costs nothing:
+ * nothing of the application has been sent, so another one may be asked. A verdict stands.
+ */
+function mostMoves(error: unknown): number {
+  // Without this whoever is full would look idle, and get everything.
+  if (error instanceof TunnelRefused) return error.status === 503 ? MAX_MOVES : 0;
+  if (!(error instanceof ProxyError)) return 0;
+  if (error.code === 'UPSTREAM_TIMEOUT') return MAX_MOVES_IN_SILENCE;
+  return ABSENCES.has(error.code) ? MAX_MOVES : 0;
+}
 
-/** 503: it is there and takes no more. Without this whoever is full would look idle, and get everything. */
-const OVERLOADED = 503;
-
-const ABSENCES: ReadonlySet<OutcomeCode> = new Set([
-  'UPSTREAM_CONNECT',
-  'UPSTREAM_TIMEOUT',
-  'TLS_FAILURE',
-  'HTTP2_FAILURE',
-  'CONNECTION_LOST',
-]);
+const ABSENCES: ReadonlySet<OutcomeCode> = new Set(['UPSTREAM_CONNECT', 'TLS_FAILURE', 'HTTP2_FAILURE', 'CONNECTION_LOST']);
 
 interface Decided {
   readonly route: OutboundRoute;

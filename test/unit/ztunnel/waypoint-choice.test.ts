@@ -117,6 +117,12 @@ test('where all of them are gone three have been asked, each once, and the conne
   );
 });
 
+test('pods that do not answer at all are given up after the second one', async () => {
+  const { connect, asked } = mesh(5, () => new ProxyError('UPSTREAM_TIMEOUT', 'no answer'));
+  await connect().over;
+  assert.equal(asked.length, 2);
+});
+
 test('what a waypoint decides stands: a policy is not asked twice', async () => {
   const { connect, asked, ends } = mesh(3, () => new TunnelRefused(401, []));
   await connect().over;
