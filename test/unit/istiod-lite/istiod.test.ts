@@ -267,6 +267,23 @@ test('streams that may not be are refused with their status, and others go on', 
   assert.ok(mesh.log.entries.some(({ message, fields }) => message === 'stream ended' && fields.code === 'PERMISSION_DENIED'));
 });
 
+test('a type that only newer proxies know is answered as empty, and told once for all of them', async (t) => {
+  const mesh = await startTestIstiod(t);
+  const newer = 'type.googleapis.com/warren.waypoint.v9.Teleports';
+  for (let i = 0; i < 2; i++) {
+    const proxy = mesh.stream('ztunnel-node1');
+    proxy.subscribe(newer);
+    const { typeUrl, resources } = await proxy.next();
+    assert.deepEqual([typeUrl, resources], [newer, []]);
+    proxy.subscribe(ADDRESS);
+    assert.equal((await proxy.next()).typeUrl, ADDRESS);
+  }
+  assert.deepEqual(
+    mesh.log.entries.filter(({ fields }) => fields.type === newer).map(({ level }) => level),
+    ['warn'],
+  );
+});
+
 test('only trusted node accounts are told the whole mesh; a waypoint is told what its own Gateway serves', async (t) => {
   const labelled = { 'istio.io/use-waypoint': 'wp' };
   const web = service('web', '10.2.0.1');
