@@ -31,6 +31,7 @@ const ANNOTATIONS: Places = {
   ...on('any', 'galley.istio.io/analyze-suppress'),
   ...on('Pod Namespace', 'warren.dev/require-waypoint warren.dev/require-waypoint-except-ports warren.dev/open-connections'),
   ...on('Pod', 'warren.dev/connections-outside warren.dev/enrolment-problem'),
+  ...on('DestinationRule', 'warren.dev/load-balancer'),
   ...on('Namespace Node DaemonSet', 'warren.dev/bypass'),
   ...on('Namespace Node DaemonSet Pod', 'warren.dev/bypassed'),
   ...on('WorkloadEntry', 'warren.dev/health-port warren.dev/host'),
