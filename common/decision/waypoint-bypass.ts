@@ -19,9 +19,9 @@ export interface Arrival {
 /** Of a mesh, what is looked up in to tell. */
 export type BypassView = Pick<MeshView, 'serviceByKey' | 'workloadByAddress' | 'workloadByHostname' | 'servicesByAddress'>;
 
-/** What a connection passes by; `service` is absent where its port is no service's. */
+/** What a connection passes by: all the services that the port serves and that have a waypoint, none where it is no service's. */
 export interface WaypointBypass {
-  readonly service: Service | undefined;
+  readonly services: readonly Service[];
   /** What messages call the waypoint; undefined where the pod asks for one and none is named. */
   readonly waypoint: string | undefined;
 }
@@ -38,13 +38,13 @@ export function waypointBypass(view: BypassView, local: Workload, { source, iden
   const [first] = gateways;
   if (!first) {
     // A service without a waypoint is meant to be dialled; a pod that asks for one itself and has none has nobody to be dialled by.
-    return serving.length === 0 && local.requireWaypoint?.always ? { service: undefined, waypoint: undefined } : undefined;
+    return serving.length === 0 && local.requireWaypoint?.always ? { services: [], waypoint: undefined } : undefined;
   }
   const caller = identity && view.workloadByAddress(local.network, source.ip);
   // Identity and address both: a pod that merely shares the waypoint's service account is not the waypoint.
   const proved = caller !== undefined && identity !== undefined && formatSpiffeId(caller) === formatSpiffeId(identity);
   if (proved && gateways.some((gateway) => isGateway(view, gateway, caller))) return undefined;
-  return { service: serving.find((service) => waypointsOf(service).length > 0), waypoint: describeGateway(first) };
+  return { services: serving.filter((service) => waypointsOf(service).length > 0), waypoint: describeGateway(first) };
 }
 
 /** Whether the pod refuses what passes its waypoint by on this port. */

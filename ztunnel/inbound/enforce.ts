@@ -19,7 +19,7 @@ export function enforce(pod: PodContext, local: Workload, subject: PolicyInput):
   if (!verdict.allowed) throw refusal(verdict, 'policy rejection');
   const bypass = waypointBypass(pod.parts.view, local, subject);
   // A port that is no service's has no waypoint to go through: scrapes and the like are nobody's concern unless the pod says so.
-  if (bypass?.service) pod.parts.telemetry.waypointPassedBy(local, subject, bypass.service, bypass.waypoint ?? '');
+  for (const service of bypass?.services ?? []) pod.parts.telemetry.waypointPassedBy(local, subject, service, bypass?.waypoint ?? '');
   return verdict.policy;
 }
 

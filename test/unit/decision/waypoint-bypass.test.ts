@@ -32,7 +32,7 @@ test('a caller that is not the waypoint passes it by; the waypoint is known by i
   const mesh = meshWith(bound);
   assert.equal(waypointBypass(mesh, bound, from(waypoint)), undefined);
   const seen = waypointBypass(mesh, bound, from(client));
-  assert.deepEqual([seen?.service?.hostname, seen?.waypoint], [orders.hostname, `shop/${gateway.hostname}`]);
+  assert.deepEqual([seen?.services.map(({ hostname }) => hostname), seen?.waypoint], [[orders.hostname], `shop/${gateway.hostname}`]);
   assert.ok(waypointBypass(mesh, bound, from(shared)), 'the account alone is not enough');
   assert.ok(waypointBypass(mesh, bound, { ...from(waypoint), identity: undefined }), 'nor is the address');
 });
@@ -40,7 +40,15 @@ test('a caller that is not the waypoint passes it by; the waypoint is known by i
 test('a port of a service without a waypoint passes none by; a port of no service passes all of them by', () => {
   const mesh = meshWith(bound);
   assert.equal(waypointBypass(mesh, bound, from(client, 9090)), undefined);
-  assert.deepEqual(waypointBypass(mesh, bound, from(client, 7070)), { service: undefined, waypoint: `shop/${gateway.hostname}` });
+  assert.deepEqual(waypointBypass(mesh, bound, from(client, 7070)), { services: [], waypoint: `shop/${gateway.hostname}` });
+});
+
+test('of a pod that several services lead to, all those whose waypoint is passed by are named', () => {
+  const canary = service({ name: 'orders-v1', vips: ['10.96.0.3'], waypoint: waypointNamed('shop', gateway.hostname) });
+  const local = { ...bound, services: memberOf([canary, { 80: 8080 }], [plain, { 81: 8080 }], [orders, { 80: 8080 }]) };
+  const mesh = meshWith(local);
+  mesh.put({ service: canary });
+  assert.deepEqual(waypointBypass(mesh, local, from(client))?.services, [canary, orders]);
 });
 
 test('a pod refuses what passes its waypoint by where it asks for it, but on the ports that it leaves out', () => {
