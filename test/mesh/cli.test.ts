@@ -67,6 +67,7 @@ test('every example of docs/cli is what meshctl says', { skip: withoutPlayground
       if (AMONG.has(name)) for (const line of wanted) assert.ok(found.includes(line), `${line}\nis not in\n${actual.join('\n')}`);
       else assert.deepEqual(found, wanted, actual.join('\n'));
     });
+    if (name === 'coverage' && !UPDATE) await t.test('coverage names who passes a waypoint by', () => passedBy(cluster));
   }
   await t.test('istioctl prints of our ztunnel what meshctl prints', { skip: istioctl === undefined && 'ISTIOCTL_BIN is not set' }, () =>
     sameAsIstioctl(cluster),
@@ -105,8 +106,23 @@ async function openShop(cluster: TestPlayground): Promise<void> {
     async () => (await cluster.exec('shop', 'deploy/frontend', 'client', 'http://orders/admin')).stdout.includes('StatusCode=403'),
     60_000,
   );
-  await cluster.exec('legacy', 'deploy/client', 'client', 'http://orders.shop/');
   await cluster.eventually('the mesh is not healthy', async () => (await meshctl(cluster, 'status')).code === 0, 60_000);
+}
+
+/** A caller outside of the mesh goes to the pods themselves: what the waypoint would have refused is let in, and coverage says so. */
+async function passedBy(cluster: TestPlayground): Promise<void> {
+  const { stdout } = await cluster.exec('legacy', 'deploy/client', 'client', 'http://orders.shop/admin');
+  assert.ok(stdout.includes('StatusCode=200'), stdout);
+  await cluster.eventually(
+    'coverage does not say that the waypoint is passed by',
+    async () => {
+      const { code, stdout: text } = await meshctl(cluster, 'coverage', '-n', 'shop', '-o', 'json');
+      const rules = JSON.parse(text) as { name: string; enforced: string; because: string }[];
+      const policy = rules.find(({ name }) => name === 'no-admin');
+      return code === 1 && policy?.enforced === 'in part' && /passed by: \S+ dialled pods of orders\.shop/.test(policy.because);
+    },
+    60_000,
+  );
 }
 
 /** Somebody always calls: what is live has something to show. @returns what ends it */
