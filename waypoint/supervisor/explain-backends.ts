@@ -116,7 +116,7 @@ const NO_REQUEST = { method: '', scheme: '', authority: '', path: '', fields: []
 export function explainBytes(
   parts: BackendParts,
   {
-    caller,
+    caller: known,
     protocol,
     host,
     service,
@@ -124,7 +124,11 @@ export function explainBytes(
 ): RequestExplanation {
   const { inForce, destination, source } = parts;
   const { service: key, ip, port } = destination;
-  const steps: Step[] = [{ stage: 'route', text: `the port is declared as ${protocol}: it is judged as a connection, whatever is in it` }];
+  // What a client of TLS asks for is whom it means to call; on a port of TCP none is expected.
+  const serverName = protocol === 'TLS' ? host.replace(/:\d+$/, '').toLowerCase() : undefined;
+  const caller = serverName === undefined ? known : { ...known, serverName: { is: serverName } };
+  const tls = serverName === undefined ? 'TCP: it is judged as a connection, whatever is in it' : `TLS: a client asks for ${serverName}`;
+  const steps: Step[] = [{ stage: 'route', text: `the port is declared as ${tls}` }];
   const transport = inForce.transportPoliciesOf(key);
   const policies = policiesSeen(transport, NO_REQUEST, caller, destination);
   const verdict = decideHttp(transport, NO_REQUEST, caller, destination);
@@ -146,8 +150,6 @@ export function explainBytes(
     const routes = service ? endpointsOf(parts, service, { port, subset: '', share: 1 }) : [];
     return { steps, policies, allowed: true, reason, routes };
   }
-  // What a client of TLS asks for is whom it means to call.
-  const serverName = host.replace(/:\d+$/, '').toLowerCase();
   const rule = matchConnection(rules, { serverName, ip, source });
   if (!rule)
     return {
@@ -155,7 +157,7 @@ export function explainBytes(
       policies,
       allowed: false,
       code: 'ROUTE_UNMATCHED',
-      reason: `no route of ${key} port ${port} takes a connection for ${serverName}`,
+      reason: `no route of ${key} port ${port} takes a connection${serverName === undefined ? '' : ` for ${serverName}`}`,
       routes: [],
     };
   steps.push({ stage: 'route', text: `it takes the rule ${rule.name}` });

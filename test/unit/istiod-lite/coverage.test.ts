@@ -61,11 +61,11 @@ test('each rule of a policy without targets is enforced at the pods that it sele
 });
 
 test('each rule of a policy with targets is enforced at the waypoints that have it', () => {
-  const odd = { when: [{ key: 'connection.sni', values: ['x'] }] };
+  const odd = { when: [{ key: 'experimental.envoy.filters.x[y]', values: ['x'] }] };
   matches(
     lines('AuthorizationPolicy', policy({ targetRefs: [web], rules: [get, odd] })),
     /^rules\[0\] waypoint \[shop\/wp\] bound to shop\/wp/,
-    /^rules\[1\] in part \[shop\/wp\] UnsupportedValue: waypoints cannot match connection\.sni/,
+    /^rules\[1\] in part \[shop\/wp\] UnsupportedValue: waypoints cannot match experimental/,
   );
   matches(
     lines('AuthorizationPolicy', policy({ targetRefs: [{ ...web, name: 'bare' }], rules: [get] })),
@@ -277,7 +277,7 @@ test('a namespace or pod that insists on its waypoint has a line', () => {
 
 test('coverage agrees with the status that istiod writes, and changes nothing of it', () => {
   const mesh = shop();
-  const rules = [get, { when: [{ key: 'connection.sni', values: ['x'] }] }];
+  const rules = [get, { when: [{ key: 'experimental.envoy.filters.x[y]', values: ['x'] }] }];
   const object = policy({ targetRefs: [web], rules });
   mesh.set('AuthorizationPolicy', object).flush();
   const before = mesh.status('AuthorizationPolicy shop/p')?.conditions;

@@ -23,6 +23,7 @@ function shop(): TranslatedMesh {
   const ports = [
     { name: 'http', port: 80, targetPort: 8080, protocol: 'TCP' },
     { name: 'tcp-db', port: 90, targetPort: 9090, protocol: 'TCP' },
+    { name: 'tls-api', port: 443, targetPort: 8443, protocol: 'TCP' },
   ];
   mesh.set('Service', make.service({ name: 'web', selector: { app: 'web' }, ports }));
   for (const version of ['v1', 'v2'])
@@ -180,4 +181,18 @@ test('a port that is declared to carry bytes is judged as a connection: no path 
   assert.equal(explained.rule, 'VirtualService shop/v tcp rule 0');
   assert.deepEqual(podsOf(explained), ['web-v2']);
   assert.equal(explained.routes[0]?.authority, '10.0.0.2:9090');
+});
+
+test('on a port of TLS policies and rules see the name that the client asks for', () => {
+  const sni = (value: string) => [{ when: [{ key: 'connection.sni', values: [value] }] }];
+  const policy = (value: string) => make.authorizationPolicy({ name: 'names', spec: { targetRefs: [web], rules: sni(value) } });
+  assert.equal(explain(shop().set('AuthorizationPolicy', policy('web')), { port: 443 }).allowed, true);
+  assert.equal(explain(shop().set('AuthorizationPolicy', policy('other')), { port: 443 }).code, 'POLICY_DENIED');
+  const rule = (name: string) => ({
+    match: [{ port: 443, sniHosts: [name] }],
+    route: [{ destination: { host: 'web', port: { number: 443 } } }],
+  });
+  const routed = (name: string) => make.virtualService({ name: 'v', spec: { hosts: ['web'], tls: [rule(name)] } });
+  assert.equal(explain(shop().set('VirtualService', routed('web')), { port: 443 }).rule, 'VirtualService shop/v tls rule 0');
+  assert.equal(explain(shop().set('VirtualService', routed('other')), { port: 443 }).code, 'ROUTE_UNMATCHED');
 });
