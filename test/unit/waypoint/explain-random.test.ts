@@ -1,13 +1,16 @@
 /**
  * What a waypoint says that it would do with a request is what its own pipeline does with it: configurations made at random (EXPLAIN_SEED, EXPLAIN_CASES),
- * translated as istiod does, each call first explained and then made, with endpoints that answer at once. Exact codes, statuses and endpoints; the
- * network, and ztunnels on the way, are for test/mesh/explain.test.ts.
+ * translated as istiod does, each call first explained and then made, with endpoints that answer at once. Exact codes, statuses and endpoints; and where
+ * policies refuse, taking away the whole set of those that are named turns the outcome. The network, and ztunnels on the way, are for
+ * test/mesh/explain.test.ts.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import yaml from 'js-yaml';
 import { silentLog } from '../../../common/base/log.ts';
 import { parseSpiffeId } from '../../../common/base/spiffe.ts';
+import type { PolicySeen } from '../../../common/decision/explain.ts';
+import type { RequestExplanation } from '../../../common/decision/explain-http.ts';
 import type { HttpClientConnection } from '../../../common/http/connections.ts';
 import { decodeAddress } from '../../../common/state/decode.ts';
 import type { KindName } from '../../../istiod-lite/model/watched-kinds.ts';
@@ -39,8 +42,8 @@ const TABLES = [
   ['routes', 'routes'],
 ] as const;
 
-/** Pods a and b of each namespace, and the waypoint wp of r0. */
-function meshOf(text: string): TranslatedMesh {
+/** Pods a and b of each namespace, and the waypoint wp of r0. @param without policies that are left out, `namespace/name` */
+function meshOf(text: string, without: readonly string[] = []): TranslatedMesh {
   const mesh = new TranslatedMesh();
   mesh.set('GatewayClass', { metadata: { name: 'istio-waypoint' }, spec: { controllerName: 'istio.io/mesh-controller' } });
   mesh.set('Gateway', make.gateway({ name: 'wp', namespace: 'r0' }));
@@ -50,8 +53,10 @@ function meshOf(text: string): TranslatedMesh {
       mesh.set('Pod', make.pod({ name, namespace, ip: `10.0.${i}.${j + 1}`, serviceAccount: name, labels: { app: name, pair: 'yes' } }));
   }
   let services = 0;
-  for (const document of yaml.loadAll(text) as { kind: KindName; spec: object }[]) {
+  for (const document of yaml.loadAll(text) as { kind: KindName; metadata: { namespace: string; name: string }; spec: object }[]) {
     if (!document) continue;
+    const { namespace, name } = document.metadata;
+    if (document.kind === 'AuthorizationPolicy' && without.includes(`${namespace}/${name}`)) continue;
     const vip = { clusterIPs: [`10.96.0.${++services}`], ipFamilies: ['IPv4'] };
     mesh.set(document.kind as 'Service', document.kind === 'Service' ? { ...document, spec: { ...vip, ...document.spec } } : document);
   }
@@ -86,7 +91,7 @@ class World {
     return { binding, authority };
   }
 
-  explain({ caller, target, method, path, headers }: RandomCall, authority: string): Set<string> {
+  explain({ caller, target, method, path, headers }: RandomCall, authority: string) {
     const [namespace, name] = caller.split('/');
     const explained = explainRequestCall(
       {
@@ -107,15 +112,7 @@ class World {
       },
     );
     assert.equal(explained.unknown, undefined);
-    if (!explained.allowed) return new Set([`refused ${explained.code}`]);
-    return new Set(
-      explained.routes.map(({ via, code, status, pod, authority: to, to: plain }) => {
-        if (via === 'refuse') return `refused ${code}`;
-        if (via === 'answer') return `answered ${status}`;
-        const dialled = via === 'hbone' ? to : plain;
-        return `sent to ${pod?.namespace}/${pod?.name} port ${dialled?.split(':')[1]}`;
-      }),
-    );
+    return { refusing: refusing(explained.policies), ends: endsOf(explained) };
   }
 
   async make({ caller, target, method, path, headers }: RandomCall, to: NonNullable<ReturnType<World['bindingOf']>>): Promise<string> {
@@ -171,6 +168,26 @@ class World {
   }
 }
 
+function endsOf({ allowed, code, routes }: RequestExplanation): Set<string> {
+  if (!allowed) return new Set([`refused ${code}`]);
+  return new Set(
+    routes.map((route) => {
+      const { via, pod } = route;
+      if (via === 'refuse') return `refused ${route.code}`;
+      if (via === 'answer') return `answered ${route.status}`;
+      const dialled = via === 'hbone' ? route.authority : route.to;
+      return `sent to ${pod?.namespace}/${pod?.name} port ${dialled?.split(':')[1]}`;
+    }),
+  );
+}
+
+/** Each DENY that matches, and where no ALLOW does all of those. */
+function refusing(policies: readonly PolicySeen[]): string[] {
+  const allows = policies.filter(({ action }) => action === 'ALLOW');
+  const denies = policies.filter(({ action, matched }) => action === 'DENY' && matched);
+  return [...denies, ...(allows.some(({ matched }) => matched) ? [] : allows)].map(({ policy }) => policy);
+}
+
 const answering = (): HttpClientConnection => ({
   request(_head, _source, listener) {
     const body = {
@@ -187,24 +204,48 @@ const answering = (): HttpClientConnection => ({
   usable: true,
 });
 
+/** @returns what came of it, which is what was said; undefined where it is none of the waypoint's */
+async function compared(world: World, call: RandomCall, about: string, text: string): Promise<{ happened?: string; refusing: string[] }> {
+  const to = world.bindingOf(call);
+  if (!to) return { refusing: [] };
+  const { ends, refusing: named } = world.explain(call, to.authority);
+  const happened = await world.make(call, to);
+  assert.ok(ends.has(happened), `${about}: ${JSON.stringify(call)}: ${happened}, and explain said ${[...ends].join(' or ')}\n${text}`);
+  return { happened, refusing: named };
+}
+
 test(`what a waypoint explains is what its pipeline does, in ${CASES} configurations of seed ${SEED}`, async (t) => {
   const random = draws(SEED);
   const seen = new Map<string, number>();
+  const count = (kind: string): void => void seen.set(kind, (seen.get(kind) ?? 0) + 1);
+  let turned = -1;
   for (let i = 0; i < CASES; i++) {
     const configuration = randomConfiguration(random, 'r0', 'r1', true);
     const world = new World(meshOf(configuration.yaml), random);
     for (const call of configuration.calls.filter(({ caller }) => !caller.startsWith('plain/'))) {
-      const to = world.bindingOf(call);
-      if (!to) continue;
-      const predicted = world.explain(call, to.authority);
-      const happened = await world.make(call, to);
-      const about = `configuration ${i + 1} of seed ${SEED}: ${JSON.stringify(call)}`;
-      assert.ok(predicted.has(happened), `${about}: ${happened}, and explain said ${[...predicted].join(' or ')}\n${configuration.yaml}`);
-      const kind = happened.replace(/ to .*/, '');
-      seen.set(kind, (seen.get(kind) ?? 0) + 1);
+      const { happened, refusing: named } = await compared(world, call, `configuration ${i + 1} of seed ${SEED}`, configuration.yaml);
+      if (happened === undefined) continue;
+      count(happened.replace(/ to .*/, ''));
+      // The first of each configuration: each needs a translation of its own.
+      if (happened !== 'refused POLICY_DENIED' || turned === i) continue;
+      turned = i;
+      assert.ok(named.length > 0);
+      const without = new World(meshOf(configuration.yaml, named), random);
+      const after = await compared(
+        without,
+        call,
+        `configuration ${i + 1} of seed ${SEED}, without ${named.join(', ')}`,
+        configuration.yaml,
+      );
+      assert.notEqual(
+        after.happened,
+        happened,
+        `taking ${named.join(', ')} away changed nothing: ${JSON.stringify(call)}\n${configuration.yaml}`,
+      );
+      count('turned');
     }
   }
   t.diagnostic([...seen].map(([kind, count]) => `${count} ${kind}`).join(', '));
-  for (const kind of ['refused POLICY_DENIED', 'refused TOKEN_INVALID', 'refused NO_HEALTHY_UPSTREAM', 'sent'])
+  for (const kind of ['refused POLICY_DENIED', 'refused TOKEN_INVALID', 'refused NO_HEALTHY_UPSTREAM', 'sent', 'turned'])
     assert.ok((seen.get(kind) ?? 0) > 0, `none was ${kind}`);
 });
