@@ -1,6 +1,6 @@
 /**
- * The endpoints among which a waypoint chooses for one port of a service, or for a subset of it: shares by locality, tiers from near to far. The data path
- * and `meshctl explain` ask the same function. Pure.
+ * The endpoints among which a waypoint chooses for one port of a service, or for a subset of it: shares by locality, tiers from near to far.
+ * The data path and `meshctl explain` ask the same function. Pure.
  */
 import type { Locality } from '../codec/gen/waypoint.ts';
 import { type Eligible, eligibleEndpoints, eligibleTiers } from './load-balance.ts';

@@ -1,6 +1,6 @@
 /**
- * Where every rule of the mesh's objects is enforced, for `meshctl coverage`: objects are listed anew, as the index keeps of each only what it needs, and each is
- * judged by the index as it is. Whoever sees one namespace gets the objects of that one.
+ * Where every rule of the mesh's objects is enforced, for `meshctl coverage`: objects are listed anew, as the index keeps of each only what it
+ * needs, and each is judged by the index as it is. Whoever sees one namespace gets the objects of that one.
  */
 import { KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
 import type { ClusterApi } from '../kube/cluster-api.ts';

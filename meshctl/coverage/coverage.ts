@@ -1,6 +1,6 @@
 /**
- * What istiod says of where each rule is enforced, and what proxies saw beside it: who dials the pods of a service at their own addresses passes its waypoint
- * by, and with it every rule there. Pure.
+ * What istiod says of where each rule is enforced, and what proxies saw beside it: who dials the pods of a service at their own addresses
+ * passes its waypoint by, and with it every rule there. Pure.
  */
 
 /** A line of istiod's page `/debug/coverage`. */

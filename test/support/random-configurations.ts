@@ -1,7 +1,7 @@
 /**
  * Configurations made at random, each a namespace of its own, so that many are tried at once over the same pods: services, with and without a
- * waypoint, policies for both tiers, tokens, routes, subsets, faults, ports that are declared to carry bytes. The same seed makes the same ones, but for the key
- * that tokens are signed with.
+ * waypoint, policies for both tiers, tokens, routes, subsets, faults, ports that are declared to carry bytes. The same seed makes the same ones,
+ * but for the key that tokens are signed with.
  */
 import { generateKeyPairSync, sign } from 'node:crypto';
 
@@ -207,10 +207,12 @@ const TOKENS = [
   'nonsense',
 ];
 
+const JWKS = JSON.stringify({ keys: [publicKey.export({ format: 'jwk' })] });
+
 const requestAuthentication = (namespace: string, service: string): string => `apiVersion: security.istio.io/v1
 kind: RequestAuthentication
 metadata: { name: tokens, namespace: ${namespace} }
-spec: { targetRefs: [{ kind: Service, group: "", name: ${service} }], jwtRules: [{ issuer: me, jwks: '${JSON.stringify({ keys: [publicKey.export({ format: 'jwk' })] })}' }] }`;
+spec: { targetRefs: [{ kind: Service, group: "", name: ${service} }], jwtRules: [{ issuer: me, jwks: '${JWKS}' }] }`;
 
 type Pick = <T>(values: readonly T[]) => T;
 

@@ -1,4 +1,7 @@
-/** Where a request or a connection goes from this waypoint, with every way that chance can bring: the data path's own choice of backends and endpoints. */
+/**
+ * Where a request or a connection goes from this waypoint, with every way that chance can bring: the data path's own choice of backends and
+ * endpoints.
+ */
 import { formatSocketAddress } from '../../common/base/address.ts';
 import type { Backend } from '../../common/codec/gen/waypoint.ts';
 import { clusterMembers } from '../../common/decision/cluster-members.ts';

@@ -1,7 +1,7 @@
 /**
- * What a waypoint says that it would do with a request is what its own pipeline does with it: configurations made at random (EXPLAIN_SEED, EXPLAIN_CASES),
- * translated as istiod does, each call first explained and then made, with endpoints that answer at once. Exact codes, statuses and endpoints; and where
- * policies refuse, taking away the whole set of those that are named turns the outcome. The network, and ztunnels on the way, are for
+ * What a waypoint says that it would do with a request is what its own pipeline does with it: configurations made at random (EXPLAIN_SEED,
+ * EXPLAIN_CASES), translated as istiod does, each call first explained and then made, with endpoints that answer at once. Exact codes, statuses
+ * and endpoints; and where policies refuse, taking away the whole set of those that are named turns the outcome. The network, and ztunnels on the way, are for
  * test/mesh/explain.test.ts.
  */
 import assert from 'node:assert/strict';
