@@ -1,9 +1,13 @@
 /**
- * Runs a bench of this folder: `main.ts NAME [--json FILE] [--cluster] [--minutes N] [--only TEXT]`, without a name the list of benches. Each file that exports `bench` is one.
+ * Runs a bench of this folder: `main.ts NAME [--json FILE] [--docs] [--only TEXT] [--cluster] [--minutes N]`, without a name the list of benches.
+ * Each file that exports `bench` is one. --docs puts tables and charts into docs/performance.md.
  * Exit status 0 whatever the numbers are: a missed target is a fact to look at, not an error.
  */
-import { readdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { CHARTS, replaceSection, sectionsOf } from './report.ts';
 import type { Bench, Row } from './rows.ts';
 
 async function loadBenches(): Promise<Bench[]> {
@@ -12,7 +16,8 @@ async function loadBenches(): Promise<Bench[]> {
   return modules.flatMap(({ bench }) => bench ?? []);
 }
 
-const NOT_BENCHES = new Set(['main.ts', 'rows.ts']);
+const NOT_BENCHES = new Set(['main.ts', 'report.ts', 'rows.ts']);
+const docs = join(import.meta.dirname, '../docs');
 
 function printTable(rows: readonly Row[]): void {
   const number = (value: number | null): string =>
@@ -37,11 +42,22 @@ function printTable(rows: readonly Row[]): void {
     );
 }
 
+/** @throws {Error} where the page has no place for one of the tables; then nothing is written */
+function writeDocs(rows: readonly Row[]): void {
+  const page = join(docs, 'performance.md');
+  const sections = sectionsOf(rows, `${new Date().toISOString().slice(0, 10)}, ${availableParallelism()} processors`);
+  const text = sections.reduce(replaceSection, readFileSync(page, 'utf8'));
+  mkdirSync(join(docs, CHARTS), { recursive: true });
+  for (const { chart } of sections) if (chart) writeFileSync(join(docs, CHARTS, chart.file), chart.svg);
+  writeFileSync(page, text);
+}
+
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
       json: { type: 'string' },
+      docs: { type: 'boolean', default: false },
       cluster: { type: 'boolean', default: false },
       minutes: { type: 'string' },
       only: { type: 'string' },
@@ -68,12 +84,13 @@ async function main(): Promise<number> {
     return 2;
   }
   const { cluster, only } = values;
-  if (only !== undefined && !bench.selective) {
-    console.error(`bench: ${bench.name} runs all of its cases`);
+  if (only !== undefined && (!bench.selective || values.docs)) {
+    console.error(bench.selective ? 'bench: --docs takes whole tables, so no --only' : `bench: ${bench.name} runs all of its cases`);
     return 2;
   }
   const rows = await bench.run({ cluster, ...(minutes === undefined ? {} : { minutes }), ...(only === undefined ? {} : { only }) });
   printTable(rows);
+  if (values.docs) writeDocs(rows);
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(rows, null, 1)}\n`);
   return 0;
 }

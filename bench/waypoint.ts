@@ -45,20 +45,24 @@ const METRICS: readonly (readonly [metric: string, unit: string, better: 'less' 
 const PORTS = { ours: 9001, nginx: 9002, haproxy: 9003, envoy: 9004, few: 9005, many: 9006 } as const;
 const IDLE_CONNECTIONS = 10_000;
 const IDLE_MEGABYTES = 200;
+const CROWDED = ['plaintext: 1,000 routes and policies of others', `plaintext: ${IDLE_CONNECTIONS} idle connections`] as const;
 
 export const bench: Bench = {
   name: 'waypoint',
   doc: 'the waypoint in its full job and as a plaintext reverse proxy, against nginx, haproxy and (ENVOY_BIN) Envoy',
-  async run() {
+  selective: true,
+  async run({ only = '' }) {
+    const wanted = (name: string): boolean => name.includes(only);
     const envoy = process.env.ENVOY_BIN !== undefined && process.env.ENVOY_BIN !== '';
     const rows: Row[] = [];
-    {
+    if (casesOf('plaintext', wanted).length > 0 || CROWDED.some(wanted)) {
       await using labs = new AsyncDisposableStack();
       const lab = labs.use(new Lab());
       await lab.startServers();
-      rows.push(...(await compare('plaintext', await plaintextSubjects(lab))), ...(await crowded(lab)));
+      if (casesOf('plaintext', wanted).length > 0) rows.push(...(await compare('plaintext', await plaintextSubjects(lab), wanted)));
+      if (CROWDED.some(wanted)) rows.push(...(await crowded(lab)));
     }
-    {
+    if (casesOf('mesh', wanted).length > 0) {
       await using labs = new AsyncDisposableStack();
       const subjects: Subject[] = [];
       for (const kind of envoy ? (['ours', 'envoy'] as const) : (['ours', 'none'] as const)) {
@@ -66,7 +70,7 @@ export const bench: Bench = {
         await lab.startServers();
         subjects.push(await meshSubject(kind === 'none' ? 'no waypoint' : kind, kind, lab));
       }
-      rows.push(...(await compare('mesh', subjects)));
+      rows.push(...(await compare('mesh', subjects, wanted)));
     }
     return rows;
   },
@@ -141,7 +145,7 @@ async function crowded(lab: Lab): Promise<Row[]> {
   return [
     ratioRow({
       bench,
-      case: 'plaintext: 1,000 routes and policies of others',
+      case: CROWDED[0],
       metric: 'CPU per request',
       unit: 'us',
       better: 'less',
@@ -152,7 +156,7 @@ async function crowded(lab: Lab): Promise<Row[]> {
     }),
     absoluteRow({
       bench,
-      case: `plaintext: ${IDLE_CONNECTIONS} idle connections`,
+      case: CROWDED[1],
       metric: 'RSS',
       unit: 'MB',
       better: 'less',
@@ -190,8 +194,16 @@ async function atSevenTenths(
   ];
 }
 
-async function compare(group: 'plaintext' | 'mesh', subjects: readonly Subject[]): Promise<Row[]> {
-  const results = new Map<Case, Map<string, HttpResult[]>>(CASES.map((measured) => [measured, new Map()]));
+type Group = 'plaintext' | 'mesh';
+
+/** Of the group's cases those that are wanted; the open loop needs the one that says how much to ask. */
+function casesOf(group: Group, wanted: (name: string) => boolean): Case[] {
+  const open = wanted(`${group}: open loop`);
+  return CASES.filter(({ name }) => wanted(`${group}: ${name}`) || (open && name === OPEN_LOOP_CASE));
+}
+
+async function compare(group: Group, subjects: readonly Subject[], wanted: (name: string) => boolean): Promise<Row[]> {
+  const results = new Map<Case, Map<string, HttpResult[]>>(casesOf(group, wanted).map((measured) => [measured, new Map()]));
   // A proxy runs for weeks: what its first requests cost while it is compiled is not what is asked.
   for (const subject of subjects) await loadHttp(subject, 64, WARM_SECONDS, true, '/1k');
   for (let round = 1; round <= ROUNDS; round++) {
@@ -204,7 +216,7 @@ async function compare(group: 'plaintext' | 'mesh', subjects: readonly Subject[]
     }
   }
   const open = [...results].find(([{ name }]) => name === OPEN_LOOP_CASE)?.[1];
-  const tail = open ? await atSevenTenths(group, subjects, open) : [];
+  const tail = open && wanted(`${group}: open loop`) ? await atSevenTenths(group, subjects, open) : [];
   return [...[...results].flatMap(([measured, row]) => rowsOf(group, measured, row)), ...tail];
 }
 
@@ -217,7 +229,7 @@ function load(subject: Subject, { kind, path, connections }: Case): Promise<Http
   return loadHttp(subject, connections, SECONDS, kind === 'kept', path);
 }
 
-function rowsOf(group: 'plaintext' | 'mesh', { name, targets }: Case, measured: ReadonlyMap<string, readonly HttpResult[]>): Row[] {
+function rowsOf(group: Group, { name, targets }: Case, measured: ReadonlyMap<string, readonly HttpResult[]>): Row[] {
   const mine = measured.get('ours') ?? [];
   return [...measured].flatMap(([peerName, peer]) =>
     peerName === 'ours'
