@@ -203,7 +203,8 @@ export class AppSocket implements SocketPipe, Endpoint, TcpStreamOwner {
   }
 
   close(): void {
-    this.#tcp.endAndClose();
+    if (this.#tcp.pending === 0) this.#tcp.close();
+    else this.#tcp.endAndClose();
   }
 
   destroy(reason?: ProxyError): void {

@@ -135,6 +135,21 @@ export abstract class Http1Connection implements PipeReader, MessageHandler {
     }
   }
 
+  /** The peer has said that it will send no more, so nothing is waited for but that it takes what was written. */
+  protected closeNow(): void {
+    // It has sent more all the same; and a tunnel that is closed is reset, which the peer may take for a failure.
+    if (this.#stash !== undefined || this.pipe.kind === 'stream') {
+      this.closeSoon();
+      return;
+    }
+    if (this.over) return;
+    this.#closing = true;
+    this.#stopTimers();
+    this.output.flush();
+    this.pipe.close();
+    if (!this.#closed) this.#linger();
+  }
+
   /** Both directions end now. */
   destroy(error?: ProxyError): void {
     if (this.#closed) return;

@@ -96,7 +96,8 @@ class Http1Server extends Http1Connection implements HttpServerConnection {
     this.activeAt = this.clock.monotonic();
     // An answer that began before the draining has promised the client one more request; the answer to that will take it back.
     if (!exchange.keepAlive || this.#ending || this.#halfClosed) {
-      this.closeSoon();
+      if (exchange.isLast) this.closeNow();
+      else this.closeSoon();
       return;
     }
     // A client that asks and does not read must not make us hold answer after answer.
@@ -182,6 +183,8 @@ const CHUNKED = 'transfer-encoding: chunked\r\n';
 class ServedExchange extends Http1Exchange implements ServerExchange {
   readonly head: RequestHead;
   keepAlive: boolean;
+  /** The client has said that nothing follows, and has sent nothing that could. */
+  readonly isLast: boolean;
   responded = false;
   readonly #server: Http1Server;
   #expectsContinue: boolean;
@@ -193,6 +196,7 @@ class ServedExchange extends Http1Exchange implements ServerExchange {
     this.#server = server;
     this.head = request.head;
     this.keepAlive = request.keepAlive;
+    this.isLast = !request.keepAlive && request.framing === 0;
     this.#expectsContinue = request.expectsContinue;
     // Where another protocol is asked for, what comes is known only when it has been answered.
     this.incomingEnded = request.framing === 0 && request.head.upgrade === undefined;

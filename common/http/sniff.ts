@@ -18,13 +18,15 @@ export interface SniffOptions {
 }
 
 /**
- * Resolves as soon as the bytes decide. The pipe can be served, connected or relayed afterwards as if nobody had looked; what ended or broke
- * meanwhile is told to whoever starts it.
+ * Tells what a pipe speaks as soon as the bytes decide: by call, so that whoever starts it from within costs it no stop in between. The pipe can
+ * be served, connected or relayed then as if nobody had looked; what ended or broke meanwhile is told to whoever starts it.
  */
-export const sniff = (pipe: Pipe, options: SniffOptions): Promise<SniffedProtocol> => peek(pipe, options, protocolOf, 'other');
+export function sniff(pipe: Pipe, options: SniffOptions, resolve: (found: SniffedProtocol) => void): void {
+  new Sniffer(endpointOf(pipe), options, { decide: protocolOf, otherwise: 'other', resolve });
+}
 
 /**
- * Looks at the first bytes until `decide` makes something of them; as `sniff`, of which it is the general form.
+ * Looks at the first bytes until `decide` makes something of them; as `sniff`, but by promise.
  * @param decide from all bytes so far; undefined asks for more
  * @param otherwise where time is over, or there will be no more
  */

@@ -28,6 +28,8 @@ export class TcpStream {
   owner: TcpStreamOwner | undefined;
   readonly #handle: TcpHandle;
   #reading = false;
+  /** What was read is being handed on, and the handle reads on whatever `#reading` says: until the microtasks of that callback are done. */
+  #delivering = false;
   #userBuffer: Uint8Array | undefined;
   #readEnded = false;
   /** A write is with the kernel's queue: others wait for it. */
@@ -114,6 +116,7 @@ export class TcpStream {
   startReading(): void {
     if (this.#reading || this.#closing || this.#readEnded) return;
     this.#reading = true;
+    if (this.#delivering) return;
     if (!this.#userBuffer) this.#offer(this.#nextBuffer());
     const status = this.#handle.readStart();
     if (status !== 0) this.close(systemError('read', status));
@@ -122,7 +125,7 @@ export class TcpStream {
   stopReading(): void {
     if (!this.#reading) return;
     this.#reading = false;
-    if (!this.#closing) this.#handle.readStop();
+    if (!this.#closing && !this.#delivering) this.#handle.readStop();
   }
 
   /** @param written called when the bytes are needed no longer; where it is not given they must stay as they are anyway */
@@ -209,12 +212,22 @@ export class TcpStream {
       this.#readEnd(length);
       return undefined;
     }
-    if (this.owner?.read(length) === false) this.stopReading();
+    this.#delivering = true;
+    if (this.owner?.read(length) === false) this.#reading = false;
+    if (this.#reading) this.#delivering = false;
+    // Whoever looks at the first bytes, or waits for the end of a message, often goes on at once: stopping and starting again would be two
+    // system calls. libuv reads no more before microtasks have run.
+    else void SOON.then(() => this.#delivered());
     if (this.#closing) return undefined;
     const next = this.#nextBuffer();
     if (next === this.#userBuffer) return undefined;
     this.#userBuffer = next;
     return next;
+  }
+
+  #delivered(): void {
+    this.#delivering = false;
+    if (!this.#reading && !this.#closing) this.#handle.readStop();
   }
 
   #readEnd(status: number): void {
@@ -325,6 +338,7 @@ export class TcpStream {
 
 /** Connections that arrive at a listener's descriptor, as streams. */
 export interface TcpListener {
+  readonly port: number;
   /** Takes no more; the descriptor is closed. */
   close(): void;
 }
@@ -336,24 +350,47 @@ export interface TcpListenerOptions {
 }
 
 /** Listens on a bound descriptor, which is ours from here on. @throws {Error} where that fails; then it has been closed */
-export function listenOn(fd: number, { onConnection, onError }: TcpListenerOptions): TcpListener {
+export function listenOn(fd: number, options: TcpListenerOptions): TcpListener {
   const handle = new TCP(constants.SERVER);
-  let status = handle.open(fd);
-  if (status !== 0) closeFd(fd);
-  else {
-    handle.onconnection = (failed, accepted) => {
-      if (accepted) onConnection(new TcpStream(accepted));
-      else onError(systemError('accept', failed));
-    };
-    status = handle.listen(BACKLOG);
-    if (status !== 0) handle.close();
+  const status = handle.open(fd);
+  if (status === 0) return listening(handle, '', options);
+  closeFd(fd);
+  throw systemError('listen', status);
+}
+
+/**
+ * Listens on an address, with SO_REUSEPORT: the kernel spreads connections over those who listen there.
+ * @param at `::` takes IPv4 as well
+ * @throws {Error} the system's, where that fails
+ */
+export function listenAt({ ip, port }: SocketAddress, options: TcpListenerOptions): TcpListener {
+  const handle = new TCP(constants.SERVER);
+  const flags = constants.UV_TCP_REUSEPORT;
+  const status = ip.includes(':') ? handle.bind6(ip, port, flags) : handle.bind(ip, port, flags);
+  if (status === 0) return listening(handle, `${ip}:${port}`, options);
+  handle.close();
+  throw systemError('bind', status, `${ip}:${port}`);
+}
+
+function listening(handle: TcpHandle, about: string, { onConnection, onError }: TcpListenerOptions): TcpListener {
+  handle.onconnection = (failed, accepted) => {
+    if (accepted) onConnection(new TcpStream(accepted));
+    else onError(systemError('accept', failed));
+  };
+  const status = handle.listen(BACKLOG);
+  if (status !== 0) {
+    handle.close();
+    throw systemError('listen', status, about);
   }
-  if (status !== 0) throw systemError('listen', status);
-  return { close: () => handle.close() };
+  const bound: { port?: number } = {};
+  handle.getsockname(bound);
+  return { port: bound.port ?? 0, close: () => handle.close() };
 }
 
 /** As `net.Server` asks for; the kernel's own limit (somaxconn) holds too. */
 const BACKLOG = 511;
+/** A microtask, at a fifth of what queueMicrotask costs. */
+const SOON = Promise.resolve();
 /** Where a read goes when nobody wants it any more. */
 const NOWHERE = Buffer.allocUnsafeSlow(1 << 10);
 /** Most writes are over when they return, so one request serves them all. */
@@ -376,6 +413,8 @@ interface TcpHandle {
   onread: () => Uint8Array | undefined;
   onconnection: (status: number, accepted: TcpHandle | undefined) => void;
   open(fd: number): number;
+  bind(ip: string, port: number, flags: number): number;
+  bind6(ip: string, port: number, flags: number): number;
   listen(backlog: number): number;
   connect(request: Request<(status: number) => void>, ip: string, port: number): number;
   connect6(request: Request<(status: number) => void>, ip: string, port: number): number;
@@ -398,7 +437,7 @@ interface Bindings {
   tcp_wrap: {
     readonly TCP: new (kind: number) => TcpHandle;
     readonly TCPConnectWrap: new () => Request<(status: number) => void>;
-    readonly constants: { readonly SOCKET: number; readonly SERVER: number };
+    readonly constants: { readonly SOCKET: number; readonly SERVER: number; readonly UV_TCP_REUSEPORT: number };
   };
   stream_wrap: {
     readonly WriteWrap: new () => WriteRequest;

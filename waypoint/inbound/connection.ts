@@ -4,11 +4,12 @@
  */
 import type { Clock } from '../../common/base/clock.ts';
 import type { ProxyError } from '../../common/base/errors.ts';
+import type { AppProtocol } from '../../common/decision/mesh-view.ts';
 import type { Pipe } from '../../common/hbone/types.ts';
 import type { HttpServerConnection, HttpServerOptions } from '../../common/http/connections.ts';
 import { serveHttp1 } from '../../common/http/http1-server.ts';
 import { serveHttp2 } from '../../common/http/http2-server.ts';
-import { sniff } from '../../common/http/sniff.ts';
+import { type SniffedProtocol, sniff } from '../../common/http/sniff.ts';
 import type { HttpLimits } from '../../common/http/types.ts';
 import type { Connection } from '../http/context.ts';
 import { type RequestServer, serveRequest } from '../http/pipeline.ts';
@@ -45,18 +46,19 @@ export class Connections {
     return this.#http.size + this.#bytes.size + this.#sniffing;
   }
 
-  /** Never rejects for what the client did. */
-  async serve(pipe: Pipe, connection: Connection, id: string): Promise<void> {
-    this.#sniffing++;
-    try {
-      const protocol = await this.#protocol(pipe, connection);
-      if (this.#ended) pipe.destroy(this.#ended);
-      else if (protocol === 'bytes') this.#serveBytes(pipe, connection, id);
-      else this.#serveHttp(pipe, connection, protocol === 'http2' ? serveHttp2 : serveHttp1);
-    } finally {
-      this.#sniffing--;
-      this.#left();
+  serve(pipe: Pipe, connection: Connection, id: string): void {
+    const { clock, sniffTimeoutMs } = this.#parts;
+    const { protocol } = connection.target;
+    if (protocol === 'TCP' || protocol === 'TLS') {
+      this.#begin(pipe, connection, id, 'bytes');
+      return;
     }
+    this.#sniffing++;
+    // By call and not by promise: the reader that comes next is there before the pipe has been told to stop for the one before.
+    sniff(pipe, { timeoutMs: protocol === undefined ? sniffTimeoutMs : HTTP_SNIFF_MS, clock }, (found) => {
+      this.#sniffing--;
+      this.#begin(pipe, connection, id, protocolOf(found, protocol));
+    });
   }
 
   /** Asks a part of the clients to connect again, which bytes that are passed on cannot be asked. @returns how many */
@@ -93,23 +95,11 @@ export class Connections {
     });
   }
 
-  async #protocol(pipe: Pipe, { target }: Connection): Promise<'http1' | 'http2' | 'bytes'> {
-    const { clock, sniffTimeoutMs } = this.#parts;
-    switch (target.protocol) {
-      case 'TCP':
-      case 'TLS':
-        return 'bytes';
-      case undefined: {
-        const found = await sniff(pipe, { timeoutMs: sniffTimeoutMs, clock });
-        return found === 'http1' || found === 'http2' ? found : 'bytes';
-      }
-      default: {
-        const found = await sniff(pipe, { timeoutMs: HTTP_SNIFF_MS, clock });
-        if (found === 'http1' || found === 'http2') return found;
-        // Whatever it is, the server of the declared protocol says what is wrong with it.
-        return target.protocol === 'HTTP11' ? 'http1' : 'http2';
-      }
-    }
+  #begin(pipe: Pipe, connection: Connection, id: string, protocol: 'http1' | 'http2' | 'bytes'): void {
+    if (this.#ended) pipe.destroy(this.#ended);
+    else if (protocol === 'bytes') this.#serveBytes(pipe, connection, id);
+    else this.#serveHttp(pipe, connection, protocol === 'http2' ? serveHttp2 : serveHttp1);
+    this.#left();
   }
 
   #serveHttp(pipe: Pipe, connection: Connection, serve: (pipe: Pipe, options: HttpServerOptions) => HttpServerConnection): void {
@@ -141,4 +131,12 @@ export class Connections {
     this.#whenEmpty?.();
     this.#whenEmpty = undefined;
   }
+}
+
+/** What a connection speaks that began so. */
+function protocolOf(found: SniffedProtocol, declared: AppProtocol | undefined): 'http1' | 'http2' | 'bytes' {
+  if (found === 'http1' || found === 'http2') return found;
+  if (declared === undefined) return 'bytes';
+  // Whatever it is, the server of the declared protocol says what is wrong with it.
+  return declared === 'HTTP11' ? 'http1' : 'http2';
 }

@@ -222,7 +222,7 @@ export class HboneInbound {
       baggage: parseBaggage(fields(request.headers, 'baggage')),
     };
     const connection: Connection = { caller, target: targetOf(binding), local: peer.local, id };
-    await connections.serve(request.accept([['baggage', formatBaggage(self())]]), connection, id);
+    connections.serve(request.accept([['baggage', formatBaggage(self())]]), connection, id);
   }
 
   #refused(remote: SocketAddress, error: ProxyError): void {

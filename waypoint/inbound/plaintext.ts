@@ -1,15 +1,14 @@
 /** Ports without TLS, each in front of one service: the waypoint as a plain reverse proxy, for benches and tests (PLAINTEXT_LISTEN). */
-import { createServer, type Server, type Socket } from 'node:net';
-import { formatSocketAddress } from '../../common/base/address.ts';
+import { formatSocketAddress, type IpAddress } from '../../common/base/address.ts';
 import { errorMessage, ProxyError } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
-import { socketEnds } from '../../common/base/socket-ends.ts';
 import type { MeshView } from '../../common/decision/mesh-view.ts';
 import { AppSocket } from '../../common/hbone/app-socket.ts';
+import { listenAt, type TcpListener } from '../../common/linux/tcp-stream.ts';
 import type { PlaintextListener } from '../settings.ts';
 import type { Telemetry } from '../worker/telemetry.ts';
 import type { Connections } from './connection.ts';
-import { listening, targetOf } from './hbone.ts';
+import { targetOf } from './hbone.ts';
 
 export interface PlaintextOptions {
   readonly view: MeshView;
@@ -23,44 +22,49 @@ export interface PlaintextOptions {
 
 export class PlaintextInbound {
   readonly #options: PlaintextOptions;
-  readonly #servers: Server[] = [];
+  readonly #listeners: TcpListener[] = [];
 
   constructor(options: PlaintextOptions) {
     this.#options = options;
   }
 
   /** @throws {Error} naming the port where it is taken */
-  async listen(host: string, listener: PlaintextListener): Promise<void> {
-    const { log, maxConnections } = this.#options;
-    const server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true }, (socket) => {
-      socket.on('error', () => undefined);
-      this.#accept(socket, listener).catch((error: unknown) => {
-        socket.destroy();
-        log.error({ port: listener.port, error: errorMessage(error) }, 'connection handler failed');
-      });
-    });
-    server.maxConnections = maxConnections;
-    this.#servers.push(server);
-    await listening(server, host, listener.port);
-    server.on('error', (error) => log.error({ port: listener.port, error: error.message }, 'listener failed'));
+  listen(host: IpAddress, listener: PlaintextListener): void {
+    const { log } = this.#options;
+    const { port } = listener;
+    try {
+      this.#listeners.push(
+        listenAt(
+          { ip: host, port },
+          {
+            onConnection: (stream) => this.#accept(new AppSocket(stream), listener),
+            onError: (error) => log.error({ port, error: error.message }, 'listener failed'),
+          },
+        ),
+      );
+    } catch (error) {
+      throw new Error(`cannot listen on port ${port}: ${errorMessage(error)}`, { cause: error });
+    }
   }
 
   close(): void {
-    for (const server of this.#servers) server.close();
+    for (const listener of this.#listeners.splice(0)) listener.close();
   }
 
-  async #accept(socket: Socket, { namespace, hostname, servicePort }: PlaintextListener): Promise<void> {
-    const { view, network, connections, telemetry, randomBytes } = this.#options;
-    const ends = socketEnds(socket);
+  #accept(socket: AppSocket, { namespace, hostname, servicePort }: PlaintextListener): void {
+    const { view, network, connections, telemetry, maxConnections, randomBytes } = this.#options;
+    const { ends } = socket;
     const service = view.serviceByKey(namespace, hostname);
     if (!ends) {
       socket.destroy();
       return;
     }
-    if (!service?.ports.has(servicePort)) {
+    const error = service?.ports.has(servicePort)
+      ? connections.size >= maxConnections && new ProxyError('OVERLOADED', `${maxConnections} connections are open already`)
+      : new ProxyError('SERVICE_UNKNOWN', `no service ${namespace}/${hostname} with port ${servicePort}`);
+    if (!service || error) {
       socket.destroy();
-      const error = new ProxyError('SERVICE_UNKNOWN', `no service ${namespace}/${hostname} with port ${servicePort}`);
-      telemetry.connectionRefused({ source: formatSocketAddress(ends.remote), error });
+      if (error) telemetry.connectionRefused({ source: formatSocketAddress(ends.remote), error });
       return;
     }
     const caller = {
@@ -72,6 +76,6 @@ export class PlaintextInbound {
     };
     const target = targetOf({ service, port: servicePort, ip: undefined });
     const id = Buffer.from(randomBytes(16)).toString('hex');
-    await connections.serve(AppSocket.accepted(socket), { caller, target, local: ends.local }, id);
+    connections.serve(socket, { caller, target, local: ends.local }, id);
   }
 }

@@ -307,7 +307,7 @@ export class DataWorker {
     const host = ipv6 ? '::' : '0.0.0.0';
     try {
       if (hbonePort !== 0) await this.#inbound.listen(host, hbonePort);
-      for (const listener of plaintextListen) await this.#plaintext.listen(host, listener);
+      for (const listener of plaintextListen) this.#plaintext.listen(host, listener);
       this.#send({ type: 'listening' });
     } catch (error) {
       this.#send({ type: 'listening', problem: errorMessage(error) });

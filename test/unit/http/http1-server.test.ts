@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { test } from 'node:test';
 import { ProxyError } from '../../../common/base/errors.ts';
 import { serveHttp1 } from '../../../common/http/http1-server.ts';
 import type { BodySink, ServerExchange } from '../../../common/http/types.ts';
 import { answer, Collector, echo, GivenBody, served } from '../../support/http-ends.ts';
 import { MemoryPipe } from '../../support/http-pipes.ts';
-import { settle } from '../../support/tunnels.ts';
+import { appPair, readAll, settle } from '../../support/tunnels.ts';
 
 const CHUNK_SIZES = [1, 2, 5, 16, 100_000];
 
@@ -383,6 +384,23 @@ test('a peer that does not close after our end is cut off in time', async () => 
   assert.ok(pipe.closed);
   assert.equal(ended.length, 1);
   assert.equal(clock.pending, 0);
+});
+
+test('a client that has said it sends no more is not waited for, and gets the whole answer however slowly it reads', async (t) => {
+  for (const body of ['ok', 'x'.repeat(8 << 20)]) {
+    const { app, socket } = await appPair(t);
+    const { ended, clock } = served(serveHttp1, (exchange) => answer(exchange, 200, body), {}, socket);
+    app.write('GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n');
+    await once(app, 'readable');
+    await settle();
+    // The client has not ended its direction, and never does.
+    assert.equal(ended.length, body.length < 100 ? 1 : 0);
+    const text = (await readAll(app)).toString('latin1');
+    assert.ok(text.endsWith(`\r\n\r\n${body}`), `${text.length} bytes`);
+    while (ended.length === 0) await settle(1);
+    assert.deepEqual(ended, [{ error: undefined }]);
+    assert.equal(clock.pending, 0);
+  }
 });
 
 test('draining ends a connection with its next answer: a request may be on its way to one that looks idle', async () => {

@@ -2,12 +2,15 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CONNECTION_PREFACE, settingsFrame } from '../../../common/codec/http2/frames.ts';
 import { relay } from '../../../common/hbone/relay.ts';
+import type { Pipe } from '../../../common/hbone/types.ts';
 import { serveHttp1 } from '../../../common/http/http1-server.ts';
-import { sniff } from '../../../common/http/sniff.ts';
+import { type SniffedProtocol, type SniffOptions, sniff } from '../../../common/http/sniff.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { answer, served } from '../../support/http-ends.ts';
 import { MemoryPipe } from '../../support/http-pipes.ts';
 import { appPair, readAll, settle, tunnelPair } from '../../support/tunnels.ts';
+
+const sniffed = (pipe: Pipe, options: SniffOptions): Promise<SniffedProtocol> => new Promise((resolve) => sniff(pipe, options, resolve));
 
 const TABLE: readonly (readonly [protocol: string, bytes: string])[] = [
   ['http1', 'GET / HTTP/1.1\r\n'],
@@ -30,7 +33,7 @@ test('the first bytes decide, at every chunk size', async () => {
   for (const [protocol, bytes] of TABLE) {
     for (const chunk of [1, 3, 1000]) {
       const pipe = new MemoryPipe();
-      const result = sniff(pipe, { timeoutMs: 1000, clock: new FakeClock() });
+      const result = sniffed(pipe, { timeoutMs: 1000, clock: new FakeClock() });
       for (let at = 0; at < bytes.length; at += chunk) pipe.feed(bytes.slice(at, at + chunk));
       // Those that need more bytes to tell get none.
       if (protocol === 'other') pipe.feedEnd();
@@ -43,7 +46,7 @@ test('a client that says nothing waits for its server: time decides', async () =
   for (const bytes of ['', 'GE']) {
     const clock = new FakeClock();
     const pipe = new MemoryPipe();
-    const result = sniff(pipe, { timeoutMs: 1000, clock });
+    const result = sniffed(pipe, { timeoutMs: 1000, clock });
     if (bytes !== '') pipe.feed(bytes);
     await clock.advance(1000);
     assert.equal(await result, 'other');
@@ -53,7 +56,7 @@ test('a client that says nothing waits for its server: time decides', async () =
 
 test('what was looked at is served as if nobody had looked', async () => {
   const pipe = new MemoryPipe();
-  const result = sniff(pipe, { timeoutMs: 1000, clock: new FakeClock() });
+  const result = sniffed(pipe, { timeoutMs: 1000, clock: new FakeClock() });
   pipe.feed('GET /a HTT');
   pipe.feed('P/1.1\r\nHost: a\r\n');
   assert.equal(await result, 'http1');
@@ -69,7 +72,7 @@ test('an application socket is relayed whole after it was looked at, its end inc
     const { app, socket } = await appPair(t);
     const other = await appPair(t);
     const clock = new FakeClock();
-    const result = sniff(socket, { timeoutMs: 1000, clock });
+    const result = sniffed(socket, { timeoutMs: 1000, clock });
     app.end(bytes);
     await result;
     const received = readAll(other.app);
@@ -86,7 +89,7 @@ test('a tunnel is relayed whole after it was looked at', async (t) => {
   const from = await appPair(t);
   const to = await appPair(t);
   relay(from.socket, near);
-  const result = sniff(far, { timeoutMs: 1000, clock: pair.clock });
+  const result = sniffed(far, { timeoutMs: 1000, clock: pair.clock });
   const sent = Buffer.concat([CONNECTION_PREFACE, settingsFrame([]), Buffer.alloc(500_000, 'x')]);
   from.app.end(sent);
   assert.equal(await result, 'http2');

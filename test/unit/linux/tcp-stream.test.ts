@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import net from 'node:net';
 import { type TestContext, test } from 'node:test';
-import { TcpStream, type TcpStreamOwner } from '../../../common/linux/tcp-stream.ts';
+import { listenAt, TcpStream, type TcpStreamOwner } from '../../../common/linux/tcp-stream.ts';
 
 class Recorder implements TcpStreamOwner {
   readonly stream: TcpStream;
@@ -133,6 +133,49 @@ test('a reader that wants no more is not read to until it asks', async (t) => {
   ours.stream.startReading();
   await ours.has('ended');
   assert.equal(ours.text, 'ab');
+});
+
+test('a reader that wants no more, and asks again before the turn is over, is read to without a pause', async (t) => {
+  const { ours, theirs } = await pair(t);
+  const sent = Buffer.alloc(1 << 20, 'x');
+  ours.reads = 0;
+  const { read } = ours;
+  ours.read = (length) => {
+    queueMicrotask(() => ours.stream.startReading());
+    return read.call(ours, length);
+  };
+  ours.stream.startReading();
+  theirs.end(sent);
+  await ours.has('ended');
+  assert.ok(Buffer.concat(ours.chunks).equals(sent));
+});
+
+test('two may listen on one port, and a port that is taken otherwise is refused by name', async (t) => {
+  const take = (streams: TcpStream[]) => ({
+    onConnection: (stream: TcpStream) => void streams.push(stream),
+    onError: (error: Error) => assert.ifError(error),
+  });
+  const taken: TcpStream[] = [];
+  const one = listenAt({ ip: '127.0.0.1', port: 0 }, take(taken));
+  const other = listenAt({ ip: '127.0.0.1', port: one.port }, take(taken));
+  t.after(() => {
+    for (const { close } of [one, other]) close();
+    for (const stream of taken) stream.close();
+  });
+  const client = net.connect(one.port, '127.0.0.1');
+  t.after(() => client.destroy());
+  await once(client, 'connect');
+  while (taken.length === 0) await new Promise(setImmediate);
+  assert.equal(taken[0]?.remote?.port, client.localPort);
+
+  const alone = net.createServer().listen(0, '127.0.0.1');
+  await once(alone, 'listening');
+  t.after(() => alone.close());
+  const { port } = alone.address() as net.AddressInfo;
+  assert.throws(() => listenAt({ ip: '127.0.0.1', port }, take([])), {
+    code: 'EADDRINUSE',
+    message: new RegExp(`127\\.0\\.0\\.1:${port}$`),
+  });
 });
 
 test('a reset is seen as one on either side', async (t) => {
