@@ -205,7 +205,10 @@ function casesOf(group: Group, wanted: (name: string) => boolean): Case[] {
 async function compare(group: Group, subjects: readonly Subject[], wanted: (name: string) => boolean): Promise<Row[]> {
   const results = new Map<Case, Map<string, HttpResult[]>>(casesOf(group, wanted).map((measured) => [measured, new Map()]));
   // A proxy runs for weeks: what its first requests cost while it is compiled is not what is asked.
-  for (const subject of subjects) await loadHttp(subject, 64, WARM_SECONDS, true, '/1k');
+  for (const subject of subjects) {
+    await loadHttp(subject, 64, WARM_SECONDS, true, '/1k');
+    if ([...results.keys()].some(({ kind }) => kind === 'new')) await loadHttp(subject, 16, WARM_SECONDS, false, '/1k');
+  }
   for (let round = 1; round <= ROUNDS; round++) {
     for (const [measured, row] of results) {
       for (const subject of subjects) {

@@ -46,7 +46,8 @@ interface Entry {
 
 export class Upstreams {
   readonly #options: UpstreamsOptions;
-  readonly #entries = new Map<string, Entry>();
+  /** By the endpoint's key: a key of both would have to be made for each request. */
+  readonly #entries: Readonly<Record<HttpVersion, Map<string, Entry>>> = { http1: new Map(), http2: new Map() };
   readonly #ended = new AbortController();
 
   constructor(options: UpstreamsOptions) {
@@ -56,13 +57,13 @@ export class Upstreams {
   /** Connections that are open. */
   get size(): number {
     let size = 0;
-    for (const { open } of this.#entries.values()) size += open.size;
+    for (const { open } of this.#all()) size += open.size;
     return size;
   }
 
   /** A connection that can take a request at once. */
   ready(endpoint: PickedEndpoint, version: HttpVersion): HttpClientConnection | undefined {
-    const entry = this.#entries.get(keyOf(endpoint, version));
+    const entry = this.#entries[version].get(endpoint.key);
     if (!entry) return undefined;
     const found = version === 'http2' ? shareable(entry, endpoint) : lastIdle(entry);
     return found && taken(entry, endpoint, found);
@@ -89,13 +90,13 @@ export class Upstreams {
 
   destroy(error: ProxyError): void {
     this.#ended.abort(error);
-    for (const { waiting } of this.#entries.values()) for (const { fail } of [...waiting]) fail(error);
-    for (const { open } of [...this.#entries.values()]) for (const connection of [...open]) connection.destroy(error);
+    for (const { waiting } of this.#all()) for (const { fail } of [...waiting]) fail(error);
+    for (const { open } of this.#all()) for (const connection of [...open]) connection.destroy(error);
   }
 
   #entry(endpoint: PickedEndpoint, version: HttpVersion): Entry {
-    const key = keyOf(endpoint, version);
-    const known = this.#entries.get(key);
+    const { key } = endpoint;
+    const known = this.#entries[version].get(key);
     if (known) return known;
     const counted = (endpoint.cluster.policy?.pool?.maxRequestsPerConnection ?? 0) > 0;
     const entry: Entry = {
@@ -107,8 +108,12 @@ export class Upstreams {
       waiting: new Set(),
       served: counted ? new Map() : undefined,
     };
-    this.#entries.set(key, entry);
+    this.#entries[version].set(key, entry);
     return entry;
+  }
+
+  #all(): Entry[] {
+    return [...this.#entries.http1.values(), ...this.#entries.http2.values()];
   }
 
   async #open(entry: Entry, endpoint: PickedEndpoint, version: HttpVersion, signal: AbortSignal): Promise<HttpClientConnection> {
@@ -132,7 +137,7 @@ export class Upstreams {
           const at = entry.idle.indexOf(connection);
           if (at >= 0) entry.idle.splice(at, 1);
           this.#serveNext(entry, version);
-          this.#forgetIfEmpty(entry);
+          this.#forgetIfEmpty(entry, version);
         },
         onRoom: () => {
           const [waiter] = entry.waiting;
@@ -142,7 +147,7 @@ export class Upstreams {
       });
       open = true;
       entry.open.add(connection);
-      this.#entries.set(entry.key, entry);
+      this.#entries[version].set(entry.key, entry);
       if (pool && pool.maxConnectionDurationMs > 0) oldAge = clock.after(pool.maxConnectionDurationMs, () => connection.drain());
       return taken(entry, endpoint, connection);
     } finally {
@@ -151,7 +156,7 @@ export class Upstreams {
         cluster.connections--;
         this.#serveNext(entry, version);
       }
-      this.#forgetIfEmpty(entry);
+      this.#forgetIfEmpty(entry, version);
     }
   }
 
@@ -203,13 +208,12 @@ export class Upstreams {
     );
   }
 
-  #forgetIfEmpty(entry: Entry): void {
+  #forgetIfEmpty(entry: Entry, version: HttpVersion): void {
     if (entry.open.size > 0 || entry.opening > 0 || entry.waiting.size > 0) return;
-    if (this.#entries.get(entry.key) === entry) this.#entries.delete(entry.key);
+    const entries = this.#entries[version];
+    if (entries.get(entry.key) === entry) entries.delete(entry.key);
   }
 }
-
-const keyOf = (endpoint: PickedEndpoint, version: HttpVersion): string => `${version} ${endpoint.key}`;
 
 function shareable({ open }: Entry, { cluster }: PickedEndpoint): HttpClientConnection | undefined {
   const streams = cluster.policy?.pool?.maxConcurrentStreams || Number.POSITIVE_INFINITY;
