@@ -12,8 +12,8 @@ const LARGEST_PIECE = 16 << 10;
 const BULK_PIECE = 8 << 10;
 /** A read seldom ends where a record does: between large pieces there are small ones. */
 const BULK_PAUSE = 4;
-/** Buffers kept for the next borrower. */
-const MAX_SPARE = 64;
+/** Buffers kept for the next borrower: as many as queues hold of them in a bulk transfer (byte-queue.ts). */
+const MAX_SPARE = 128;
 
 /** Memory whose bytes stay as they are while somebody holds it. */
 export interface Holder {

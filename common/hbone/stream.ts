@@ -202,11 +202,7 @@ export class TunnelStream implements StreamPipe, Endpoint, DataReceiver {
   resume(): void {
     this.#flowing = true;
     this.#settleHeld(this.#reader?.backlog ?? 0);
-    while (this.#flowing && !this.#closed) {
-      const bytes = this.#inbox.shift();
-      if (!bytes) break;
-      this.#deliver(bytes);
-    }
+    while (this.#flowing && !this.#closed && this.#inbox.shift(this.#deliverPiece));
     this.#deliverEnd();
   }
 
@@ -254,6 +250,8 @@ export class TunnelStream implements StreamPipe, Endpoint, DataReceiver {
   destroy(reason?: ProxyError): void {
     if (!this.#closed) this.reset(ErrorCode.CANCEL, reason);
   }
+
+  readonly #deliverPiece = (bytes: Buffer): void => this.#deliver(bytes);
 
   #deliver(bytes: Buffer): void {
     if (this.#reader?.slice(bytes) === false) this.#flowing = false;

@@ -12,6 +12,7 @@ import type { PeerSettings } from '../codec/http2/settings.ts';
 import { ReceiveWindow, SendWindow } from '../codec/http2/windows.ts';
 import { ByteQueue } from '../hbone/byte-queue.ts';
 import type { FloodGuard } from '../hbone/flood-guard.ts';
+import { holderOf } from '../hbone/receive-buffers.ts';
 import { readTrailers, trailerFields } from './http2-heads.ts';
 import type { Output } from './output.ts';
 import type { BodySink, BodySource, Fields } from './types.ts';
@@ -125,8 +126,8 @@ export abstract class Http2Stream implements BodySource, BodySink, DataReceiver 
     }
     if (this.#discarding || !this.#alive) this.#consumed(bytes.length);
     else if (this.#flowing && this.#inbox.length === 0) this.#deliver(bytes);
-    // The queue copies small pieces itself; the memory of others is the pipe's.
-    else this.#inbox.push(bytes.length < 2048 ? bytes : Buffer.from(bytes));
+    // The queue copies small pieces itself, and holds what can be held; the memory of others is the pipe's.
+    else this.#inbox.push(bytes.length < 2048 || holderOf(bytes) ? bytes : Buffer.from(bytes));
   }
 
   dataEnd(padding: number, endStream: boolean): void {
@@ -207,11 +208,7 @@ export abstract class Http2Stream implements BodySource, BodySink, DataReceiver 
   resume(): void {
     if (!this.#sink || this.#failure) return;
     this.#flowing = true;
-    while (this.#flowing) {
-      const bytes = this.#inbox.shift();
-      if (!bytes) break;
-      this.#deliver(bytes);
-    }
+    while (this.#flowing && this.#inbox.shift(this.#deliverPiece));
     this.#deliverEnd();
   }
 
@@ -302,6 +299,8 @@ export abstract class Http2Stream implements BodySource, BodySink, DataReceiver 
     this.outgoingDone();
     this.#leaveIfEnded();
   }
+
+  readonly #deliverPiece = (bytes: Buffer): void => this.#deliver(bytes);
 
   #deliver(bytes: Buffer): void {
     this.bodyStarted = true;

@@ -27,6 +27,7 @@ const END_OF_FILE = -4095;
 export class TcpStream {
   owner: TcpStreamOwner | undefined;
   readonly #handle: TcpHandle;
+  #noDelay: boolean;
   #reading = false;
   /** What was read is being handed on, and the handle reads on whatever `#reading` says: until the microtasks of that callback are done. */
   #delivering = false;
@@ -46,8 +47,10 @@ export class TcpStream {
   #closing = false;
   #error: Error | undefined;
 
-  constructor(handle: TcpHandle) {
+  /** @param noDelay that it has TCP_NODELAY already */
+  constructor(handle: TcpHandle, noDelay = false) {
     this.#handle = handle;
+    this.#noDelay = noDelay;
     handle.onread = () => this.#onRead();
   }
 
@@ -93,15 +96,19 @@ export class TcpStream {
   }
 
   get local(): SocketAddress | undefined {
-    return this.#address('getsockname');
+    const out = {};
+    return this.#closing ? undefined : addressOf(this.#handle.getsockname(out), out);
   }
 
   get remote(): SocketAddress | undefined {
-    return this.#address('getpeername');
+    const out = {};
+    return this.#closing ? undefined : addressOf(this.#handle.getpeername(out), out);
   }
 
   setNoDelay(): void {
-    if (!this.#closing) this.#handle.setNoDelay(true);
+    if (this.#noDelay || this.#closing) return;
+    this.#noDelay = true;
+    this.#handle.setNoDelay(true);
   }
 
   /** @param done called once: without an error when it is connected */
@@ -323,17 +330,14 @@ export class TcpStream {
     this.#shutDown = true;
     if (this.#readEnded || this.#closeWhenShut) this.close();
   }
+}
 
-  #address(which: 'getsockname' | 'getpeername'): SocketAddress | undefined {
-    const out: { address?: string; port?: number } = {};
-    if (this.#closing || this.#handle[which](out) !== 0) return undefined;
-    const { address, port } = out;
-    if (address === undefined || port === undefined) return undefined;
-    // The kernel's spelling is canonical but for IPv4 on a dual-stack socket and for scopes; parsing it again would cost every connection.
-    if (address.startsWith('::ffff:') && address.includes('.')) return { ip: address.slice('::ffff:'.length), port };
-    const scope = address.indexOf('%');
-    return { ip: scope < 0 ? address : address.slice(0, scope), port };
-  }
+function addressOf(status: number, { address, port }: { address?: string; port?: number }): SocketAddress | undefined {
+  if (status !== 0 || address === undefined || port === undefined) return undefined;
+  // The kernel's spelling is canonical but for IPv4 on a dual-stack socket and for scopes; parsing it again would cost every connection.
+  if (address.startsWith('::ffff:') && address.includes('.')) return { ip: address.slice('::ffff:'.length), port };
+  const scope = address.indexOf('%');
+  return { ip: scope < 0 ? address : address.slice(0, scope), port };
 }
 
 /** Connections that arrive at a listener's descriptor, as streams. */
@@ -374,9 +378,11 @@ export function listenAt({ ip, port }: SocketAddress, options: TcpListenerOption
 
 function listening(handle: TcpHandle, about: string, { onConnection, onError }: TcpListenerOptions): TcpListener {
   handle.onconnection = (failed, accepted) => {
-    if (accepted) onConnection(new TcpStream(accepted));
+    if (accepted) onConnection(new TcpStream(accepted, true));
     else onError(systemError('accept', failed));
   };
+  // Linux hands it down to what is accepted.
+  handle.setNoDelay(true);
   const status = handle.listen(BACKLOG);
   if (status !== 0) {
     handle.close();

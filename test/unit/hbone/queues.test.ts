@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { Duplex } from 'node:stream';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { ByteQueue } from '../../../common/hbone/byte-queue.ts';
+import { ByteQueue, heldPieces } from '../../../common/hbone/byte-queue.ts';
 import { FloodGuard } from '../../../common/hbone/flood-guard.ts';
 import { Outbox } from '../../../common/hbone/outbox.ts';
 import { borrowReadBuffer, lentReadBuffers, returnReadBuffer, sharedReadBuffer } from '../../../common/hbone/read-buffers.ts';
-import { ReceiveBuffer } from '../../../common/hbone/receive-buffers.ts';
+import { handling, holderOf, ReceiveBuffer } from '../../../common/hbone/receive-buffers.ts';
 import { parseRefusal, TunnelRefused } from '../../../common/hbone/refusal.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { settle } from '../../support/tunnels.ts';
@@ -19,7 +19,7 @@ test('a byte queue gives back what it was given, in order, whatever the pieces',
       const pushed: Buffer[] = [];
       const shifted: Buffer[] = [];
       for (const next of steps) {
-        if (next === 'shift') shifted.push(queue.shift() ?? Buffer.alloc(0));
+        if (next === 'shift') queue.shift((bytes) => shifted.push(bytes));
         else {
           const bytes = Buffer.alloc(next.push, pushed.length);
           pushed.push(Buffer.from(bytes));
@@ -28,7 +28,7 @@ test('a byte queue gives back what it was given, in order, whatever the pieces',
           if (bytes.length < 2048) bytes.fill(0xee);
         }
       }
-      for (let bytes = queue.shift(); bytes; bytes = queue.shift()) shifted.push(bytes);
+      while (queue.shift((bytes) => shifted.push(bytes)));
       assert.ok(Buffer.concat(shifted).equals(Buffer.concat(pushed)));
       assert.equal(queue.length, 0);
     }),
@@ -39,7 +39,40 @@ test('a byte queue joins small pieces', () => {
   const queue = new ByteQueue();
   for (let i = 0; i < 10_000; i++) queue.push(Buffer.of(i));
   assert.equal(queue.length, 10_000);
-  assert.equal(queue.shift()?.length, 10_000);
+  let length = 0;
+  while (
+    queue.shift((bytes) => {
+      length += bytes.length;
+      assert.equal(bytes.length, 10_000);
+    })
+  );
+  assert.equal(length, 10_000);
+});
+
+test('a byte queue holds large pieces instead of copying them, up to a limit, and lets go when they are taken or dropped', () => {
+  const buffer = new ReceiveBuffer();
+  const queue = new ByteQueue();
+  const before = handling(buffer);
+  const piece = buffer.bytes.subarray(0, 16 << 10).fill('a');
+  for (let i = 0; i < 600; i++) queue.push(piece);
+  handling(before);
+  assert.equal(heldPieces(), 512);
+  piece.fill('b');
+  const seen: string[] = [];
+  // Whoever is handed a piece can hold it in turn, be it the buffer's or the queue's own.
+  while (queue.shift((bytes) => seen.push(`${bytes[0]} ${bytes.length} ${holderOf(bytes) !== undefined}`)));
+  assert.deepEqual(new Set(seen.slice(0, 512)), new Set([`${'b'.charCodeAt(0)} 16384 true`]));
+  assert.deepEqual(new Set(seen.slice(512)), new Set([`${'a'.charCodeAt(0)} 16384 true`]));
+  assert.equal(heldPieces(), 0);
+  assert.ok(buffer.free);
+  handling(buffer);
+  for (let i = 0; i < 10; i++) queue.push(piece);
+  handling(before);
+  assert.ok(!buffer.free);
+  queue.shift(() => undefined);
+  queue.clear();
+  assert.ok(buffer.free);
+  assert.deepEqual([heldPieces(), queue.length], [0, 0]);
 });
 
 test("read buffers are lent up to a limit, and the shared one is nobody's to give back", () => {

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import net from 'node:net';
 import { type TestContext, test } from 'node:test';
+import { libc, SOL_TCP, TCP_NODELAY } from '../../../common/linux/libc.ts';
 import { listenAt, TcpStream, type TcpStreamOwner } from '../../../common/linux/tcp-stream.ts';
 
 class Recorder implements TcpStreamOwner {
@@ -167,6 +168,11 @@ test('two may listen on one port, and a port that is taken otherwise is refused 
   await once(client, 'connect');
   while (taken.length === 0) await new Promise(setImmediate);
   assert.equal(taken[0]?.remote?.port, client.localPort);
+  // What is small leaves at once.
+  const value = Buffer.alloc(4);
+  const length = Buffer.from([4, 0, 0, 0]);
+  assert.equal(libc.getsockopt(taken[0]?.fd ?? -1, SOL_TCP, TCP_NODELAY, value, length), 0);
+  assert.notEqual(value.readUInt32LE(), 0);
 
   const alone = net.createServer().listen(0, '127.0.0.1');
   await once(alone, 'listening');
