@@ -9,6 +9,7 @@ import tls from 'node:tls';
 import { pathToFileURL } from 'node:url';
 import { systemClock as clock } from '../../common/base/clock.ts';
 import { AppSocket } from '../../common/hbone/app-socket.ts';
+import { heldPieces } from '../../common/hbone/byte-queue.ts';
 import { HbonePool } from '../../common/hbone/pool.ts';
 import { lentReadBuffers } from '../../common/hbone/read-buffers.ts';
 import { relay } from '../../common/hbone/relay.ts';
@@ -145,8 +146,9 @@ export async function integrityRound(connections: number): Promise<void> {
   const timer = setTimeout(() => late.reject(new Error('stuck')), ROUND_TIMEOUT_MS);
   try {
     await Promise.race([Promise.all(plans.map((plan, i) => call(port, i, plan))), late.promise]);
-    for (let turn = 0; turn < 100 && lentReadBuffers() > 0; turn++) await pause(5);
+    for (let turn = 0; turn < 100 && lentReadBuffers() + heldPieces() > 0; turn++) await pause(5);
     if (lentReadBuffers() > 0) throw new Error(`${lentReadBuffers()} read buffers are left`);
+    if (heldPieces() > 0) throw new Error(`${heldPieces()} pieces are still held`);
   } catch (error) {
     throw new Error(`server ${JSON.stringify(serverLimits)}, client ${JSON.stringify(clientLimits)}`, { cause: error });
   } finally {
