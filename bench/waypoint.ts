@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { absoluteRow, type Bench, median, type Row, ratioRow } from './rows.ts';
 import { HTTP_PORT, Lab, type Program } from './support/lab.ts';
 import { type HttpResult, loadAtRate, loadHttp, loadHttp2, loadIdle, type Subject } from './support/load.ts';
-import { buildRelease } from './support/release.ts';
+import { buildRelease, nodeOf } from './support/release.ts';
 import { isInstalled, startEnvoy, startHaproxy, startNginx } from './support/reverse-proxies.ts';
 import { meshSubject, waypointConfiguration } from './support/waypoint-mesh.ts';
 
@@ -104,7 +104,7 @@ services:
   );
   const routes = join(lab.folder, `routes-${port}.yaml`);
   writeFileSync(routes, JSON.stringify(waypointConfiguration(others)));
-  return lab.start(lab.near, 'waypoint', [process.execPath, join(buildRelease(), 'waypoint/main.js'), 'proxy', 'waypoint'], {
+  return lab.start(lab.near, 'waypoint', [...nodeOf('waypoint'), join(buildRelease(), 'waypoint/main.js'), 'proxy', 'waypoint'], {
     LOCAL_XDS_PATH: mesh,
     LOCAL_ROUTES_PATH: routes,
     PLAINTEXT_LISTEN: `${port}=shop/app.example:80`,

@@ -33,6 +33,12 @@ const programs: Readonly<Record<string, string>> = {
 // `scripts/plugin` builds it; without it the kubelet asks the agent itself (kubelet/plugin.ts).
 const CNI_PLUGIN = `node_modules/.cache/cni-plugin/istio-cni-${process.arch === 'arm64' ? 'arm64' : 'amd64'}`;
 
+/** V8's nursery in MiB: what is larger stays resident after load. */
+const NURSERIES: Readonly<Record<string, readonly string[]>> = {
+  'ztunnel/main.ts': ['--max-semi-space-size=2'],
+  'waypoint/main.ts': ['--max-semi-space-size=8'],
+};
+
 /** @param node path of the Node executable inside a container. @param checkout its real path on this machine. @throws {Error} where neither image nor command says what to run */
 export function resolveImage(container: Container, node: string, checkout: string): Image {
   const image = container.image ?? '';
@@ -43,7 +49,7 @@ export function resolveImage(container: Container, node: string, checkout: strin
     throw new Error(`image ${JSON.stringify(image)} is none of the playground's, and container ${container.name} has no command`);
   }
   // As in the images (images/components.json).
-  const flags = ['--disable-sigusr1', ...(program === 'ztunnel/main.ts' ? ['--max-semi-space-size=2'] : [])];
+  const flags = ['--disable-sigusr1', ...(NURSERIES[program] ?? [])];
   const run = [node, ...flags, '--import', `${CHECKOUT}/playground/programs/keep-compiled.ts`, `${CHECKOUT}/${program}`];
   const argv = container.command?.length ? [...container.command, ...args] : [...run, ...args];
   const isEcho = program.includes('/echo');

@@ -4,6 +4,7 @@
  */
 import { join } from 'node:path';
 import { compile } from '../../images/compile.ts';
+import { readLists } from '../../images/components.ts';
 
 const root = join(import.meta.dirname, '../..');
 
@@ -16,4 +17,9 @@ export function buildRelease(): string {
   compile(folder, { folders: ['bench'] });
   built = folder;
   return folder;
+}
+
+/** Node and the flags with which its image starts a program. */
+export function nodeOf(component: 'ztunnel' | 'waypoint'): string[] {
+  return [process.execPath, ...(readLists().components.find(({ name }) => name === component)?.nodeFlags ?? [])];
 }

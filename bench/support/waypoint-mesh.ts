@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { testAuthority, writeCertificate } from '../../test/support/certificates.ts';
 import { HTTP_PORT, type Lab, type Place, type Program } from './lab.ts';
 import type { Subject } from './load.ts';
-import { buildRelease } from './release.ts';
+import { buildRelease, nodeOf } from './release.ts';
 import { envoyAddress } from './reverse-proxies.ts';
 
 /** Not 15008, where the client's ztunnel listens in the same namespace. */
@@ -35,7 +35,7 @@ export async function meshSubject(name: string, kind: 'ours' | 'envoy' | 'none',
     return folder;
   };
   const ztunnel = async (place: Place, account: string): Promise<Program> => {
-    const program = lab.start(place, `ztunnel-${account}`, [process.execPath, join(release, 'ztunnel/main.js'), 'proxy'], {
+    const program = lab.start(place, `ztunnel-${account}`, [...nodeOf('ztunnel'), join(release, 'ztunnel/main.js'), 'proxy'], {
       PROXY_MODE: 'dedicated',
       PROXY_WORKLOAD_INFO: `${NAMESPACE}/${account}/${account}`,
       LOCAL_XDS_PATH: mesh,
@@ -67,7 +67,7 @@ export async function meshSubject(name: string, kind: 'ours' | 'envoy' | 'none',
 function startOurs(lab: Lab, release: string, mesh: string, certificates: string): Program {
   const routes = join(lab.folder, 'routes.yaml');
   writeFileSync(routes, JSON.stringify(waypointConfiguration()));
-  return lab.start(lab.near, 'waypoint', [process.execPath, join(release, 'waypoint/main.js'), 'proxy', 'waypoint'], {
+  return lab.start(lab.near, 'waypoint', [...nodeOf('waypoint'), join(release, 'waypoint/main.js'), 'proxy', 'waypoint'], {
     LOCAL_XDS_PATH: mesh,
     LOCAL_ROUTES_PATH: routes,
     GATEWAY_NAME: 'waypoint',
