@@ -119,6 +119,16 @@ export function served(
   limits: Partial<HttpLimits> = {},
   pipe: MemoryPipe = new MemoryPipe(),
 ): ServedPipe {
+  return { pipe, ...servedOn(pipe, serve, onExchange, limits) };
+}
+
+/** A server connection on any pipe. */
+export function servedOn(
+  pipe: Pipe,
+  serve: Serve,
+  onExchange: (exchange: ServerExchange) => void,
+  limits: Partial<HttpLimits> = {},
+): Omit<ServedPipe, 'pipe'> {
   const clock = new FakeClock();
   const exchanges: ServerExchange[] = [];
   const ended: { error: ProxyError | undefined }[] = [];
@@ -131,7 +141,7 @@ export function served(
     },
     onClose: (error) => void ended.push({ error }),
   });
-  return { pipe, clock, exchanges, connection, ended };
+  return { clock, exchanges, connection, ended };
 }
 
 export interface ConnectedPipe {

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { ProxyError } from '../../../common/base/errors.ts';
 import { serveHttp1 } from '../../../common/http/http1-server.ts';
 import type { BodySink, ServerExchange } from '../../../common/http/types.ts';
-import { answer, Collector, echo, GivenBody, served } from '../../support/http-ends.ts';
+import { answer, Collector, echo, GivenBody, served, servedOn } from '../../support/http-ends.ts';
 import { MemoryPipe } from '../../support/http-pipes.ts';
 import { appPair, readAll, settle } from '../../support/tunnels.ts';
 
@@ -389,7 +389,7 @@ test('a peer that does not close after our end is cut off in time', async () => 
 test('a client that has said it sends no more is not waited for, and gets the whole answer however slowly it reads', async (t) => {
   for (const body of ['ok', 'x'.repeat(8 << 20)]) {
     const { app, socket } = await appPair(t);
-    const { ended, clock } = served(serveHttp1, (exchange) => answer(exchange, 200, body), {}, socket);
+    const { ended, clock } = servedOn(socket, serveHttp1, (exchange) => answer(exchange, 200, body));
     app.write('GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n');
     await once(app, 'readable');
     await settle();
