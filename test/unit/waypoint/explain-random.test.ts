@@ -204,6 +204,14 @@ const answering = (): HttpClientConnection => ({
   usable: true,
 });
 
+const limitOf = (service: string): string => `
+---
+apiVersion: warren.dev/v1alpha1
+kind: RateLimitPolicy
+metadata: { name: few, namespace: r0 }
+spec: { targetRefs: [{ kind: Service, group: "", name: ${service} }], limits: [{ name: one, requests: 1, per: 1h, by: [source.namespace] }] }
+`;
+
 /** @returns what came of it, which is what was said; undefined where it is none of the waypoint's */
 async function compared(world: World, call: RandomCall, about: string, text: string): Promise<{ happened?: string; refusing: string[] }> {
   const to = world.bindingOf(call);
@@ -220,7 +228,9 @@ test(`what a waypoint explains is what its pipeline does, in ${CASES} configurat
   const count = (kind: string): void => void seen.set(kind, (seen.get(kind) ?? 0) + 1);
   let turned = -1;
   for (let i = 0; i < CASES; i++) {
-    const configuration = randomConfiguration(random, 'r0', 'r1', true);
+    const made = randomConfiguration(random, 'r0', 'r1', true);
+    // Limits are counted across calls, so only here, where calls are made one after the other, is it known what is left of them.
+    const configuration = { ...made, yaml: random() < 0.5 ? made.yaml + limitOf(random() < 0.5 ? 'a' : 'both') : made.yaml };
     const world = new World(meshOf(configuration.yaml), random);
     for (const call of configuration.calls.filter(({ caller }) => !caller.startsWith('plain/'))) {
       const { happened, refusing: named } = await compared(world, call, `configuration ${i + 1} of seed ${SEED}`, configuration.yaml);
@@ -246,6 +256,13 @@ test(`what a waypoint explains is what its pipeline does, in ${CASES} configurat
     }
   }
   t.diagnostic([...seen].map(([kind, count]) => `${count} ${kind}`).join(', '));
-  for (const kind of ['refused POLICY_DENIED', 'refused TOKEN_INVALID', 'refused NO_HEALTHY_UPSTREAM', 'sent', 'turned'])
+  for (const kind of [
+    'refused POLICY_DENIED',
+    'refused TOKEN_INVALID',
+    'refused NO_HEALTHY_UPSTREAM',
+    'sent',
+    'turned',
+    'refused RATE_LIMITED',
+  ])
     assert.ok((seen.get(kind) ?? 0) > 0, `none was ${kind}`);
 });
