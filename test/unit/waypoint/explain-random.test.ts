@@ -256,6 +256,8 @@ test(`what a waypoint explains is what its pipeline does, in ${CASES} configurat
     }
   }
   t.diagnostic([...seen].map(([kind, count]) => `${count} ${kind}`).join(', '));
+  // Of few there need not be one of each.
+  if (CASES < 50) return;
   for (const kind of [
     'refused POLICY_DENIED',
     'refused TOKEN_INVALID',
