@@ -5,9 +5,13 @@
  */
 import type { Holder } from './receive-buffers.ts';
 
-export const SLAB_BYTES = 64 << 10;
+/**
+ * What a turn of a bulk transfer writes should lie in few pieces: Node's TLS encrypts one piece from where it is, and copies several together
+ * first. 1 MB bodies through the waypoint cost 0.86 of what they do with 64 kB.
+ */
+export const SLAB_BYTES = 256 << 10;
 /** Slabs kept for the next time. */
-const MAX_SPARE = 32;
+const MAX_SPARE = 16;
 
 class Slab implements Holder {
   readonly bytes: Buffer;
