@@ -136,7 +136,9 @@ const sourceHolds = (source: CompiledSource, facts: Facts): boolean =>
   anyText(source.namespaces, source.notNamespaces, facts.namespace) &&
   anyText(source.serviceAccounts, source.notServiceAccounts, facts.serviceAccount) &&
   anyText(source.requestPrincipals, source.notRequestPrincipals, facts.caller.token?.principal ?? '') &&
-  anyRange(source.ipBlocks, source.notIpBlocks, facts.caller.ip);
+  anyText(source.trustDomains, source.notTrustDomains, facts.caller.identity?.trustDomain ?? '') &&
+  anyRange(source.ipBlocks, source.notIpBlocks, facts.caller.ip) &&
+  anyRange(source.remoteIpBlocks, source.notRemoteIpBlocks, facts.caller.ip);
 
 const operationHolds = (operation: CompiledOperation, facts: Facts): boolean =>
   (operation.hosts.length + operation.notHosts.length === 0 || anyHost(operation.hosts, operation.notHosts, facts.host)) &&

@@ -198,6 +198,10 @@ export interface CompiledSource {
   readonly notIpBlocks: readonly Cidr[];
   readonly requestPrincipals: readonly TextTest[];
   readonly notRequestPrincipals: readonly TextTest[];
+  readonly trustDomains: readonly TextTest[];
+  readonly notTrustDomains: readonly TextTest[];
+  readonly remoteIpBlocks: readonly Cidr[];
+  readonly notRemoteIpBlocks: readonly Cidr[];
 }
 
 export interface CompiledOperation {
@@ -292,6 +296,10 @@ export function compileAuthorization(policy: HttpAuthorization): CompiledAuthori
         notIpBlocks: ranges(source.notIpBlocks, 'notIpBlocks'),
         requestPrincipals: tests(source.requestPrincipals),
         notRequestPrincipals: tests(source.notRequestPrincipals),
+        trustDomains: tests(source.trustDomains),
+        notTrustDomains: tests(source.notTrustDomains),
+        remoteIpBlocks: ranges(source.remoteIpBlocks, 'remoteIpBlocks'),
+        notRemoteIpBlocks: ranges(source.notRemoteIpBlocks, 'notRemoteIpBlocks'),
       })),
       to: to.map((operation) => ({
         hosts: hostTests(operation.hosts),

@@ -36,7 +36,7 @@ type TokenLocation = { readonly header: string; readonly prefix: string } | { re
 
 /** What a valid token says. */
 export interface VerifiedToken {
-  /** ISSUER/SUBJECT. */
+  /** ISSUER/SUBJECT; empty where it does not name both. */
   readonly principal: string;
   readonly audiences: readonly string[];
   /** `azp`. */
@@ -50,7 +50,8 @@ export interface VerifiedToken {
 
 export type JwtVerdict =
   | { readonly at: 'absent' }
-  | { readonly at: 'valid'; readonly token: VerifiedToken; readonly rule: CompiledJwtRule; readonly found: FoundToken }
+  /** Tokens at these places are not for the backend. */
+  | { readonly at: 'valid'; readonly token: VerifiedToken; readonly rule: CompiledJwtRule; readonly drop: readonly TokenLocation[] }
   /** 401, or 403 for a token that is good and for somebody else. */
   | { readonly at: 'refused'; readonly status: 401 | 403; readonly reason: string };
 
@@ -174,25 +175,34 @@ export class TokenCache {
 const MAX_REMEMBERED = 1000;
 
 /**
- * A request without a token passes, and has no principal; one with a token that no rule takes is refused.
+ * A request without a token passes, and has no principal; each token that it brings must be one that some rule takes, since whoever reads it behind us
+ * may read another than we. The first that is good speaks for the request.
  * @param now seconds since 1970
  */
 export function authenticateJwt(rules: readonly CompiledJwtRule[], request: RoutedRequest, now: number, cache: TokenCache): JwtVerdict {
-  let refused: JwtVerdict | undefined;
+  let first: { readonly token: VerifiedToken; readonly rule: CompiledJwtRule } | undefined;
+  const drop: TokenLocation[] = [];
+  /** Why a token is refused; undefined for one that is good. */
+  const judged = new Map<string, Refused | undefined>();
   for (const rule of rules) {
-    for (const found of tokensOf(rule, request)) {
-      const known = cache.get(found.text);
-      const result = known && known.rule === rule ? stillValid(known.token, now) : verifyToken(rule, found.text, now);
-      if (typeof result === 'object' && 'principal' in result) {
-        cache.set(found.text, { rule, token: result });
-        return { at: 'valid', token: result, rule, found };
-      }
-      // Another rule's token is no fault of this rule's.
-      if (refused === undefined || result.reason !== FOREIGN) refused = { at: 'refused', ...result };
+    for (const { text, at } of tokensOf(rule, request)) {
+      if (judged.size >= MAX_TOKENS && !judged.has(text)) return { at: 'refused', status: 401, reason: `More than ${MAX_TOKENS} Jwts` };
+      const known = cache.get(text);
+      const result = known && known.rule === rule ? stillValid(known.token, now) : verifyToken(rule, text, now);
+      if ('principal' in result) {
+        cache.set(text, { rule, token: result });
+        judged.set(text, undefined);
+        first ??= { token: result, rule };
+        if (!rule.forwardToken) drop.push(at);
+        // Another rule's token is no fault of this rule's.
+      } else if (!judged.has(text) || (judged.get(text) !== undefined && result.reason !== FOREIGN)) judged.set(text, result);
     }
   }
-  return refused ?? { at: 'absent' };
+  for (const refused of judged.values()) if (refused) return { at: 'refused', ...refused };
+  return first ? { at: 'valid', ...first, drop } : { at: 'absent' };
 }
+
+const MAX_TOKENS = 8;
 
 type Refused = { readonly status: 401 | 403; readonly reason: string };
 
@@ -210,6 +220,7 @@ export function verifyToken(rule: CompiledJwtRule, text: string, now: number): V
   const [head, claims] = [jsonOf(header), jsonOf(payload)];
   if (!head) return refuse('Jwt header is an invalid JSON');
   if (!claims) return refuse('Jwt payload is an invalid JSON');
+  if (!BASE64URL.test(signature)) return refuse('Jwt signature is an invalid Base64url encoded');
   if (rule.issuer !== '' && claims.iss !== rule.issuer) return refuse(FOREIGN);
   const { alg, kid, crit } = head;
   const algorithm = typeof alg === 'string' && Object.hasOwn(ALGORITHMS, alg) ? ALGORITHMS[alg] : undefined;
@@ -226,9 +237,8 @@ export function verifyToken(rule: CompiledJwtRule, text: string, now: number): V
   const signed = Buffer.from(`${header}.${payload}`);
   const bytes = Buffer.from(signature, 'base64url');
   if (!keys.some((key) => isSigned(key, algorithm, signed, bytes))) return refuse('Jwt verification fails');
-  const subject = typeof claims.sub === 'string' ? claims.sub : '';
   return {
-    principal: `${typeof claims.iss === 'string' ? claims.iss : ''}/${subject}`,
+    principal: principalOf(claims),
     audiences,
     presenter: typeof claims.azp === 'string' ? claims.azp : '',
     claims,
@@ -236,6 +246,10 @@ export function verifyToken(rule: CompiledJwtRule, text: string, now: number): V
     expiresAt: typeof claims.exp === 'number' ? claims.exp : undefined,
   };
 }
+
+/** ISSUER/SUBJECT; empty where a token lacks one of them, so that no policy takes it for somebody (Istio, request.auth.principal). */
+export const principalOf = ({ iss, sub }: Readonly<Record<string, unknown>>): string =>
+  typeof iss === 'string' && typeof sub === 'string' && iss !== '' && sub !== '' ? `${iss}/${sub}` : '';
 
 /** Slashes and schemes at the ends do not make another audience (Envoy). */
 const sameAudience = (one: string, wanted: string): boolean => bareAudience(one) === bareAudience(wanted);
@@ -265,8 +279,11 @@ function isSigned({ object }: VerificationKey, { hash, pss, type }: Algorithm, s
   }
 }
 
+/** Without padding (RFC 7515, section 2). What decoders read over would be another token that means the same. */
+const BASE64URL = /^[A-Za-z0-9_-]+$/;
+
 function jsonOf(part: string): Record<string, unknown> | undefined {
-  if (!/^[A-Za-z0-9_-]+$/.test(part)) return undefined;
+  if (!BASE64URL.test(part)) return undefined;
   try {
     const value: unknown = JSON.parse(Buffer.from(part, 'base64url').toString());
     return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : undefined;
@@ -277,31 +294,28 @@ function jsonOf(part: string): Record<string, unknown> | undefined {
 }
 
 function tokensOf(rule: CompiledJwtRule, { fields, path }: RoutedRequest): FoundToken[] {
-  return rule.locations.flatMap((at) => {
-    const text = tokenAt(at, fields, path);
-    return text === undefined || text === '' ? [] : [{ text, at }];
-  });
+  return rule.locations.flatMap((at) => tokensAt(at, fields, path).flatMap((text) => (text === '' ? [] : [{ text, at }])));
 }
 
-function tokenAt(at: TokenLocation, fields: readonly string[], path: string): string | undefined {
+function tokensAt(at: TokenLocation, fields: readonly string[], path: string): readonly string[] {
   if ('parameter' in at) {
     const query = path.indexOf('?');
-    return query < 0 ? undefined : (new URLSearchParams(path.slice(query + 1)).get(at.parameter) ?? undefined);
+    return query < 0 ? [] : new URLSearchParams(path.slice(query + 1)).getAll(at.parameter);
   }
-  if ('cookie' in at) return cookie(fields, at.cookie);
+  if ('cookie' in at) {
+    const pairs = (fieldValue(fields, 'cookie') ?? '').split(/[;,]/);
+    return pairs.flatMap((pair) => (cookieName(pair) === at.cookie ? [pair.slice(pair.indexOf('=') + 1).trim()] : []));
+  }
   const value = fieldValue(fields, at.header);
-  if (value === undefined) return undefined;
   // Schemes have no case (RFC 9110, section 11.1).
-  return value.slice(0, at.prefix.length).toLowerCase() === at.prefix.toLowerCase() ? value.slice(at.prefix.length).trim() : undefined;
+  if (value === undefined || value.slice(0, at.prefix.length).toLowerCase() !== at.prefix.toLowerCase()) return [];
+  return [value.slice(at.prefix.length).trim()];
 }
 
-function cookie(fields: readonly string[], name: string): string | undefined {
-  for (const pair of (fieldValue(fields, 'cookie') ?? '').split(/[;,]/)) {
-    const equals = pair.indexOf('=');
-    if (equals > 0 && pair.slice(0, equals).trim() === name) return pair.slice(equals + 1).trim();
-  }
-  return undefined;
-}
+const cookieName = (pair: string): string | undefined => {
+  const equals = pair.indexOf('=');
+  return equals > 0 ? pair.slice(0, equals).trim() : undefined;
+};
 
 /** The request as its backend gets it: with what the token says, without the token, and without what a client wrote in the token's place. */
 export function withToken(
@@ -310,13 +324,20 @@ export function withToken(
   verdict: JwtVerdict,
 ): { fields: string[]; path: string } {
   const ours = new Set(
-    rules.flatMap((rule) => [rule.payloadHeader, ...rule.claimHeaders.map(({ header }) => header)]).filter((name) => name !== ''),
+    rules
+      .flatMap((rule) => [rule.payloadHeader, ...rule.claimHeaders.map(({ header }) => header)])
+      .filter((name) => name !== '')
+      .map(withDashes),
   );
-  const drop = verdict.at === 'valid' && !verdict.rule.forwardToken ? verdict.found.at : undefined;
+  const drop = verdict.at === 'valid' ? verdict.drop : [];
+  const headers = new Set(drop.flatMap((at) => ('header' in at ? [at.header] : [])));
+  const cookies = new Set(drop.flatMap((at) => ('cookie' in at ? [at.cookie] : [])));
   const fields: string[] = [];
   for (let i = 0; i < request.fields.length; i += 2) {
-    const name = request.fields[i] ?? '';
-    if (!ours.has(name) && !(drop && 'header' in drop && drop.header === name)) fields.push(name, request.fields[i + 1] ?? '');
+    const [name = '', value = ''] = [request.fields[i], request.fields[i + 1]];
+    if (ours.has(withDashes(name)) || headers.has(name)) continue;
+    const kept = cookies.size > 0 && name === 'cookie' ? withoutCookies(value, cookies) : value;
+    if (kept !== '' || value === '') fields.push(name, kept);
   }
   if (verdict.at === 'valid') {
     const { rule, token } = verdict;
@@ -326,8 +347,20 @@ export function withToken(
       if (values.length > 0) fields.push(header, values.join(','));
     }
   }
-  return { fields, path: drop && 'parameter' in drop ? withoutParameter(request.path, drop.parameter) : request.path };
+  let { path } = request;
+  for (const at of drop) if ('parameter' in at) path = withoutParameter(path, at.parameter);
+  return { fields, path };
 }
+
+/** Applications behind CGI and its kin take x_role for x-role. */
+const withDashes = (name: string): string => (name.includes('_') ? name.replaceAll('_', '-') : name);
+
+const withoutCookies = (value: string, names: ReadonlySet<string>): string =>
+  value
+    .split(/[;,]/)
+    .filter((pair) => !names.has(cookieName(pair) ?? ''))
+    .map((pair) => pair.trim())
+    .join('; ');
 
 /** What a field's value can be made of; a claim with anything else is left out. */
 const PRINTABLE = /^[\x20-\x7e]*$/;

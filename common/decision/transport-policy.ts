@@ -1,13 +1,14 @@
 /**
  * What an L7 policy says about a connection that carries no HTTP. A rule of an ALLOW that asks for something of HTTP cannot hold, so it
- * allows nothing; a rule of a DENY refuses by the rest of what it asks for, because otherwise speaking no HTTP would be the way around it.
+ * allows nothing; a rule of a DENY refuses by the rest of what it asks for, because otherwise speaking no HTTP would be the way around it. An AUDIT
+ * tells by the rest as well (Istio, pilot/pkg/security/authz/builder).
  */
 import type { CompiledAuthorization, CompiledOperation } from './http-model.ts';
 
 type Rule = CompiledAuthorization['rules'][number];
 
 export function transportPart(policy: CompiledAuthorization): CompiledAuthorization {
-  const rules = policy.action === 'ALLOW' || policy.action === 'AUDIT' ? policy.rules.flatMap(allowPart) : policy.rules.map(denyPart);
+  const rules = policy.action === 'ALLOW' ? policy.rules.flatMap(allowPart) : policy.rules.map(denyPart);
   // No server is asked about bytes: what CUSTOM would ask about is refused.
   const action = policy.action === 'CUSTOM' ? 'DENY' : policy.action;
   return { ...policy, action, rules };

@@ -84,6 +84,10 @@ const SOURCE = {
   notIpBlocks: cidrText,
   requestPrincipals: textMatch,
   notRequestPrincipals: textMatch,
+  trustDomains: textMatch,
+  notTrustDomains: textMatch,
+  remoteIpBlocks: cidrText,
+  notRemoteIpBlocks: cidrText,
 } as const satisfies { [F in keyof Source]: Parse<Source[F][number]> };
 
 const OPERATION = {
@@ -143,7 +147,7 @@ class RuleReader {
     const into: Record<string, unknown[]> = { ...match };
     let constrained = false;
     let never = false;
-    for (const [name, values] of isRecord(item) ? Object.entries(withRemote(item)) : []) {
+    for (const [name, values] of isRecord(item) ? Object.entries(item) : []) {
       if (isEmpty(values)) continue;
       const parse = Object.hasOwn(fields, name) ? fields[name] : undefined;
       if (!parse) {
@@ -201,20 +205,6 @@ class RuleReader {
   }
 }
 
-/**
- * No proxy before a waypoint is trusted to say whose request it is, so the remote address is the caller's; only where a source asks for both
- * kinds of addresses they stay two fields, of which one is not known.
- */
-function withRemote(item: Record<string, unknown>): Record<string, unknown> {
-  const { remoteIpBlocks, notRemoteIpBlocks, ...rest } = item;
-  if (rest.ipBlocks !== undefined || rest.notIpBlocks !== undefined) return item;
-  return {
-    ...rest,
-    ...(remoteIpBlocks === undefined ? {} : { ipBlocks: remoteIpBlocks }),
-    ...(notRemoteIpBlocks === undefined ? {} : { notIpBlocks: notRemoteIpBlocks }),
-  };
-}
-
 const emptySource = (): Source => ({
   principals: [],
   notPrincipals: [],
@@ -226,6 +216,10 @@ const emptySource = (): Source => ({
   notIpBlocks: [],
   requestPrincipals: [],
   notRequestPrincipals: [],
+  trustDomains: [],
+  notTrustDomains: [],
+  remoteIpBlocks: [],
+  notRemoteIpBlocks: [],
 });
 
 const emptyOperation = (): Operation => ({

@@ -178,6 +178,10 @@ const HTTP_SOURCE: readonly Field[] = [
   ['notIpBlocks', 'not from address'],
   ['requestPrincipals', 'with a token of'],
   ['notRequestPrincipals', 'not with a token of'],
+  ['trustDomains', 'from trust domain'],
+  ['notTrustDomains', 'not from trust domain'],
+  ['remoteIpBlocks', 'from remote address'],
+  ['notRemoteIpBlocks', 'not from remote address'],
 ];
 const HTTP_OPERATION: readonly Field[] = [
   ['methods', ''],

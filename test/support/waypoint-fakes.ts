@@ -14,6 +14,7 @@ import type {
   ServerExchange,
 } from '../../common/http/types.ts';
 import { EndpointPicker } from '../../waypoint/cluster/picker.ts';
+import type { Upstreams } from '../../waypoint/cluster/upstreams.ts';
 import { createBuckets, SharedBuckets } from '../../waypoint/http/buckets.ts';
 import type { Connection, RequestContext } from '../../waypoint/http/context.ts';
 import type { Delivered } from '../../waypoint/http/deliver.ts';
@@ -184,6 +185,8 @@ export interface PipelineWorld {
   /** Cluster and endpoint. */
   readonly ejected: string[];
   ask(exchange: FakeExchange): Promise<FakeExchange>;
+  /** For exchanges of a real connection. */
+  serve(exchange: ServerExchange): void;
 }
 
 export const ORDERS: Service = service({ name: 'orders', vips: ['10.96.0.1'], ports: { 80: 8080 } });
@@ -194,7 +197,11 @@ const turns = async (): Promise<void> => {
 };
 
 /** A pipeline before three pods of `orders` and one of `orders-v2`. @param config routes and policies, as LOCAL_ROUTES_PATH has them */
-export function pipelineWorld(script: EndpointScript, config = '{}', options: { pods?: number; caller?: string } = {}): PipelineWorld {
+export function pipelineWorld(
+  script: EndpointScript,
+  config = '{}',
+  options: { pods?: number; caller?: string; upstreams?: Pick<Upstreams, 'ready' | 'open'> } = {},
+): PipelineWorld {
   const clock = new FakeClock();
   const pods = Array.from({ length: options.pods ?? 3 }, (_, i) =>
     workload({
@@ -233,8 +240,9 @@ export function pipelineWorld(script: EndpointScript, config = '{}', options: { 
     limited: [],
     checked: [],
     ejected: [],
+    serve: (exchange) => serveRequest({ handler, clock, telemetry, log }, connection, exchange),
     async ask(exchange) {
-      serveRequest({ handler, clock, telemetry, log }, connection, exchange);
+      world.serve(exchange);
       await turns();
       return exchange;
     },
@@ -272,7 +280,7 @@ export function pipelineWorld(script: EndpointScript, config = '{}', options: { 
     openExchanges: 0,
     usable: true,
   });
-  const upstreams: Parameters<typeof pipeline>[0]['upstreams'] = {
+  const upstreams: Parameters<typeof pipeline>[0]['upstreams'] = options.upstreams ?? {
     ready: (endpoint) => (world.reuse ? connectionTo(endpoint.workload.name) : undefined),
     open: (endpoint) =>
       world.unreachable.has(endpoint.workload.name)

@@ -47,7 +47,9 @@ export function authenticate({ identity, randomBytes, random, configuration }: A
     request.traceId = request.span?.traceId ?? traceOf(traceparent) ?? randomHex(32);
     request.requestId = requestId === '' || requestId.length > MAX_ID ? freshId(randomHex) : requestId;
     fields.push('x-request-id', request.requestId);
-    fields.push('x-forwarded-proto', forwardedProto === 'https' ? 'https' : 'http');
+    // A gateway of the mesh says how its clients came; who has no identity is not believed.
+    const cameByTls = forwardedProto === 'https' && connection.caller.principal !== '';
+    fields.push('x-forwarded-proto', cameByTls ? 'https' : 'http');
     const from = connection.caller.address.ip;
     fields.push('x-forwarded-for', forwardedFor === '' ? from : `${forwardedFor},${from}`);
     if (connection.caller.principal !== '') fields.push('x-forwarded-client-cert', clientCertificate(identity, connection.caller));
@@ -59,9 +61,17 @@ export function authenticate({ identity, randomBytes, random, configuration }: A
 
 const MAX_ID = 256;
 
-/** Fields by which proxies speak to each other: from a client they are claims. */
+/**
+ * Fields by which proxies speak to each other: from a client they are claims. With underscores they are the same to applications behind CGI, WSGI
+ * and their kin, which know both as HTTP_X_….
+ */
 function isSpoofable(name: string): boolean {
-  if (name.charCodeAt(0) !== 120 || name.charCodeAt(1) !== 45) return false;
+  if (name.charCodeAt(0) !== X) return false;
+  if (name.includes('_')) {
+    const written = name.replaceAll('_', '-');
+    return isSpoofable(written) || REWRITTEN.has(written);
+  }
+  if (name.charCodeAt(1) !== DASH) return false;
   return (
     name === 'x-forwarded-client-cert' ||
     name.startsWith('x-envoy-') ||
@@ -70,6 +80,9 @@ function isSpoofable(name: string): boolean {
     name === 'x-istio-source'
   );
 }
+
+const [X, DASH] = [120, 45];
+const REWRITTEN: ReadonlySet<string> = new Set(['x-forwarded-for', 'x-forwarded-proto', 'x-request-id']);
 
 /** Envoy's form of it: who received, and who sent. */
 const clientCertificate = (identity: string, { principal }: Caller): string => `By=${identity};URI=${principal}`;

@@ -106,6 +106,10 @@ function sourceFrom(node: YamlNode): Source {
     'notIpBlocks',
     'requestPrincipals',
     'notRequestPrincipals',
+    'trustDomains',
+    'notTrustDomains',
+    'remoteIpBlocks',
+    'notRemoteIpBlocks',
   ]);
   return {
     principals: matches('principals'),
@@ -118,6 +122,10 @@ function sourceFrom(node: YamlNode): Source {
     notIpBlocks: texts(node, 'notIpBlocks'),
     requestPrincipals: matches('requestPrincipals'),
     notRequestPrincipals: matches('notRequestPrincipals'),
+    trustDomains: matches('trustDomains'),
+    notTrustDomains: matches('notTrustDomains'),
+    remoteIpBlocks: texts(node, 'remoteIpBlocks'),
+    notRemoteIpBlocks: texts(node, 'notRemoteIpBlocks'),
   };
 }
 

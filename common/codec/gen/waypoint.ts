@@ -691,6 +691,11 @@ export interface Source {
   /** ISSUER/SUBJECT of a valid token. */
   requestPrincipals: TextMatch[];
   notRequestPrincipals: TextMatch[];
+  trustDomains: TextMatch[];
+  notTrustDomains: TextMatch[];
+  /** CIDR text, of the remote address: no proxy before a waypoint is trusted to tell another than the caller's. */
+  remoteIpBlocks: string[];
+  notRemoteIpBlocks: string[];
 }
 
 export interface Operation {
@@ -5632,6 +5637,10 @@ function createBaseSource(): Source {
     notIpBlocks: [],
     requestPrincipals: [],
     notRequestPrincipals: [],
+    trustDomains: [],
+    notTrustDomains: [],
+    remoteIpBlocks: [],
+    notRemoteIpBlocks: [],
   };
 }
 
@@ -5666,6 +5675,18 @@ export const Source: MessageFns<Source> = {
     }
     for (const v of message.notRequestPrincipals) {
       TextMatch.encode(v!, writer.uint32(82).fork()).join();
+    }
+    for (const v of message.trustDomains) {
+      TextMatch.encode(v!, writer.uint32(90).fork()).join();
+    }
+    for (const v of message.notTrustDomains) {
+      TextMatch.encode(v!, writer.uint32(98).fork()).join();
+    }
+    for (const v of message.remoteIpBlocks) {
+      writer.uint32(106).string(v!);
+    }
+    for (const v of message.notRemoteIpBlocks) {
+      writer.uint32(114).string(v!);
     }
     return writer;
   },
@@ -5761,6 +5782,38 @@ export const Source: MessageFns<Source> = {
             }
 
             message.notRequestPrincipals.push(TextMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.trustDomains.push(TextMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.notTrustDomains.push(TextMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.remoteIpBlocks.push(reader.string());
+            continue;
+          }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.notRemoteIpBlocks.push(reader.string());
             continue;
           }
         }

@@ -25,6 +25,10 @@ const source = (more: Partial<Source>): Source => ({
   notIpBlocks: [],
   requestPrincipals: [],
   notRequestPrincipals: [],
+  trustDomains: [],
+  notTrustDomains: [],
+  remoteIpBlocks: [],
+  notRemoteIpBlocks: [],
   ...more,
 });
 const operation = (more: Partial<Operation>): Operation => ({

@@ -75,8 +75,7 @@ test('no rules at all, and a rule that is empty, are different things', () => {
 });
 
 const unsupported: readonly [name: string, rule: Json][] = [
-  ['both kinds of addresses', { from: [{ source: { remoteIpBlocks: ['10.0.0.0/8'], ipBlocks: [], namespaces: ['a'] } }] }],
-  ['a field that nobody knows', { from: [{ source: { trustDomains: ['td'], namespaces: ['a'] } }] }],
+  ['a field that nobody knows', { from: [{ source: { planets: ['mars'], namespaces: ['a'] } }] }],
   [
     'a condition of an Envoy filter',
     { from: [{ source: { namespaces: ['a'] } }], when: [{ key: 'experimental.envoy.filters.x[y]', values: ['x'] }] },
@@ -122,9 +121,11 @@ test('an alternative that says nothing allows nothing, and denies whatever comes
   assert.deepEqual(rulesOf('DENY', empty), [{ from: [], to: [], when: [] }]);
 });
 
-test('tokens, addresses before proxies and templates of paths go over', () => {
+test('tokens, both kinds of addresses, trust domains and templates of paths go over', () => {
   const rule = {
-    from: [{ source: { requestPrincipals: ['iss/*'], remoteIpBlocks: ['10.0.0.0/8'] } }],
+    from: [
+      { source: { requestPrincipals: ['iss/*'], ipBlocks: ['10.0.0.0/8'], remoteIpBlocks: ['10.1.0.0/16'], notTrustDomains: ['td*'] } },
+    ],
     to: [{ operation: { paths: ['/{*}/b'] } }],
     when: [
       { key: 'request.auth.claims[realm][roles]', values: ['admin'] },
@@ -133,7 +134,12 @@ test('tokens, addresses before proxies and templates of paths go over', () => {
   };
   const mesh = meshWith({ rules: [rule] });
   const [made] = mesh.policies()[0]?.rules ?? [];
-  assert.deepEqual(said(made?.from[0]), { requestPrincipals: [{ type: { $case: 'prefix', value: 'iss/' } }], ipBlocks: ['10.0.0.0/8'] });
+  assert.deepEqual(said(made?.from[0]), {
+    requestPrincipals: [{ type: { $case: 'prefix', value: 'iss/' } }],
+    ipBlocks: ['10.0.0.0/8'],
+    remoteIpBlocks: ['10.1.0.0/16'],
+    notTrustDomains: [{ type: { $case: 'prefix', value: 'td' } }],
+  });
   assert.deepEqual(said(made?.to[0]), { paths: [{ type: { $case: 'template', value: '/{*}/b' } }] });
   assert.deepEqual(made?.when[0]?.key, 'request.auth.claims[realm][roles]');
   assert.deepEqual(mesh.conditions(POLICY), [ACCEPTED]);
