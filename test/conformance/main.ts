@@ -3,6 +3,8 @@
  *   --cases DIR    another folder of the same layout
  *   --suite NAME   only this suite: a folder (`ztunnel/derived`, `recorded`) or a file of suites/ (`rbac`)
  *   --json FILE    one array with one row for each case: {suite, case, verdict, reason}
+ *   --kubernetes   what needs a cluster runs on real Kubernetes (scripts/cluster) with the mesh installed from its images, not in a playground;
+ *                  with `--suite gateway-api-mesh`, for instance
  * Exit status 1 when a case fails or a suite breaks, 2 for bad arguments.
  */
 import { readdirSync, writeFileSync } from 'node:fs';
@@ -76,9 +78,16 @@ function report(rows: readonly Row[]): void {
 }
 
 async function main(): Promise<number> {
-  const { values } = parseArgs({ options: { cases: { type: 'string' }, suite: { type: 'string' }, json: { type: 'string' } } });
+  const { values } = parseArgs({
+    options: {
+      cases: { type: 'string' },
+      suite: { type: 'string' },
+      json: { type: 'string' },
+      kubernetes: { type: 'boolean', default: false },
+    },
+  });
   const given = values.cases ?? defaultCases;
-  const cases = new Cases(isAbsolute(given) ? given : resolve(process.cwd(), given), defaultCases);
+  const cases = new Cases(isAbsolute(given) ? given : resolve(process.cwd(), given), defaultCases, values.kubernetes);
   const { suite: name } = values;
   const loaded = await loadSuites();
   const suites = loaded.suites.filter((entry) => name === undefined || selected(name, entry));

@@ -30,10 +30,13 @@ export interface Suite {
 /** The folder of cases that the runner was given, with the default folder behind it for what a case needs but does not hold. */
 export class Cases {
   readonly root: string;
+  /** Whether cases that need a cluster are to run on real Kubernetes instead of a playground. */
+  readonly kubernetes: boolean;
   readonly #fallback: string;
 
-  constructor(root: string, fallback: string) {
+  constructor(root: string, fallback: string, kubernetes = false) {
     this.root = root;
+    this.kubernetes = kubernetes;
     this.#fallback = fallback;
   }
 

@@ -1,9 +1,8 @@
 /**
- * The Gateway API's mesh cases through a real waypoint: its manifests and requests, in a playground with the mesh, driven by `kubectl exec` as the
- * upstream suite drives them. Redirects' Location is checked as well, which upstream declares and does not compare.
+ * The Gateway API's mesh cases through a real waypoint: its manifests and requests, in a playground with the mesh or on real Kubernetes, driven by
+ * `kubectl exec` as the upstream suite drives them. Redirects' Location is checked as well, which upstream declares and does not compare.
  */
-import type { TestContext } from 'node:test';
-import { startPlayground, type TestPlayground, withoutPlayground } from '../../support/playground.ts';
+import { type MeshCluster, startMesh, withoutMesh } from '../mesh-cluster.ts';
 import type { CaseResult, Cases, Suite } from '../suite.ts';
 
 const FOLDER = 'gateway-api';
@@ -14,6 +13,7 @@ const NOT_CLAIMED: Readonly<Record<string, string>> = {
     'routes of the consumer act at its own proxy; a waypoint belongs to the producer (Istio in ambient mode does not claim it either)',
 };
 const TIMEOUT_MS = 30_000;
+const READY_MS = 120_000;
 
 interface MeshTest {
   readonly shortName: string;
@@ -48,13 +48,15 @@ async function* run(cases: Cases): AsyncIterable<CaseResult> {
   if (!cases.has(`${FOLDER}/mesh-cases.json`)) return;
   const tests = JSON.parse(cases.read(`${FOLDER}/mesh-cases.json`)) as readonly MeshTest[];
   const name = (mesh: MeshTest): string => `mesh-cases/${mesh.shortName}`;
-  if (withoutPlayground !== undefined) {
-    for (const mesh of tests) yield { case: name(mesh), verdict: 'skip', reason: withoutPlayground };
+  const why = withoutMesh(cases.kubernetes);
+  if (why !== undefined) {
+    for (const mesh of tests) yield { case: name(mesh), verdict: 'skip', reason: why };
     return;
   }
   const endings: (() => Promise<void> | void)[] = [];
   try {
-    const cluster = await prepared(cases, (ending) => endings.push(ending));
+    const cluster = await startMesh({ cases, onEnd: (ending) => endings.push(ending) });
+    await prepare(cluster, cases);
     for (const mesh of tests) {
       const reason = NOT_CLAIMED[mesh.shortName];
       if (reason !== undefined) yield { case: name(mesh), verdict: 'skip', reason };
@@ -65,10 +67,8 @@ async function* run(cases: Cases): AsyncIterable<CaseResult> {
   }
 }
 
-async function prepared(cases: Cases, onEnd: (ending: () => Promise<void> | void) => void): Promise<TestPlayground> {
-  const context = { after: onEnd } as unknown as TestContext;
-  const cluster = await startPlayground(context, { mesh: true });
-  await cluster.kubectl('apply', '-f', cases.fixture(`${FOLDER}/conformance/mesh/manifests.yaml`));
+async function prepare(cluster: MeshCluster, cases: Cases): Promise<void> {
+  await cluster.apply(cluster.manifest(cases.fixture(`${FOLDER}/conformance/mesh/manifests.yaml`)));
   for (const namespace of NAMESPACES) {
     await cluster.apply(waypointIn(namespace));
     await cluster.kubectl('label', 'namespace', namespace, 'istio.io/dataplane-mode=ambient');
@@ -76,9 +76,8 @@ async function prepared(cases: Cases, onEnd: (ending: () => Promise<void> | void
   for (const namespace of NAMESPACES) {
     await cluster.kubectl('wait', '-n', namespace, 'gateway/waypoint', '--for=condition=Programmed', '--timeout=60s');
     await cluster.kubectl('label', 'namespace', namespace, 'istio.io/use-waypoint=waypoint');
-    await cluster.podsReady(namespace);
+    await cluster.podsReady(namespace, READY_MS);
   }
-  return cluster;
 }
 
 const waypointIn = (namespace: string): string => `
@@ -88,10 +87,10 @@ metadata: { name: waypoint, namespace: ${namespace} }
 spec: { gatewayClassName: istio-waypoint, listeners: [{ name: mesh, port: 15008, protocol: HBONE }] }
 `;
 
-async function verdictOf(cluster: TestPlayground, cases: Cases, mesh: MeshTest): Promise<{ verdict: 'pass' | 'fail'; reason: string }> {
+async function verdictOf(cluster: MeshCluster, cases: Cases, mesh: MeshTest): Promise<{ verdict: 'pass' | 'fail'; reason: string }> {
   const manifests = mesh.manifests.map((path) => cases.fixture(`${FOLDER}/conformance/${path}`));
   try {
-    for (const path of manifests) await cluster.kubectl('apply', '-f', path);
+    for (const path of manifests) await cluster.apply(cluster.manifest(path));
     for (const one of [...mesh.cases].sort((a, b) => a.seq - b.seq)) {
       const problem = await check(cluster, one);
       if (problem !== undefined) return { verdict: 'fail', reason: `${one.seq}: ${one.description}: ${problem}` };
@@ -105,7 +104,7 @@ async function verdictOf(cluster: TestPlayground, cases: Cases, mesh: MeshTest):
 }
 
 /** Upstream asks for three successes in a row within 30 s; one is enough for a cluster that nothing else changes. @returns what is wrong, or undefined */
-async function check(cluster: TestPlayground, one: MeshCase): Promise<string | undefined> {
+async function check(cluster: MeshCluster, one: MeshCase): Promise<string | undefined> {
   const pod = await podField(cluster, one.from, 'metadata.name');
   const podIp = typeof one.to === 'string' ? '' : await podField(cluster, one.to.podIPOf, 'status.podIP');
   const { sampling } = one.expect;
@@ -122,7 +121,7 @@ async function check(cluster: TestPlayground, one: MeshCase): Promise<string | u
 }
 
 async function podField(
-  cluster: TestPlayground,
+  cluster: MeshCluster,
   { namespace, labels }: { readonly namespace: string; readonly labels: Readonly<Record<string, string>> },
   field: string,
 ): Promise<string> {
