@@ -103,7 +103,15 @@ export function answersOf(
         message: `${entry.rule.name} answers itself`,
       };
   if (share === 0) return { answers, rest: 0 };
-  return own ? { answers: [...answers, own], rest: 0 } : { answers, rest: share };
+  if (own) return { answers: [...answers, own], rest: 0 };
+  const { rule } = entry;
+  const total = rule.backends.reduce((sum, { weight }) => sum + weight, 0);
+  const redirected = rule.backends.flatMap((backend): RouteSeen[] => {
+    const found = backend.redirect && backend.weight > 0 ? redirectAnswer(entry, request, port, backend.redirect) : undefined;
+    const message = `a backend of ${rule.name} redirects to ${found?.location}`;
+    return found ? [{ via: 'answer', share: (share * backend.weight) / total, status: found.status, message }] : [];
+  });
+  return { answers: [...answers, ...redirected], rest: redirected.reduce((left, answer) => left - answer.share, share) };
 }
 
 /** Token, policy, limits, then the route, as the waypoint does it. */
@@ -239,5 +247,7 @@ function planSeen(entry: CompiledEntry, { path }: RoutedRequest): Step[] {
   if (rule.requestTimeoutMs > 0) text.push(`the whole of it may take ${rule.requestTimeoutMs} ms`);
   if (plan.retry && plan.retry.attempts > 0) text.push(`what fails is tried ${plan.retry.attempts} times more`);
   if (rule.rewrite) text.push(`what is sent has the path ${changePath(path, rule.rewrite.path, entry)}`);
+  for (const { to, rewrite } of rule.backends)
+    if (rewrite && to) text.push(`what is sent to ${to.namespace}/${to.hostname} has the path ${changePath(path, rewrite.path, entry)}`);
   return text.map((each) => ({ stage: 'route', text: each }));
 }

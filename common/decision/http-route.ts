@@ -2,7 +2,7 @@
  * Which rule a request takes, and what the rule makes of it: the first entry of the table that matches decides (istiod-lite has put them into
  * Gateway API's order of precedence). Pure: the data path and `meshctl explain` call the same functions.
  */
-import { type Backend, type HeaderChange, type PathChange, RedirectPort } from '../codec/gen/waypoint.ts';
+import { type Backend, type HeaderChange, type PathChange, type Redirect, RedirectPort } from '../codec/gen/waypoint.ts';
 import { claimValues } from './claims.ts';
 import type { CompiledEntry, CompiledMatch, CompiledRoutes, MoreMatch, PathTest, TextPattern, ValueTest } from './http-model.ts';
 import { NO_SOURCE, type RouteSource, sourceHolds } from './route-source.ts';
@@ -185,8 +185,12 @@ const DEFAULT_PORTS: Readonly<Record<string, number>> = { http: 80, https: 443 }
  * What a RequestRedirect answers. The port is the filter's; without one it is the well-known port of the filter's scheme; without a scheme
  * the port that the request came to (Gateway API, HTTPRequestRedirectFilter). Well-known ports are left out.
  */
-export function redirectAnswer(entry: CompiledEntry, request: RoutedRequest, listenerPort: number): RedirectAnswer | undefined {
-  const { redirect } = entry.rule;
+export function redirectAnswer(
+  entry: CompiledEntry,
+  request: RoutedRequest,
+  listenerPort: number,
+  redirect: Redirect | undefined = entry.rule.redirect,
+): RedirectAnswer | undefined {
   if (redirect === undefined) return undefined;
   const scheme = redirect.scheme || request.scheme;
   const status = redirect.status || 302;

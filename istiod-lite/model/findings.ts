@@ -280,7 +280,7 @@ function judgeRoute(kind: RouteKind): Judge {
         note('stricter', `${rule.name} answers 500, as waypoints do not support ${rule.unsupported.join(', ')}`);
       for (const reference of ruleReferences(rule)) {
         const { problem } = translation.routes.backends.resolve(reference, route);
-        if (problem) note(problem.reason === 'InvalidKind' ? 'never' : 'missing', problem.message);
+        if (problem) note(problem.reason === 'InvalidKind' ? 'stricter' : 'missing', problem.message);
       }
     }
     for (const parent of route.parents) {

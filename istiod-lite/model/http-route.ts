@@ -15,7 +15,7 @@ import {
 import { at, isRecord, objectKey, portOf, quote, type Report, readMeta, records, text, texts, whole } from './objects.ts';
 import { filterType, type HeaderChanges, readBackends, readDuration, readHeaderFilter, readMirror, readParents } from './read-route.ts';
 import { EVERY_REQUEST, readGrpcMatch, readHttpMatch } from './route-match.ts';
-import { isOfRequests, parentSource, type Route, type RouteKind, type RouteMirror, type RouteRule } from './routes.ts';
+import { isOfRequests, parentSource, type Route, type RouteBackend, type RouteKind, type RouteMirror, type RouteRule } from './routes.ts';
 
 export function readRoute(kind: RouteKind, object: unknown, report: Report): Route | undefined {
   const meta = readMeta(object);
@@ -67,7 +67,7 @@ function readRule(rule: Record<string, unknown>, { kind, name, namespace, report
     backendTimeoutMs: readDuration(at(rule, 'timeouts', 'backendRequest'), 'timeouts.backendRequest', report),
     persistence: readPersistence(rule.sessionPersistence, report),
     retry: readRetry(rule.retry, report),
-    backends: readBackends(rule, namespace, unsupported),
+    backends: readBackends(rule, namespace, unsupported, backendFilter(unsupported)),
     unsupported: [...unsupported].sort(),
     unreadable: [...unreadable].sort(),
   };
@@ -96,10 +96,7 @@ function readFilters(rule: Record<string, unknown>, namespace: string, unsupport
         read.redirect = readRedirect(filter.requestRedirect, unsupported);
         break;
       case 'URLRewrite':
-        read.rewrite = {
-          hostname: text(at(filter, 'urlRewrite', 'hostname')),
-          path: readPathChange(at(filter, 'urlRewrite', 'path'), unsupported),
-        };
+        read.rewrite = readRewrite(filter.urlRewrite, unsupported);
         break;
       case 'CORS':
         read.cors = readCors(filter.cors);
@@ -149,6 +146,19 @@ function readPersistence(written: unknown, report: Report): Persistence | undefi
 }
 
 const DEFAULT_SESSION = 'warren-session';
+
+const readRewrite = (rewrite: unknown, unsupported: Set<string>): Rewrite => ({
+  hostname: text(at(rewrite, 'hostname')),
+  path: readPathChange(at(rewrite, 'path'), unsupported),
+});
+
+/** Of a single backend, beside header changes. */
+const backendFilter =
+  (unsupported: Set<string>) =>
+  ({ type, requestRedirect, urlRewrite }: Record<string, unknown>): Pick<RouteBackend, 'redirect' | 'rewrite'> | undefined => {
+    if (type === 'RequestRedirect') return { redirect: readRedirect(requestRedirect, unsupported) };
+    return type === 'URLRewrite' ? { rewrite: readRewrite(urlRewrite, unsupported) } : undefined;
+  };
 
 function readRedirect(redirect: unknown, unsupported: Set<string>): Redirect {
   return {

@@ -21,10 +21,23 @@ export function readParents(object: unknown, meta: ObjectMeta, report: Report): 
   });
 }
 
-export function readBackends(rule: unknown, namespace: string, unsupported: Set<string>): RouteBackend[] {
+/** @param more reads a filter that is none about headers; undefined for one that is not supported of a single backend */
+export function readBackends(
+  rule: unknown,
+  namespace: string,
+  unsupported: Set<string>,
+  more: (filter: Record<string, unknown>) => Pick<RouteBackend, 'redirect' | 'rewrite'> | undefined,
+): RouteBackend[] {
   return records(at(rule, 'backendRefs')).map((backend) => {
-    const changes = readHeaderFilters(backend, unsupported, 'backendRefs.filters');
-    return { to: readBackendReference(backend, namespace), weight: weightOf(backend.weight), ...changes };
+    const changes: HeaderChanges = { requestHeaders: undefined, responseHeaders: undefined };
+    const besides: { redirect?: RouteBackend['redirect']; rewrite?: RouteBackend['rewrite'] } = {};
+    for (const filter of records(backend.filters)) {
+      if (readHeaderFilter(filter, changes)) continue;
+      const read = more(filter);
+      if (read) Object.assign(besides, read);
+      else unsupported.add(`backendRefs.filters: ${filterType(filter)}`);
+    }
+    return { to: readBackendReference(backend, namespace), weight: weightOf(backend.weight), ...changes, ...besides };
   });
 }
 
@@ -36,14 +49,6 @@ export function readBackendReference(reference: unknown, namespace: string): Bac
     name: text(at(reference, 'name')),
     port: portOf(at(reference, 'port')),
   };
-}
-
-/** The two header filters, which rules and backends may have; anything else is not supported where only they are read. */
-function readHeaderFilters(item: unknown, unsupported: Set<string>, field: string) {
-  const changes: HeaderChanges = { requestHeaders: undefined, responseHeaders: undefined };
-  for (const filter of records(at(item, 'filters')))
-    if (!readHeaderFilter(filter, changes)) unsupported.add(`${field}: ${filterType(filter)}`);
-  return changes;
 }
 
 export interface HeaderChanges {

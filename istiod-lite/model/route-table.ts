@@ -144,6 +144,8 @@ function httpRule(rule: RouteRule, resolve: (reference: BackendReference) => Bac
         weight: backend.weight,
         requestHeaders: backend.requestHeaders,
         responseHeaders: backend.responseHeaders,
+        redirect: backend.redirect,
+        rewrite: backend.rewrite,
       }),
     ),
   };

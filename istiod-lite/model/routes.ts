@@ -68,6 +68,8 @@ export interface RouteBackend {
   readonly weight: number;
   readonly requestHeaders: HeaderChange | undefined;
   readonly responseHeaders: HeaderChange | undefined;
+  readonly redirect?: Redirect | undefined;
+  readonly rewrite?: Rewrite | undefined;
 }
 
 export interface BackendReference {

@@ -3,7 +3,14 @@ import { type Clock, sleep } from '../../common/base/clock.ts';
 import { ProxyError } from '../../common/base/errors.ts';
 import type { Backend as BackendRule, Fault, HeaderChange } from '../../common/codec/gen/waypoint.ts';
 import type { CompiledEntry } from '../../common/decision/http-model.ts';
-import { changeFields, changePath, chooseBackend, fieldValue, redirectAnswer } from '../../common/decision/http-route.ts';
+import {
+  changeFields,
+  changePath,
+  chooseBackend,
+  fieldValue,
+  type RedirectAnswer,
+  redirectAnswer,
+} from '../../common/decision/http-route.ts';
 import { type CorsPlan, decideCors, isChosen } from '../../common/decision/http-rule.ts';
 import type { MeshView } from '../../common/decision/mesh-view.ts';
 import type { RequestHead } from '../../common/http/types.ts';
@@ -51,6 +58,10 @@ async function special(parts: FilterParts, entry: CompiledEntry, request: Reques
 function passOn(parts: FilterParts, entry: CompiledEntry, request: RequestContext, next: Handler): Promise<Answer> {
   const { rule } = entry;
   const backend = chooseBackend(rule, parts.random);
+  if (backend?.redirect) {
+    const redirected = redirectAnswer(entry, request.head, request.connection.target.port, backend.redirect);
+    if (redirected) return Promise.resolve(redirection(request, redirected, [backend.responseHeaders, rule.responseHeaders]));
+  }
   request.backend = backendOf(parts, rule.name, backend);
   if (changesHead(entry, backend)) request.head = changedHead(request.head, entry, backend);
   if (rule.mirrors.length > 0) parts.mirror(request, entry);
@@ -63,10 +74,7 @@ function passOn(parts: FilterParts, entry: CompiledEntry, request: RequestContex
 function ownAnswer(request: RequestContext, entry: CompiledEntry): Answer | undefined {
   const { rule } = entry;
   const redirect = redirectAnswer(entry, request.head, request.connection.target.port);
-  if (redirect) {
-    const answer = localAnswer(request, redirect.status, '', ['location', redirect.location]);
-    return changedAnswer(answer, [rule.responseHeaders]);
-  }
+  if (redirect) return redirection(request, redirect, [rule.responseHeaders]);
   if (!rule.directAnswer) return undefined;
   const { status, body } = rule.directAnswer;
   const bytes = Buffer.from(body);
@@ -75,6 +83,12 @@ function ownAnswer(request: RequestContext, entry: CompiledEntry): Answer | unde
   const head = { status, fields, bodyBytes: bytes.length };
   return changedAnswer({ head, body: isHead || bytes.length === 0 ? undefined : bufferSource(bytes) }, [rule.responseHeaders]);
 }
+
+const redirection = (
+  request: RequestContext,
+  { status, location }: RedirectAnswer,
+  changes: readonly (HeaderChange | undefined)[],
+): Answer => changedAnswer(localAnswer(request, status, '', ['location', location]), changes);
 
 /** @returns the answer to a preflight, or fields that the response gets */
 function applyCors(cors: CorsPlan, request: RequestContext): Answer | { readonly fields: HeaderChange['set'] } | undefined {
@@ -108,14 +122,15 @@ function backendOf({ view }: FilterParts, rule: string, backend: BackendRule | u
 }
 
 const changesHead = ({ rule }: CompiledEntry, backend: BackendRule | undefined): boolean =>
-  rule.rewrite !== undefined || rule.requestHeaders !== undefined || backend?.requestHeaders !== undefined;
+  (backend?.rewrite ?? rule.rewrite) !== undefined || rule.requestHeaders !== undefined || backend?.requestHeaders !== undefined;
 
 function changedHead(head: RequestHead, entry: CompiledEntry, backend: BackendRule | undefined): RequestHead {
   const { rule } = entry;
+  const path = backend?.rewrite?.path ?? rule.rewrite?.path;
   const changed = {
     ...head,
-    authority: rule.rewrite?.hostname || head.authority,
-    path: rule.rewrite ? changePath(head.path, rule.rewrite.path, entry) : head.path,
+    authority: backend?.rewrite?.hostname || rule.rewrite?.hostname || head.authority,
+    path: path ? changePath(head.path, path, entry) : head.path,
   };
   for (const change of [rule.requestHeaders, backend?.requestHeaders]) {
     if (!change) continue;

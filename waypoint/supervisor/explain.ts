@@ -87,6 +87,8 @@ export function explainRequestCall(
     return { steps, policies, allowed: true, reason, ...doubt, routes };
   }
   const { answers, rest } = answersOf(entry, request, binding.port);
-  const backends = rest > 0 ? backendsOf(parts, entry.rule, rest) : [];
+  const asked = { ...entry.rule, backends: entry.rule.backends.filter(({ redirect }) => !redirect) };
+  // Shares are fractions, so nothing left may be a little more than nothing.
+  const backends = rest > 1e-9 ? backendsOf(parts, asked, rest) : [];
   return { steps, policies, allowed: true, reason, ...doubt, rule: entry.rule.name, routes: [...answers, ...backends] };
 }

@@ -23,6 +23,7 @@ import {
   type Redirect,
   RedirectPort,
   type Retry,
+  type Rewrite,
   ServiceRoutes,
   ServiceTelemetry,
   ServiceTraffic,
@@ -190,10 +191,7 @@ function ruleFrom(node: YamlNode): HttpRule {
     requestHeaders: maybe(node, 'requestHeaders', changeFrom),
     responseHeaders: maybe(node, 'responseHeaders', changeFrom),
     redirect: maybe(node, 'redirect', redirectFrom),
-    rewrite: maybe(node, 'rewrite', (rewrite) => {
-      rewrite.allowKeys(['hostname', 'path']);
-      return { hostname: text(rewrite, 'hostname'), path: maybe(rewrite, 'path', pathChangeFrom) };
-    }),
+    rewrite: maybe(node, 'rewrite', rewriteFrom),
     mirrors: list(node, 'mirrors', (mirror) => {
       mirror.allowKeys(['to', 'numerator', 'denominator']);
       return {
@@ -214,6 +212,11 @@ function ruleFrom(node: YamlNode): HttpRule {
     cors: maybe(node, 'cors', corsFrom),
     persistence: maybe(node, 'persistence', persistenceFrom),
   };
+}
+
+function rewriteFrom(node: YamlNode): Rewrite {
+  node.allowKeys(['hostname', 'path']);
+  return { hostname: text(node, 'hostname'), path: maybe(node, 'path', pathChangeFrom) };
 }
 
 function redirectFrom(node: YamlNode): Redirect {
@@ -274,12 +277,14 @@ function corsFrom(node: YamlNode): Cors {
 }
 
 function backendFrom(node: YamlNode): Backend {
-  node.allowKeys(['to', 'weight', 'requestHeaders', 'responseHeaders']);
+  node.allowKeys(['to', 'weight', 'requestHeaders', 'responseHeaders', 'redirect', 'rewrite']);
   return {
     to: maybe(node, 'to', refFrom),
     weight: node.optional('weight')?.integer(UINT32) ?? 1,
     requestHeaders: maybe(node, 'requestHeaders', changeFrom),
     responseHeaders: maybe(node, 'responseHeaders', changeFrom),
+    redirect: maybe(node, 'redirect', redirectFrom),
+    rewrite: maybe(node, 'rewrite', rewriteFrom),
   };
 }
 

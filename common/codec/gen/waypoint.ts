@@ -320,7 +320,15 @@ export interface Backend {
   to?: BackendRef | undefined;
   weight: number;
   requestHeaders?: HeaderChange | undefined;
-  responseHeaders?: HeaderChange | undefined;
+  responseHeaders?:
+    | HeaderChange
+    | undefined;
+  /** Its share of requests is redirected. */
+  redirect?:
+    | Redirect
+    | undefined;
+  /** Goes before the rule's own. */
+  rewrite?: Rewrite | undefined;
 }
 
 export interface Retry {
@@ -2602,7 +2610,14 @@ export const BackendRef: MessageFns<BackendRef> = {
 };
 
 function createBaseBackend(): Backend {
-  return { to: undefined, weight: 0, requestHeaders: undefined, responseHeaders: undefined };
+  return {
+    to: undefined,
+    weight: 0,
+    requestHeaders: undefined,
+    responseHeaders: undefined,
+    redirect: undefined,
+    rewrite: undefined,
+  };
 }
 
 export const Backend: MessageFns<Backend> = {
@@ -2618,6 +2633,12 @@ export const Backend: MessageFns<Backend> = {
     }
     if (message.responseHeaders !== undefined) {
       HeaderChange.encode(message.responseHeaders, writer.uint32(34).fork()).join();
+    }
+    if (message.redirect !== undefined) {
+      Redirect.encode(message.redirect, writer.uint32(42).fork()).join();
+    }
+    if (message.rewrite !== undefined) {
+      Rewrite.encode(message.rewrite, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -2665,6 +2686,22 @@ export const Backend: MessageFns<Backend> = {
             }
 
             message.responseHeaders = HeaderChange.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.redirect = Redirect.decode(reader, reader.uint32());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.rewrite = Rewrite.decode(reader, reader.uint32());
             continue;
           }
         }

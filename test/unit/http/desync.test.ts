@@ -254,3 +254,36 @@ function wholeBody(text: string): string | undefined {
     left = left.slice(line.length + bytes + 2);
   }
 }
+
+test('the corpus has messages of every class that was published', () => {
+  const requests = [...HTTP1_ROWS, ...HTTP2_REQUESTS].map(([name]) => name);
+  const has = (where: readonly string[], pattern: RegExp): boolean => where.some((name) => pattern.test(name));
+  for (const [what, pattern] of [
+    ['CL.TE', /CL\.TE/],
+    ['TE.CL', /TE\.CL/],
+    ['TE.TE', /TE\.TE/],
+    ['H2.CL', /^H2\.CL/],
+    ['H2.TE', /^H2\.TE/],
+    ['CL.0', /^CL\.0/],
+    ['bare CR', /bare CR/],
+    ['bare LF', /bare LF/],
+    ['a header with a space', /space before the colon/],
+    ['a folded header', /folded/],
+    ['two Hosts', /^two Hosts/],
+    ['an absolute target for another host', /absolute target for somebody else/],
+    ['tunnelling through an upgrade', /upgrade that nobody makes/],
+    ['tunnelling through h2c', /upgrade to h2c/],
+    ['tunnelling through a WebSocket that is none', /websocket of a version/],
+    ['tunnelling through CONNECT', /tunnel to a protocol/],
+    ['chunk sizes', /chunk size/],
+    ['chunk extensions', /extension/],
+    ['invalid UTF-8', /invalid UTF-8/],
+    ['percent-encodings', /percent/],
+    ['rapid reset', /rapid reset/],
+    ['CONTINUATION', /CONTINUATION/],
+    ['settings', /flood of SETTINGS/],
+    ['what has no end', /never ends?|without end/],
+  ] as const)
+    assert.ok(has(requests, pattern), what);
+  assert.ok(LYING_RESPONSES.length > 10 && SOUND_RESPONSES.length >= 3);
+});

@@ -161,6 +161,19 @@ test('a redirect needs no backend and answers 302 unless it says otherwise', () 
   assert.equal(ruleOf({ filters: [{ type: 'RequestRedirect', requestRedirect: { statusCode: 308 } }] })?.redirect?.status, 308);
 });
 
+test('a single backend has header changes, a redirect and a rewrite of its own', () => {
+  const filters = [
+    { type: 'RequestHeaderModifier', requestHeaderModifier: { remove: ['c'] } },
+    { type: 'RequestRedirect', requestRedirect: { statusCode: 301 } },
+    { type: 'URLRewrite', urlRewrite: { hostname: 'h' } },
+  ];
+  const [backend] = ruleOf({ backendRefs: [{ name: 'web', port: 80, filters }] })?.backends ?? [];
+  assert.deepEqual(backend?.requestHeaders?.remove, ['c']);
+  assert.deepEqual([backend?.redirect?.status, backend?.rewrite?.hostname], [301, 'h']);
+  const copied = { name: 'web', port: 80, filters: [{ type: 'RequestMirror', requestMirror: { backendRef: { name: 'web', port: 80 } } }] };
+  assert.deepEqual(ruleOf({ backendRefs: [copied] })?.backends, [], 'a copy for one backend alone: the rule answers 500');
+});
+
 test('several mirrors each have a share; one whose backend is not there is left out', () => {
   const mirror = (more: Json, name = 'web') => ({ type: 'RequestMirror', requestMirror: { backendRef: { name, port: 80 }, ...more } });
   const rule = ruleOf({

@@ -77,6 +77,29 @@ function explain(mesh: TranslatedMesh, { headers = [], path = '/', port = 80, bu
   );
 }
 
+test('a backend that redirects takes its share, and what goes to the others is told with the path that they get', () => {
+  const backend = (weight: number, ...filters: object[]) => ({ name: 'web', port: 80, weight, filters });
+  const rules = [
+    {
+      backendRefs: [
+        backend(1, { type: 'RequestRedirect', requestRedirect: { hostname: 'there', statusCode: 301 } }),
+        backend(3, { type: 'URLRewrite', urlRewrite: { path: { type: 'ReplaceFullPath', replaceFullPath: '/its' } } }),
+      ],
+    },
+  ];
+  const mesh = shop().set('HTTPRoute', make.httpRoute({ name: 'r', rules }));
+  const { routes, steps } = explain(mesh, { path: '/x' });
+  assert.deepEqual(
+    routes.map(({ via, share, status }) => [via, share, status]).filter(([via]) => via === 'answer'),
+    [['answer', 0.25, 301]],
+  );
+  assert.equal(
+    routes.reduce((sum, { share }) => sum + share, 0),
+    1,
+  );
+  assert.ok(steps.some(({ text }) => text.includes('has the path /its')));
+});
+
 const podsOf = ({ routes }: ReturnType<typeof explain>): string[] => routes.map(({ pod, code }) => pod?.name ?? code ?? '').sort();
 
 test('a route to a subset leads to the pods that have its labels, and to nobody where none has, or nobody says what the subset is', () => {

@@ -141,6 +141,22 @@ test('filters change head, authority and path on the way there, and fields on th
   assert.equal(exchange.field('x-warren-refusal'), undefined, 'an application does not speak in the name of the waypoint');
 });
 
+test('a single backend of a rule may redirect its share, or rewrite what it gets, in place of what the rule says', async () => {
+  const redirecting =
+    rule(`backends: [{to: {namespace: shop, hostname: ${HOST}, port: 80}, redirect: {hostname: there, path: {prefix: /y}, status: 301},
+    responseHeaders: {set: [{name: x-b, value: "1"}]}}]`).replace('prefix: /}', 'prefix: /x}');
+  const away = pipelineWorld((request) => request.answer(200), redirecting);
+  const answer = await away.ask(new FakeExchange({ path: '/x/z?q' }));
+  assert.deepEqual([answer.response?.status, answer.field('location'), answer.field('x-b')], [301, 'http://there/y/z?q', '1']);
+  assert.equal(away.requests.length, 0);
+  const rewriting = rule(`rewrite: {hostname: ours, path: {full: /ours}}, backends: [
+    {weight: 0, to: {namespace: shop, hostname: ${HOST}, port: 80}},
+    {to: {namespace: shop, hostname: ${HOST}, port: 80}, rewrite: {path: {full: /its}}}]`);
+  const world = pipelineWorld((request) => request.answer(200), rewriting);
+  await world.ask(new FakeExchange({ path: '/x?q' }));
+  assert.deepEqual([world.requests[0]?.head.path, world.requests[0]?.head.authority], ['/its?q', 'ours']);
+});
+
 test('a redirect is answered without asking an endpoint', async () => {
   const world = pipelineWorld((request) => request.answer(200), rule('redirect: {scheme: https, hostname: new.example, status: 301}'));
   const exchange = await world.ask(new FakeExchange({ path: '/a' }));
