@@ -319,7 +319,7 @@ test('only trusted node accounts are told the whole mesh; a waypoint is told wha
   const waypoint = mesh.stream('wp');
   waypoint.send({ typeUrl: ADDRESS, node: node('waypoint', 'wp') });
   const told = await waypoint.next();
-  assert.deepEqual(names(told), ['Kubernetes//Pod/shop/web-1', 'shop/web.shop.svc.cluster.local']);
+  assert.deepEqual(names(told), ['Kubernetes//Pod/shop/web-1', 'shop/web.shop.svc.cluster.local', 'shop/wp.shop.svc.cluster.local']);
   waypoint.ack(told);
   runPod(mesh.kube, { name: 'secret-2', ip: '10.1.0.3', namespace: 'vault', app: 'secret' });
   runPod(mesh.kube, { name: 'web-2', ip: '10.1.0.4' });
