@@ -84,7 +84,7 @@ function tablesOf(rows: readonly Row[]): string[] {
 const verdict = ({ target, met }: Row): string => `${number(target ?? 0)}: ${met ? 'met' : '**missed**'}`;
 
 const WIDTH = 760;
-const LABEL = 90;
+const LABEL = 110;
 const BAR = 14;
 const ROOM = WIDTH - LABEL - 130;
 const COLOURS = ['#1f6feb', '#8b949e', '#b1bac4', '#d0d7de'];

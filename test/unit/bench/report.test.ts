@@ -47,8 +47,8 @@ test('each group of cases has a table with the peers beside each other, and a ve
 
 test('a chart has a bar for each program, none longer than there is room for', () => {
   const svg = sectionsOf(rows, 'today')[0]?.chart?.svg ?? '';
-  const widths = [...svg.matchAll(/<rect x="90" y="\d+" width="([\d.]+)"/g)].map(([, width]) => Number(width));
-  assert.deepEqual(widths, [216, 108, 540, 540, 180, 360]);
+  const widths = [...svg.matchAll(/<rect x="110" y="\d+" width="([\d.]+)"/g)].map(([, width]) => Number(width));
+  assert.deepEqual(widths, [208, 104, 520, 520, 173.3, 346.7]);
   assert.equal(svg.match(/<line/g)?.length, 2);
 });
 
