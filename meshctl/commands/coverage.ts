@@ -1,6 +1,6 @@
 /** `meshctl coverage`: where every rule of the mesh's objects is enforced, and why not where it is not. */
 import picocolors from 'picocolors';
-import type { KubeApi } from '../../common/client/kube-api.ts';
+import { type KubeApi, KubeApiError } from '../../common/client/kube-api.ts';
 import { CommandError } from '../command-error.ts';
 import { type CoveredRule, isEnforced, type Passed, withPassed } from '../coverage/coverage.ts';
 import { Istiod } from '../istiod.ts';
@@ -42,6 +42,10 @@ async function coverageOf(
       Promise.all(istiod.pods.map((pod) => istiod.get<readonly ProxyReport[]>(pod, '/debug/proxies'))),
     ]);
     return { rules: withPassed(page.rules, passedIn(reports.flat()), namespace), more: page.more };
+  } catch (error) {
+    if (error instanceof KubeApiError && error.status === 404)
+      throw new CommandError('this istiod says nothing of coverage: it is older than meshctl (meshctl version)');
+    throw error;
   } finally {
     istiod.close();
   }
