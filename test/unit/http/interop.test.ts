@@ -7,6 +7,7 @@ import net from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { systemClock } from '../../../common/base/clock.ts';
 import { AppSocket } from '../../../common/hbone/app-socket.ts';
+import { heldPieces } from '../../../common/hbone/byte-queue.ts';
 import { lentReadBuffers } from '../../../common/hbone/read-buffers.ts';
 import type { HttpClientConnection } from '../../../common/http/connections.ts';
 import { connectHttp1 } from '../../../common/http/http1-client.ts';
@@ -289,6 +290,42 @@ test('large bodies reach slow clients as they were sent, though they wait in the
     for (const [i, bytes] of received.entries()) assert.ok(bytes.equals(body(`/${i}`)), `body ${i}`);
     if (server instanceof http.Server) server.closeAllConnections();
   }
+});
+
+test('large bodies on many streams arrive as they were sent, though they wait for slow readers in the buffers that they were read into', async (t) => {
+  let mostHeld = 0;
+  const port = await ours(t, 2, (exchange) => {
+    const chunks: Buffer[] = [];
+    exchange.body.into({
+      data(chunk) {
+        chunks.push(Buffer.from(chunk));
+        mostHeld = Math.max(mostHeld, heldPieces());
+        setImmediate(() => exchange.body.resume());
+        return false;
+      },
+      end() {
+        const body = Buffer.concat(chunks);
+        const isWhole = body.equals(pattern(body.length, Number(exchange.head.path.slice(1))));
+        exchange.respond({ status: isWhole ? 200 : 400, fields: ['x-bytes', String(body.length)], bodyBytes: 0 }, undefined).end(undefined);
+      },
+      abort: assert.ifError,
+    });
+  });
+  const client = http2.connect(`http://127.0.0.1:${port}`);
+  t.after(() => client.destroy());
+  const send = async (i: number): Promise<string> => {
+    const request = client.request({ ':method': 'POST', ':path': `/${i}` });
+    request.end(pattern(800_000 + i, i));
+    const [head] = await once(request, 'response');
+    return `${head[':status']} ${head['x-bytes']}`;
+  };
+  const answers = await Promise.all(Array.from({ length: 8 }, (_, i) => send(i)));
+  assert.deepEqual(
+    answers,
+    answers.map((_, i) => `200 ${800_000 + i}`),
+  );
+  assert.ok(mostHeld > 0);
+  assert.equal(heldPieces(), 0);
 });
 
 test('no read buffer is left on loan when all connections are gone', async () => {
