@@ -3,7 +3,7 @@
  * protocol decides; where nobody declared one, the first bytes do, and a client that stays silent waits for a server that speaks first.
  */
 import type { Clock } from '../../common/base/clock.ts';
-import type { ProxyError } from '../../common/base/errors.ts';
+import { errorMessage, type ProxyError } from '../../common/base/errors.ts';
 import type { AppProtocol } from '../../common/decision/mesh-view.ts';
 import type { Pipe } from '../../common/hbone/types.ts';
 import type { HttpServerConnection, HttpServerOptions } from '../../common/http/connections.ts';
@@ -96,9 +96,15 @@ export class Connections {
   }
 
   #begin(pipe: Pipe, connection: Connection, id: string, protocol: 'http1' | 'http2' | 'bytes'): void {
-    if (this.#ended) pipe.destroy(this.#ended);
-    else if (protocol === 'bytes') this.#serveBytes(pipe, connection, id);
-    else this.#serveHttp(pipe, connection, protocol === 'http2' ? serveHttp2 : serveHttp1);
+    try {
+      if (this.#ended) pipe.destroy(this.#ended);
+      else if (protocol === 'bytes') this.#serveBytes(pipe, connection, id);
+      else this.#serveHttp(pipe, connection, protocol === 'http2' ? serveHttp2 : serveHttp1);
+    } catch (reason) {
+      // A fault of ours: this connection is lost, the worker goes on.
+      pipe.destroy();
+      this.#parts.log.error({ id, error: errorMessage(reason) }, 'connection handler failed');
+    }
     this.#left();
   }
 

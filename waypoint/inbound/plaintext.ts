@@ -37,7 +37,16 @@ export class PlaintextInbound {
         listenAt(
           { ip: host, port },
           {
-            onConnection: (stream) => this.#accept(new AppSocket(stream), listener),
+            onConnection: (stream) => {
+              const socket = new AppSocket(stream);
+              try {
+                this.#accept(socket, listener);
+              } catch (reason) {
+                // A fault of ours: this connection is lost, the worker goes on.
+                socket.destroy();
+                log.error({ port, error: errorMessage(reason) }, 'connection handler failed');
+              }
+            },
             onError: (error) => log.error({ port, error: error.message }, 'listener failed'),
           },
         ),
