@@ -171,7 +171,7 @@ async function besides(...stages: readonly string[]): Promise<void> {
 function conformance(): void {
   const cases = join(root, '../shared/conformance');
   if (!existsSync(cases)) record('conformance', 'skipped', 'the folder of cases is not there');
-  else command('conformance', [process.execPath, join(root, 'test/conformance/main.ts'), '--cases', cases]);
+  else command('conformance', [process.execPath, join(root, 'test/conformance/main.ts'), '--cases', cases, '--brief']);
 }
 
 async function main(what: string): Promise<void> {

@@ -138,10 +138,8 @@ export function decideCors(cors: CorsPlan, method: string, field: (name: string)
   if (!allowed) return 'none';
   const always = ['access-control-allow-origin', allowedOrigin(cors, origin)];
   if (cors.credentials) always.push('access-control-allow-credentials', 'true');
-  if (wanted === undefined) {
-    if (cors.exposeHeaders !== '') always.push('access-control-expose-headers', cors.exposeHeaders);
-    return { fields: always };
-  }
+  if (cors.exposeHeaders !== '') always.push('access-control-expose-headers', cors.exposeHeaders);
+  if (wanted === undefined) return { fields: always };
   // With credentials `*` is a method of that name (Fetch, section 3.3.3), so what was asked for is named.
   const methods = cors.anyMethod ? wanted : cors.methods;
   const headers = cors.anyHeader ? (field('access-control-request-headers') ?? '') : cors.headers;

@@ -32,11 +32,14 @@ export class Cases {
   readonly root: string;
   /** Whether cases that need a cluster are to run on real Kubernetes instead of a playground. */
   readonly kubernetes: boolean;
+  /** Without the cases for gateways, which take a minute in the playground. */
+  readonly brief: boolean;
   readonly #fallback: string;
 
-  constructor(root: string, fallback: string, kubernetes = false) {
+  constructor(root: string, fallback: string, { kubernetes = false, brief = false }: { kubernetes?: boolean; brief?: boolean } = {}) {
     this.root = root;
     this.kubernetes = kubernetes;
+    this.brief = brief;
     this.#fallback = fallback;
   }
 

@@ -118,6 +118,8 @@ class Attempts {
     if (reused && !this.#freshTried && (unsent || (error.code === 'CONNECTION_LOST' && IDEMPOTENT.has(request.received.method)))) {
       this.#freshTried = true;
       request.freshConnection = true;
+      // Where the route's policy would ask again by itself, this is one of the attempts that it allows.
+      if (this.#hasRetry() && (unsent ? this.#plan?.onConnectFailure : this.#plan?.onReset)) this.#retries++;
       return false;
     }
     // Whoever asks for no attempts at all means these too.

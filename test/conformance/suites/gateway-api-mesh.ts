@@ -1,7 +1,9 @@
 /**
  * The Gateway API's mesh cases through a real waypoint: its manifests and requests, in a playground with the mesh or on real Kubernetes, driven by
- * `kubectl exec` as the upstream suite drives them. Redirects' Location is checked as well, which upstream declares and does not compare.
+ * `kubectl exec` as the upstream suite drives them. Redirects' Location is checked as well, which upstream declares and does not compare. In the
+ * playground the cases for gateways follow that a waypoint can show (gateway-cases.ts).
  */
+import { gatewayCases, skippedGatewayCases } from '../gateway-cases.ts';
 import { type MeshCluster, startMesh, withoutMesh } from '../mesh-cluster.ts';
 import type { CaseResult, Cases, Suite } from '../suite.ts';
 
@@ -51,6 +53,7 @@ async function* run(cases: Cases): AsyncIterable<CaseResult> {
   const why = withoutMesh(cases.kubernetes);
   if (why !== undefined) {
     for (const mesh of tests) yield { case: name(mesh), verdict: 'skip', reason: why };
+    yield* skippedGatewayCases(cases, why);
     return;
   }
   const endings: (() => Promise<void> | void)[] = [];
@@ -62,6 +65,9 @@ async function* run(cases: Cases): AsyncIterable<CaseResult> {
       if (reason !== undefined) yield { case: name(mesh), verdict: 'skip', reason };
       else yield { case: name(mesh), ...(await verdictOf(cluster, cases, mesh)) };
     }
+    if (cases.kubernetes) yield* skippedGatewayCases(cases, 'on real Kubernetes the mesh cases alone are run');
+    else if (cases.brief) yield* skippedGatewayCases(cases, 'left out (--brief)');
+    else yield* gatewayCases(cluster, cases);
   } finally {
     for (const ending of endings.reverse()) await ending();
   }

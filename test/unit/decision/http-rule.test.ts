@@ -49,6 +49,10 @@ test('a preflight of an allowed origin is answered with what is allowed', () => 
   assert.deepEqual(preflight(anything), {
     preflight: ['access-control-allow-origin', '*', 'access-control-allow-methods', 'PUT', 'access-control-allow-headers', 'x-a'],
   });
+  const exposing = cors({ allowOrigins: [origin('*')], exposeHeaders: ['x-id', 'x-b'] });
+  assert.deepEqual(preflight(exposing), {
+    preflight: ['access-control-allow-origin', '*', 'access-control-expose-headers', 'x-id,x-b'],
+  });
 });
 
 test('a preflight of a foreign origin goes on to the backend, or is answered without anything that allows it', () => {

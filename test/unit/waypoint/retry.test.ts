@@ -66,6 +66,15 @@ test('an idle connection that broke under a request costs one more attempt where
   assert.equal((await posted.ask(post())).response?.status, 503);
 });
 
+test('that attempt is one of those that the route allows, where it would ask again by itself', async () => {
+  const world = pipelineWorld((request) => fail(request, 'CONNECTION_LOST', false), rule('retry: {attempts: 2, backoffMs: 10}'));
+  world.reuse = true;
+  const asked = world.ask(new FakeExchange());
+  for (let i = 0; i < 10; i++) await world.clock.advance(1000);
+  assert.equal((await asked).response?.status, 503);
+  assert.equal(world.requests.length, 3);
+});
+
 test('a pool full of connections that the only endpoint has closed does not fail a POST that never left', async () => {
   const world = pipelineWorld((request, number) => (number === 1 ? fail(request, 'CONNECTION_LOST', true) : request.answer(200)), '{}', {
     pods: 1,
