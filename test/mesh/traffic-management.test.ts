@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { generateKeyPairSync, sign } from 'node:crypto';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { startKeptLoad } from '../support/kept-load.ts';
+import { scaleWaypoint, startKeptLoad, waypointAddresses } from '../support/kept-load.ts';
 import { startPlayground, withoutPlayground } from '../support/playground.ts';
 
 const pod = (name: string, app: string, version: string): string => `
@@ -130,13 +130,6 @@ spec:
     backendRefs: [{ name: api, port: 80 }]
   - filters: [{ type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: x-route, value: "${version}" }] } }]
     backendRefs: [{ name: api, port: 80, weight: ${version + 1} }${version % 2 === 0 ? '' : ', { name: api, port: 80, weight: 3 }'}]
-`;
-
-const replicas = (count: number): string => `
-apiVersion: v1
-kind: ConfigMap
-metadata: { name: waypoint, namespace: shop }
-data: { deployment: "spec: { replicas: ${count} }" }
 `;
 
 const ENTRY = `
@@ -285,23 +278,9 @@ spec:
   });
 
   await t.test('clients that keep their connections lose no request to changes, and find the replicas that are added', async (t2) => {
-    await cluster.apply(`${API}---${replicas(1)}`);
-    await cluster.kubectl(
-      ...['patch', '-n', 'shop', 'gateway/waypoint', '--type=merge', '-p'],
-      '{"spec":{"infrastructure":{"parametersRef":{"group":"","kind":"ConfigMap","name":"waypoint"}}}}',
-    );
+    await cluster.apply(API);
+    await scaleWaypoint(cluster, 'shop', 1);
     await cluster.podsReady('shop', 120_000);
-    const addresses = async (): Promise<string[]> => {
-      const names =
-        'jsonpath={range .items[*]}{.metadata.deletionTimestamp} {.status.podIP} {.status.conditions[?(@.type=="Ready")].status}{"\\n"}{end}';
-      const all = await cluster.kubectl('get', 'pods', '-n', 'shop', '-l', 'gateway.networking.k8s.io/gateway-name=waypoint', '-o', names);
-      return [...all.matchAll(/^ (\S+) True$/gm)].map(([, ip = '']) => ip);
-    };
-    const scaled = async (count: number): Promise<void> => {
-      await cluster.apply(replicas(count));
-      await cluster.eventually(`${count} waypoints`, async () => (await addresses()).length === count, 120_000);
-    };
-    await scaled(1);
     // A waypoint's clients keep to their zone, and each node is one: here they are all in the same.
     await cluster.kubectl('label', 'nodes', '--all', 'topology.kubernetes.io/zone=one', '--overwrite');
     const load = await startKeptLoad(cluster, { namespace: 'shop', url: 'http://api.shop', kept: 100, everyMs: 1000 });
@@ -320,9 +299,9 @@ spec:
     await t2.test('to a rolling restart of the waypoint', () => load.during('waypoint', () => replaced('waypoint')));
     await t2.test('to four replicas beside the first; ten seconds later the busiest has at most 1.3 times the mean', () =>
       load.during('scaling', async () => {
-        await scaled(5);
+        await scaleWaypoint(cluster, 'shop', 5);
         await sleep(10_000);
-        const busiest = await load.busiestOfMean(5, await addresses());
+        const busiest = await load.busiestOfMean(5, await waypointAddresses(cluster, 'shop'));
         t2.diagnostic(`busiest of mean ${busiest.toFixed(2)}`);
         assert.ok(busiest <= 1.3, `the busiest of five has ${busiest} times the mean`);
       }),

@@ -11,6 +11,25 @@ export interface KeptLoad {
   busiestOfMean(seconds: number, addresses: readonly string[]): Promise<number>;
 }
 
+/** Addresses of the ready replicas of a waypoint. */
+export async function waypointAddresses(cluster: TestPlayground, namespace: string): Promise<string[]> {
+  const fields =
+    'jsonpath={range .items[*]}{.metadata.deletionTimestamp} {.status.podIP} {.status.conditions[?(@.type=="Ready")].status}{"\\n"}{end}';
+  const all = await cluster.kubectl('get', 'pods', '-n', namespace, '-l', 'gateway.networking.k8s.io/gateway-name=waypoint', '-o', fields);
+  return [...all.matchAll(/^ (\S+) True$/gm)].map(([, ip = '']) => ip);
+}
+
+/** Gives the Gateway `waypoint` so many replicas, by its ConfigMap, and waits until they are ready. */
+export async function scaleWaypoint(cluster: TestPlayground, namespace: string, replicas: number): Promise<void> {
+  const deployment = `spec: { replicas: ${replicas} }`;
+  const config = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'waypoint', namespace }, data: { deployment } };
+  await cluster.apply(JSON.stringify(config));
+  const parametersRef = { group: '', kind: 'ConfigMap', name: 'waypoint' };
+  const patch = JSON.stringify({ spec: { infrastructure: { parametersRef } } });
+  await cluster.kubectl('patch', '-n', namespace, 'gateway/waypoint', '--type=merge', '-p', patch);
+  await cluster.eventually(`${replicas} waypoints`, async () => (await waypointAddresses(cluster, namespace)).length === replicas, 120_000);
+}
+
 interface Line {
   readonly at: number;
   readonly by: Readonly<Record<string, number>>;
@@ -25,10 +44,14 @@ export interface KeptLoadOptions {
   readonly kept: number;
   /** Between two requests on each. */
   readonly everyMs: number;
+  readonly serviceAccount?: string;
 }
 
 /** Starts a pod `load` and waits until all of its clients have asked. */
-export async function startKeptLoad(cluster: TestPlayground, { namespace, url, kept, everyMs }: KeptLoadOptions): Promise<KeptLoad> {
+export async function startKeptLoad(
+  cluster: TestPlayground,
+  { namespace, url, kept, everyMs, serviceAccount = 'default' }: KeptLoadOptions,
+): Promise<KeptLoad> {
   // Kubernetes would take $(…) for a variable.
   const program = readFileSync(join(import.meta.dirname, 'kept-load.mjs'), 'utf8').replaceAll('$(', '$$(');
   const env = [
@@ -42,7 +65,7 @@ export async function startKeptLoad(cluster: TestPlayground, { namespace, url, k
       apiVersion: 'v1',
       kind: 'Pod',
       metadata: { name: 'load', namespace, labels: { app: 'load' } },
-      spec: { terminationGracePeriodSeconds: 0, containers: [container] },
+      spec: { serviceAccountName: serviceAccount, terminationGracePeriodSeconds: 0, containers: [container] },
     }),
   );
   const logged = async (): Promise<string[]> => (await cluster.kubectl('logs', '-n', namespace, 'load')).split('\n');
