@@ -2,7 +2,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ProxyError } from '../../../common/base/errors.ts';
+import { ServiceTraffic } from '../../../common/codec/gen/waypoint.ts';
 import { type Service, serviceKey, type Workload } from '../../../common/decision/mesh-view.ts';
+import { compileTraffic } from '../../../common/decision/traffic-model.ts';
 import type { Pipe } from '../../../common/hbone/types.ts';
 import type { HttpClientConnection, HttpClientOptions } from '../../../common/http/connections.ts';
 import { defaultHttpLimits } from '../../../common/http/types.ts';
@@ -11,6 +13,7 @@ import type { PickedEndpoint } from '../../../waypoint/cluster/endpoint.ts';
 import { EndpointState } from '../../../waypoint/cluster/endpoint-state.ts';
 import { type Balancing, EndpointPicker } from '../../../waypoint/cluster/picker.ts';
 import { type HttpVersion, Upstreams } from '../../../waypoint/cluster/upstreams.ts';
+import { staticRoutes } from '../../../waypoint/supervisor/static-routes.ts';
 import { memberOf, service, workload } from '../../support/builders.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { PlainMesh } from '../../support/plain-mesh.ts';
@@ -20,22 +23,25 @@ const NONE: ReadonlySet<string> = new Set();
 
 function pickerOf(
   pods: readonly Workload[],
-  options: { balancing?: Balancing; random?: () => number; of?: Service; self?: Workload } = {},
+  options: { balancing?: Balancing; random?: () => number; of?: Service; self?: Workload; policy?: string } = {},
 ) {
   const mesh = new PlainMesh({ services: [options.of ?? orders], workloads: pods });
+  const told = staticRoutes(`traffic: [{namespace: shop, hostname: ${orders.hostname}, policy: {${options.policy ?? ''}}}]`);
+  const traffic = told.flatMap(({ resources }) => resources.map(({ bytes }) => compileTraffic(ServiceTraffic.decode(bytes))))[0];
+  const clock = new FakeClock();
   const picker = new EndpointPicker({
     view: mesh,
     self: () => options.self ?? workload({ name: 'waypoint', node: 'node-1' }),
     balancing: options.balancing ?? 'round_robin',
     random: options.random ?? (() => 0),
-    configuration: { trafficOf: () => undefined, labelOf: () => undefined },
-    clock: new FakeClock(),
+    configuration: { trafficOf: () => (options.policy === undefined ? undefined : traffic), labelOf: () => undefined },
+    clock,
     workers: 1,
     events: { ejected: () => undefined },
   });
   const names = (count: number, of = options.of ?? orders): (string | undefined)[] =>
     Array.from({ length: count }, () => picker.pick(of, 80, NONE)?.workload.name);
-  return { mesh, picker, names };
+  return { mesh, picker, names, clock };
 }
 
 const pod = (name: string, fields: Partial<Workload> = {}): Workload =>
@@ -44,6 +50,20 @@ const pod = (name: string, fields: Partial<Workload> = {}): Workload =>
 test('requests go round, each endpoint as often as the others', () => {
   const { names } = pickerOf([pod('a'), pod('b'), pod('c')]);
   assert.deepEqual(names(6), ['b', 'c', 'a', 'b', 'c', 'a']);
+});
+
+test('how many endpoints of a service are put aside can be seen, for as long as they are', async () => {
+  const { picker, clock } = pickerOf([pod('a'), pod('b'), pod('c')], {
+    policy: 'outlierDetection: {consecutive5xx: 1, baseEjectionMs: 30000, maxEjectionPercent: 70}',
+  });
+  for (let i = 0; i < 2; i++) {
+    const endpoint = picker.pick(orders, 80, NONE);
+    assert.ok(endpoint);
+    endpoint.cluster.report(endpoint.key, endpoint.load, 'server-error', clock.monotonic());
+  }
+  assert.deepEqual(picker.circuits(), [{ name: `${serviceKey(orders)}:80`, ejected: 2 }]);
+  await clock.advance(30_001);
+  assert.deepEqual(picker.circuits(), [{ name: `${serviceKey(orders)}:80`, ejected: 0 }]);
 });
 
 test('an endpoint that weighs twice as much gets twice as many, in turn and not in a row', () => {
