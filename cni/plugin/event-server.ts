@@ -4,12 +4,13 @@
  * outside of it.
  */
 import { chmodSync, renameSync, rmSync } from 'node:fs';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { Clock } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
+import { http } from '../../common/base/node-http.ts';
 import { fdOf } from '../../common/linux/node.ts';
 import { type PeerCredentials, peerCredentials } from '../../common/linux/peer-credentials.ts';
 import { ownSocketFolder } from '../host/host-file.ts';
@@ -43,7 +44,7 @@ export interface EventServer {
 export async function serveEvents(options: EventServerOptions): Promise<EventServer> {
   const { path, log } = options;
   ownSocketFolder(dirname(path));
-  const server = createServer((request, response) => {
+  const server = http.createServer((request, response) => {
     handle(options, request, response).catch((error: unknown) => {
       log.error({ error: errorMessage(error) }, 'answering the CNI plugin failed');
       response.destroy();

@@ -2,8 +2,9 @@
  * Requests to a Kubernetes API server over node:https: JSON in and out, paths as the API writes them (`/api/v1/namespaces/x/pods`).
  * Failures carry the server's own Status. What to do about them (retry, back off, relist) is the caller's; kube-watch.ts does it for watches.
  */
-import { Agent as HttpAgent, request as httpRequest, type IncomingMessage, type OutgoingHttpHeaders } from 'node:http';
+import type { Agent as HttpAgent, IncomingMessage, OutgoingHttpHeaders } from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest, type RequestOptions } from 'node:https';
+import { http } from '../base/node-http.ts';
 import { type KubeConfigOptions, type KubeCredentials, loadKubeCredentials } from './kube-config.ts';
 
 export interface OwnerReference {
@@ -103,7 +104,7 @@ export class KubeApi {
     this.#credentials = credentials;
     // Probes on idle connections let a watch notice a peer that vanished without a FIN.
     const keep = { keepAlive: true, keepAliveMsecs: 15_000, maxFreeSockets: 4 };
-    this.#agent = this.server.startsWith('http:') ? new HttpAgent(keep) : new HttpsAgent({ ...keep, ...credentials.tls });
+    this.#agent = this.server.startsWith('http:') ? new http.Agent(keep) : new HttpsAgent({ ...keep, ...credentials.tls });
   }
 
   /** Given file, else $KUBECONFIG, else the pod's service account, else ~/.kube/config. @throws Error naming what is missing */
@@ -265,7 +266,7 @@ interface RawList<T> {
 
 function send(url: URL, options: RequestOptions, content: Buffer | undefined, retry = true): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
-    const request = url.protocol === 'http:' ? httpRequest(url, options) : httpsRequest(url, options);
+    const request = url.protocol === 'http:' ? http.request(url, options) : httpsRequest(url, options);
     request.once('response', resolve);
     request.on('error', (error: NodeJS.ErrnoException) => {
       // A kept connection may be closed by the server just as we use it; the request was not handled, so one more try is safe.

@@ -1,6 +1,7 @@
 /** What a peer says when it does not open a tunnel, and what of it can be tried again. */
-import { STATUS_CODES } from 'node:http';
+
 import { ProxyError } from '../base/errors.ts';
+import { http } from '../base/node-http.ts';
 import type { Headers } from './types.ts';
 
 /** The response field in which our own proxies give `code; policy; id` with a refusal (decision 5). */
@@ -58,7 +59,7 @@ export function parseRefusal(value: string): RefusalReason {
   return { code: found.get('code'), policy: found.get('policy'), id: found.get('id') };
 }
 
-const statusLine = (status: number): string => `${status} ${STATUS_CODES[status] ?? ''}`.trim();
+const statusLine = (status: number): string => `${status} ${http.STATUS_CODES[status] ?? ''}`.trim();
 
 function describe({ code, policy, id }: RefusalReason): string {
   const pieces = [code, policy === undefined ? undefined : `policy ${policy}`, id === undefined ? undefined : `id ${id}`].filter(

@@ -2,7 +2,7 @@
  * The small plaintext HTTP/1.1 servers of a proxy: admin, metrics, readiness. Short limits, answers made as a whole, compression where the
  * client asks for it, and an end that lets requests under way finish.
  */
-import { createServer, type IncomingMessage, type Server } from 'node:http';
+import type { IncomingMessage, Server } from 'node:http';
 import { isIP } from 'node:net';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -10,6 +10,7 @@ import { promisify } from 'node:util';
 import { brotliCompress, deflate, gzip } from 'node:zlib';
 import { errorMessage } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
+import { http } from '../base/node-http.ts';
 
 export interface HttpRequest {
   readonly method: string;
@@ -83,7 +84,7 @@ const NOT_FOUND: HttpAnswer = { status: 404, body: 'Not Found\n' };
 export const notFound = (): HttpAnswer => NOT_FOUND;
 
 async function listen(options: HttpEndpointOptions, address: string, port: number): Promise<Server> {
-  const server = createServer({ maxHeaderSize: MAX_HEADER_BYTES, headersTimeout: HEADER_TIMEOUT_MS, requestTimeout: 30_000 });
+  const server = http.createServer({ maxHeaderSize: MAX_HEADER_BYTES, headersTimeout: HEADER_TIMEOUT_MS, requestTimeout: 30_000 });
   server.maxConnections = MAX_CONNECTIONS;
   server.on('request', (request, response) => {
     const url = URL.parse(request.url ?? '/', 'http://endpoint');

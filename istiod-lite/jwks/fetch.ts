@@ -3,10 +3,11 @@
  * and never an address that only this machine or its cloud answers (link-local and metadata addresses, loopback), however it is spelt.
  */
 import { lookup as systemLookup } from 'node:dns/promises';
-import { get as httpGet, type IncomingMessage } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import { get as httpsGet } from 'node:https';
 import { type Cidr, cidrContains, ipBytes, parseCidr } from '../../common/base/address.ts';
 import { errorMessage } from '../../common/base/errors.ts';
+import { http } from '../../common/base/node-http.ts';
 import { readKeys } from '../../common/decision/jwt.ts';
 
 export interface FetchOptions {
@@ -113,7 +114,7 @@ const unmapped = (bytes: Uint8Array | undefined): Uint8Array | undefined =>
   bytes?.length === 16 && MAPPED.equals(bytes.subarray(0, 12)) ? bytes.subarray(12) : bytes;
 
 function request(url: URL, address: string, signal: AbortSignal): Promise<IncomingMessage> {
-  const get = url.protocol === 'https:' ? httpsGet : httpGet;
+  const get = url.protocol === 'https:' ? httpsGet : http.get;
   const family = address.includes(':') ? 6 : 4;
   return new Promise((resolve, reject) => {
     const fail = (error: unknown): void => reject(signal.aborted ? new Error(`${url.host} did not answer in time`) : readable(url, error));
@@ -124,7 +125,7 @@ function request(url: URL, address: string, signal: AbortSignal): Promise<Incomi
       lookup: (_: string, o: { all?: boolean }, done: (error: null, found: string | object[], of?: number) => void) =>
         o.all ? done(null, [{ address, family }]) : done(null, address, family),
     };
-    get(url, options as Parameters<typeof httpGet>[1], resolve).on('error', fail);
+    get(url, options as Parameters<typeof http.get>[1], resolve).on('error', fail);
   });
 }
 

@@ -5,8 +5,8 @@
  * without Go), the node agent's socket is asked here, as the plugin would.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import http from 'node:http';
 import { join } from 'node:path';
+import { http } from '../../common/base/node-http.ts';
 import type { Addresses } from '../network/plan.ts';
 import { podNetnsPath } from '../network/pod-network.ts';
 import { CommandError, runCommand } from '../node/command.ts';

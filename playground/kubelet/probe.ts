@@ -1,8 +1,8 @@
 /** Probes: one attempt of each kind, and the counting of successes and failures over time. */
-import http from 'node:http';
 import type { Socket } from 'node:net';
 import tls from 'node:tls';
 import type { Clock, Timer } from '../../common/base/clock.ts';
+import { http } from '../../common/base/node-http.ts';
 import type { Container, Handler, IntOrString, Probe } from '../objects.ts';
 import type { Attempt } from './attempt.ts';
 

@@ -2,9 +2,10 @@
  * A receiver of spans for demos and tests: OTLP over gRPC and HTTP, and Zipkin's JSON, decoded and shown. `GET /spans` lists what has come, newest
  * last, and each span is a line on standard output.
  */
-import { createServer, type IncomingMessage } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import { parseArgs } from 'node:util';
 import { Server, ServerCredentials, type ServerUnaryCall, type sendUnaryData } from '@grpc/grpc-js';
+import { http } from '../../common/base/node-http.ts';
 import { ExportTraceServiceRequest, ExportTraceServiceResponse } from '../../common/codec/gen/trace.ts';
 
 interface SeenSpan {
@@ -81,7 +82,7 @@ async function bodyOf(request: IncomingMessage): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
-const http = createServer((request, response) => {
+const server = http.createServer((request, response) => {
   const answer = async (): Promise<[status: number, body: string]> => {
     const body = await bodyOf(request);
     if (request.method === 'GET' && request.url === '/spans') return [200, JSON.stringify(seen)];
@@ -118,7 +119,7 @@ grpc.addService(
 );
 
 process.once('SIGTERM', () => process.exit(0));
-http.listen(Number(values.http), '::');
+server.listen(Number(values.http), '::');
 grpc.bindAsync(`[::]:${values.grpc}`, ServerCredentials.createInsecure(), (error) => {
   if (!error) return;
   process.stderr.write(`${error.message}\n`);

@@ -1,10 +1,11 @@
 /** HTTP mode of the conformance suite's backend: an answer in JSON, status codes and retries on demand, WebSocket echo. */
 import { readFileSync } from 'node:fs';
-import http, { type IncomingMessage } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import http2, { type Http2ServerRequest, type Http2ServerResponse } from 'node:http2';
 import type { Server } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
+import { http } from '../../common/base/node-http.ts';
 import { durationMs } from './echo-options.ts';
 
 /** Who the backend says it is; the names are those of its JSON. */
@@ -16,7 +17,7 @@ export interface BasicIdentity {
 }
 
 type Request = IncomingMessage | Http2ServerRequest;
-type Response = http.ServerResponse | Http2ServerResponse;
+type Response = ServerResponse | Http2ServerResponse;
 
 const MOST_RETRY_IDS = 10_000;
 

@@ -1,9 +1,10 @@
 /** The echo client: sends requests as told and prints, for each, what was sent and what came back, in the form that conformance suites parse. */
-import http, { type OutgoingHttpHeaders } from 'node:http';
+import type { OutgoingHttpHeaders, RequestOptions } from 'node:http';
 import type { ClientHttp2Session } from 'node:http2';
 import net from 'node:net';
 import type { Writable } from 'node:stream';
 import { setTimeout as pause } from 'node:timers/promises';
+import { http } from '../../common/base/node-http.ts';
 import { type ClientOptions, parseClientOptions } from './echo-options.ts';
 
 const MOST_AT_ONCE = 20;
@@ -101,7 +102,7 @@ function askHttp(options: ClientOptions, signal: AbortSignal, request: typeof ht
         // One address, in the resolver's order: what fails should be told, not papered over.
         autoSelectFamily: false,
         ...(options.scheme === 'https' ? { rejectUnauthorized: false } : {}),
-      } as http.RequestOptions,
+      } as RequestOptions,
       (response) => {
         const sourceIp = response.socket.localAddress;
         let body = '';

@@ -1,8 +1,9 @@
 /** The echo server: HTTP/1.1 and HTTP/2 on one port, gRPC, TCP; each answer says what the server saw. */
-import http, { type IncomingMessage } from 'node:http';
+import type { Server as HttpServer, IncomingMessage } from 'node:http';
 import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2';
 import net, { type Server, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { http } from '../../common/base/node-http.ts';
 import { byName } from './echo-headers.ts';
 import { type Identity, plainIp } from './echo-identity.ts';
 import { durationMs, type ServerOptions } from './echo-options.ts';
@@ -210,7 +211,7 @@ function serveTcp(socket: Socket, identity: Identity, serverFirst: boolean): voi
   socket.on('end', () => socket.end());
 }
 
-async function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, server: http.Server): Promise<void> {
+async function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, server: HttpServer): Promise<void> {
   if ((request.headers.upgrade ?? '').toLowerCase() !== 'websocket') {
     // Anything else (h2c) may be ignored: the request is then answered as if it had not asked.
     delete request.headers.upgrade;

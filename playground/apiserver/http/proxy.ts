@@ -1,7 +1,8 @@
 /** `pods/NAME/proxy` and `services/NAME/proxy`: an HTTP request handed on to a port of a pod. */
-import http from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { http } from '../../../common/base/node-http.ts';
 import { ApiError } from '../api-error.ts';
 import { arrayOf, at, objectOf, stringOf } from '../json.ts';
 import type { KubeObject } from '../object.ts';
@@ -81,7 +82,7 @@ async function handOn(exchange: Exchange, path: ResourcePath, { pod, kubelet }: 
     timeout: TIMEOUT_MS,
   });
   upstream.once('timeout', () => upstream.destroy(new Error('the pod did not answer in time')));
-  const answered = new Promise<http.IncomingMessage>((resolve, reject) => upstream.once('response', resolve).once('error', reject));
+  const answered = new Promise<IncomingMessage>((resolve, reject) => upstream.once('response', resolve).once('error', reject));
   exchange.response.once('close', () => socket.destroy());
   exchange.request.pipe(upstream);
   try {
