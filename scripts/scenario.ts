@@ -1,7 +1,8 @@
 /** What `meshctl playground scenario` starts: acts scenarios out, on a playground of their own or on one that runs. */
 import { parseArgs } from 'node:util';
 import { listInstances } from '../playground/instance.ts';
-import { Narrator, StepFailed } from './story/narrator.ts';
+import { act } from './story/act.ts';
+import { Narrator } from './story/narrator.ts';
 import { openShop, scenarios } from './story/scenarios.ts';
 import { Shop } from './story/shop.ts';
 
@@ -9,7 +10,6 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: { name: { type: 'string' }, keep: { type: 'boolean', default: false } },
 });
-const narrator = new Narrator(process.stdout);
 
 async function main(): Promise<number> {
   const [wanted] = positionals;
@@ -27,31 +27,18 @@ async function main(): Promise<number> {
     console.error(`no playground named ${values.name} is running (meshctl playground list)`);
     return 2;
   }
+  const narrator = new Narrator(process.stdout);
   const started = performance.now();
   const shop = running ? Shop.attach(running.kubeconfig) : await Shop.start(`scenario-${process.pid}`, narrator);
-  const interrupted = new Promise<'interrupted'>((resolve) => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve('interrupted'));
+  return await act(narrator, {
+    shop,
+    async run() {
+      await openShop(shop, narrator);
+      for (const scenario of chosen) await scenario?.run(shop, narrator);
+      narrator.ok(`everything was as it was said (${((performance.now() - started) / 1000).toFixed(0)} s)`);
+    },
+    handOver: values.keep && !running,
   });
-  const acted = (async () => {
-    await openShop(shop, narrator);
-    for (const scenario of chosen) await scenario?.run(shop, narrator);
-  })();
-  acted.catch(() => undefined);
-  try {
-    if ((await Promise.race([acted, interrupted])) === 'interrupted') return 130;
-    narrator.ok(`everything was as it was said (${((performance.now() - started) / 1000).toFixed(0)} s)`);
-    if (values.keep && !running) {
-      narrator.handOver(shop.kubeconfig);
-      await Promise.race([interrupted, shop.ended]);
-    }
-    return 0;
-  } catch (error) {
-    if (!(error instanceof StepFailed)) throw error;
-    narrator.failed(error, await shop.evidence());
-    return 1;
-  } finally {
-    await shop.stop();
-  }
 }
 
 process.exitCode = await main();
