@@ -56,7 +56,7 @@ const machine = (): string[] =>
     .concat(readFileSync('/proc/self/mounts', 'utf8').match(/.*(?:kubelet|containerd|warren-cluster|cni-).*/g) ?? [])
     .concat(globSync('/run/netns/cni-*'), globSync('/{etc,opt,var/lib}/cni'), globSync('/var/lib/{kubelet,containerd}'));
 
-test('a cluster of two nodes', { skip }, async (t) => {
+test('a cluster of two nodes, and another one beside it', { skip }, async (t) => {
   const before = machine();
   const cluster = await startCluster(t, { nodes: 2, images: [await ownImage(t)] });
 
@@ -89,24 +89,24 @@ test('a cluster of two nodes', { skip }, async (t) => {
   await t.test('changes nothing of the machine that it runs on', () => {
     assert.deepEqual(machine(), before);
   });
-});
 
-test('clusters live side by side, and leave nothing, whether they are ended or killed', { skip }, async (t) => {
-  const [one, other] = await Promise.all([startCluster(t, { nodes: 1 }), startCluster(t, { nodes: 1 })]);
-  await one.kubectl('create', 'configmap', 'mine');
-  assert.doesNotMatch(await other.kubectl('get', 'configmaps'), /mine/);
-  const again = await runProgram(process.execPath, [join(import.meta.dirname, 'main.ts'), 'up', '--name', one.name]);
-  assert.equal(again.code, 2);
-  assert.match(again.stderr, /already running \(pid \d+\)/);
+  await t.test('clusters live side by side, and leave nothing, whether they are ended or killed', async (t) => {
+    const other = await startCluster(t, { nodes: 1 });
+    await cluster.kubectl('create', 'configmap', 'mine');
+    assert.doesNotMatch(await other.kubectl('get', 'configmaps'), /mine/);
+    const again = await runProgram(process.execPath, [join(import.meta.dirname, 'main.ts'), 'up', '--name', cluster.name]);
+    assert.equal(again.code, 2);
+    assert.match(again.stderr, /already running \(pid \d+\)/);
 
-  await other.apply(PODS.replaceAll('test/own:1', PAUSE_IMAGE));
-  await other.podsReady('default');
-  assert.notDeepEqual(remains(other), []);
-  other.process.kill('SIGKILL');
-  await other.eventually('a killed cluster leaves something', () => remains(other).length === 0);
-  assert.match(await one.kubectl('get', 'configmaps'), /mine/);
-  await one.cluster('down');
-  assert.deepEqual(remains(one), []);
+    await other.apply(PODS.replaceAll('test/own:1', PAUSE_IMAGE));
+    await other.podsReady('default');
+    assert.notDeepEqual(remains(other), []);
+    other.process.kill('SIGKILL');
+    await other.eventually('a killed cluster leaves something', () => remains(other).length === 0);
+    assert.match(await cluster.kubectl('get', 'configmaps'), /mine/);
+    await cluster.cluster('down');
+    assert.deepEqual(remains(cluster), []);
+  });
 });
 
 async function ownImage(t: TestContext): Promise<string> {
