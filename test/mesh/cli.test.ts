@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { runProgram } from '../support/kube-commands.ts';
-import { root, startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
+import { nodeInPods, root, startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
 
 const EXAMPLES = join(root, 'docs/cli/examples');
 const UPDATE = process.env.EXAMPLES_UPDATE === '1';
@@ -49,7 +49,7 @@ test('every example of docs/cli is what meshctl says', { skip: withoutPlayground
   await openShop(cluster);
   const folder = mkdtempSync(join(tmpdir(), 'warren-cli-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
-  const over = callsUntilEnd(t, cluster);
+  const over = await callsUntilEnd(t, cluster);
   for (const file of inOrder(readdirSync(EXAMPLES))) {
     const name = file.replace('.txt', '');
     await t.test(name, async () => {
@@ -125,19 +125,18 @@ async function passedBy(cluster: TestPlayground): Promise<void> {
   );
 }
 
+/** Ten calls a second, for as long as its standard input is open. */
+const CALLING = `
+const http = require('node:http');
+setInterval(() => http.get('http://orders/', { agent: false }, (answer) => answer.resume()).on('error', () => undefined), 100);
+process.stdin.on('close', () => process.exit(0)).resume();
+`;
+
 /** Somebody always calls: what is live has something to show. @returns what ends it */
-function callsUntilEnd(t: TestContext, cluster: TestPlayground): () => void {
-  let over = false;
-  const done = (async () => {
-    while (!over) await cluster.exec('shop', 'deploy/frontend', 'client', 'http://orders/', '--count=5');
-  })();
-  t.after(async () => {
-    over = true;
-    await done;
-  });
-  return () => {
-    over = true;
-  };
+async function callsUntilEnd(t: TestContext, cluster: TestPlayground): Promise<() => void> {
+  const calling = await cluster.companion('shop', 'deploy/frontend', nodeInPods, '-e', CALLING);
+  t.after(() => calling.end());
+  return () => calling.end();
 }
 
 const meshctl = (cluster: TestPlayground, ...args: readonly string[]) =>

@@ -12,6 +12,7 @@ import { type Explanation, explain, type Verdict, type Way } from '../../meshctl
 import { placeOf, proxiesOf } from '../../meshctl/explain/proxies.ts';
 import { Istiod } from '../../meshctl/istiod.ts';
 import { type Rehearsal, together } from '../../meshctl/rehearse/rehearsal.ts';
+import type { Companion } from '../support/kube-exec.ts';
 import { nodeInPods, startPlayground, withoutPlayground } from '../support/playground.ts';
 import {
   type Configuration,
@@ -33,10 +34,9 @@ const ROUNDS = Math.ceil(CASES / NAMESPACES.length);
 /** What each round makes anew. */
 const ROUND_KINDS = 'authorizationpolicy,peerauthentication,requestauthentication,httproute,virtualservice,destinationrule';
 
-/** Runs in a pod: makes calls, prints what came of each. */
+/** Runs in a pod: makes the calls of each line, and prints what came of each. */
 const CALLS = `
 const http = require('node:http');
-const calls = JSON.parse(process.argv[1]);
 const one = ({ target, method, path, headers }) => new Promise((resolve) => {
   const [host, port] = target.split(':');
   const request = http.request({ host, port, path, method, headers: { host: port === '80' ? host : target, ...headers }, agent: false, timeout: 5000 }, (response) => {
@@ -47,7 +47,9 @@ const one = ({ target, method, path, headers }) => new Promise((resolve) => {
   request.on('error', () => resolve('error'));
   request.end();
 });
-Promise.all(calls.map(one)).then((answers) => console.log(JSON.stringify(answers)));
+require('node:readline').createInterface({ input: process.stdin })
+  .on('line', async (line) => console.log(JSON.stringify(await Promise.all(JSON.parse(line).map(one)))))
+  .on('close', () => process.exit(0));
 `;
 
 test('what explain predicts is what happens', { skip: withoutPlayground, timeout: 240_000 + ROUNDS * 60_000 }, async (t) => {
@@ -70,17 +72,25 @@ test('what explain predicts is what happens', { skip: withoutPlayground, timeout
     const request = { method, path, headers: Object.entries(headers).map(([field, value]) => `${field}: ${value}`) };
     return explain({ namespace, pod: name, host, port: Number(port), request }, place, proxies);
   };
-  /** One program for each caller. */
+  /** One program for each caller, as long as the test takes. */
+  const callers = new Map<string, Promise<Companion>>();
+  t.after(() => {
+    for (const caller of callers.values()) void caller.then(({ end }) => end());
+  });
+  const callerOf = (caller: string): Promise<Companion> => {
+    const [namespace = '', name = ''] = caller.split('/');
+    const found = callers.get(caller) ?? cluster.companion(namespace, name, nodeInPods, '-e', CALLS);
+    callers.set(caller, found);
+    return found;
+  };
   const observe = async (calls: readonly RandomCall[]): Promise<Map<RandomCall, string>> => {
     const observed = new Map<RandomCall, string>();
     const byCaller = [...Map.groupBy(calls, ({ caller }) => caller)];
     const work = async (): Promise<void> => {
       for (let next = byCaller.shift(); next; next = byCaller.shift()) {
         const [caller, those] = next;
-        const [namespace = '', name = ''] = caller.split('/');
-        const { stdout, stderr } = await cluster.exec(namespace, name, nodeInPods, '-e', CALLS, JSON.stringify(those));
-        assert.notEqual(stdout, '', `the calls of ${caller}: ${stderr}`);
-        for (const [i, answer] of (JSON.parse(stdout) as string[]).entries()) observed.set(those[i] as RandomCall, answer);
+        const answers = JSON.parse(await (await callerOf(caller)).ask(JSON.stringify(those))) as string[];
+        for (const [i, answer] of answers.entries()) observed.set(those[i] as RandomCall, answer);
       }
     };
     await Promise.all([work(), work(), work(), work()]);

@@ -1,6 +1,8 @@
-/** The real kubectl against a playground or a cluster of Kubernetes, so that a test sees what a user sees. */
+/** The real kubectl against a playground or a cluster of Kubernetes, so that a test sees what a user sees; what is asked by the hundred, without it. */
 import { execFile } from 'node:child_process';
 import yaml from 'js-yaml';
+import { type Companion, execInPod, startCompanion } from './kube-exec.ts';
+import { apiReader } from './kube-reader.ts';
 import { command } from './netns.ts';
 
 export interface Ran {
@@ -19,6 +21,8 @@ export interface KubeCommands {
   apply(text: string): Promise<string>;
   /** A command in a pod (`name`, `deploy/name`), whatever its exit status. */
   exec(namespace: string, pod: string, ...command: readonly string[]): Promise<Ran>;
+  /** A program in a pod that answers line by line for as long as the test wants: asking it starts nothing. */
+  companion(namespace: string, pod: string, ...command: readonly string[]): Promise<Companion>;
   /** The echo client in a pod; `client(…)` must succeed. @returns what it printed */
   client(namespace: string, pod: string, ...request: readonly string[]): Promise<string>;
   /** Waits until all pods of the namespace are ready, and none is on its way out. */
@@ -28,13 +32,16 @@ export interface KubeCommands {
 }
 
 const POLL_MS = 50;
+const LONGEST_POLL_MS = 1000;
+const MOST_PATIENCE = 4;
 const KUBECTL_TIMEOUT_MS = 60_000;
 
 export function kubeCommands(kubeconfig: string): KubeCommands {
   const tryKubectl = (...args: readonly string[]): Promise<Ran> => runProgram('kubectl', ['--kubeconfig', kubeconfig, ...args]);
   const kubectl = async (...args: readonly string[]): Promise<string> => succeeded(`kubectl ${args.join(' ')}`, await tryKubectl(...args));
+  const api = apiReader(kubeconfig);
   const exec = (namespace: string, pod: string, ...argv: readonly string[]): Promise<Ran> =>
-    tryKubectl('exec', '-n', namespace, pod, '--', ...argv);
+    execInPod(api, namespace, pod, argv, KUBECTL_TIMEOUT_MS);
   return {
     kubeconfig,
     tryKubectl,
@@ -45,12 +52,14 @@ export function kubeCommands(kubeconfig: string): KubeCommands {
       return succeeded('kubectl apply', await runProgram('kubectl', ['--kubeconfig', kubeconfig, 'apply', '-f', '-'], list));
     },
     exec,
+    companion: (namespace, pod, ...argv) => startCompanion(api, namespace, pod, argv),
     client: async (namespace, pod, ...request) =>
       succeeded(`client ${request.join(' ')} in ${pod}`, await exec(namespace, pod, 'client', ...request)),
     async podsReady(namespace, timeoutMs = KUBECTL_TIMEOUT_MS) {
       let seen = '';
       await poll(`pods of ${namespace} are not ready`, timeoutMs, async () => {
-        const list = JSON.parse(await kubectl('get', 'pods', '-n', namespace, '-o', 'json')) as { items: RawPod[] };
+        // Asked very often, and nobody looks at how: no kubectl for each time.
+        const list = (await api.read(`/api/v1/namespaces/${namespace}/pods`)) as { items: RawPod[] };
         seen = list.items.map(({ metadata, status }) => `${metadata.name} ${status.phase}`).join(', ');
         return list.items.length > 0 && list.items.every(isSettled);
       }).catch((error: unknown) => {
@@ -77,12 +86,15 @@ export function succeeded(what: string, { code, stdout, stderr }: Ran): string {
   return stdout;
 }
 
+/** What takes long to ask is asked less often, or a wait would keep a processor busy with starting kubectl. */
 export async function poll(complaint: string, timeoutMs: number, holds: () => Promise<boolean> | boolean): Promise<void> {
   const deadline = performance.now() + timeoutMs;
-  for (;;) {
+  for (let patience = 1; ; patience = Math.min(patience + 1, MOST_PATIENCE)) {
+    const askedMs = performance.now();
     if (await holds()) return;
-    if (performance.now() > deadline) throw new Error(`${complaint} (after ${timeoutMs / 1000} s)`);
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    const now = performance.now();
+    if (now > deadline) throw new Error(`${complaint} (after ${timeoutMs / 1000} s)`);
+    await new Promise((resolve) => setTimeout(resolve, Math.min(POLL_MS + (now - askedMs) * patience, LONGEST_POLL_MS)));
   }
 }
 
