@@ -8,7 +8,10 @@ import type { Container } from './objects.ts';
 
 /** The checkout as every container sees it. Its real path may lead through folders that an unprivileged user may not enter. */
 export const CHECKOUT = '/opt/warren';
-export const COMPILE_CACHE = `${CHECKOUT}/node_modules/.cache/compile-pods`;
+/** Where Node keeps what it compiled, inside a container; not below the checkout, whose `node_modules` may be a link to somewhere else. */
+export const COMPILE_CACHE = '/opt/warren-compiled';
+/** The same in the checkout, with a folder for each user. */
+export const COMPILED = 'node_modules/.cache/compile-pods';
 
 export interface Image {
   readonly argv: readonly string[];

@@ -21,7 +21,7 @@ import { scheduler } from './controllers/scheduler.ts';
 import { statefulSetController } from './controllers/stateful-set.ts';
 import { startDns } from './dns/server.ts';
 import { dnsView } from './dns/view.ts';
-import { CHECKOUT, COMPILE_CACHE } from './images.ts';
+import { CHECKOUT, COMPILED } from './images.ts';
 import { Kubelet } from './kubelet/kubelet.ts';
 import { connectNodes, startFabric } from './network/fabric.ts';
 import { API_PORT, DNS_PORT, FABRIC, MAX_NODES, planNode } from './network/plan.ts';
@@ -112,7 +112,7 @@ function mountState(state: string, checkout: string): StateFolders & { readonly 
   const mount = (...args: string[]): void => {
     execFileSync('mount', args, { stdio: ['ignore', 'ignore', 'inherit'] });
   };
-  mkdirSync(join(checkout, COMPILE_CACHE.slice(CHECKOUT.length + 1)), { recursive: true });
+  mkdirSync(join(checkout, COMPILED), { recursive: true });
   mount('-t', 'tmpfs', '-o', 'mode=755', 'warren', state);
   const folders = { state, host: join(state, 'host'), checkout: join(state, 'checkout') };
   mkdirSync(folders.host);

@@ -6,7 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { chownSync, lstatSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
-import { CHECKOUT, COMPILE_CACHE, type Image } from '../images.ts';
+import { CHECKOUT, COMPILE_CACHE, COMPILED, type Image } from '../images.ts';
 import { TOOL_PATH, tool } from '../node/command.ts';
 import type { ClusterNode, StateFolders } from '../node/node.ts';
 import { resolveInRoot } from '../node/resolve-path.ts';
@@ -181,7 +181,7 @@ function prepareRoot({ folder, folders, checkout, mounts, files, image, security
     `${field(checkout)} ${root}${CHECKOUT} none bind,ro,rprivate`,
     `${field(compileCache(checkout, security.runAsUser ?? 0))} ${root}${COMPILE_CACHE} none bind,rprivate`,
   ];
-  mkdirSync(join(upper, CHECKOUT), { recursive: true });
+  for (const path of [CHECKOUT, COMPILE_CACHE]) mkdirSync(join(upper, path), { recursive: true });
   for (const mount of [...mounts].sort((a, b) => a.target.split('/').length - b.target.split('/').length)) {
     const target = place(mount.target);
     const inUpper = join(upper, target);
@@ -201,7 +201,7 @@ function prepareRoot({ folder, folders, checkout, mounts, files, image, security
 
 /** One for each user, so that nobody finds code that somebody else compiled for them. */
 function compileCache(checkout: string, uid: number): string {
-  const folder = join(checkout, COMPILE_CACHE.slice(CHECKOUT.length + 1), String(uid));
+  const folder = join(checkout, COMPILED, String(uid));
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   chownSync(folder, uid, uid);
   return folder;
