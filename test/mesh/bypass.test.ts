@@ -44,8 +44,17 @@ ${echo('client', 'node1')}${echo('server', 'node2')}${service('server')}`);
   return cluster;
 }
 
-test('a namespace, a node and the cluster are taken out of the mesh and brought back, and no pod restarts', options, async (t) => {
+test('the mesh out of the path', options, async (t) => {
   const cluster = await startShop(t);
+  await t.test('a namespace, a node and the cluster are taken out of the mesh and brought back, and no pod restarts', () =>
+    byMeshctl(cluster),
+  );
+  await t.test('while the node agent is away pods of the mesh wait and others start; by hand the node lets all of them start', () =>
+    byHand(cluster),
+  );
+});
+
+async function byMeshctl(cluster: TestPlayground): Promise<void> {
   const meshctl = (...argv: readonly string[]) => {
     const all = [join(root, 'meshctl/main.ts'), '--kubeconfig', cluster.kubeconfig, ...argv];
     const { status, stdout, stderr } = spawnSync(process.execPath, all, { encoding: 'utf8' });
@@ -90,10 +99,9 @@ test('a namespace, a node and the cluster are taken out of the mesh and brought 
     await cluster.kubectl('get', 'pods', '-n', 'shop', '-o', 'jsonpath={.items[*].status.containerStatuses[*].containerID}'),
     started,
   );
-});
+}
 
-test('while the node agent is away pods of the mesh wait and others start; by hand the node lets all of them start', options, async (t) => {
-  const cluster = await startShop(t);
+async function byHand(cluster: TestPlayground): Promise<void> {
   const agents = 'daemonset/istio-cni-node';
   const selector = (value: unknown): string => JSON.stringify({ spec: { template: { spec: { nodeSelector: value } } } });
   const agentPods = () => cluster.kubectl('get', 'pods', '-n', 'istio-system', '-l', 'k8s-app=istio-cni-node', '-o', 'name');
@@ -122,7 +130,7 @@ test('while the node agent is away pods of the mesh wait and others start; by ha
   );
   cluster.node('node1').run('/opt/cni/bin/istio-cni', 'bypass', '--undo');
   await cluster.eventually('all pods are in the mesh', async () => /redirect to :15006/.test(await rulesOf(cluster, 'late')));
-});
+}
 
 async function rulesOf(cluster: TestPlayground, pod: string): Promise<string> {
   const [uid = '', node = ''] = (

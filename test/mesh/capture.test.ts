@@ -6,6 +6,9 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
+import { dnsCapture } from './dns-capture.ts';
+import { maliciousCalls } from './malicious-calls.ts';
+import { prometheusSees, withoutPrometheus } from './prometheus.ts';
 
 const pod = (namespace: string, name: string, node: string, app: string): string => `
 ---
@@ -51,7 +54,7 @@ interface ServiceAddresses {
   readonly spec: { readonly clusterIPs: readonly string[] };
 }
 
-test('who is captured, over both families, and what is seen of it', { skip: withoutPlayground, timeout: 180_000 }, async (t) => {
+test('who is captured, over both families, and what is seen of it', { skip: withoutPlayground, timeout: 300_000 }, async (t) => {
   const cluster = await startPlayground(t, { mesh: true });
   await cluster.apply(MANIFEST);
   await cluster.podsReady('mesh');
@@ -138,6 +141,14 @@ test('who is captured, over both families, and what is seen of it', { skip: with
     assert.match(await log('node1', 'outbound', 'nobody.mesh.svc'), /NO_HEALTHY_UPSTREAM/);
     assert.match(status(cluster), /Service mesh\/nobody: selects no pod/);
   });
+
+  // In the same mesh, since a mesh takes longer to come up than these to run.
+  await t.test('calls to ports of ztunnel bring nothing, wherever they come from', () => maliciousCalls(cluster, 'mesh', 'plain'));
+  const withoutIt = { skip: withoutPrometheus };
+  await t.test('Prometheus scrapes every component, and its answers say who talked to whom', withoutIt, () =>
+    prometheusSees(cluster, 'mesh'),
+  );
+  await t.test('with DNS capture a pod resolves services by ztunnel, and the rest by the cluster', () => dnsCapture(cluster));
 });
 
 const status = (cluster: TestPlayground): string =>

@@ -1,8 +1,7 @@
-/** A real Prometheus in the mesh's cluster finds the components by their pods' annotations, as the usual configuration does, and scrapes them. */
+/** A real Prometheus in the mesh's cluster finds the components by their pods' annotations, as the usual configuration does, and scrapes them; run by capture.test.ts. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { test } from 'node:test';
-import { startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
+import type { TestPlayground } from '../support/playground.ts';
 
 const prometheus = ((): string | undefined => {
   try {
@@ -12,8 +11,8 @@ const prometheus = ((): string | undefined => {
     return undefined;
   }
 })();
-const skip =
-  withoutPlayground ?? (prometheus === undefined && !process.env.CI ? 'prometheus is not installed (scripts/test fetches it)' : undefined);
+export const withoutPrometheus: string | undefined =
+  prometheus === undefined && !process.env.CI ? 'prometheus is not installed (scripts/test fetches it)' : undefined;
 
 /** Debian's Prometheus has no discovery by Kubernetes, so the pods that ask to be scraped by their annotations are listed for it. */
 const monitoring = (targets: readonly Target[]): string => `
@@ -69,27 +68,6 @@ async function scrapeTargets(cluster: TestPlayground): Promise<Target[]> {
     }));
 }
 
-const SHOP = `
-apiVersion: v1
-kind: Namespace
-metadata: { name: shop, labels: { istio.io/dataplane-mode: ambient } }
----
-apiVersion: v1
-kind: Service
-metadata: { name: server, namespace: shop }
-spec: { selector: { app: server }, ports: [{ name: http, port: 80, targetPort: 8080 }] }
----
-apiVersion: v1
-kind: Pod
-metadata: { name: server, namespace: shop, labels: { app: server } }
-spec: { nodeName: node2, containers: [{ name: echo, image: warren/echo, args: ["--port=8080"] }] }
----
-apiVersion: v1
-kind: Pod
-metadata: { name: client, namespace: shop, labels: { app: client } }
-spec: { nodeName: node1, containers: [{ name: echo, image: warren/echo, args: ["--port=8080"] }] }
-`;
-
 interface Series {
   readonly metric: Readonly<Record<string, string>>;
   readonly value: readonly [number, string];
@@ -100,13 +78,11 @@ async function query(cluster: TestPlayground, expression: string): Promise<reado
   return (JSON.parse(await cluster.kubectl('get', '--raw', path)) as { data: { result: Series[] } }).data.result;
 }
 
-test('Prometheus scrapes every component, and its answers say who talked to whom', { skip, timeout: 120_000 }, async (t) => {
-  const cluster = await startPlayground(t, { mesh: true });
-  await cluster.apply(SHOP);
+/** On a playground with a mesh of two nodes, where `client` calls the Service `server` of the same namespace. */
+export async function prometheusSees(cluster: TestPlayground, namespace: string): Promise<void> {
   await cluster.apply(monitoring(await scrapeTargets(cluster)));
   await cluster.podsReady('monitoring');
-  await cluster.podsReady('shop');
-  await cluster.client('shop', 'client', 'http://server/');
+  await cluster.client(namespace, 'client', 'http://server/');
 
   await cluster.eventually('not all components are up', async () => {
     const up = await query(cluster, 'up == 1');
@@ -129,4 +105,4 @@ test('Prometheus scrapes every component, and its answers say who talked to whom
   const sum = async (expression: string): Promise<number> => Number((await query(cluster, `sum(${expression})`))[0]?.value[1]);
   assert.equal(await sum('pilot_xds'), 2, 'the replicas of istiod count two connected proxies between them');
   assert.ok((await sum('citadel_server_success_cert_issuance_count')) >= 2);
-});
+}
