@@ -1,6 +1,6 @@
 /**
  * The one gate: lint, types, dependency rules, generated files and the conformance suites beside the unit tests, then what needs a network of
- * its own: the mesh and cluster tests, a few at a time.
+ * its own: the mesh and cluster tests, a few at a time. Those that mostly wait begin with the unit tests.
  * Output is TAP where it is no terminal; the last line counts everything.
  */
 import { spawn, spawnSync } from 'node:child_process';
@@ -53,25 +53,37 @@ function goVet(): void {
 }
 
 async function tests(kind: string, files: readonly string[]): Promise<void> {
-  const onKubernetes = files.some((file) => file.startsWith('test/cluster/'));
-  if (onKubernetes) await buildCluster();
+  if (files.some(isOnKubernetes)) await buildCluster();
   if (files.length === 0) return record(kind, 'skipped', 'no test file');
-  const sideBySide = kind === 'mesh and cluster';
-  const timeoutMs = onKubernetes ? 900_000 : process.env.EXPLAIN_CASES === undefined ? 300_000 : Number(process.env.EXPLAIN_CASES) * 20_000;
-  const results = await runFiles(files, { isolated: kind !== 'unit', sideBySide, timeoutMs });
+  addUp(await runFiles(files, { isolated: kind !== 'unit' }));
+}
+
+/** The mesh and cluster tests, a few at a time. */
+async function sideBySide(files: readonly string[]): Promise<void> {
+  if (files.some(isOnKubernetes)) await buildCluster();
+  const results = await runFiles(files, { isolated: true, concurrency: SIDE_BY_SIDE });
   // Real kernels, clocks and programs: what failed beside another file, on a machine whose load is not ours, is tried once more alone. That it was
   // necessary is said, and a file that fails again has failed.
   const failed = [...results].filter(([file, { failed: count }]) => file !== '' && count > 0).map(([file]) => file);
-  if (sideBySide && failed.length > 0 && failed.length <= MOST_SECOND_TRIES) {
-    for (const [file, result] of await runFiles(failed, { isolated: true, sideBySide: false, timeoutMs })) {
-      console.log(`# ${file}: failed beside another file, ${result.failed === 0 ? 'passed' : 'failed'} alone`);
+  if (failed.length > 0 && failed.length <= MOST_SECOND_TRIES) {
+    for (const [file, result] of await runFiles(failed, { isolated: true })) {
+      console.log(`# ${file}: failed beside another file, ${result.failed === 0 ? 'passed' : 'failed'} at its second try`);
       results.set(file, result);
     }
   }
+  // The gate's time is limited: whoever adds to it sees where it goes.
+  const slow = [...results].filter(([, { ms }]) => ms >= SLOW_MS).sort(([, a], [, b]) => b.ms - a.ms);
+  for (const [file, { ms }] of slow) console.log(`# ${Math.round(ms / 1000)} s ${file}`);
+  addUp(results);
+}
+
+function addUp(results: ReadonlyMap<string, Tally>): void {
   for (const result of results.values()) for (const outcome of OUTCOMES) tally[outcome] += result[outcome];
 }
 
-type Tally = Record<Outcome, number>;
+const isOnKubernetes = (file: string): boolean => file.startsWith('test/cluster/');
+
+type Tally = Record<Outcome, number> & { ms: number };
 const OUTCOMES = ['passed', 'failed', 'skipped'] as const;
 const SIDE_BY_SIDE = 4;
 /** What takes minutes begins first, so that nothing runs alone at the end. */
@@ -84,36 +96,48 @@ const LONGEST = [
   'mesh/explain',
   'mesh/cli',
 ];
+/** Mostly they wait, for minutes: beside the unit tests they cost little time. The stage `waiting`. */
+const MOSTLY_WAITING = ['cluster/story', 'mesh/ca-rotation'];
+const SLOW_MS = 30_000;
 /** More than this is no accident. */
 const MOST_SECOND_TRIES = 3;
+
+interface Counted {
+  readonly file?: string | undefined;
+  readonly nesting: number;
+  readonly details: { readonly duration_ms: number };
+}
 
 /** @returns what came of each file, by its path in the checkout */
 async function runFiles(
   files: readonly string[],
-  { isolated, sideBySide, timeoutMs }: { readonly isolated: boolean; readonly sideBySide: boolean; readonly timeoutMs: number },
+  { isolated, concurrency }: { readonly isolated: boolean; readonly concurrency?: number },
 ): Promise<Map<string, Tally>> {
+  const cases = process.env.EXPLAIN_CASES;
+  const timeoutMs = files.some(isOnKubernetes) ? 900_000 : cases === undefined ? 300_000 : Number(cases) * 20_000;
   const stream = run({
     cwd: root,
     files: files.map((file) => join(root, file)),
     // Unit tests share one process, since they touch nothing outside; the others may move their process about, so each file has its own.
     isolation: isolated ? 'process' : 'none',
     // Playgrounds and clusters wait more than they work.
-    concurrency: sideBySide ? SIDE_BY_SIDE : false,
+    concurrency: concurrency ?? false,
     timeout: timeoutMs,
     execArgv: ['--disable-warning=ExperimentalWarning'],
   });
   const results = new Map<string, Tally>();
-  const count = (file: string | undefined, outcome: Outcome): void => {
+  const count = ({ file, nesting, details }: Counted, outcome: Outcome): void => {
     const name = file === undefined ? '' : relative(root, file);
-    const tallied = results.get(name) ?? { passed: 0, failed: 0, skipped: 0 };
+    const tallied = results.get(name) ?? { passed: 0, failed: 0, skipped: 0, ms: 0 };
     tallied[outcome]++;
+    if (nesting === 0) tallied.ms += details.duration_ms;
     results.set(name, tallied);
   };
-  stream.on('test:pass', ({ skip, details, file }) => {
-    if (details.type !== 'suite') count(file, skip === undefined || skip === false ? 'passed' : 'skipped');
+  stream.on('test:pass', (test) => {
+    if (test.details.type !== 'suite') count(test, test.skip === undefined || test.skip === false ? 'passed' : 'skipped');
   });
-  stream.on('test:fail', ({ details, file }) => {
-    if (details.type !== 'suite') count(file, 'failed');
+  stream.on('test:fail', (test) => {
+    if (test.details.type !== 'suite') count(test, 'failed');
   });
   const report = process.stdout.isTTY ? stream.compose(new spec()) : stream.compose(tap);
   for await (const chunk of report) process.stdout.write(chunk);
@@ -135,6 +159,7 @@ async function buildClusterOnce(): Promise<void> {
   if (withoutCluster !== undefined) return;
   const tell = (text: string): void => console.log(`# ${text}`);
   await build(tell);
+  if (process.env[SHARED] !== undefined) return;
   const folder = mkdtempSync(join(tmpdir(), 'warren-test-images-'));
   process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
@@ -151,7 +176,9 @@ function longestFirst(files: readonly string[]): string[] {
   return [...files].sort((a, b) => rank(a) - rank(b));
 }
 
-/** The checks and the conformance suites, in processes of their own beside the unit tests: this machine has more than one processor. */
+const isMostlyWaiting = (file: string): boolean => MOSTLY_WAITING.some((name) => file === `test/${name}.test.ts`);
+
+/** Stages in processes of their own, one after the other, beside what this one does: the machine has more than one processor. */
 async function besides(...stages: readonly string[]): Promise<void> {
   for (const stage of stages) {
     const child = spawn(process.execPath, [join(root, 'scripts/test.ts'), stage], { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
@@ -176,7 +203,7 @@ function conformance(): void {
 
 async function main(what: string): Promise<void> {
   const all = what === 'all';
-  const known = new Set(['all', 'check', 'unit', 'mesh', 'conformance', 'cluster', 'interop']);
+  const known = new Set(['all', 'check', 'unit', 'mesh', 'conformance', 'cluster', 'interop', 'waiting']);
   if (!known.has(what)) {
     const named = globSync(`test/*/**/*${what}*.test.ts`, { cwd: root }).sort();
     // In CI the random configurations are few; whoever asks for them gets a thousand.
@@ -189,15 +216,16 @@ async function main(what: string): Promise<void> {
     return;
   }
   if (all) {
-    await Promise.all([besides('check', 'conformance').then(buildCluster), tests('unit', files('unit'))]);
+    const waiting = buildCluster().then(() => besides('waiting'));
+    await Promise.all([besides('check', 'conformance'), tests('unit', files('unit'))]);
+    await sideBySide(longestFirst([...files('mesh'), ...files('cluster')]).filter((file) => !isMostlyWaiting(file)));
+    await waiting;
   }
   if (what === 'check') check();
   if (what === 'unit') await tests('unit', files('unit'));
   if (what === 'conformance') conformance();
-  if (all || what === 'mesh' || what === 'cluster') {
-    const kinds = all ? ['mesh', 'cluster'] : [what];
-    await tests('mesh and cluster', longestFirst(kinds.flatMap(files)));
-  }
+  if (what === 'waiting') await sideBySide([...files('mesh'), ...files('cluster')].filter(isMostlyWaiting));
+  if (what === 'mesh' || what === 'cluster') await sideBySide(longestFirst(files(what)));
   if (what === 'interop') await tests('interop', files('interop'));
 }
 
