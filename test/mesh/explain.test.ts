@@ -75,7 +75,11 @@ test('what explain predicts is what happens', { skip: withoutPlayground, timeout
   /** One program for each caller, as long as the test takes. */
   const callers = new Map<string, Promise<Companion>>();
   t.after(() => {
-    for (const caller of callers.values()) void caller.then(({ end }) => end());
+    for (const caller of callers.values())
+      void caller.then(
+        ({ end }) => end(),
+        () => undefined,
+      );
   });
   const callerOf = (caller: string): Promise<Companion> => {
     const [namespace = '', name = ''] = caller.split('/');
