@@ -146,7 +146,7 @@ test('who is captured, over both families, and what is seen of it', { skip: with
   await t.test('calls to ports of ztunnel bring nothing, wherever they come from', () => maliciousCalls(cluster, 'mesh', 'plain'));
   const withoutIt = { skip: withoutPrometheus };
   await t.test('Prometheus scrapes every component, and its answers say who talked to whom', withoutIt, () =>
-    prometheusSees(cluster, 'mesh'),
+    prometheusSees(cluster, 'mesh', 3),
   );
   await t.test('with DNS capture a pod resolves services by ztunnel, and the rest by the cluster', () => dnsCapture(cluster));
 });

@@ -78,8 +78,8 @@ async function query(cluster: TestPlayground, expression: string): Promise<reado
   return (JSON.parse(await cluster.kubectl('get', '--raw', path)) as { data: { result: Series[] } }).data.result;
 }
 
-/** On a playground with a mesh of two nodes, where `client` calls the Service `server` of the same namespace. */
-export async function prometheusSees(cluster: TestPlayground, namespace: string): Promise<void> {
+/** On a playground with a mesh of two nodes and so many pods, where `client` calls the Service `server` of the same namespace. */
+export async function prometheusSees(cluster: TestPlayground, namespace: string, pods: number): Promise<void> {
   await cluster.apply(monitoring(await scrapeTargets(cluster)));
   await cluster.podsReady('monitoring');
   await cluster.client(namespace, 'client', 'http://server/');
@@ -100,7 +100,7 @@ export async function prometheusSees(cluster: TestPlayground, namespace: string)
   assert.equal(build?.value[1], '2');
   assert.equal(
     (await query(cluster, 'workload_manager_active_proxy_count')).reduce((sum, { value }) => sum + Number(value[1]), 0),
-    2,
+    pods,
   );
   const sum = async (expression: string): Promise<number> => Number((await query(cluster, `sum(${expression})`))[0]?.value[1]);
   assert.equal(await sum('pilot_xds'), 2, 'the replicas of istiod count two connected proxies between them');
