@@ -16,6 +16,9 @@ const UPDATE = process.env.EXAMPLES_UPDATE === '1';
 /** What these show depends on what else happened to be counted: the lines of the example are among those that are printed. */
 const AMONG = new Set(['top', 'edges', 'tap', 'check', 'status', 'policy', 'rehearse', 'bug-report']);
 
+/** One request in ten goes there: in two seconds there may be none. */
+const RARE = /orders-v2/;
+
 const ROUTE_AND_POLICIES = `
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -64,7 +67,9 @@ test('every example of docs/cli is what meshctl says', { skip: withoutPlayground
         return;
       }
       const [wanted, found] = [comparable(text.split('\n')), comparable(actual)];
-      if (AMONG.has(name)) for (const line of wanted) assert.ok(found.includes(line), `${line}\nis not in\n${actual.join('\n')}`);
+      if (AMONG.has(name))
+        for (const line of wanted)
+          assert.ok(found.includes(line) || (name === 'top' && RARE.test(line)), `${line}\nis not in\n${actual.join('\n')}`);
       else assert.deepEqual(found, wanted, actual.join('\n'));
     });
     if (name === 'coverage' && !UPDATE) await t.test('coverage names who passes a waypoint by', () => passedBy(cluster));
