@@ -1,8 +1,9 @@
 /**
  * istiod-lite as a release before a generated cluster, with simulated ztunnels: how long a changed pod takes to the last of them, what a
  * connect storm costs, memory, and start to ready; beside it, where ISTIOD_BIN names one, Istio's own in the same place. The API server is the
- * playground's, and with --cluster a real one with etcd as well. Then a cluster ten times as large. Sizes can be changed by
- * ISTIOD_BENCH=SERVICES,PODS,NODES,ZTUNNELS,SECONDS.
+ * playground's, and with --cluster a real one with etcd as well. Both programs have the same cluster, one after the other. Then, for ours
+ * alone, a cluster ten times as large. Sizes can be changed by ISTIOD_BENCH=SERVICES,PODS,NODES,ZTUNNELS,SECONDS,TIMES-LARGER; 0 times leaves
+ * the last part out. Where the other program fails its rows are missing, and ours are there.
  */
 import { type ChildProcess, fork, spawn } from 'node:child_process';
 import { mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -15,13 +16,13 @@ import { absoluteRow, type Bench, type Row, ratioRow } from './rows.ts';
 import { buildRelease } from './support/release.ts';
 
 const BENCH = 'istiod';
-const [SERVICES = 1000, PODS = 10_000, NODES = 100, ZTUNNELS = 100, SECONDS = 15] = (process.env.ISTIOD_BENCH ?? '')
+const [SERVICES = 1000, PODS = 10_000, NODES = 100, ZTUNNELS = 100, SECONDS = 15, LARGER = 10] = (process.env.ISTIOD_BENCH ?? '')
   .split(',')
   .flatMap((text) => (text === '' ? [] : [Number(text)]));
 const RATES = [10, 100];
-// Filling a real API server takes a while on a busy machine.
-const PATIENCE_MS = 300_000;
-const LARGER = 10;
+/** For each step, on a busy machine: filling a real API server is the longest. */
+const FILL_PATIENCE_MS = 300_000;
+const PATIENCE_MS = 90_000;
 
 const SERVERS = {
   playground: 'cluster-server.ts',
@@ -31,15 +32,26 @@ const SERVERS = {
 
 type ServerName = keyof typeof SERVERS;
 
-interface Case {
-  readonly name: string;
-  readonly argv: readonly string[];
-  readonly server: ServerName;
+interface Sizes {
   readonly services: number;
   readonly pods: number;
   readonly nodes: number;
+}
+
+/** A program and what it has to do. */
+interface Case {
+  readonly name: string;
+  readonly argv: readonly string[];
   readonly ztunnels: number;
   readonly rates: readonly number[];
+}
+
+/** An API server with everything in it. */
+interface Cluster extends Sizes {
+  readonly process: ChildProcess;
+  readonly folder: string;
+  /** Of the ztunnels. */
+  readonly token: string;
 }
 
 interface Measured {
@@ -60,30 +72,59 @@ export const bench: Bench = {
   async run({ cluster }) {
     const { ISTIOD_BIN } = process.env;
     const ours = [process.execPath, join(buildRelease(), 'istiod-lite/main.js'), 'discovery'];
-    const size = { services: SERVICES, pods: PODS, nodes: NODES, ztunnels: ZTUNNELS, rates: RATES };
+    const all = { ztunnels: ZTUNNELS, rates: RATES };
+    const sizes = { services: SERVICES, pods: PODS, nodes: NODES };
     const rows: Row[] = [];
     for (const server of cluster ? (['playground', 'Kubernetes'] as const) : (['playground'] as const)) {
-      const measured = await measure({ ...size, name: 'ours', argv: ours, server });
-      const peer = ISTIOD_BIN ? await measure({ ...size, name: 'ISTIOD_BIN', argv: [ISTIOD_BIN, 'discovery'], server }) : undefined;
-      rows.push(...rowsOf(cluster ? `${server}: ` : '', measured, peer));
+      await withCluster(server, sizes, async (filled) => {
+        const measured = await measure({ ...all, name: 'ours', argv: ours }, filled);
+        const peer = ISTIOD_BIN ? await unlessFails({ ...all, name: 'ISTIOD_BIN', argv: [ISTIOD_BIN, 'discovery'] }, filled) : undefined;
+        rows.push(...rowsOf(cluster ? `${server}: ` : '', measured, peer));
+      });
     }
+    if (LARGER === 0) return rows;
     // One ztunnel: what a change costs istiod itself, and not what a hundred copies of it do.
-    const few = { name: 'ours', argv: ours, server: 'plain', ztunnels: 1, rates: [RATES[0] ?? 10] } as const;
-    const small = await measure({ ...few, services: SERVICES, pods: PODS, nodes: NODES });
-    const large = await measure({ ...few, services: SERVICES * LARGER, pods: PODS * LARGER, nodes: NODES * LARGER });
+    const few = { name: 'ours', argv: ours, ztunnels: 1, rates: [RATES[0] ?? 10] } as const;
+    const times = (n: number): Sizes => ({ services: SERVICES * n, pods: PODS * n, nodes: NODES * n });
+    const small = await withCluster('plain', times(1), (filled) => measure(few, filled));
+    const large = await withCluster('plain', times(LARGER), (filled) => measure(few, filled));
     return [...rows, ...largeRows(small, large)];
   },
 };
 
-async function measure(of: Case): Promise<Measured> {
-  const { name, argv, server, services, pods, nodes, ztunnels } = of;
+async function withCluster<T>(server: ServerName, sizes: Sizes, run: (cluster: Cluster) => Promise<T>): Promise<T> {
+  const { services, pods, nodes } = sizes;
   const folder = mkdtempSync(join(tmpdir(), 'warren-bench-istiod-'));
   const children: ChildProcess[] = [];
   try {
-    const say = (text: string): void => console.error(`${name}: ${text}`);
-    say(`a cluster of ${services} services, ${pods} pods and ${nodes} nodes (${server})`);
-    const cluster = child(children, SERVERS[server], [folder, String(services), String(pods), String(nodes)]);
-    const { token } = await message<{ token: string }>(cluster, 'token');
+    const begun = performance.now();
+    const process = child(children, SERVERS[server], [folder, String(services), String(pods), String(nodes)]);
+    const { token } = await message<{ token: string }>(process, 'token', FILL_PATIENCE_MS);
+    const took = ((performance.now() - begun) / 1000).toFixed(1);
+    console.error(`a cluster of ${services} services, ${pods} pods and ${nodes} nodes (${server}), filled in ${took} s`);
+    return await run({ ...sizes, process, folder, token });
+  } finally {
+    await end(children);
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Its failure is its own: what was measured of ours stays. */
+async function unlessFails(of: Case, cluster: Cluster): Promise<Measured | undefined> {
+  try {
+    return await measure(of, cluster);
+  } catch (error) {
+    console.error(`${of.name}: ${error instanceof Error ? error.message : String(error)}`);
+    return undefined;
+  }
+}
+
+async function measure(of: Case, { process: cluster, folder, token, services, pods }: Cluster): Promise<Measured> {
+  const { name, argv, ztunnels } = of;
+  const children: ChildProcess[] = [];
+  const say = (text: string): void => console.error(`${name}: ${text}`);
+  try {
+    await forgetRoot(folder);
     const [grpc, monitoring, http] = [await freePort(), await freePort(), await freePort()];
     const begun = performance.now();
     const istiod = startProgram(children, folder, argv, { grpc, monitoring, http });
@@ -99,17 +140,24 @@ async function measure(of: Case): Promise<Measured> {
     const clients = child(children, 'xds-clients.ts', [`localhost:${grpc}`, roots, String(ztunnels), String(services + pods)], {
       XDS_TOKEN: token,
     });
-    const storm = await message<{ synced: number; refused: number }>(clients, 'synced');
+    const storm = await message<{ synced: number; refused: number }>(clients, 'synced', PATIENCE_MS);
     const { rssMb: rssConnectedMb, cpuSeconds } = usage(istiod);
     say(
       `${ztunnels} ztunnels have everything after ${Math.round(storm.synced)} ms, ${storm.refused} refused, ${Math.round(rssConnectedMb)} MB`,
     );
     const rates = [];
     for (const perSecond of of.rates) {
-      const rate = await changes({ cluster, clients, istiod, perSecond });
+      const rate = await changes({
+        cluster,
+        clients,
+        istiod,
+        perSecond,
+        prefix: `change-${name.toLowerCase().replace('_', '-')}-${perSecond}`,
+      });
       say(`${perSecond} changes a second: p50 ${Math.round(rate.p50)} ms, p99 ${Math.round(rate.p99)} ms, ${rate.cores.toFixed(2)} cores`);
       rates.push(rate);
     }
+    const rssAfterMb = usage(istiod).rssMb;
     return {
       startToReadyMs,
       startCpuSeconds,
@@ -117,11 +165,13 @@ async function measure(of: Case): Promise<Measured> {
       rssReadyMb,
       rssConnectedMb,
       rates,
-      rssAfterMb: usage(istiod).rssMb,
+      rssAfterMb,
     };
+  } catch (error) {
+    const log = readFileSync(join(folder, 'istiod.log'), 'utf8').trimEnd().split('\n').slice(-5).join('\n');
+    throw new Error(`${error instanceof Error ? error.message : String(error)}; its log ends with:\n${log}`, { cause: error });
   } finally {
     await end(children);
-    rmSync(folder, { recursive: true, force: true });
   }
 }
 
@@ -136,27 +186,35 @@ async function end(children: readonly ChildProcess[]): Promise<void> {
 }
 
 /** Pods at this rate, each timed from its creation until the last ztunnel has it. */
-async function changes(o: { cluster: ChildProcess; clients: ChildProcess; istiod: number; perSecond: number }) {
-  const { cluster, clients, istiod, perSecond } = o;
-  const prefix = `change${perSecond}`;
+async function changes(o: { cluster: ChildProcess; clients: ChildProcess; istiod: number; perSecond: number; prefix: string }) {
+  const { cluster, clients, istiod, perSecond, prefix } = o;
   const created = new Map<string, number>();
   const took = new Map<string, number>();
   const onCreated = (said: { created?: string; at?: number }): void => {
-    if (said.created?.startsWith(prefix)) created.set(said.created, said.at ?? 0);
+    if (said.created?.startsWith(`${prefix}-`)) created.set(said.created, said.at ?? 0);
   };
   const reached = new Map<string, number>();
   const onReached = (said: { reached?: string; at?: number; lost?: string }): void => {
     if (said.lost !== undefined) console.error(`a ztunnel lost its stream: ${said.lost}`);
-    if (said.reached?.startsWith(prefix) && !reached.has(said.reached)) reached.set(said.reached, said.at ?? 0);
+    if (said.reached?.startsWith(`${prefix}-`) && !reached.has(said.reached)) reached.set(said.reached, said.at ?? 0);
   };
   cluster.on('message', onCreated);
   clients.on('message', onReached);
   const before = { ...usage(istiod), at: performance.now() };
   cluster.send({ perSecond, seconds: SECONDS, prefix });
-  await until(`${perSecond * SECONDS} changes at every ztunnel`, async () => reached.size === perSecond * SECONDS);
+  const all = perSecond * SECONDS;
+  await until(
+    () => `${all} changes at every ztunnel: ${created.size} pods were created, ${reached.size} are everywhere`,
+    async () => reached.size === all,
+    SECONDS * 1000 + PATIENCE_MS,
+  );
   const after = { ...usage(istiod), at: performance.now() };
   cluster.off('message', onCreated);
   clients.off('message', onReached);
+  // The next one begins with the same cluster.
+  const removed = message(cluster, 'removed', PATIENCE_MS);
+  cluster.send({ remove: prefix });
+  await removed;
   for (const [name, at] of reached) took.set(name, at - (created.get(name) ?? 0));
   const sorted = [...took.values()].sort((a, b) => a - b);
   const quantile = (q: number): number => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0;
@@ -227,17 +285,26 @@ function child(children: ChildProcess[], program: string, args: readonly string[
 }
 
 /** The first message that has this field. @throws Error where the program ends first */
-function message<T>(from: ChildProcess, field: string): Promise<T> {
+function message<T>(from: ChildProcess, field: string, patienceMs: number): Promise<T> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`no ${field} within ${PATIENCE_MS / 1000} s`)), PATIENCE_MS);
     const onMessage = (said: object): void => {
       if (!(field in said)) return;
-      clearTimeout(timer);
-      from.off('message', onMessage);
+      stop();
       resolve(said as T);
     };
+    const fail = (reason: string): void => {
+      stop();
+      reject(new Error(reason));
+    };
+    const onExit = (code: number | null): void => fail(`the program for ${field} ended with ${code}`);
+    const timer = setTimeout(() => fail(`no ${field} within ${patienceMs / 1000} s`), patienceMs);
+    const stop = (): void => {
+      clearTimeout(timer);
+      from.off('message', onMessage);
+      from.off('exit', onExit);
+    };
     from.on('message', onMessage);
-    from.once('exit', (code) => reject(new Error(`the program for ${field} ended with ${code}`)));
+    from.on('exit', onExit);
   });
 }
 
@@ -284,16 +351,28 @@ async function rootOf(folder: string): Promise<string> {
   }
 }
 
+/** Each program makes a root of its own. */
+async function forgetRoot(folder: string): Promise<void> {
+  const api = KubeApi.load({ kubeconfig: join(folder, 'kubeconfig'), env: {} });
+  try {
+    await api.delete('/api/v1/namespaces/istio-system/secrets/istio-ca-secret');
+  } catch (error) {
+    if ((error as { status?: number }).status !== 404) throw error;
+  } finally {
+    api.close();
+  }
+}
+
 /** Polls; what throws is not there yet. */
-async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + PATIENCE_MS;
+async function until(what: string | (() => string), holds: () => Promise<boolean>, patienceMs = PATIENCE_MS): Promise<void> {
+  const deadline = performance.now() + patienceMs;
   for (;;) {
     try {
       if (await holds()) return;
     } catch {
       // Not yet.
     }
-    if (performance.now() > deadline) throw new Error(`no ${what} within ${PATIENCE_MS / 1000} s`);
+    if (performance.now() > deadline) throw new Error(`no ${typeof what === 'string' ? what : what()} within ${patienceMs / 1000} s`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }

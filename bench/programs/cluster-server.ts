@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { systemClock } from '../../common/base/clock.ts';
 import { silentLog } from '../../common/base/log.ts';
 import { ApiServer } from '../../playground/apiserver/apiserver.ts';
-import { type ClusterWriter, change, fill } from './generated-cluster.ts';
+import { type ClusterWriter, fill, obey } from './generated-cluster.ts';
 
 const [folder = '', ...numbers] = process.argv.slice(2);
 const [services = 0, pods = 0, nodes = 0] = numbers.map(Number);
@@ -27,11 +27,12 @@ const writer: ClusterWriter = {
     created(Number(process.hrtime.bigint()) / 1e6);
     store.updateStatus({ ...(structuredClone(made) as object), status } as never);
   },
+  removePod(namespace, name) {
+    store.delete('Pod', name, namespace, { gracePeriodSeconds: 0 });
+  },
 };
 
-process.on('message', (rate: { perSecond: number; seconds: number; prefix: string }) =>
-  change(writer, sizes, rate, (created, at) => process.send?.({ created, at })),
-);
+obey(writer, sizes);
 // The parent is gone, and with it the bench.
 process.on('disconnect', () => process.exit(0));
 

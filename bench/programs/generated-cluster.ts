@@ -12,7 +12,12 @@ export interface ClusterWriter {
   create(object: object): Promise<void> | void;
   /** Created, `created` called with the time at which that was answered, and then given this status, as by a kubelet. */
   startPod(pod: object, status: object, created: (at: number) => void): Promise<void> | void;
+  /** At once, without a kubelet's word. */
+  removePod(namespace: string, name: string): Promise<void> | void;
 }
+
+/** What a server is asked for by its parent. */
+export type Wish = { readonly perSecond: number; readonly seconds: number; readonly prefix: string } | { readonly remove: string };
 
 const NAMESPACES = 10;
 const SYSTEM = 'istio-system';
@@ -20,6 +25,8 @@ const SYSTEM = 'istio-system';
 const AT_ONCE = 64;
 
 let address = 0;
+/** Pods that came by `change`, by the first part of their names. */
+const changed = new Map<string, { readonly namespace: string; readonly name: string }[]>();
 
 /** Everything that is there before istiod starts. */
 export async function fill(writer: ClusterWriter, { services, pods, nodes }: Sizes): Promise<void> {
@@ -46,8 +53,32 @@ export async function fill(writer: ClusterWriter, { services, pods, nodes }: Siz
   await all(pods, (n) => startPod(writer, `pod${n}`, n, { services, nodes }));
 }
 
+/** Carries out what the parent asks for, and says when each pod was created (`created`, `at`), or that all of a prefix are gone (`removed`). */
+export function obey(writer: ClusterWriter, sizes: Sizes): void {
+  process.on('message', (wish: Wish) => {
+    if ('perSecond' in wish) change(writer, sizes, wish, (created, at) => process.send?.({ created, at }));
+    else
+      remove(writer, wish.remove).then(
+        () => process.send?.({ removed: wish.remove }),
+        (error: unknown) => {
+          console.error(error);
+          process.exit(1);
+        },
+      );
+  });
+}
+
+async function remove(writer: ClusterWriter, prefix: string): Promise<void> {
+  const pods = changed.get(prefix) ?? [];
+  changed.delete(prefix);
+  await all(pods.length, async (n) => {
+    const pod = pods[n];
+    if (pod) await writer.removePod(pod.namespace, pod.name);
+  });
+}
+
 /** Pods evenly spread over this time, caught up with where the process was late. */
-export function change(
+function change(
   writer: ClusterWriter,
   sizes: Sizes,
   rate: { readonly perSecond: number; readonly seconds: number; readonly prefix: string },
@@ -56,10 +87,13 @@ export function change(
   const { perSecond, seconds, prefix } = rate;
   const started = performance.now();
   let begun = 0;
+  const made: { namespace: string; name: string }[] = [];
+  changed.set(prefix, made);
   const step = (): void => {
     const due = Math.min(perSecond * seconds, Math.floor(((performance.now() - started) / 1000) * perSecond));
     for (; begun < due; begun++) {
       const name = `${prefix}-${begun}`;
+      made.push({ namespace: namespaceOf(begun), name });
       void startPod(writer, name, begun, sizes, (at) => created(name, at));
     }
     if (begun < perSecond * seconds) setTimeout(step, 1000 / perSecond / 2);

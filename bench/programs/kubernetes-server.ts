@@ -12,7 +12,7 @@ import { KubeApi, type KubeObject } from '../../common/client/kube-api.ts';
 import { createServingCertificate } from '../../playground/apiserver/identity/certificates.ts';
 import { build } from '../../test/cluster/build.ts';
 import { kubeconfig } from '../../test/cluster/credentials.ts';
-import { type ClusterWriter, change, fill } from './generated-cluster.ts';
+import { type ClusterWriter, fill, obey } from './generated-cluster.ts';
 
 const [folder = '', ...numbers] = process.argv.slice(2);
 const [services = 0, pods = 0, nodes = 0] = numbers.map(Number);
@@ -60,11 +60,10 @@ const writer: ClusterWriter = {
     created(Number(process.hrtime.bigint()) / 1e6);
     await api.patch(`${path}/${metadata.name}/status`, { status }, { type: 'merge' });
   },
+  removePod: (namespace, name) => api.delete(`/api/v1/namespaces/${namespace}/pods/${name}`, { gracePeriodSeconds: 0 }),
 };
 
-process.on('message', (rate: { perSecond: number; seconds: number; prefix: string }) =>
-  change(writer, sizes, rate, (created, at) => process.send?.({ created, at })),
-);
+obey(writer, sizes);
 for (const signal of ['SIGTERM', 'disconnect'] as const)
   process.on(signal, () => {
     for (const each of children) each.kill('SIGKILL');

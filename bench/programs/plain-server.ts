@@ -6,7 +6,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { kubeconfig } from '../../test/cluster/credentials.ts';
 import { FakeKubeApi, type Manifest } from '../../test/support/fake-kube-api.ts';
-import { type ClusterWriter, change, fill } from './generated-cluster.ts';
+import { type ClusterWriter, fill, obey } from './generated-cluster.ts';
 
 const [folder = '', ...numbers] = process.argv.slice(2);
 const [services = 0, pods = 0, nodes = 0] = numbers.map(Number);
@@ -24,11 +24,10 @@ const writer: ClusterWriter = {
     created(Number(process.hrtime.bigint()) / 1e6);
     api.put('/api/v1/pods', { ...made, status });
   },
+  removePod: (namespace, name) => void api.remove('/api/v1/pods', `${namespace}/${name}`),
 };
 
-process.on('message', (rate: { perSecond: number; seconds: number; prefix: string }) =>
-  change(writer, sizes, rate, (created, at) => process.send?.({ created, at })),
-);
+obey(writer, sizes);
 // The parent is gone, and with it the bench.
 process.on('disconnect', () => process.exit(0));
 

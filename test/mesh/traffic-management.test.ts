@@ -265,6 +265,21 @@ spec:
     },
   );
 
+  await t.test('a service follows its label: ztunnels alone, refused where the waypoint is not there, and as before', async () => {
+    const bound = async (reason: string): Promise<void> =>
+      cluster.eventually(reason, async () => (await condition('service/web', 'istio.io/WaypointBound')) === reason, 60_000);
+    const label = (value: string): Promise<string> =>
+      cluster.kubectl('label', '-n', 'shop', 'service/web', `istio.io/use-waypoint${value}`, '--overwrite');
+    await label('=none');
+    await settles('no waypoint', '/tea', /StatusCode=200/);
+    await label('=gone');
+    await settles('a waypoint that is not there', '/tea', /^(?![\s\S]*StatusCode=)/);
+    await bound('WaypointIsNotReady');
+    await label('-');
+    await settles('the waypoint of the namespace', '/tea', /StatusCode=418/);
+    await bound('WaypointAccepted');
+  });
+
   await t.test('a ServiceEntry is given addresses, and one that claims a name of another namespace is told', async () => {
     await cluster.apply(ENTRY);
     const addresses = (): Promise<string> =>

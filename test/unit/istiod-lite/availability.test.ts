@@ -120,3 +120,63 @@ test('of two replicas that start together both serve, one writes, both sign with
   await a.istiod.close();
   assert.ok(names((await connected(b)).first).includes(POD('orders-1')));
 });
+
+test('a rolling restart of all replicas loses nothing: who is sent on from one to the next ends with exactly what there is', async (t) => {
+  const a = await startTestIstiod(t, {
+    settings: { podName: 'a', drainMs: 200 },
+    prepare: (kube) => {
+      runPod(kube, { name: 'stays', ip: '10.1.0.1', account: 'orders' });
+      runPod(kube, { name: 'goes-0', ip: '10.1.1.0' });
+    },
+  });
+  const { kube } = a;
+  const replica = (podName: string): Promise<TestIstiod> => startTestIstiod(t, { settings: { podName, drainMs: 200 }, api: kube });
+  const held = new Map<string, string>();
+  const take = (push: DeltaDiscoveryResponse): void => {
+    for (const { name, version } of push.resources) held.set(name, version);
+    for (const name of push.removedResources) held.delete(name);
+  };
+  /** Told until the stream ends, as a ztunnel is that goes from replica to replica with what it has. */
+  const follow = async (mesh: TestIstiod): Promise<void> => {
+    const stream = mesh.stream('ztunnel-node1');
+    stream.subscribe(ADDRESS, { initialResourceVersions: Object.fromEntries(held) });
+    try {
+      for (;;) {
+        const push = await stream.next();
+        take(push);
+        stream.ack(push);
+      }
+    } catch {
+      // Sent on.
+    }
+  };
+  let running = [a, await replica('b')];
+  const keysOf = async (mesh: TestIstiod): Promise<void> => {
+    const { certChain } = await mesh.sign('ztunnel-node1', { csr: csr(), metadata: { ImpersonatedIdentity: IDENTITY } });
+    assert.equal(certChain.at(-1), a.roots, 'the root stays the same one');
+  };
+  for (const [round, name] of ['c', 'd'].entries()) {
+    const [leaving, staying] = running;
+    assert.ok(leaving && staying);
+    const following = follow(leaving);
+    await until(() => held.has(POD('stays')));
+    const next = await replica(name);
+    const closing = leaving.istiod.close();
+    // While one leaves and the other has just come.
+    runPod(kube, { name: `comes-${round}`, ip: `10.1.2.${round}` });
+    kube.remove('/api/v1/pods', `shop/goes-${round}`);
+    runPod(kube, { name: `goes-${round + 1}`, ip: `10.1.1.${round + 1}` });
+    await Promise.all([closing, following]);
+    await keysOf(staying);
+    running = [staying, next];
+  }
+  const [, last] = running;
+  assert.ok(last);
+  const following = follow(last);
+  const expected = [POD('comes-0'), POD('comes-1'), POD('goes-2'), POD('stays')];
+  const shop = (): string[] => [...held.keys()].filter((key) => key.startsWith(POD(''))).sort();
+  await until(() => shop().join() === expected.join());
+  await last.istiod.close();
+  await following;
+  assert.deepEqual(shop(), expected);
+});

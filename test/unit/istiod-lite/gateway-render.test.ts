@@ -72,6 +72,30 @@ test('a waypoint has two replicas, is not captured itself, and runs without righ
   });
 });
 
+test('the pods of a waypoint fit PodSecurity restricted, field by field', () => {
+  const { spec } = render(gateway(), 'Deployment').spec.template as { spec: Record<string, unknown> };
+  for (const host of ['hostNetwork', 'hostPID', 'hostIPC']) assert.ok(!spec[host], host);
+  const podLevel = spec.securityContext as { seccompProfile?: { type: string }; sysctls?: unknown };
+  assert.equal(podLevel.seccompProfile?.type, 'RuntimeDefault');
+  assert.equal(podLevel.sysctls, undefined);
+  // https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
+  const allowed = ['configMap', 'csi', 'downwardAPI', 'emptyDir', 'ephemeral', 'persistentVolumeClaim', 'projected', 'secret'];
+  for (const { name, ...volume } of spec.volumes as Record<string, unknown>[])
+    assert.ok(
+      Object.keys(volume).every((kind) => allowed.includes(kind)),
+      `volume ${String(name)}`,
+    );
+  const containers = [...(spec.containers as unknown[]), ...((spec.initContainers ?? []) as unknown[])];
+  for (const each of containers as { ports?: Record<string, unknown>[]; securityContext: Record<string, unknown> }[]) {
+    const { capabilities, runAsUser, ...rights } = each.securityContext;
+    assert.deepEqual(capabilities, { drop: ['ALL'] });
+    assert.notEqual(runAsUser, 0);
+    assert.deepEqual([rights.allowPrivilegeEscalation, rights.privileged, rights.runAsNonRoot], [false, false, true]);
+    assert.equal(rights.procMount, undefined);
+    assert.ok((each.ports ?? []).every(({ hostPort }) => hostPort === undefined));
+  }
+});
+
 test('the Service has the status port and one port for each listener', () => {
   const { spec, metadata } = render(gateway(), 'Service');
   assert.deepEqual(
@@ -176,6 +200,31 @@ for (const [what, data, message] of [
     'a container of its own',
     { deployment: 'spec: { template: { spec: { containers: [{ name: more }] } } }' },
     /containers\[more\] may not be changed/,
+  ],
+  [
+    'a command',
+    { deployment: 'spec: { template: { spec: { containers: [{ name: istio-proxy, command: [sh] }] } } }' },
+    /containers.command may not be changed/,
+  ],
+  [
+    'arguments',
+    { deployment: 'spec: { template: { spec: { containers: [{ name: istio-proxy, args: [-x] }] } } }' },
+    /containers.args may not be changed/,
+  ],
+  [
+    'an environment',
+    { deployment: 'spec: { template: { spec: { containers: [{ name: istio-proxy, env: [{ name: A, value: b }] }] } } }' },
+    /containers.env may not be changed/,
+  ],
+  [
+    'volumes',
+    { deployment: 'spec: { template: { spec: { volumes: [{ name: root, hostPath: { path: / } }] } } }' },
+    /spec.template.spec.volumes may not be changed/,
+  ],
+  [
+    "a container's security context",
+    { deployment: 'spec: { template: { spec: { containers: [{ name: istio-proxy, securityContext: { privileged: true } }] } } }' },
+    /containers.securityContext may not be changed/,
   ],
   [
     'a security context',
