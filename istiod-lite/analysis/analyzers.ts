@@ -1,5 +1,6 @@
 /** All analyzers, by the names under which they can be chosen. */
 import type { ObjectCheck, SetCheck } from './analyzer.ts';
+import { claimRoutes } from './claim-routes.ts';
 import { shownConditions } from './conditions.ts';
 import { caCertificates, subsets } from './destination-rules.ts';
 import { unknownFields } from './known-fields.ts';
@@ -24,6 +25,7 @@ export const objectChecks: readonly ObjectCheck[] = [
 
 export const setChecks: readonly SetCheck[] = [
   addressFamilies,
+  claimRoutes,
   conflictingHosts,
   destinationPorts,
   entryProtocols,

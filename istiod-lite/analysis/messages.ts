@@ -128,6 +128,13 @@ export const messageTypes = {
     'addresses are required: {}',
     'A port of TCP is known by its address alone. Name addresses, or let istiod give the entry one (`PILOT_ENABLE_IP_AUTOALLOCATE`, on by default).',
   ),
+  claimsUnverified: type(
+    'IST0149',
+    'JwtClaimBasedRoutingWithoutRequestAuthN',
+    'Error',
+    'routes by {}',
+    'A rule that matches claims of a token is taken only where a RequestAuthentication has verified one: write one for the service or its waypoint.',
+  ),
   externalName: type(
     'IST0150',
     'ExternalNameServiceTypeInvalidPortName',

@@ -356,3 +356,40 @@ test('a ReferenceGrant that the mesh has no need of is told of, and one of a nam
     'WRN0303 ReferenceGrant shop/from-billing',
   ]);
 });
+
+test('a VirtualService that routes by claims is told of where nobody verifies a token', () => {
+  const bound: [string, Json] = [
+    'Namespace',
+    make.namespace('shop', { 'istio.io/dataplane-mode': 'ambient', 'istio.io/use-waypoint': 'waypoint' }),
+  ];
+  const claims: [string, Json] = [
+    'VirtualService',
+    {
+      metadata: { name: 'web', namespace: 'shop' },
+      spec: {
+        hosts: ['web'],
+        http: [
+          { match: [{ headers: { '@request.auth.claims.group': { exact: 'beta' } } }], route: [{ destination: { host: 'web' } }] },
+          { route: [{ destination: { host: 'web' } }] },
+        ],
+      },
+    },
+  ];
+  const verified = (kind: string, name: string): [string, Json] => [
+    'RequestAuthentication',
+    {
+      metadata: { name: 'tokens', namespace: 'shop' },
+      spec: {
+        targetRefs: [{ group: kind === 'Gateway' ? 'gateway.networking.k8s.io' : '', kind, name }],
+        jwtRules: [{ issuer: 'me', jwks: '{"keys":[]}' }],
+      },
+    },
+  ];
+  const world = [bound, web, webService, waypoint(), claims];
+  const codes = (more: readonly (readonly [string, Json])[]): string[] =>
+    said([...world, ...more]).filter((line) => line.startsWith('IST0149'));
+  assert.deepEqual(codes([]), ['IST0149 VirtualService shop/web']);
+  assert.deepEqual(codes([verified('Service', 'other')]), ['IST0149 VirtualService shop/web']);
+  assert.deepEqual(codes([verified('Service', 'web')]), []);
+  assert.deepEqual(codes([verified('Gateway', 'waypoint')]), []);
+});

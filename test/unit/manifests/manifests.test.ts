@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { cniSettings } from '../../../cni/settings.ts';
-import { watchedKinds } from '../../../istiod-lite/model/watched-kinds.ts';
+import { allKinds, watchedKinds } from '../../../istiod-lite/model/watched-kinds.ts';
 import { settingsTable as istiodSettings } from '../../../istiod-lite/settings.ts';
 import { builtInTypes } from '../../../playground/apiserver/built-in-types.ts';
 import type { KubeObject } from '../../../playground/apiserver/object.ts';
@@ -252,6 +252,28 @@ test('every variable that the manifest sets is a setting of its component', () =
   const settings = objects.find((each) => nameOf(each) === 'ConfigMap/istio-system/istio-cni-config');
   assert.deepEqual(
     Object.keys(settings?.data ?? {}).filter((name) => !known['install-cni']?.has(name)),
+    [],
+  );
+});
+
+test('the API server asks istiod about every kind of configuration that analysis judges', () => {
+  const webhook = objects.find(({ kind }) => kind === 'ValidatingWebhookConfiguration');
+  const hooks = (webhook as { webhooks?: { rules: { apiGroups: string[]; resources: string[]; operations: string[] }[] }[] } | undefined)
+    ?.webhooks;
+  const asked = new Set(
+    (hooks ?? []).flatMap(({ rules }) =>
+      rules.flatMap(({ apiGroups, resources, operations }) =>
+        operations.join() === 'CREATE,UPDATE' ? resources.map((resource) => `${apiGroups[0]} ${resource}`) : [],
+      ),
+    ),
+  );
+  // What kubelets and controllers write, and what only its class's controller may judge.
+  const notAsked = new Set(['Node', 'Pod', 'ConfigMap', 'EndpointSlice', 'GatewayClass']);
+  const expected = Object.values(allKinds)
+    .filter(({ kind }) => !notAsked.has(kind))
+    .map(({ apiVersion, path }) => `${apiVersion.includes('/') ? apiVersion.split('/')[0] : ''} ${path.slice(path.lastIndexOf('/') + 1)}`);
+  assert.deepEqual(
+    [...expected, 'gateway.networking.k8s.io referencegrants'].filter((each) => !asked.has(each)),
     [],
   );
 });
