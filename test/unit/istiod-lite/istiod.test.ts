@@ -370,6 +370,30 @@ test('what a proxy rejects is logged, counted, shown, and not sent again', async
   assert.ok(stream.silent);
 });
 
+test('what dashboards made for Istio ask for is there under its names, and moves', async (t) => {
+  const mesh = await startTestIstiod(t, { prepare: (kube) => runPod(kube, { name: 'orders-1', ip: '10.1.0.1', account: 'orders' }) });
+  const stream = mesh.stream('ztunnel-node1');
+  stream.subscribe(ADDRESS);
+  stream.ack(await stream.next());
+  runPod(mesh.kube, { name: 'orders-2', ip: '10.1.0.2' });
+  stream.ack(await stream.next());
+  await mesh.sign('ztunnel-node1', { csr: csr(), metadata: { ImpersonatedIdentity: IDENTITY } });
+  const metrics = await mesh.http('/metrics');
+  const value = (name: string): number => {
+    const lines = metrics.split('\n').filter((line) => line.startsWith(name) && /^[{ ]/.test(line.slice(name.length)));
+    return lines.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
+  };
+  for (const name of [
+    ...['pilot_xds', 'pilot_xds_pushes', 'pilot_xds_config_size_bytes_count', 'pilot_proxy_convergence_time_count'],
+    ...['pilot_xds_send_time_count', 'pilot_xds_push_time_count', 'pilot_proxy_queue_time_count', 'pilot_debounce_time_count'],
+    ...['pilot_inbound_updates', 'pilot_push_triggers', 'pilot_k8s_reg_events', 'pilot_info'],
+    ...['citadel_server_csr_count', 'citadel_server_success_cert_issuance_count', 'citadel_server_root_cert_expiry_seconds'],
+  ])
+    assert.ok(value(name) > 0, name);
+  for (const name of ['pilot_total_xds_rejects', 'pilot_xds_write_timeout', 'pilot_total_xds_internal_errors'])
+    assert.equal(value(name), 0, name);
+});
+
 test('before the cluster has been read nobody is told that it is empty', async (t) => {
   const mesh = await startTestIstiod(t, {
     awaitReady: false,
