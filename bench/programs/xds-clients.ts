@@ -57,20 +57,22 @@ function connect(n: number, wait = 50): void {
   metadata.set('authorization', `Bearer ${process.env.XDS_TOKEN}`);
   const serialize = (request: DeltaDiscoveryRequest): Buffer => Buffer.from(DeltaDiscoveryRequest.encode(request).finish());
   const stream: ClientDuplexStream<DeltaDiscoveryRequest, Response> = client.makeBidiStreamRequest(path, serialize, read, metadata);
+  const node = {
+    id: `ztunnel~10.0.0.${n % 250}~ztunnel-${n}.istio-system~istio-system.svc.cluster.local`,
+    cluster: '',
+    buildVersion: '',
+    metadata: {
+      NAME: `ztunnel-${n}`,
+      NAMESPACE: 'istio-system',
+      NODE_NAME: `node${n}`,
+      CLUSTER_ID: 'Kubernetes',
+      ISTIO_VERSION: 'bench',
+    },
+  };
   const send = (typeUrl: string, responseNonce: string): void =>
     void stream.write({
-      node: {
-        id: `ztunnel~10.0.0.${n % 250}~ztunnel-${n}.istio-system~istio-system.svc.cluster.local`,
-        cluster: '',
-        buildVersion: '',
-        metadata: {
-          NAME: `ztunnel-${n}`,
-          NAMESPACE: 'istio-system',
-          NODE_NAME: `node${n}`,
-          CLUSTER_ID: 'Kubernetes',
-          ISTIO_VERSION: 'bench',
-        },
-      },
+      // As ztunnel writes it: in the first requests, and in no acknowledgement.
+      node: responseNonce === '' ? node : undefined,
       typeUrl,
       responseNonce,
       resourceNamesSubscribe: [],
