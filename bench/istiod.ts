@@ -6,7 +6,7 @@
  * the last part out. Where the other program fails its rows are missing, and ours are there.
  */
 import { type ChildProcess, fork, spawn } from 'node:child_process';
-import { mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -168,7 +168,8 @@ async function measure(of: Case, { process: cluster, folder, token, services, po
       rssAfterMb,
     };
   } catch (error) {
-    const log = readFileSync(join(folder, 'istiod.log'), 'utf8').trimEnd().split('\n').slice(-5).join('\n');
+    const file = join(folder, 'istiod.log');
+    const log = existsSync(file) ? readFileSync(file, 'utf8').trimEnd().split('\n').slice(-5).join('\n') : '';
     throw new Error(`${error instanceof Error ? error.message : String(error)}; its log ends with:\n${log}`, { cause: error });
   } finally {
     await end(children);
