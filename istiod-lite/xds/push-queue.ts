@@ -26,6 +26,7 @@ export class PushQueue {
   #timer: Timer | undefined;
   #since: number | undefined;
   #stopped = false;
+  #lastCostMs = Number.POSITIVE_INFINITY;
 
   constructor(options: PushQueueOptions) {
     this.#options = options;
@@ -61,7 +62,10 @@ export class PushQueue {
   }
 
   #pause(costMs: number): void {
-    const pauseMs = Math.max(SHORTEST_PAUSE_MS, costMs * PAUSES_PER_PUSH);
+    // One that was held up (by the collection of garbage) says nothing of what they cost, and its successor is late already.
+    const usualMs = Math.min(costMs, this.#lastCostMs);
+    this.#lastCostMs = costMs;
+    const pauseMs = Math.max(SHORTEST_PAUSE_MS, usualMs * PAUSES_PER_PUSH);
     this.#schedule(Math.min(this.#options.intervalMs, pauseMs), () => this.#flush());
   }
 }
