@@ -362,10 +362,6 @@ export function readZtunnelSettings(env: Environment, meshConfig?: string): Ztun
   };
 }
 
-/** Where redirection rules send what a pod opens, and what reaches it in the clear. Tunnels go to HBONE_PORT (common/decision/ports.ts). */
-export const OUTBOUND_PORT = 15001;
-export const INBOUND_PLAINTEXT_PORT = 15006;
-
 const LOOPBACKS: readonly IpAddress[] = ['127.0.0.1', '::1'];
 const capturesDns = (setting: string): boolean => setting.toLowerCase() === 'true';
 

@@ -4,8 +4,12 @@ import type { IpAddress } from '../base/address.ts';
 /** Where every workload of the mesh takes tunnels. */
 export const HBONE_PORT = 15008;
 
+/** Where redirection rules send what a pod opens, and what reaches it in the clear. */
+export const OUTBOUND_PORT = 15001;
+export const INBOUND_PLAINTEXT_PORT = 15006;
+
 /** A connection to one of these is a connection to ourselves: outbound capture, plaintext inbound capture, tunnels. */
-export const OWN_PORTS: ReadonlySet<number> = new Set([15001, 15006, HBONE_PORT]);
+export const OWN_PORTS: ReadonlySet<number> = new Set([OUTBOUND_PORT, INBOUND_PLAINTEXT_PORT, HBONE_PORT]);
 
 /** Where a pod's SOCKS server listens, on loopback. */
 export const SOCKS5_PORT = 15080;

@@ -1,7 +1,6 @@
 /** What a peer says when it does not open a tunnel, and what of it can be tried again. */
-
 import { ProxyError } from '../base/errors.ts';
-import { http } from '../base/node-http.ts';
+import { statusText } from '../base/status-text.ts';
 import type { Headers } from './types.ts';
 
 /** The response field in which our own proxies give `code; policy; id` with a refusal (decision 5). */
@@ -59,7 +58,7 @@ export function parseRefusal(value: string): RefusalReason {
   return { code: found.get('code'), policy: found.get('policy'), id: found.get('id') };
 }
 
-const statusLine = (status: number): string => `${status} ${http.STATUS_CODES[status] ?? ''}`.trim();
+const statusLine = (status: number): string => `${status} ${statusText(status)}`.trim();
 
 function describe({ code, policy, id }: RefusalReason): string {
   const pieces = [code, policy === undefined ? undefined : `policy ${policy}`, id === undefined ? undefined : `id ${id}`].filter(

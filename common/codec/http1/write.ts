@@ -2,7 +2,7 @@
  * Heads to text. Framing and connection fields are the writer's business: whoever changes fields on the way cannot change where a message
  * ends. What a policy or a route puts into a head is checked on the way into bytes, where a line too many would be another message.
  */
-import { http } from '../../base/node-http.ts';
+import { statusText } from '../../base/status-text.ts';
 import { isAuthority, isPath, isToken } from './syntax.ts';
 
 /** A head as text, and how many lines it must have: one char that is two bytes elsewhere must not become a line break. */
@@ -76,7 +76,7 @@ function isFramingName(name: string): boolean {
 const statusLines: string[] = [];
 
 function statusLine(status: number): string {
-  statusLines[status] ??= `HTTP/1.1 ${status} ${http.STATUS_CODES[status] ?? ''}\r\n`;
+  statusLines[status] ??= `HTTP/1.1 ${status} ${statusText(status)}\r\n`;
   return statusLines[status] ?? '';
 }
 
