@@ -6,9 +6,9 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { readLists } from '../images/components.ts';
 import { testAuthority, writeCertificate } from '../test/support/certificates.ts';
-import type { Bench } from './rows.ts';
+import { absoluteRow, type Bench, type Row } from './rows.ts';
 import { BULK_PORT, HTTP_PORT, Lab, type Place } from './support/lab.ts';
-import type { Subject } from './support/load.ts';
+import { loadIdle, type Subject } from './support/load.ts';
 import { buildRelease } from './support/release.ts';
 import { OPEN_LOOP, type Targets, tunnelTable } from './support/tunnel-table.ts';
 
@@ -25,6 +25,8 @@ const RATIOS: Targets = {
   'bulk, 4 streams': { throughput: 1.05, 'CPU per GiB': 1.25 },
   [OPEN_LOOP]: { p99: 1 },
 };
+const IDLE_CONNECTIONS = 10_000;
+const IDLE_CASE = `memory, ${IDLE_CONNECTIONS} idle connections`;
 /** Megabytes. */
 const OWN: Targets = { memory: { 'RSS idle': 110, 'RSS after load': 200 } };
 
@@ -47,7 +49,7 @@ export const bench: Bench = {
     const { ZTUNNEL_BIN } = process.env;
     if (ZTUNNEL_BIN) peers.push(await ztunnelPair(PEER, [ZTUNNEL_BIN, 'proxy'], await lab()));
     const targets = { peerName: PEER, ratios: RATIOS, own: OWN };
-    return await tunnelTable({
+    const table = await tunnelTable({
       bench: 'ztunnel',
       rounds: 3,
       seconds: 3,
@@ -57,8 +59,16 @@ export const bench: Bench = {
       only,
       progress: (text) => console.error(text),
     });
+    return [...table, ...(IDLE_CASE.includes(only ?? '') ? [await idleRow(ours)] : [])];
   },
 };
+
+/** What is open after all of the load, and then so many connections more that do nothing. */
+async function idleRow(ours: Subject): Promise<Row> {
+  const before = ours.lab.usage(ours.proxies).rssMegabytes;
+  const more = (await loadIdle(ours, IDLE_CONNECTIONS, '/')) - before;
+  return absoluteRow({ bench: 'ztunnel', case: IDLE_CASE, metric: 'RSS more', unit: 'MB', ours: more, better: 'less', target: 100 });
+}
 
 /** A ztunnel in each namespace of the lab, and the near application's connections redirected into it. */
 export async function ztunnelPair(name: string, argv: readonly string[], lab: Lab): Promise<Subject> {

@@ -63,7 +63,7 @@ export class Lab implements AsyncDisposable {
     writeFileSync(
       config,
       `user root; worker_processes 1; daemon off; pid ${this.folder}/nginx.pid; error_log ${this.folder}/nginx.log;
-events { worker_connections 4096; }
+worker_rlimit_nofile 20000; events { worker_connections 16384; }
 http { access_log off; keepalive_requests 1000000000; client_body_temp_path ${this.folder}; proxy_temp_path ${this.folder};
 fastcgi_temp_path ${this.folder}; uwsgi_temp_path ${this.folder}; scgi_temp_path ${this.folder};
 server { listen ${HTTP_PORT} backlog=4096; location = / { return 200 "ok"; } location / { root ${this.folder}; } } }\n`,

@@ -55,7 +55,6 @@ export async function tunnelTable({ bench, rounds, seconds, ours, peers, targets
   const openLoopWanted = wanted({ name: OPEN_LOOP });
   const httpCases = HTTP_CASES.filter((one) => wanted(one) || (openLoopWanted && one.name === OPEN_LOOP_OF));
   const bulkCases = BULK_CASES.filter(wanted);
-  if (httpCases.length + bulkCases.length === 0 && only !== 'memory') throw new Error(`no case has ${JSON.stringify(only)} in its name`);
   const measured = new Map<Subject, Values>(subjects.map((subject) => [subject, new Map()]));
   const record = (subject: Subject, key: string, value: number): void => {
     const values = measured.get(subject);
