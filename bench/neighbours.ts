@@ -13,7 +13,7 @@ import { startNodeAgent } from '../test/support/fake-node-agent.ts';
 import { joinNetns, makeNetns, type TestNetns } from '../test/support/netns.ts';
 import { applyPodRules } from '../test/support/pod-rules.ts';
 import { absoluteRow, type Bench, median, type Row } from './rows.ts';
-import { buildRelease } from './support/release.ts';
+import { ztunnelCommand } from './support/release.ts';
 
 const NAMESPACE = 'bench';
 const ROUNDS = 3;
@@ -137,7 +137,7 @@ async function startMesh(t: TestContext, folder: string): Promise<[Pod, Pod, Pod
   writeFileSync(join(folder, 'mesh.yaml'), meshYaml(pods));
   const agent = startNodeAgent(t, join(folder, 'ztunnel.sock'));
   const home = makeNetns(t);
-  const ztunnel = spawn('nsenter', [`--net=${home.path}`, '--', process.execPath, join(buildRelease(), 'ztunnel/main.js'), 'proxy'], {
+  const ztunnel = spawn('nsenter', [`--net=${home.path}`, '--', ...ztunnelCommand()], {
     env: {
       PATH: process.env.PATH ?? '',
       LOCAL_XDS_PATH: join(folder, 'mesh.yaml'),

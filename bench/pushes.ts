@@ -6,7 +6,6 @@ import { type ChildProcess, type Serializable, spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import { readLists } from '../images/components.ts';
 import { startNodeAgent } from '../test/support/fake-node-agent.ts';
 import { makeNetns, type TestNetns } from '../test/support/netns.ts';
 import { makePair, meshYaml, NAMESPACE, type Pair } from '../test/support/pair.ts';
@@ -14,7 +13,7 @@ import { controlled, podInfo, startEcho } from '../test/support/pair-programs.ts
 import type { ProbeOrder } from './programs/connection-probe.ts';
 import type { PushOrder } from './programs/push-source.ts';
 import { absoluteRow, type Bench, type Row } from './rows.ts';
-import { buildRelease } from './support/release.ts';
+import { ztunnelCommand } from './support/release.ts';
 
 const PORT = 8080;
 const PUSHES = 100;
@@ -123,10 +122,7 @@ async function push(source: Conversation<PushOrder>, order: PushOrder): Promise<
 /** @returns its process, when it serves both pods */
 async function startZtunnel(t: TestContext, pair: Pair, home: TestNetns): Promise<number> {
   const agent = startNodeAgent(t, join(pair.folder, 'ztunnel.sock'));
-  // As its image starts it.
-  const flags = readLists().components.find((component) => component.name === 'ztunnel')?.nodeFlags ?? [];
-  const argv = [`--net=${home.path}`, '--', process.execPath, ...flags, join(buildRelease(), 'ztunnel/main.js'), 'proxy'];
-  const ztunnel = spawn('nsenter', argv, {
+  const ztunnel = spawn('nsenter', [`--net=${home.path}`, '--', ...ztunnelCommand()], {
     env: {
       PATH: process.env.PATH ?? '',
       CERT_DIR: pair.certificates,

@@ -2,11 +2,10 @@
  * Load of every kind through a pair of ztunnels for minutes, and whether their memory grows meanwhile: resident memory and the data workers' heaps,
  * as slopes over time. `scripts/bench soak --minutes 10`.
  */
-import { join } from 'node:path';
 import { absoluteRow, type Bench, type Row } from './rows.ts';
 import { Lab, type Place } from './support/lab.ts';
 import { loadBulk, loadHttp, type Subject } from './support/load.ts';
-import { buildRelease } from './support/release.ts';
+import { ztunnelCommand } from './support/release.ts';
 import { ztunnelPair } from './ztunnel.ts';
 
 const DEFAULT_MINUTES = 10;
@@ -32,7 +31,7 @@ export const bench: Bench = {
     await using labs = new AsyncDisposableStack();
     const lab = labs.use(new Lab());
     await lab.startServers();
-    const pair = await ztunnelPair('ours', [process.execPath, join(buildRelease(), 'ztunnel/main.js'), 'proxy'], lab);
+    const pair = await ztunnelPair('ours', ztunnelCommand(), lab);
     const places: readonly [string, Place][] = [
       ['server', lab.far],
       ['client', lab.near],

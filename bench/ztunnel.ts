@@ -4,12 +4,11 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { readLists } from '../images/components.ts';
 import { testAuthority, writeCertificate } from '../test/support/certificates.ts';
 import { absoluteRow, type Bench, type Row } from './rows.ts';
 import { BULK_PORT, HTTP_PORT, Lab, type Place } from './support/lab.ts';
 import { loadIdle, type Subject } from './support/load.ts';
-import { buildRelease } from './support/release.ts';
+import { ztunnelCommand } from './support/release.ts';
 import { OPEN_LOOP, type Targets, tunnelTable } from './support/tunnel-table.ts';
 
 const NAMESPACE = 'bench';
@@ -43,9 +42,7 @@ export const bench: Bench = {
     };
     const direct = await lab();
     const peers: Subject[] = [{ name: 'direct', lab: direct, proxies: [], ...destinations(direct.far) }];
-    // As its image starts it.
-    const flags = readLists().components.find((component) => component.name === 'ztunnel')?.nodeFlags ?? [];
-    const ours = await ztunnelPair('ours', [process.execPath, ...flags, join(buildRelease(), 'ztunnel/main.js'), 'proxy'], await lab());
+    const ours = await ztunnelPair('ours', ztunnelCommand(), await lab());
     const { ZTUNNEL_BIN } = process.env;
     if (ZTUNNEL_BIN) peers.push(await ztunnelPair(PEER, [ZTUNNEL_BIN, 'proxy'], await lab()));
     const targets = { peerName: PEER, ratios: RATIOS, own: OWN };

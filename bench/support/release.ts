@@ -23,3 +23,6 @@ export function buildRelease(): string {
 export function nodeOf(component: 'ztunnel' | 'waypoint'): string[] {
   return [process.execPath, ...(readLists().components.find(({ name }) => name === component)?.nodeFlags ?? [])];
 }
+
+/** The command that starts ztunnel, as its image does. */
+export const ztunnelCommand = (): string[] => [...nodeOf('ztunnel'), join(buildRelease(), 'ztunnel/main.js'), 'proxy'];
