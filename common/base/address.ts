@@ -34,7 +34,7 @@ export function parseSocketAddress(text: string): SocketAddress | undefined {
   const bracketed = host.startsWith('[') && host.endsWith(']');
   if (bracketed) host = host.slice(1, -1);
   const ip = parseIp(host);
-  if (port === undefined || ip === undefined || (isIPv6(host) && !bracketed)) return undefined;
+  if (port === undefined || ip === undefined || (isIpv6(host) && !bracketed)) return undefined;
   return { ip, port };
 }
 
