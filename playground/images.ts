@@ -36,9 +36,9 @@ const programs: Readonly<Record<string, string>> = {
 // `scripts/plugin` builds it; without it the kubelet asks the agent itself (kubelet/plugin.ts).
 const CNI_PLUGIN = `node_modules/.cache/cni-plugin/istio-cni-${process.arch === 'arm64' ? 'arm64' : 'amd64'}`;
 
-/** V8's nursery in MiB: what is larger stays resident after load. */
-const NURSERIES: Readonly<Record<string, readonly string[]>> = {
-  'ztunnel/main.ts': ['--max-semi-space-size=2'],
+/** V8's nursery in MiB: what is larger stays resident after load. And the garbage collector in the program's own hand. */
+const NODE_FLAGS: Readonly<Record<string, readonly string[]>> = {
+  'ztunnel/main.ts': ['--max-semi-space-size=2', '--expose-gc'],
   'waypoint/main.ts': ['--max-semi-space-size=8'],
 };
 
@@ -52,7 +52,7 @@ export function resolveImage(container: Container, node: string, checkout: strin
     throw new Error(`image ${JSON.stringify(image)} is none of the playground's, and container ${container.name} has no command`);
   }
   // As in the images (images/components.json).
-  const flags = ['--disable-sigusr1', ...(NURSERIES[program] ?? [])];
+  const flags = ['--disable-sigusr1', ...(NODE_FLAGS[program] ?? [])];
   const run = [node, ...flags, '--import', `${CHECKOUT}/playground/programs/keep-compiled.ts`, `${CHECKOUT}/${program}`];
   const argv = container.command?.length ? [...container.command, ...args] : [...run, ...args];
   const isEcho = program.includes('/echo');

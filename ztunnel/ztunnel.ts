@@ -4,6 +4,7 @@
  */
 import { systemClock } from '../common/base/clock.ts';
 import { errorMessage } from '../common/base/errors.ts';
+import { shrinkHeap } from '../common/base/heap.ts';
 import type { LogRoot } from '../common/base/log.ts';
 import { tokenSource } from '../common/client/grpc-endpoint.ts';
 import { raiseOpenFileLimit } from '../common/linux/limits.ts';
@@ -40,6 +41,8 @@ export interface Ztunnel {
 
 const RESOLV_CONF = '/etc/resolv.conf';
 const TOKEN_FILE = './var/run/secrets/tokens/istio-token';
+/** After it serves: the first certificates and the spare worker have come by then. */
+const SETTLED_MS = 5_000;
 
 /**
  * Resolves when everything is under way; a control plane that is away, or a worker that does not come up, does not hold it back.
@@ -182,6 +185,7 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
     serving = true;
     if (settings.mode === 'shared') zds.start();
     log.info('ztunnel serves');
+    clock.after(SETTLED_MS, shrinkHeap);
     void pruneCertificates(source, kept, () => keeper.states().map(({ identity }) => identity), clock);
   };
   serve().catch((error: unknown) => {

@@ -6,6 +6,7 @@ import { randomFillSync } from 'node:crypto';
 import { getHeapStatistics } from 'node:v8';
 import { type Clock, systemClock } from '../../common/base/clock.ts';
 import { errorMessage, ProxyError } from '../../common/base/errors.ts';
+import { IdleHeap } from '../../common/base/heap.ts';
 import type { Log, LogRoot } from '../../common/base/log.ts';
 import { RefusalTally } from '../../common/base/refusal-tally.ts';
 import { HostnameResolver, systemLookup } from '../../common/client/hostname-resolver.ts';
@@ -105,6 +106,7 @@ export class DataWorker {
     const journalBytes = series.slot(metrics.journalBytes, []);
     const journalDropped = series.slot(metrics.journalDropped, []);
     const heartbeat = new Int32Array(start.heartbeat);
+    const idle = new IdleHeap(() => this.#clock.monotonic());
     // Not unreferenced: it also keeps an idle worker alive.
     setInterval(() => {
       Atomics.add(heartbeat, 0, 1);
@@ -112,6 +114,7 @@ export class DataWorker {
       series.set(journalBytes, this.#journal?.bytes ?? 0);
       series.set(journalDropped, this.#journal?.dropped ?? 0);
       runtime();
+      idle.look(connections.size);
       const usage = this.#parts.admission.measure((uid) => this.#pods.get(uid)?.spec.info);
       if (usage) send({ type: 'usage', pods: usage });
       if (this.#refusals.size > 0) send({ type: 'refused', refusals: this.#refusals.take() });
