@@ -8,6 +8,7 @@ import { shrinkHeap } from '../common/base/heap.ts';
 import type { LogRoot } from '../common/base/log.ts';
 import { tokenSource } from '../common/client/grpc-endpoint.ts';
 import { raiseOpenFileLimit } from '../common/linux/limits.ts';
+import { returnFreeMemory } from '../common/linux/memory.ts';
 import { Netns } from '../common/linux/netns.ts';
 import { SeqpacketSocket } from '../common/linux/seqpacket.ts';
 import { closeFd } from '../common/linux/sockets.ts';
@@ -185,7 +186,10 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
     serving = true;
     if (settings.mode === 'shared') zds.start();
     log.info('ztunnel serves');
-    clock.after(SETTLED_MS, shrinkHeap);
+    clock.after(SETTLED_MS, () => {
+      shrinkHeap();
+      returnFreeMemory();
+    });
     void pruneCertificates(source, kept, () => keeper.states().map(({ identity }) => identity), clock);
   };
   serve().catch((error: unknown) => {

@@ -72,6 +72,7 @@ export const libc = {
     b: number,
     c: Buffer,
   ) => number,
+  malloc_trim: library.func('int malloc_trim(size_t pad)') as (pad: number) => number,
   // process.abort() is refused in worker threads.
   abort: library.func('void abort()') as () => void,
 } as const;
