@@ -8,7 +8,7 @@ import { shrinkHeap } from '../common/base/heap.ts';
 import type { LogRoot } from '../common/base/log.ts';
 import { tokenSource } from '../common/client/grpc-endpoint.ts';
 import { raiseOpenFileLimit } from '../common/linux/limits.ts';
-import { returnFreeMemory } from '../common/linux/memory.ts';
+import { releaseProgramPages, returnFreeMemory } from '../common/linux/memory.ts';
 import { Netns } from '../common/linux/netns.ts';
 import { SeqpacketSocket } from '../common/linux/seqpacket.ts';
 import { closeFd } from '../common/linux/sockets.ts';
@@ -188,7 +188,13 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
     log.info('ztunnel serves');
     clock.after(SETTLED_MS, () => {
       shrinkHeap();
-      returnFreeMemory();
+      try {
+        returnFreeMemory();
+        releaseProgramPages();
+      } catch (error) {
+        // Smaller is better, and nothing depends on it.
+        log.warn({ error: errorMessage(error) }, 'memory of the start is kept');
+      }
     });
     void pruneCertificates(source, kept, () => keeper.states().map(({ identity }) => identity), clock);
   };

@@ -72,6 +72,11 @@ export const libc = {
     b: number,
     c: Buffer,
   ) => number,
+  madvise: library.func('int madvise(uint64_t address, size_t length, int advice)') as (
+    address: number,
+    length: number,
+    advice: number,
+  ) => number,
   malloc_trim: library.func('int malloc_trim(size_t pad)') as (pad: number) => number,
   // process.abort() is refused in worker threads.
   abort: library.func('void abort()') as () => void,
@@ -115,6 +120,7 @@ export const IPV6_TRANSPARENT = 75;
 export const IPV6_FREEBIND = 78;
 export const RLIMIT_CORE = 4;
 export const RLIMIT_NOFILE = 7;
+export const MADV_DONTNEED = 4;
 export const PR_SET_DUMPABLE = 4;
 export const PR_SET_NO_NEW_PRIVS = 38;
 
