@@ -59,7 +59,9 @@ export class Istiod {
       tokenOf(api, systemNamespace),
       pods ?? api.list<KubeObject>(`/api/v1/namespaces/${systemNamespace}/pods`, { labelSelector: 'app=istiod' }),
     ]);
-    return new Istiod(api, token, all.filter(isRunning));
+    // One that shuts down still has proxies, and settings that may no longer hold: it comes last.
+    const running = all.filter(isRunning).sort((a, b) => Number(isLeaving(a)) - Number(isLeaving(b)));
+    return new Istiod(api, token, running);
   }
 
   close(): void {
@@ -149,6 +151,8 @@ const searchOf = (proxyId: string, query: ProxyQuery): URLSearchParams =>
 
 const isRunning = ({ metadata, status }: KubeObject): boolean =>
   metadata.labels?.app === 'istiod' && (status as { phase?: string } | undefined)?.phase === 'Running';
+
+const isLeaving = ({ metadata }: KubeObject): boolean => metadata.deletionTimestamp !== undefined;
 
 const pageOf = ({ metadata }: KubeObject, page: string): string =>
   `/api/v1/namespaces/${metadata.namespace}/pods/${metadata.name}:${MONITORING_PORT}/proxy${page}`;

@@ -7,7 +7,7 @@ import { runInstall } from '../install/install.ts';
 import { loadSource } from '../install/source.ts';
 import { runUninstall } from '../install/uninstall.ts';
 import { withApi } from '../session.ts';
-import { type Connection, inColour } from '../terminal.ts';
+import { type Connection, checkFormat, inColour, print } from '../terminal.ts';
 
 export interface InstallFlags {
   readonly values: readonly string[];
@@ -30,8 +30,9 @@ export interface UninstallFlags {
 
 export async function installCommand(options: Connection & InstallFlags & { readonly upgrade: boolean }): Promise<number> {
   const { systemNamespace: namespace, values, set, env, output } = options;
-  if (output !== 'text' && output !== 'json') throw new CommandError(`-o ${output}: expected text or json`);
-  if (output === 'json' && !options.dryRun) throw new CommandError('-o json is for --dry-run');
+  checkFormat(output);
+  const asData = output === 'json' || output === 'yaml';
+  if (asData && !options.dryRun) throw new CommandError(`-o ${output} is for --dry-run`);
   const timeoutMs = timeoutOf(options.timeout);
   const source = loadSource({ namespace, values, set, env });
   return withApi(options, (api) =>
@@ -42,7 +43,7 @@ export async function installCommand(options: Connection & InstallFlags & { read
       namespace,
       upgrade: options.upgrade,
       dryRun: options.dryRun,
-      json: output === 'json',
+      ...(asData && { data: (value) => print(value, output, () => '') }),
       wait: options.wait,
       timeoutMs,
       force: options.forceConflicts,
@@ -55,7 +56,9 @@ export async function installCommand(options: Connection & InstallFlags & { read
 export async function uninstallCommand(options: Connection & UninstallFlags): Promise<number> {
   const { systemNamespace: namespace, dryRun, purgeCrds, purgeGateways, purgeLabels } = options;
   const timeoutMs = timeoutOf(options.timeout);
-  if (!dryRun && !options.skipConfirmation && process.stdin.isTTY) {
+  if (!dryRun && !options.skipConfirmation) {
+    if (!process.stdin.isTTY)
+      throw new CommandError('uninstall asks first, and there is no terminal to ask on: say --skip-confirmation (-y)');
     const asking = createInterface({ input: process.stdin, output: process.stdout });
     const answer = await asking.question(`Remove Warren from namespace ${namespace}? Its pods go on in plaintext. [y/N] `);
     asking.close();

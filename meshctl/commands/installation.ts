@@ -21,7 +21,7 @@ export function addInstallation(program: Command, connection: () => Connection):
       .option('--no-wait', 'returns when everything is applied')
       .option('--timeout <duration>', 'how long to wait for each step: 90, 90s, 5m', '5m')
       .option('--force-conflicts', 'takes over fields that somebody else has set', false)
-      .option('-o, --output <format>', 'of --dry-run: text or json', 'text')
+      .option('-o, --output <format>', 'of --dry-run: text, wide, json or yaml', 'text')
       .addHelpText('after', '\nExit status: 0 done, 1 something is in the way or did not come up, 2 the cluster could not be asked.')
       .action(async (options: InstallFlags) => {
         const { installCommand } = await import('./install.ts');

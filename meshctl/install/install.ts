@@ -1,7 +1,7 @@
 /** `meshctl install` and `meshctl upgrade`: look, try, say what is in the way; only then apply, in order, and wait. */
 import type { Clock } from '../../common/base/clock.ts';
 import type { KubeObject } from '../../common/client/kube-api.ts';
-import { type Finding, findingLine, hasErrors, ok, warning } from '../check/finding.ts';
+import { type Finding, findingLine, hasErrors, linked, ok, warning } from '../check/finding.ts';
 import { observe } from '../check/observe.ts';
 import { preflight } from '../check/preflight.ts';
 import { plural } from '../terminal.ts';
@@ -19,7 +19,8 @@ export interface InstallWork {
   readonly namespace: string;
   readonly upgrade: boolean;
   readonly dryRun: boolean;
-  readonly json: boolean;
+  /** Of a dry run, instead of lines: how an object is printed. */
+  readonly data?: (value: object) => Promise<void>;
   readonly wait: boolean;
   readonly timeoutMs: number;
   /** Fields that other managers have set are taken over, and named. */
@@ -30,12 +31,12 @@ export interface InstallWork {
 
 /** @returns the exit status: 0 done, 1 something is in the way. @throws {CommandError} where an object is refused while it is applied */
 export async function runInstall(work: InstallWork): Promise<number> {
-  const { out, colour, json, dryRun } = work;
+  const { out, colour, data, dryRun } = work;
   const plan = await look(work);
-  if (json && dryRun) {
+  if (data && dryRun) {
     const changes = plan.rehearsed.map(({ object, change }) => ({ object: titleOf(object), change }));
     const gone = plan.obsolete.map((object) => ({ object: titleOf(object), change: 'deleted' }));
-    out.write(`${JSON.stringify({ ok: !hasErrors(plan.findings), findings: plan.findings, changes: [...changes, ...gone] }, null, 2)}\n`);
+    await data({ ok: !hasErrors(plan.findings), findings: plan.findings, changes: [...changes, ...gone] });
     return hasErrors(plan.findings) ? 1 : 0;
   }
   for (const finding of plan.findings) if (finding.severity !== 'ok') out.write(`${findingLine(finding, colour)}\n`);
@@ -61,13 +62,13 @@ async function look({ api, source, namespace, upgrade, force }: InstallWork): Pr
   const { objects } = source;
   const verbs = ['get', 'create', 'patch', ...(upgrade ? ['list', 'delete'] : [])];
   const findings = preflight(await observe(api, { namespace, objects, verbs }));
-  if (hasErrors(findings)) return { findings, rehearsed: [], obsolete: [] };
+  if (hasErrors(findings)) return { findings: findings.map((each) => linked(each, true)), rehearsed: [], obsolete: [] };
   const installed = await installedObjects(api, namespace);
   const state = stateFindings(installedVersion(installed), source.version, upgrade);
   const { rehearsed, findings: refused } = await rehearse(api, objects, force);
   const kept = new Set(objects.map(objectPath));
   const obsolete = upgrade ? installed.filter((object) => object.kind !== 'Namespace' && !kept.has(objectPath(object))) : [];
-  return { findings: [...findings, ...state, ...refused], rehearsed, obsolete };
+  return { findings: [...findings, ...state, ...refused].map((each) => linked(each, true)), rehearsed, obsolete };
 }
 
 function stateFindings(present: string | undefined, version: string, upgrade: boolean): Finding[] {
@@ -107,7 +108,7 @@ async function change(work: InstallWork, { obsolete }: Plan): Promise<number> {
     if (!work.wait) continue;
     const findings = await waitForRollout(objects.filter(isPod), { ...work, progress });
     progress.show([]);
-    for (const finding of findings) out.write(`${findingLine(finding, colour)}\n`);
+    for (const finding of findings) out.write(`${findingLine(linked(finding, false), colour)}\n`);
     if (findings.length > 0) return 1;
     for (const object of objects.filter(isPod)) progress.note(`✔ ${titleOf(object)} is ready`);
   }

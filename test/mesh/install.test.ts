@@ -85,7 +85,7 @@ test('meshctl installs the mesh, checks it, and takes it away again without a tr
   assert.equal(upgraded.code, 0, upgraded.stdout + upgraded.stderr);
   assert.match(upgraded.stdout, /Warren is upgraded to /);
 
-  const removed = await meshctl(playground.kubeconfig, 'uninstall', '--timeout', '120s', '--purge-labels');
+  const removed = await meshctl(playground.kubeconfig, 'uninstall', '-y', '--timeout', '120s', '--purge-labels');
   assert.equal(removed.code, 0, removed.stdout + removed.stderr);
   assert.equal((await call()).code, 0, 'the pods have no network');
   assert.doesNotMatch(await listeners('client'), LISTENING);
