@@ -208,10 +208,14 @@ export class CertificateKeeper {
     entry.backoff.reset();
     const { clock, listener, source, random } = this.#options;
     // Not all at once: a mesh that was installed in one moment would ask its CA in one moment for ever.
-    const half = certificate.notBefore + (certificate.notAfter - certificate.notBefore) * (0.5 + (random() - 0.5) * RENEWAL_JITTER);
-    const renewAt = Math.min(half, clock.now() + (source.lookAgainMs ?? Infinity));
-    // One that is past its half when it arrives (a clock that is off, a short-lived CA) must not make us ask without pause.
-    this.#renew(entry, Math.max(renewAt, clock.now() + FIRST_BACKOFF_MS));
+    const { notBefore, notAfter } = certificate;
+    const now = clock.now();
+    const share = 0.5 + (random() - 0.5) * RENEWAL_JITTER;
+    const half = notBefore + (notAfter - notBefore) * share;
+    // CAs date back, by minutes: one that lives for less than that is past its half when it arrives, and half of what is left counts.
+    const renewAt = Math.min(half > now ? half : now + (notAfter - now) * share, now + (source.lookAgainMs ?? Infinity));
+    // Whatever clocks say, we do not ask without pause.
+    this.#renew(entry, Math.max(renewAt, now + FIRST_BACKOFF_MS));
     if (!unchanged) listener.arrived(certificate);
   }
 

@@ -44,7 +44,9 @@ export const pageOf = (check: string, pre: boolean): string => (pre ? BEFORE : A
 
 /** With where to read on, where something is to be mended. */
 export const linked = (finding: Finding, pre: boolean): Finding =>
-  finding.severity === 'ok' ? finding : { ...finding, mend: `${finding.mend}; see ${pageOf(finding.check, pre)}` };
+  finding.severity === 'ok'
+    ? finding
+    : { ...finding, mend: [finding.mend, `see ${pageOf(finding.check, pre)}`].filter((text) => text !== '').join('; ') };
 
 const MARKS = { ok: '✔', warning: '!', error: '✘' } as const;
 

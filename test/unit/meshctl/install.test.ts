@@ -343,7 +343,9 @@ test('a field that a user has set is named before anything is changed, and taken
   const forced = await run(mesh, { upgrade: true, force: true });
   assert.equal(forced.status, 0, forced.lines.join('\n'));
   assert.ok(
-    forced.lines.includes('! Deployment istio-system/istiod: .spec.replicas, which gitops has set, is taken over'),
+    forced.lines.includes(
+      '! Deployment istio-system/istiod: .spec.replicas, which gitops has set, is taken over (see docs/install.md#1-ask-first)',
+    ),
     forced.lines.join('\n'),
   );
   const { replicas } = objectOf(mesh.store.get('Deployment', 'istiod', 'istio-system')?.spec);

@@ -31,7 +31,7 @@ function keep({
   const clock = new FakeClock();
   const fetches: {
     identity: string;
-    answer(life?: { ms?: number; chain?: string }): Promise<void>;
+    answer(life?: { ms?: number; chain?: string; datedBackMs?: number }): Promise<void>;
     fail(reason: string): Promise<void>;
   }[] = [];
   const events: string[] = [];
@@ -43,8 +43,9 @@ function keep({
         new Promise<FetchedCertificate>((resolve, reject) =>
           fetches.push({
             identity,
-            answer: ({ ms = hours(24), chain = `chain ${serial++}` } = {}) => {
-              resolve({ identity, key: 'key', chain, roots: 'roots', notBefore: clock.now(), notAfter: clock.now() + ms });
+            answer: ({ ms = hours(24), chain = `chain ${serial++}`, datedBackMs = 0 } = {}) => {
+              const now = clock.now();
+              resolve({ identity, key: 'key', chain, roots: 'roots', notBefore: now - datedBackMs, notAfter: now + ms });
               return settle();
             },
             fail: (reason) => {
@@ -110,6 +111,16 @@ test('a certificate is renewed at half of its life, and the old one serves until
   assert.equal(keeper.states()[0]?.at, 'available');
   await next().answer();
   assert.deepEqual(events, ['a: chain 0', 'a: chain 1']);
+});
+
+test('of one that was dated back by more than it lives, half of what is left counts', async () => {
+  const { keeper, clock, next, fetches } = keep();
+  keeper.want(identityOf('a'), 'warmup');
+  await next().answer({ ms: 24_000, datedBackMs: 120_000 });
+  await clock.advance(11_999);
+  assert.equal(fetches.length, 0);
+  await clock.advance(1);
+  assert.equal(fetches.length, 1);
 });
 
 test('certificates that were issued in one moment are not renewed in one', async () => {
