@@ -77,7 +77,7 @@ export function createProgram(env: Readonly<Record<string, string | undefined>>)
       .command(`${name} <namespace>`)
       .description(description)
       .option('--no-wait', 'return at once')
-      .option('--timeout <seconds>', 'how long to wait for the pods', '60')
+      .option('--timeout <duration>', 'how long to wait for the pods: 60, 60s, 2m', '60s')
       .action(async (namespace: string, options: { wait: boolean; timeout: string }) => {
         const { setEnrolled } = await import('./commands/ambient.ts');
         process.exitCode = await setEnrolled({

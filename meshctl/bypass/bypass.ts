@@ -6,7 +6,7 @@ import { systemClock } from '../../common/base/clock.ts';
 import { type KubeApi, KubeApiError, type KubeObject } from '../../common/client/kube-api.ts';
 import { CommandError } from '../command-error.ts';
 import { podSpec, REDIRECTION } from '../status/enrolment.ts';
-import { type Connection, clusterError, connect, plural } from '../terminal.ts';
+import { type Connection, clusterError, connect, plural, secondsOf } from '../terminal.ts';
 import { BYPASS, BYPASSED, bypassOf, podsOf, type Scope, targetOf, wayBack } from './scope.ts';
 
 export interface BypassOptions extends Connection {
@@ -21,8 +21,7 @@ const POLL_MS = 250;
 /** @returns the exit status: 0 where every pod is where it should be, 1 where some are not yet */
 export async function bypass(options: BypassOptions): Promise<number> {
   const { scope, undo } = options;
-  const timeoutS = Number(options.timeout.replace(/s$/, ''));
-  if (!(timeoutS > 0)) throw new CommandError(`--timeout ${options.timeout}: expected seconds`);
+  const timeoutS = secondsOf(options.timeout, '--timeout', { least: 1, most: 86_400 });
   const { path, value, label } = targetOf(scope);
   const api = connect(options);
   try {

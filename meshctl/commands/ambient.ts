@@ -5,7 +5,7 @@ import { KubeApiError } from '../../common/client/kube-api.ts';
 import { CommandError } from '../command-error.ts';
 import { withApi } from '../session.ts';
 import { DATAPLANE_MODE, enrolledPods, isCandidate, isWanted, REDIRECTION } from '../status/enrolment.ts';
-import { type Connection, checkFormat, clusterError, connect, plural, print, table } from '../terminal.ts';
+import { type Connection, checkFormat, clusterError, connect, plural, print, secondsOf, table } from '../terminal.ts';
 
 interface SetEnrolledOptions extends Connection {
   readonly namespace: string;
@@ -18,8 +18,7 @@ const POLL_MS = 250;
 
 export async function setEnrolled(options: SetEnrolledOptions): Promise<number> {
   const { namespace, enrolled } = options;
-  const timeoutS = Number(options.timeout);
-  if (!(timeoutS > 0)) throw new CommandError(`--timeout ${options.timeout}: expected seconds`);
+  const timeoutS = secondsOf(options.timeout, '--timeout', { least: 1, most: 86_400 });
   const api = connect(options);
   try {
     await api.patch(

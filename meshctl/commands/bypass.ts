@@ -25,7 +25,7 @@ export function addBypass(program: Command, connection: () => Connection): void 
     command
       .option('--undo', 'back into the mesh', false)
       .option('--no-wait', 'return at once')
-      .option('--timeout <seconds>', 'how long to wait for the pods', '30');
+      .option('--timeout <duration>', 'how long to wait for the pods: 30, 30s, 2m', '30s');
   withFlags(group.command('node <name>').description('all pods of a node, also those that come')).action((name: string, flags: Flags) =>
     run({ kind: 'node', name }, flags),
   );

@@ -159,6 +159,13 @@ async function killZtunnel(shop: Shop, narrator: Narrator): Promise<void> {
   narrator.ok('the new one tunnels; a pod whose ztunnel is away has no network, so nothing left in the clear');
 }
 
+/** Whoever has no certificate that is trusted has no way in. */
+const STRICT = `apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: { name: rotate-root, namespace: shop }
+spec: { mtls: { mode: STRICT } }
+`;
+
 async function rotateRoot(shop: Shop, narrator: Narrator): Promise<void> {
   narrator.chapter('Rotate the root, under load; certificates live for seconds here, so that the steps are as far apart, and not a day');
   // ztunnel first: a certificate for a day would keep the old root trusted for a day.
@@ -177,6 +184,7 @@ async function rotateRoot(shop: Shop, narrator: Narrator): Promise<void> {
       await shop.must('set', 'env', '-n', 'istio-system', workload, `${name}=${value}`);
       await shop.must('rollout', 'status', '-n', 'istio-system', workload, '--timeout=50s');
     }
+    await shop.apply(STRICT);
     const before = await roots();
     await narrator.during(
       'nothing stands in the way of a rotation',
@@ -228,6 +236,7 @@ async function rotateRoot(shop: Shop, narrator: Narrator): Promise<void> {
   } finally {
     over = true;
     await load;
+    await shop.kubectl('delete', 'peerauthentication', 'rotate-root', '-n', 'shop');
     // Whoever goes on with this playground goes on with certificates for a day.
     for (const [workload, name] of patience) await shop.kubectl('set', 'env', '-n', 'istio-system', workload, `${name}-`);
   }
