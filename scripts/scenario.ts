@@ -12,14 +12,14 @@ const { values, positionals } = parseArgs({
 });
 
 async function main(): Promise<number> {
-  const [wanted] = positionals;
-  if (wanted === undefined) {
+  if (positionals.length === 0) {
     for (const [name, { about }] of Object.entries(scenarios)) console.log(`${name.padEnd(20)}${about}`);
     return 0;
   }
-  const chosen = wanted === 'all' ? Object.values(scenarios) : Object.hasOwn(scenarios, wanted) ? [scenarios[wanted]] : [];
-  if (chosen.length === 0) {
-    console.error(`there is no scenario ${wanted}: ${Object.keys(scenarios).join(', ')}, or all`);
+  const wanted = positionals.includes('all') ? Object.keys(scenarios) : positionals;
+  const unknown = wanted.find((name) => !Object.hasOwn(scenarios, name));
+  if (unknown !== undefined) {
+    console.error(`there is no scenario ${unknown}: ${Object.keys(scenarios).join(', ')}, or all`);
     return 2;
   }
   const running = values.name === undefined ? undefined : (await listInstances()).find(({ name }) => name === values.name);
@@ -34,7 +34,7 @@ async function main(): Promise<number> {
     shop,
     async run() {
       await openShop(shop, narrator);
-      for (const scenario of chosen) await scenario?.run(shop, narrator);
+      for (const name of wanted) await scenarios[name]?.run(shop, narrator);
       narrator.ok(`everything was as it was said (${((performance.now() - started) / 1000).toFixed(0)} s)`);
     },
     handOver: values.keep && !running,

@@ -67,16 +67,12 @@ export function addOperations(program: Command, connection: () => Connection): v
     .description('those that run')
     .action(async () => run('playground', ['list']));
   playground
-    .command('scenario [scenario]')
-    .description(`acts something out, checks what it says at every step, and ends: ${SCENARIOS.join(', ')}, or all`)
+    .command('scenario [scenarios...]')
+    .description(`acts things out, checks what it says at every step, and ends: ${SCENARIOS.join(', ')}, or all`)
     .option('--name <name>', 'of a playground that runs, instead of one of its own')
     .option('--keep', 'leaves its own playground running, until Ctrl-C', false)
-    .addHelpText('after', '\nWithout SCENARIO: what there is. Exit status: 0 everything was as it said, 1 it was not.')
-    .action(async (scenario: string | undefined, { name, keep }: { name?: string; keep: boolean }) =>
-      run('scenario', [
-        ...(scenario === undefined ? [] : [scenario]),
-        ...(name === undefined ? [] : ['--name', name]),
-        ...(keep ? ['--keep'] : []),
-      ]),
+    .addHelpText('after', '\nWithout SCENARIOS: what there is. Exit status: 0 everything was as it said, 1 it was not.')
+    .action(async (scenarios: string[], { name, keep }: { name?: string; keep: boolean }) =>
+      run('scenario', [...scenarios, ...(name === undefined ? [] : ['--name', name]), ...(keep ? ['--keep'] : [])]),
     );
 }

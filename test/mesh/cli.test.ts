@@ -12,6 +12,7 @@ import { runProgram } from '../support/kube-commands.ts';
 import { nodeInPods, root, startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
 
 const EXAMPLES = join(root, 'docs/cli/examples');
+const SCENARIOS = ['canary', 'deny', 'kill-ztunnel', 'lose-control-plane'];
 const UPDATE = process.env.EXAMPLES_UPDATE === '1';
 /** What these show depends on what else happened to be counted: the lines of the example are among those that are printed. */
 const AMONG = new Set(['top', 'edges', 'tap', 'check', 'status', 'policy', 'rehearse', 'bug-report']);
@@ -80,15 +81,20 @@ test('every example of docs/cli is what meshctl says', { skip: withoutPlayground
   over();
   await cluster.kubectl('delete', 'authorizationpolicy,httproute', '--all', '-n', 'shop');
   await cluster.kubectl('label', 'namespace', 'shop', 'istio.io/use-waypoint-');
-  await t.test('meshctl playground scenario deny acts on a playground that runs, and checks itself', async () => {
+  // The fifth, which replaces the root, is test/mesh/ca-rotation.test.ts.
+  await t.test('scenarios act on a playground that runs, check themselves, and take away what they made', async () => {
     const { code, stdout, stderr } = await runProgram(
       process.execPath,
-      [join(root, 'meshctl/main.ts'), 'playground', 'scenario', 'deny', '--name', cluster.name],
+      [join(root, 'meshctl/main.ts'), 'playground', 'scenario', ...SCENARIOS, '--name', cluster.name],
       undefined,
-      120_000,
+      240_000,
     );
     assert.equal(code, 0, stdout + stderr);
-    assert.match(stdout, /log and explain name the policy/);
+    assert.match(stdout, /v2 answered 200 of 200[\s\S]*log and explain name the policy[\s\S]*the new one tunnels[\s\S]*istiod is back/);
+    assert.match(
+      await cluster.kubectl('get', 'gateways,httproutes,authorizationpolicies', '-n', 'shop', '-o', 'name'),
+      /^(?!.*canary|.*deny)/,
+    );
   });
 });
 
