@@ -26,8 +26,13 @@ export function connect({ kubeconfig, context, env }: Connection): KubeApi {
 
 /** What went wrong with the cluster, as one line. */
 export function clusterError(error: unknown): CommandError {
-  if (error instanceof KubeApiError) return new CommandError(`the API server answered ${error.status} ${error.reason}: ${error.message}`);
-  return new CommandError(`the API server could not be asked: ${error instanceof Error ? error.message : error}`);
+  if (error instanceof KubeApiError) {
+    const mend = error.status === 401 ? ' (log in again, or --context names other credentials)' : '';
+    return new CommandError(`the API server answered ${error.status} ${error.reason}: ${error.message}${mend}`);
+  }
+  // What was asked first says less than what came of it.
+  const reason = (error instanceof Error ? error.message : String(error)).replaceAll(/\s+/g, ' ').replace(/^[A-Z]+ https?:\/\/\S+: /, '');
+  return new CommandError(`the API server could not be asked: ${reason} (is it up? --context or --kubeconfig names another)`);
 }
 
 /** What a terminal has at least, and what a table takes unless somebody asked for all of it (`-o wide`). */

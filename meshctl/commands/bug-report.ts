@@ -5,6 +5,7 @@ import { gzipSync } from 'node:zlib';
 import { systemClock } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import { VERSION } from '../../common/base/version.ts';
+import { KubeApiError } from '../../common/client/kube-api.ts';
 import { collect } from '../bug-report/collect.ts';
 import { redactText } from '../bug-report/redact.ts';
 import { tar } from '../bug-report/tar.ts';
@@ -34,9 +35,13 @@ export async function bugReport(options: BugReportOptions): Promise<number> {
   const seconds = secondsOf(options.timeout, '--timeout', { least: 5, most: 3600 });
   const file = resolve(options.file ?? `${FOLDER}.tar.gz`);
   if (existsSync(file)) throw new CommandError(`${file} exists: name another one with --file, or remove it`);
-  const progress = (what: string): void => console.error(`collecting ${what} …`);
+  const progress = (what: string): void => void (process.stderr.isTTY && console.error(`collecting ${what} …`));
   return withApi(options, async (api) => {
     const signal = AbortSignal.timeout(seconds * 1000);
+    // Refused by a cluster is worth a report; where there is none, there is nothing to report.
+    await api.get('/version').catch((error: unknown) => {
+      if (!(error instanceof KubeApiError)) throw error;
+    });
     progress('status');
     const spoken = async (make: () => Promise<string>): Promise<string> => {
       try {
