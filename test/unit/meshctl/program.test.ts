@@ -192,3 +192,18 @@ test('the namespace is the one of the context, where no flag names one', async (
   assert.equal(await namespaceOf(reach, 'vault'), 'vault');
   assert.equal(await namespaceOf({ ...reach, context: 'absent' }), 'default');
 });
+
+test('what is wrong is one line with the mend, and an exit status that says nothing of the mesh', () => {
+  const said = (...args: string[]): string => {
+    const env = { ...process.env, KUBECONFIG: '/nowhere/config' };
+    const { status, stdout, stderr } = spawnSync(process.execPath, [join(import.meta.dirname, '../../../meshctl/main.ts'), ...args], {
+      encoding: 'utf8',
+      env,
+    });
+    assert.deepEqual([status, stdout], [2, '']);
+    return stderr;
+  };
+  assert.equal(said('top', '--nmespace', 'shop'), "meshctl: unknown option '--nmespace' (Did you mean --namespace?)\n");
+  assert.equal(said('explain'), "meshctl: missing required argument 'pod-or-id' (--help says what there is)\n");
+  assert.match(said('status'), /^meshctl: cannot read kubeconfig \/nowhere\/config: ENOENT.* \(--kubeconfig FILE names another\)\n$/);
+});
