@@ -18,7 +18,14 @@ export async function versionCommand({
   ...connection
 }: Connection & { readonly client: boolean; readonly output: string }): Promise<number> {
   checkFormat(output);
-  const versions = client ? { clientVersion: VERSION } : await ask(connection);
+  const own = { clientVersion: VERSION };
+  const versions = client
+    ? own
+    : await ask(connection).catch(async (error: unknown) => {
+        // As kubectl: what is known, then why there is no more.
+        await print(own, output, () => versionLines(own).join('\n'));
+        throw error;
+      });
   await print(versions, output, () => versionLines(versions).join('\n'));
   return 0;
 }
