@@ -51,10 +51,10 @@ export class Istiod {
   }
 
   /**
-   * @param pods all of the system namespace, where they are known already
+   * @param pods all of the system namespace, where they are known or asked for already
    * @throws {KubeApiError | Error} where the API server does not give a token or the list of pods
    */
-  static async open(api: KubeApi, systemNamespace: string, pods?: readonly KubeObject[]): Promise<Istiod> {
+  static async open(api: KubeApi, systemNamespace: string, pods?: readonly KubeObject[] | Promise<readonly KubeObject[]>): Promise<Istiod> {
     const [token, all] = await Promise.all([
       tokenOf(api, systemNamespace),
       pods ?? api.list<KubeObject>(`/api/v1/namespaces/${systemNamespace}/pods`, { labelSelector: 'app=istiod' }),

@@ -9,9 +9,12 @@ import type { Observations, ProxyReport, ProxySync } from './report.ts';
 export async function collect(api: KubeApi, systemNamespace: string, clock: Clock): Promise<Observations> {
   const failures: string[] = [];
   const system = `/apis/apps/v1/namespaces/${systemNamespace}`;
-  const [namespaces, pods, nodes, services, deployments, daemonSets, gateways, policies] = await Promise.all([
+  // All at once: what istiod shows waits for the pods and a token, and not for the rest.
+  const listed = api.list<KubeObject>('/api/v1/pods');
+  const [pages, namespaces, pods, nodes, services, deployments, daemonSets, gateways, policies] = await Promise.all([
+    istiodPages(api, systemNamespace, listed, failures),
     api.list<KubeObject>('/api/v1/namespaces'),
-    api.list<KubeObject>('/api/v1/pods'),
+    listed,
     api.list<KubeObject>('/api/v1/nodes'),
     optional(api, '/api/v1/services', failures),
     optional(api, `${system}/deployments`, failures),
@@ -19,7 +22,6 @@ export async function collect(api: KubeApi, systemNamespace: string, clock: Cloc
     optional(api, '/apis/gateway.networking.k8s.io/v1/gateways', failures),
     optional(api, '/apis/security.istio.io/v1/authorizationpolicies', failures),
   ]);
-  const pages = await istiodPages(api, systemNamespace, pods, failures);
   return {
     systemNamespace,
     namespaces,
@@ -51,10 +53,10 @@ async function optional(api: KubeApi, path: string, failures: string[]): Promise
 async function istiodPages(
   api: KubeApi,
   systemNamespace: string,
-  pods: readonly KubeObject[],
+  pods: Promise<readonly KubeObject[]>,
   failures: string[],
 ): Promise<Pick<Observations, 'syncz' | 'untranslated' | 'proxies'>> {
-  const own = pods.filter(({ metadata }) => metadata.namespace === systemNamespace);
+  const own = pods.then((all) => all.filter(({ metadata }) => metadata.namespace === systemNamespace));
   const istiod = await Istiod.open(api, systemNamespace, own).catch((error: unknown) => {
     failures.push(`istiod could not be asked: ${errorMessage(error)}`);
     return undefined;
