@@ -46,7 +46,6 @@ async function installed(t: TestContext): Promise<{ mesh: ClusterApi; before: st
     namespace: NAMESPACE,
     upgrade: false,
     dryRun: false,
-    json: false,
     wait: true,
     timeoutMs: 10_000,
     force: false,
