@@ -4,11 +4,9 @@
  */
 import { systemClock } from '../common/base/clock.ts';
 import { errorMessage } from '../common/base/errors.ts';
-import { shrinkHeap } from '../common/base/heap.ts';
 import type { LogRoot } from '../common/base/log.ts';
 import { tokenSource } from '../common/client/grpc-endpoint.ts';
 import { raiseOpenFileLimit } from '../common/linux/limits.ts';
-import { releaseProgramPages, returnFreeMemory } from '../common/linux/memory.ts';
 import { Netns } from '../common/linux/netns.ts';
 import { SeqpacketSocket } from '../common/linux/seqpacket.ts';
 import { closeFd } from '../common/linux/sockets.ts';
@@ -28,6 +26,7 @@ import { watchCrl } from './supervisor/crl-file.ts';
 import { type DiagnosticsOptions, diagnostics } from './supervisor/diagnostics.ts';
 import { firstState, measureKept, openKept, pruneCertificates } from './supervisor/kept.ts';
 import { MemoryGuard, memoryBudget } from './supervisor/memory-guard.ts';
+import { MemoryReturn } from './supervisor/memory-return.ts';
 import { nameserversOf } from './supervisor/nameservers.ts';
 import { ownPods } from './supervisor/own-pods.ts';
 import { PodTable } from './supervisor/pods.ts';
@@ -42,8 +41,6 @@ export interface Ztunnel {
 
 const RESOLV_CONF = '/etc/resolv.conf';
 const TOKEN_FILE = './var/run/secrets/tokens/istio-token';
-/** After it serves: the first certificates and the spare worker have come by then. */
-const SETTLED_MS = 5_000;
 
 /**
  * Resolves when everything is under way; a control plane that is away, or a worker that does not come up, does not hold it back.
@@ -103,9 +100,11 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
   const { crlPath } = settings;
   if (crlPath !== undefined)
     watchCrl({ path: crlPath, clock, log: log.child({ part: 'crl' }), changed: (revoked) => fleet.revoked(revoked) });
+  const memoryReturn = new MemoryReturn(clock, log);
   writer.onChange((change) => {
     prefetch?.changed(change);
     fleet.stateChanged(change.policies.length > 0);
+    memoryReturn.changed(change);
   });
   const restored = kept.state?.restore();
 
@@ -186,16 +185,7 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
     serving = true;
     if (settings.mode === 'shared') zds.start();
     log.info('ztunnel serves');
-    clock.after(SETTLED_MS, () => {
-      shrinkHeap();
-      try {
-        returnFreeMemory();
-        releaseProgramPages();
-      } catch (error) {
-        // Smaller is better, and nothing depends on it.
-        log.warn({ error: errorMessage(error) }, 'memory of the start is kept');
-      }
-    });
+    memoryReturn.soon();
     void pruneCertificates(source, kept, () => keeper.states().map(({ identity }) => identity), clock);
   };
   serve().catch((error: unknown) => {
