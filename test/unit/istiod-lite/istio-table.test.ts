@@ -9,7 +9,9 @@ const folder = join(import.meta.dirname, '../..');
 const OTHERS = /^(?:conformance|istio|restricted|canonical|subject_alt_names|istio-ca-root-cert)$/;
 
 const fileOf = (name: string): string | undefined =>
-  [`${name}.test.ts`, `unit/istiod-lite/${name}.test.ts`, name].map((path) => join(folder, path)).find((path) => existsSync(path));
+  [`${name}.test.ts`, `unit/istiod-lite/${name}.test.ts`, `${name}.ts`, name]
+    .map((path) => join(folder, path))
+    .find((path) => existsSync(path));
 
 /** Rows of all tables, second column, as pairs of a name in code style and the text up to the next one. */
 function* named(): Generator<readonly [name: string, text: string]> {
