@@ -79,6 +79,8 @@ for (const { name, template } of workloads) {
     assert.match(template.spec.priorityClassName, /^system-(node|cluster)-critical$/);
     assert.equal(template.metadata.annotations['prometheus.io/scrape'], 'true');
     assert.equal(template.metadata.labels['istio.io/dataplane-mode'], 'none');
+    if (template.metadata.labels.app === 'istiod')
+      assert.equal(template.metadata.labels['istio.io/rev'], 'default', 'istioctl asks the pods of a revision');
   });
 }
 
