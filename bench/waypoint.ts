@@ -207,7 +207,9 @@ async function compare(group: Group, subjects: readonly Subject[], wanted: (name
   // A proxy runs for weeks: what its first requests cost while it is compiled is not what is asked.
   for (const subject of subjects) {
     await loadHttp(subject, 64, WARM_SECONDS, true, '/1k');
-    if ([...results.keys()].some(({ kind }) => kind === 'new')) await loadHttp(subject, 16, WARM_SECONDS, false, '/1k');
+    for (const measured of results.keys())
+      if (measured.kind === 'new' || measured.path === '/1m')
+        await loadHttp(subject, measured.connections, WARM_SECONDS, measured.kind === 'kept', measured.path);
   }
   for (let round = 1; round <= ROUNDS; round++) {
     for (const [measured, row] of results) {
