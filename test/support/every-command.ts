@@ -31,7 +31,7 @@ export const everyCommand = ({ caller, served, guarded, policy, folder }: Shop):
   ['-n shop waypoint list', 0, /^waypoint +default +service +True$/m],
   ['waypoint status -A', 0, /^shop +waypoint +True +Programmed/m],
   ['proxy-status', 0, /^ztunnel-\w+\.istio-system +Kubernetes .* 2 \(WADS,WDS\)$/m],
-  ['coverage -n shop', 0, new RegExp(`^AuthorizationPolicy shop/${policy}\\n +rules\\[0\\] +node +at \\d+ pod`, 'm')],
+  ['coverage -n shop', undefined, new RegExp(`^AuthorizationPolicy shop/${policy}\\n +rules\\[0\\] +node +at \\d+ pod`, 'm')],
   [`explain shop/${caller} ${served}`, 0, /at waypoint shop\/waypoint-/],
   [`explain shop/${caller} ${guarded} -o json`, 0, new RegExp(`"shop/${policy}"`)],
   [`authz shop/${caller}`, 0, /^at ztunnel of \S+, everything is allowed$/m],
