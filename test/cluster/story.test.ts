@@ -11,6 +11,7 @@ import { startCluster, type TestCluster, withoutCluster } from '../support/clust
 import { everyCommandWorks } from '../support/every-command.ts';
 import { imageBundle } from '../support/image-bundle.ts';
 import { runProgram, succeeded } from '../support/kube-commands.ts';
+import { NEXT, nextMeshctl, tagNext } from '../support/next-version.ts';
 import { root } from '../support/playground.ts';
 import { type PodLoad, startPodLoad } from '../support/pod-load.ts';
 import { hasText, hasTunnel, onTheWire } from '../support/wire.ts';
@@ -247,16 +248,38 @@ test('the story, on Kubernetes with two nodes', { skip: withoutCluster ?? false,
     });
   }
 
-  // Connections that stay open longer than the drain are what may be lost here, as they are with Istio's.
-  await t.test('replacing ztunnel under load loses no request; connections that outlive its grace period may be cut', async () => {
-    const change = await load.during(() => replace('istio-system', 'daemonset/ztunnel'));
-    for (const [target, { lost }] of Object.entries(change)) assert.deepEqual({ target, lost }, { target, lost: 0 });
-  });
-
   await t.test('replacing the waypoint under load loses no request', async () => {
     const change = await load.during(() => replace('shop', 'deployment/waypoint'));
     for (const [target, { lost }] of Object.entries(change)) assert.deepEqual({ target, lost }, { target, lost: 0 });
     assert.equal(change['stock']?.cut, 0);
+  });
+
+  // Connections that stay open longer than the drain are what may be lost of ztunnel's replacement, as they are with Istio's.
+  await t.test('meshctl upgrade brings every component to the next version under load, waypoints too, and loses no request', async (t) => {
+    const components = ['istiod', 'cni', 'ztunnel', 'waypoint'];
+    await tagNext(cluster, ['node1', 'node2'], components);
+    const next = nextMeshctl(t);
+    const images = async (): Promise<string> => {
+      const path = 'jsonpath={range .items[*]}{range .spec.containers[*]}{.image} {end}{end}';
+      return await cluster.kubectl('get', 'pods', '-A', '-o', path);
+    };
+    const change = await load.during(async () => {
+      const upgrade = [next, '--kubeconfig', cluster.kubeconfig, 'upgrade'];
+      const said = succeeded('meshctl upgrade', await runProgram(process.execPath, upgrade, undefined, MESHCTL_TIMEOUT_MS));
+      assert.match(said, new RegExp(`^Warren is upgraded to ${NEXT}, in namespace istio-system\\.$`, 'm'));
+      const wanted = components.map((name) => `warren/${name}:${NEXT}`);
+      await cluster.eventually(
+        'a component is not of the next version',
+        async () => {
+          const there = (await images()).split(' ').filter((image) => components.some((name) => image.startsWith(`warren/${name}:`)));
+          return wanted.every((image) => there.includes(image)) && there.every((image) => wanted.includes(image));
+        },
+        SETTLE_MS,
+      );
+      await cluster.podsReady('istio-system', SETTLE_MS);
+      await cluster.podsReady('shop', SETTLE_MS);
+    });
+    for (const [target, { lost }] of Object.entries(change)) assert.deepEqual({ target, lost }, { target, lost: 0 });
   });
 
   await t.test('replacing the applications under load loses no request, with a preStop pause as without a mesh', async () => {
