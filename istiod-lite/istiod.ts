@@ -163,7 +163,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     clock,
     log,
     intervalMs: settings.debounceMs,
-    writeStatuses: (writes) => statuses.write(writes),
+    writeStatuses: (writes, settled) => statuses.write(writes, settled),
     keysWanted: (sources) => keys.want(sources),
     certificatesWanted: (sources) => certificates.want(sources),
   });

@@ -7,7 +7,7 @@ import { type Clock, seconds, sleep } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
 import { type KubeApi, KubeApiError } from '../../common/client/kube-api.ts';
-import { type StatusWrite, statusBody } from '../model/conditions.ts';
+import { type StatusSlot, type StatusWrite, statusBody } from '../model/conditions.ts';
 
 export interface StatusWriterOptions {
   readonly api: Pick<KubeApi, 'patch'>;
@@ -32,7 +32,9 @@ export class StatusWriter {
     this.#options = options;
   }
 
-  write(writes: Iterable<StatusWrite>): void {
+  /** @param settled what waits for these is no longer to be written; `writes` come after them */
+  write(writes: Iterable<StatusWrite>, settled: Iterable<StatusSlot> = []): void {
+    for (const one of settled) this.#waiting.delete(slot(one));
     for (const write of writes) this.#waiting.set(slot(write), write);
     this.resume();
   }
@@ -95,5 +97,4 @@ export class StatusWriter {
 // Trying again changes nothing about a refusal.
 const isHopeless = (error: unknown): boolean => error instanceof KubeApiError && [400, 403, 405, 415, 422].includes(error.status);
 
-/** An object may have conditions of two of our writers, a policy that gets targets for one: neither replaces the other. */
-const slot = ({ path, fieldManager }: StatusWrite): string => `${path} ${fieldManager}`;
+const slot = ({ path, fieldManager }: StatusSlot): string => `${path} ${fieldManager}`;

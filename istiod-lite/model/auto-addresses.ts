@@ -5,7 +5,7 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import { type Cidr, cidrContains, ipBytes, ipFromBytes, parseIp } from '../../common/base/address.ts';
-import type { StatusWrite } from './conditions.ts';
+import type { StatusSlot, StatusWrite } from './conditions.ts';
 import { Groups } from './groups.ts';
 import * as names from './names.ts';
 import { annotationFlag, at, objectKey, readMeta, records, text, texts } from './objects.ts';
@@ -41,6 +41,7 @@ export class AutoAddresses {
   /** Who shows, wrote or was given an address. */
   readonly #claims = new Groups<string>();
   readonly #stale = new Set<string>();
+  readonly #settled: StatusSlot[] = [];
   /** Where the next search begins: an address that was given back is not given out at once. */
   readonly #next = { v4: 1n, v6: 1n };
 
@@ -52,6 +53,7 @@ export class AutoAddresses {
     const before = this.#entries.get(key);
     const next = object === undefined ? undefined : readEntry(object);
     if (before && next && isDeepStrictEqual({ ...before, written: undefined }, next)) return;
+    if (before?.written) this.#settled.push(statusWrite(key, []));
     for (const address of claimsOf(before)) this.#claims.remove(address, key);
     for (const address of claimsOf(next)) this.#claims.add(address, key);
     if (next) this.#entries.set(key, next);
@@ -59,6 +61,11 @@ export class AutoAddresses {
     this.#stale.add(key);
     // Whoever shares an address with it may have to give it up, or may keep it now.
     for (const address of [...claimsOf(before), ...claimsOf(next)]) for (const other of this.#claims.of(address)) this.#stale.add(other);
+  }
+
+  /** As in status-table.ts: what a replica that does not write had in mind is not what the other one chose. */
+  takeSettled(): StatusSlot[] {
+    return this.#settled.splice(0);
   }
 
   /** Statuses to write. Older objects choose first. */

@@ -30,6 +30,9 @@ export interface StatusWrite {
   readonly resourceVersion?: string;
 }
 
+/** Which part of which object a write is of: an object may have conditions of two of our writers, and neither replaces the other. */
+export type StatusSlot = Pick<StatusWrite, 'path' | 'fieldManager'>;
+
 /** The parts of a status that are written as a whole, in the form of the Gateway API. Conditions within may lack their time. */
 export interface StatusBody {
   readonly conditions?: readonly object[];

@@ -4,7 +4,7 @@
  */
 
 import { isDeepStrictEqual } from 'node:util';
-import type { Condition, StatusBody, StatusWrite, WantedStatus } from './conditions.ts';
+import type { Condition, StatusBody, StatusSlot, StatusWrite, WantedStatus } from './conditions.ts';
 import * as names from './names.ts';
 import { at, isRecord, records, text } from './objects.ts';
 import { isOurAncestor } from './policy-ancestors.ts';
@@ -33,6 +33,7 @@ const fieldManagerOf = (kind: StatusKind): string =>
 export class ObjectStatusTable {
   readonly #entries = new Map<string, Entry>();
   readonly #pending = new Set<string>();
+  readonly #settled: StatusSlot[] = [];
 
   observe(kind: StatusKind, key: string, object: unknown): void {
     const id = `${kind}/${key}`;
@@ -45,18 +46,31 @@ export class ObjectStatusTable {
       entry.resourceVersion = resourceVersion;
       return;
     }
+    this.#settle(id, entry);
     this.#entries.set(id, { shown, resourceVersion, wanted: entry?.wanted ?? (() => undefined), written: undefined });
     this.#pending.add(id);
   }
 
   #again(id: string, entry: Entry): void {
+    this.#settle(id, entry);
     entry.written = undefined;
     this.#pending.add(id);
   }
 
   forget(kind: StatusKind, key: string): void {
-    this.#entries.delete(`${kind}/${key}`);
-    this.#pending.delete(`${kind}/${key}`);
+    const id = `${kind}/${key}`;
+    this.#settle(id, this.#entries.get(id));
+    this.#entries.delete(id);
+    this.#pending.delete(id);
+  }
+
+  /** As in status-table.ts. */
+  takeSettled(): StatusSlot[] {
+    return this.#settled.splice(0);
+  }
+
+  #settle(id: string, entry: Entry | undefined): void {
+    if (entry?.written) this.#settled.push(statusWrite(id, {}));
   }
 
   want(kind: StatusKind, key: string, wanted: WantedStatus): void {

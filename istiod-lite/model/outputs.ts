@@ -1,7 +1,7 @@
 /** Everything that is made of the objects: resources for proxies, statuses to write, problems to show; kept as it was made last, told as it changes. */
 import { errorMessage } from '../../common/base/errors.ts';
 import { AutoAddresses } from './auto-addresses.ts';
-import type { Condition, ReporterName, StatusWrite } from './conditions.ts';
+import type { Condition, ReporterName, StatusSlot, StatusWrite } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
 import { ObjectStatusTable, type StatusKind } from './object-status.ts';
 import { type Problem, ProblemList } from './problems.ts';
@@ -15,6 +15,8 @@ export interface MeshChanges {
   /** What waypoints are told beside that, each of its own. */
   readonly waypoints: readonly WaypointChanges[];
   readonly statuses: readonly StatusWrite[];
+  /** Writes that were handed out before and are not to be made any more: see StatusTable. `statuses` come after them. */
+  readonly settled: readonly StatusSlot[];
   /** What is wrong with objects and was not before. */
   readonly problems: readonly Problem[];
   /** Another call has more. */
@@ -44,6 +46,7 @@ export class Outputs {
       address: this.addresses.take(),
       authorization: this.authorizations.take(),
       waypoints: this.waypoints.take(),
+      settled: [...this.statuses.takeSettled(), ...this.objectStatuses.takeSettled(), ...(this.autoAddresses?.takeSettled() ?? [])],
       statuses: [...this.statuses.take(), ...this.objectStatuses.take(), ...(this.autoAddresses?.take() ?? [])],
       problems: this.problems.takeFresh(),
     };

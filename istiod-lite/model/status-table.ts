@@ -5,6 +5,7 @@ import {
   type ReporterName,
   readConditions,
   reporters,
+  type StatusSlot,
   type StatusWrite,
   sameCondition,
 } from './conditions.ts';
@@ -20,6 +21,7 @@ interface Entry {
 export class StatusTable {
   readonly #entries = new Map<string, Entry>();
   readonly #pending = new Set<string>();
+  readonly #settled: StatusSlot[] = [];
 
   /** Takes the conditions that the object shows now; a write that has arrived, or that somebody undid, is forgotten. */
   observe(reporter: ReporterName, key: string, object: unknown): void {
@@ -27,13 +29,25 @@ export class StatusTable {
     const shown = readConditions(reporter, object);
     const entry = this.#entries.get(id);
     if (entry && sameList(entry.shown, shown)) return;
+    this.#settle(id, entry);
     this.#entries.set(id, { shown, wanted: entry?.wanted ?? [], written: undefined });
     this.#pending.add(id);
   }
 
   forget(reporter: ReporterName, key: string): void {
-    this.#entries.delete(`${reporter}/${key}`);
-    this.#pending.delete(`${reporter}/${key}`);
+    const id = `${reporter}/${key}`;
+    this.#settle(id, this.#entries.get(id));
+    this.#entries.delete(id);
+    this.#pending.delete(id);
+  }
+
+  /** What was handed out and is not to be written any more, unless `take` hands it out anew: another replica did, or the object is gone. */
+  takeSettled(): StatusSlot[] {
+    return this.#settled.splice(0);
+  }
+
+  #settle(id: string, entry: Entry | undefined): void {
+    if (entry?.written) this.#settled.push(statusWrite(id, []));
   }
 
   want(reporter: ReporterName, key: string, conditions: readonly Condition[]): void {

@@ -7,7 +7,7 @@ import type { Log } from '../../common/base/log.ts';
 import type { Metrics } from '../metrics.ts';
 import { typeLabel } from '../metrics.ts';
 import type { CertificateSource, FoundCertificates } from '../model/certificate-sources.ts';
-import type { StatusWrite } from '../model/conditions.ts';
+import type { StatusSlot, StatusWrite } from '../model/conditions.ts';
 import type { GatewayProblem } from '../model/gateway-status.ts';
 import type { MeshIndex, ObjectChange } from '../model/index.ts';
 import type { FetchedKeys } from '../model/request-authentication.ts';
@@ -37,7 +37,7 @@ export interface PublisherOptions {
   readonly log: Log;
   /** Longest pause between two pushes. */
   readonly intervalMs: number;
-  writeStatuses(writes: readonly StatusWrite[]): void;
+  writeStatuses(writes: readonly StatusWrite[], settled: readonly StatusSlot[]): void;
   /** Where keys for end users' tokens come from, as the objects say after a flush; the same set where nothing has changed. */
   keysWanted?(sources: ReadonlySet<string>): void;
   /** Where certificates come from that objects refer to now. */
@@ -150,7 +150,7 @@ export class Publisher {
     const { index, log, proxies, writeStatuses, metrics, clock } = this.#options;
     metrics.debounceTime.observe((clock.monotonic() - since) / 1000);
     try {
-      const { address, authorization, waypoints, statuses, problems, more } = index.flush(mostWorkloads);
+      const { address, authorization, waypoints, statuses, settled, problems, more } = index.flush(mostWorkloads);
       for (const { object, message } of problems) log.warn({ object, error: message }, 'object has a problem');
       const changes = [
         this.#store(this.#authorizations, authorization, since),
@@ -163,7 +163,7 @@ export class Publisher {
       const told = changes.some((change) => change !== undefined);
       if (told) metrics.pushTriggers.inc({ type: 'ambient' });
       for (const change of changes) if (change) proxies.push(change);
-      writeStatuses(statuses);
+      writeStatuses(statuses, settled);
       this.#options.keysWanted?.(index.keySources());
       this.#options.certificatesWanted?.(index.certificateSources());
       if (more) this.#queue.changed();

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { type Cidr, parseCidr } from '../../../common/base/address.ts';
 import type { StatusWrite } from '../../../istiod-lite/model/conditions.ts';
 import { MeshIndex } from '../../../istiod-lite/model/index.ts';
 import * as make from '../../support/kube-objects.ts';
@@ -11,6 +12,12 @@ const config = {
   trustDomain: 'cluster.local',
   network: '',
 };
+function cidr(text: string): Cidr {
+  const parsed = parseCidr(text);
+  assert.ok(parsed);
+  return parsed;
+}
+
 const labels = { 'istio.io/use-waypoint': 'wp' };
 
 /** The object as the API server shows it after the write. */
@@ -55,6 +62,35 @@ test('nothing is written twice while the object has not changed, and again when 
   index.flush();
   index.apply({ type: 'modified', kind: 'Service', object: bare });
   assert.equal(index.flush().statuses.length, 1);
+});
+
+test('a write that was handed out is settled once the object shows another state, or is gone', () => {
+  const index = new MeshIndex({ ...config, autoAddresses: { v4: cidr('240.240.0.0/16'), v6: cidr('2001:2::/48') } });
+  const spec = { hosts: ['a.example'], resolution: 'DNS', ports: [{ number: 80, name: 'http', protocol: 'HTTP' }] };
+  const entry = { metadata: { name: 'a', namespace: 'shop', uid: 'a' }, spec };
+  index.apply({ type: 'added', kind: 'Service', object: make.service({ name: 'web', labels }) });
+  index.apply({ type: 'added', kind: 'ServiceEntry', object: entry });
+  const { statuses, settled } = index.flush();
+  const addresses = statuses.find(({ fieldManager }) => fieldManager === 'istio-ip-autoallocate');
+  assert.ok(addresses);
+  assert.deepEqual(settled, []);
+  const chosenByAnother = {
+    addresses: [
+      { host: 'a.example', value: '240.240.0.9' },
+      { host: 'a.example', value: '2001:2::9' },
+    ],
+  };
+  index.apply({ type: 'modified', kind: 'ServiceEntry', object: { ...entry, status: chosenByAnother } });
+  index.apply({ type: 'deleted', kind: 'Service', object: make.service({ name: 'web', labels }) });
+  const after = index.flush();
+  assert.deepEqual(
+    after.settled.map(({ path, fieldManager }) => `${fieldManager} ${path}`),
+    [`istio-ambient-service ${WEB}`, `istio-ip-autoallocate ${addresses.path}`],
+  );
+  assert.deepEqual(
+    after.statuses.filter(({ fieldManager }) => fieldManager === 'istio-ip-autoallocate'),
+    [],
+  );
 });
 
 test('a condition that no longer applies is removed with an empty list', () => {

@@ -101,6 +101,22 @@ test('who does not hold the lease keeps the newest state, and writes it when it 
   assert.match(JSON.stringify(patches[0]?.body), /"status":"True"/);
 });
 
+test('what another replica wrote, or what is gone, is not written by the one that takes over', async () => {
+  const { clock, patches, writer, hold } = statusWriter(() => undefined);
+  hold(false);
+  writer.write([write('web'), write('other')]);
+  const [web, other] = [write('web'), write('other')];
+  writer.write([write('other', 'False')], [web, other, { ...other, fieldManager: 'somebody else' }]);
+  hold(true);
+  writer.resume();
+  await clock.advance(0);
+  assert.deepEqual(
+    patches.map(({ path }) => path),
+    [other.path],
+  );
+  assert.match(JSON.stringify(patches[0]?.body), /"status":"False"/);
+});
+
 test('a failure is tried again; an object that is gone, or a refusal, is not', async () => {
   let failures = 2;
   const { clock, patches, writer, outcomes, log } = statusWriter((path) => {
