@@ -129,9 +129,14 @@ const L4_FIELDS: readonly (readonly [field: string, words: string])[] = [
   ['notDestinationPorts', 'not to port'],
 ];
 
+/** Who has an identity, whichever it is. */
+const ANYBODY = 'anybody with an identity';
+
 const l4Match = (match: Json): string =>
   L4_FIELDS.flatMap(([field, words]) => {
     const values = (Array.isArray(match[field]) ? match[field] : []).map(l4Value);
+    // STRICT comes to this.
+    if (field === 'notPrincipals' && values.includes(ANYBODY)) return ['what has no identity'];
     return values.length === 0 ? [] : [`${words} ${values.join(' or ')}`];
   }).join(' ');
 
@@ -140,7 +145,7 @@ function l4Value(value: unknown): string {
   if ('Exact' in value) return text(value.Exact);
   if ('Prefix' in value) return `${text(value.Prefix)}*`;
   if ('Suffix' in value) return `*${text(value.Suffix)}`;
-  if ('Presence' in value) return 'anybody';
+  if ('Presence' in value) return ANYBODY;
   return text(value.namespace) === '' ? JSON.stringify(value) : `${text(value.namespace)}/${text(value.serviceAccount)}`;
 }
 

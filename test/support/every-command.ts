@@ -34,7 +34,7 @@ export const everyCommand = ({ caller, served, guarded, policy, folder }: Shop):
   ['coverage -n shop', undefined, new RegExp(`^AuthorizationPolicy shop/${policy}\\n +rules\\[0\\] +node +at \\d+ pod`, 'm')],
   [`explain shop/${caller} ${served}`, 0, /at waypoint shop\/waypoint-/],
   [`explain shop/${caller} ${guarded} -o json`, 0, new RegExp(`"shop/${policy}"`)],
-  [`authz shop/${caller}`, 0, /^at ztunnel of \S+, everything is allowed$/m],
+  [`authz shop/${caller}`, 0, /^at ztunnel of \S+, (everything|what no DENY rule matches) is allowed$/m],
   [`rehearse --delete AuthorizationPolicy/${policy} -n shop`, undefined, /\d+ would not/],
   ['policy suggest -n shop', 0, /^kind: AuthorizationPolicy$/m],
   ['edges -n shop', 0, /^shop\/\S+ +shop\/\S+ .* yes$/m],

@@ -171,7 +171,7 @@ test("a pod's policies are those of the mesh, of its namespace and of selectors,
   assert.deepEqual(
     found.map((policy) => [policy.policy, policy.because, meaning(policy)]),
     [
-      ['istio-system/all', 'the whole mesh', 'refuses not from anybody'],
+      ['istio-system/all', 'the whole mesh', 'refuses what has no identity'],
       ['shop/chosen', 'its selector', 'allows from x/ns/a/sa/b, and to port 80'],
     ],
   );
