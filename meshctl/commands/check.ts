@@ -27,7 +27,8 @@ export async function checkCommand(options: Connection & CheckFlags): Promise<nu
       ? preflight(await observe(api, { namespace, objects: source.objects, verbs: ['get', 'create', 'patch', 'delete'] }))
       : checkInstallation(await observeInstallation(api, namespace, systemClock), VERSION);
     const shown = findings.map((finding) => linked(finding, pre));
-    await print(findingsData(shown), output, (width) => folded(text(shown), width));
+    // A finding is one line where a program reads it.
+    await print(findingsData(shown), output, (width) => (process.stdout.isTTY ? folded(text(shown), width) : text(shown)));
     return hasErrors(findings) ? 1 : 0;
   });
 }
