@@ -73,7 +73,7 @@ export class NodeAgent {
   #probes: ProbeSets | undefined;
   #zds: ZdsServer | undefined;
   #events: EventServer | undefined;
-  #endpoints: HttpEndpoint[] = [];
+  readonly #endpoints: HttpEndpoint[] = [];
   #sweeping: Timer | undefined;
   #verifying: Timer | undefined;
   #working = false;
@@ -421,8 +421,9 @@ export class NodeAgent {
   async #serveHealthAndMetrics(): Promise<void> {
     const { settings, log } = this.#parts;
     const shared = { addresses: ['::'], log };
-    this.#endpoints = await Promise.all([
-      serveHttp({
+    // One after the other: what has begun is closed by `stop` also where the next port is taken.
+    this.#endpoints.push(
+      await serveHttp({
         ...shared,
         name: 'health',
         port: settings.healthPort,
@@ -432,7 +433,9 @@ export class NodeAgent {
           return notFound();
         },
       }),
-      serveHttp({
+    );
+    this.#endpoints.push(
+      await serveHttp({
         ...shared,
         name: 'metrics',
         port: settings.monitoringPort,
@@ -442,7 +445,7 @@ export class NodeAgent {
           return { status: 200, body: await registry.metrics(), contentType: registry.contentType };
         },
       }),
-    ]);
+    );
   }
 }
 

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { once } from 'node:events';
 import { chmodSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { CacheContent } from '../../cni/plugin/cache.ts';
@@ -337,6 +339,19 @@ test('a pod that was deleted, or has finished, is taken from ztunnel, and its na
   // At least these two: something short-lived may have been open when they were counted.
   await until(() => openDescriptors() <= open - 2);
   await until(() => world.annotation('shop/job') === undefined);
+});
+
+test('an agent whose port is taken does not start, names it, and lets go of what it had begun', options, async (t) => {
+  const world = await startAgentWorld(t);
+  const taken = createServer().listen(0, '::');
+  t.after(() => taken.close());
+  await once(taken, 'listening');
+  const address = taken.address();
+  const port = typeof address === 'object' && address ? address.port : 0;
+  await assert.rejects(world.start({ MONITORING_PORT: String(port) }), new RegExp(`metrics: cannot listen on :: port ${port}`));
+  assert.equal((await world.fetch('health', '/healthz')).status, 200);
+  await world.stop();
+  await assert.rejects(world.fetch('health', '/healthz'), /ECONNREFUSED|hang up/);
 });
 
 test('health, metrics, plugin and socket are where the documentation says', options, async (t) => {
