@@ -30,7 +30,7 @@ const PATIENCE_MS = 1000;
 /** A connection of HTTP/2 stays open in any case: until its request has arrived, or so long where it may not. */
 const HTTP2_MS = 100;
 /** These do arrive. */
-const SOUND = /^HTTP\/2: (?:a request|a request with a body|a Host that agrees)$/;
+const SOUND = /^HTTP\/2: (?:a request|a request with a body|a Host that agrees|TE that is trailers|cookies in pieces)$/;
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
