@@ -254,7 +254,7 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
               node.type === 'ztunnel'
                 ? publisher.forZtunnel(node.node)
                 : publisher.forWaypoint(`${node.namespace}/${node.gateway}`, waypoints.hostOf(`${node.namespace}/${node.gateway}`)),
-            debugTypes: debugTypes(() => proxies.rows()),
+            debugTypes: debugTypes(() => proxies.rows(), settings.podName),
             proxies,
             throttle: new PushThrottle({ clock, slots: settings.pushThrottle }),
             metrics,

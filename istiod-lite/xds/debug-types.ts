@@ -1,5 +1,7 @@
 /** What `istioctl proxy-status` asks for over xDS: `istio.io/debug/syncz`, one ClientConfig for each connected proxy. */
-import { ClientConfig } from '../../common/codec/gen/discovery.ts';
+
+import { VERSION } from '../../common/base/version.ts';
+import { ClientConfig, type ControlPlane } from '../../common/codec/gen/discovery.ts';
 import type { Any } from '../../common/codec/gen/google/protobuf/any.ts';
 import type { SubscriptionStatus } from './delta-stream.ts';
 import type { SyncRow } from './proxies.ts';
@@ -9,17 +11,28 @@ const CLIENT_CONFIG_TYPE = 'type.googleapis.com/envoy.service.status.v3.ClientCo
 // envoy.service.status.v3.ConfigStatus
 const [SYNCED, NOT_SENT, STALE, ERROR] = [1, 2, 3, 4];
 
-/** By type URL. */
-export const debugTypes = (rows: () => readonly SyncRow[]): ReadonlyMap<string, () => readonly Any[]> =>
-  new Map([[SYNCZ_TYPE, () => rows().map(clientConfig)]]);
+/** A type that is no store: what it is when somebody asks, and who says so. */
+export interface DebugType {
+  resources(): readonly Any[];
+  readonly controlPlane: ControlPlane;
+}
 
-function clientConfig({ proxy, node_id: id, namespace, istio_version: version, cluster_id: clusterId, resources }: SyncRow): Any {
+/**
+ * By type URL.
+ * @param pod the name of this replica, which istioctl shows beside each proxy (Istio, pilot/pkg/xds/xdsgen.go)
+ */
+export function debugTypes(rows: () => readonly SyncRow[], pod: string): ReadonlyMap<string, DebugType> {
+  const controlPlane = { identifier: JSON.stringify({ Component: 'istiod', ID: pod, Info: { version: VERSION } }) };
+  return new Map([[SYNCZ_TYPE, { resources: () => rows().map(clientConfig), controlPlane }]]);
+}
+
+function clientConfig({ proxy: id, namespace, istio_version: version, cluster_id: clusterId, resources }: SyncRow): Any {
   const message: ClientConfig = {
     node: {
       id,
       cluster: '',
       buildVersion: '',
-      metadata: { NAME: proxy, NAMESPACE: namespace, CLUSTER_ID: clusterId, ISTIO_VERSION: version },
+      metadata: { NAME: id, NAMESPACE: namespace, CLUSTER_ID: clusterId, ISTIO_VERSION: version },
     },
     genericXdsConfigs: Object.entries(resources).map(([typeUrl, status]) => ({
       typeUrl,

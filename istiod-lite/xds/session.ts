@@ -3,10 +3,10 @@ import { type ServerDuplexStream, status as statusCodes } from '@grpc/grpc-js';
 import { type Clock, seconds, type Timer } from '../../common/base/clock.ts';
 import type { Log } from '../../common/base/log.ts';
 import type { Node } from '../../common/codec/gen/discovery.ts';
-import type { Any } from '../../common/codec/gen/google/protobuf/any.ts';
 import type { Gate } from '../access/access.ts';
 import type { Caller } from '../access/token-review.ts';
 import { type Metrics, typeLabel } from '../metrics.ts';
+import type { DebugType } from './debug-types.ts';
 import type { DeltaStreamOptions, StreamFailure, StreamLimits, StreamObserver } from './delta-stream.ts';
 import type { Proxies, ProxyStream } from './proxies.ts';
 import { type ProxyNode, readProxyNode } from './proxy-node.ts';
@@ -25,7 +25,7 @@ export interface AdsOptions {
   readonly access: Gate;
   servedTo(node: ProxyNode): Served;
   /** What tools may ask for, by type URL. */
-  readonly debugTypes: ReadonlyMap<string, () => readonly Any[]>;
+  readonly debugTypes: ReadonlyMap<string, DebugType>;
   readonly proxies: Proxies;
   readonly throttle: PushThrottle;
   readonly metrics: Metrics;
@@ -58,7 +58,7 @@ export interface RequestStream<Request> extends ProxyStream {
 export interface Protocol<Request> {
   /** Of its requests' type, for messages. */
   readonly request: string;
-  open(options: DeltaStreamOptions & { made(): ReadonlyMap<string, () => readonly Any[]> }): RequestStream<Request>;
+  open(options: DeltaStreamOptions & { made(): ReadonlyMap<string, DebugType> }): RequestStream<Request>;
 }
 
 /** A request, or undefined where the bytes were none: that is answered, and logged, as what it is. */

@@ -7,13 +7,14 @@
 import type { Timer } from '../../common/base/clock.ts';
 import { type DiscoveryRequest, DiscoveryResponse } from '../../common/codec/gen/discovery.ts';
 import type { Any } from '../../common/codec/gen/google/protobuf/any.ts';
+import type { DebugType } from './debug-types.ts';
 import type { DeltaStreamOptions, SubscriptionStatus } from './delta-stream.ts';
 import type { ResourceChange, ResourceStore } from './resource-store.ts';
 import { contents } from './response.ts';
 
 export interface SotwStreamOptions extends Omit<DeltaStreamOptions, 'related'> {
   /** Types that are no store: what they are when somebody asks. */
-  made(): ReadonlyMap<string, () => readonly Any[]>;
+  made(): ReadonlyMap<string, DebugType>;
 }
 
 interface Watched {
@@ -130,7 +131,13 @@ export class SotwStream {
   #send(typeUrl: string, watched: Watched): void {
     const { clock, limits, observer, transport, systemVersion, nonce } = this.#options;
     const [since, changedSince] = [clock.monotonic(), watched.since];
-    const response = { versionInfo: systemVersion(), resources: this.#resources(typeUrl, watched.names), typeUrl, nonce: nonce() };
+    const response = {
+      versionInfo: systemVersion(),
+      resources: this.#resources(typeUrl, watched.names),
+      typeUrl,
+      nonce: nonce(),
+      controlPlane: this.#options.made().get(typeUrl)?.controlPlane,
+    };
     const frame = Buffer.from(DiscoveryResponse.encode(response).finish());
     const bytes = frame.length;
     Object.assign(watched, { due: false, since: undefined, sent: response.nonce, sentAt: clock.now() });
@@ -151,7 +158,7 @@ export class SotwStream {
 
   #resources(typeUrl: string, names: ReadonlySet<string>): Any[] {
     const store = this.#options.stores().get(typeUrl);
-    if (!store) return [...(this.#options.made().get(typeUrl)?.() ?? [])];
+    if (!store) return [...(this.#options.made().get(typeUrl)?.resources() ?? [])];
     return [...named(store, names)].map((stored) => ({ typeUrl, value: contents(stored) }));
   }
 

@@ -56,6 +56,12 @@ export interface DiscoveryResponse {
   resources: Any[];
   typeUrl: string;
   nonce: string;
+  controlPlane?: ControlPlane | undefined;
+}
+
+/** Who answers; only tools are told. */
+export interface ControlPlane {
+  identifier: string;
 }
 
 export interface DeltaDiscoveryRequest {
@@ -370,7 +376,7 @@ export const DiscoveryRequest: MessageFns<DiscoveryRequest> = {
 };
 
 function createBaseDiscoveryResponse(): DiscoveryResponse {
-  return { versionInfo: "", resources: [], typeUrl: "", nonce: "" };
+  return { versionInfo: "", resources: [], typeUrl: "", nonce: "", controlPlane: undefined };
 }
 
 export const DiscoveryResponse: MessageFns<DiscoveryResponse> = {
@@ -386,6 +392,9 @@ export const DiscoveryResponse: MessageFns<DiscoveryResponse> = {
     }
     if (message.nonce !== "") {
       writer.uint32(42).string(message.nonce);
+    }
+    if (message.controlPlane !== undefined) {
+      ControlPlane.encode(message.controlPlane, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -433,6 +442,60 @@ export const DiscoveryResponse: MessageFns<DiscoveryResponse> = {
             }
 
             message.nonce = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.controlPlane = ControlPlane.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseControlPlane(): ControlPlane {
+  return { identifier: "" };
+}
+
+export const ControlPlane: MessageFns<ControlPlane> = {
+  encode(message: ControlPlane, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.identifier !== "") {
+      writer.uint32(10).string(message.identifier);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ControlPlane {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseControlPlane();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.identifier = reader.string();
             continue;
           }
         }

@@ -30,7 +30,8 @@ function start() {
   let ended: string | undefined;
   const stream = new SotwStream({
     stores: () => new Map([[TYPE, store]]),
-    made: () => new Map([[TOOL, () => [{ typeUrl: 'made', value: Buffer.from(`${nonces}`) }]]]),
+    made: () =>
+      new Map([[TOOL, { resources: () => [{ typeUrl: 'made', value: Buffer.from(`${nonces}`) }], controlPlane: { identifier: 'us' } }]]),
     clock,
     throttle: new PushThrottle({ clock, slots: 1 }),
     limits: { writeTimeoutMs: seconds(60), ackTimeoutMs: minutes(5), maxUnanswered: 100 },
@@ -166,7 +167,11 @@ test('the older form is served to those who may have the type; who is connected 
   const synced = await askOnce(mesh, 'ops', { typeUrl: 'istio.io/debug/syncz' });
   assert.ok('resources' in synced);
   const [config] = synced.resources.map(({ value }) => ClientConfig.decode(value));
-  assert.equal(config?.node?.metadata?.ISTIO_VERSION, '1.30.0');
+  assert.deepEqual([config?.node?.id, config?.node?.metadata?.ISTIO_VERSION], ['ztunnel-node1.istio-system', '1.30.0']);
+  // What istioctl reads the replica from.
+  const { Component, ID } = JSON.parse(synced.controlPlane?.identifier ?? '{}');
+  assert.deepEqual([Component, typeof ID], ['istiod', 'string']);
+  assert.equal(all.controlPlane, undefined);
   assert.deepEqual(
     config?.genericXdsConfigs.map(({ typeUrl }) => typeUrl),
     [ADDRESS],
