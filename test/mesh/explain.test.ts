@@ -204,7 +204,9 @@ spec: { action: DENY, rules: [{ from: [{ source: { principals: [cluster.local/ns
           assert.notDeepEqual(outcomes, before, `${call.caller} to ${call.target}: taking ${policies.join(', ')} away changed nothing`);
           flipped++;
           const { caller, target } = call;
-          const told = rehearsed.changed.filter(({ decision }) => isFrom(decision, caller) && isTo(decision, target));
+          const told = rehearsed.changed.filter(
+            ({ decision }) => isFrom(decision, caller) && isTo(decision, target, explained.get(call)?.ways ?? []),
+          );
           assert.ok(
             told.some(({ after: { code } }) => code !== 'POLICY_DENIED' && code !== 'MTLS_REQUIRED'),
             `the rehearsal did not say that ${caller} to ${target} would change, but ${rehearsed.changed.map(({ decision }) => `${decision.source} to ${decision.service}`).join(', ')}`,
@@ -228,15 +230,17 @@ function isFrom({ source, identity }: Decision, caller: string): boolean {
   return source === caller || source.includes('/wp-') || (source === '' && identity.endsWith(`/ns/${namespace}/sa/${name}`));
 }
 
-/** Whether a decision is about this `service.namespace:port`, at a waypoint or at one of its pods. */
-function isTo({ service, pod, port }: Decision, target: string): boolean {
+/** Whether a decision is about this `service.namespace:port`: at a waypoint, or at a pod where one of the ways that were explained arrives. */
+function isTo({ service, ip, port }: Decision, target: string, ways: readonly Way[]): boolean {
   const [host = '', asked] = target.split(':');
   const [name = '', namespace = ''] = host.split('.');
-  const ports = [asked, asked === '80' ? '8080' : '8081'];
-  return (
-    (service === `${namespace}/${name}.${namespace}.svc.cluster.local` || pod.startsWith(`${namespace}/`)) && ports.includes(String(port))
-  );
+  const isService = service === `${namespace}/${name}.${namespace}.svc.cluster.local` && String(port) === asked;
+  return isService || arrivalsOf(ways).includes(`${ip}:${port}`);
 }
+
+/** Addresses and ports of the pods that the ways arrive at. */
+const arrivalsOf = (ways: readonly Way[]): string[] =>
+  ways.flatMap(({ arrival, ways: further = [] }) => [...(arrival?.to === undefined ? [] : [arrival.to]), ...arrivalsOf(further)]);
 
 interface Disagreement {
   readonly call: RandomCall;
