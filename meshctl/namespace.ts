@@ -14,3 +14,11 @@ export async function namespaceOf({ kubeconfig, context, env }: Connection, give
     return 'default';
   }
 }
+
+/** Where to connect, and the namespace that is meant: what the `--namespace` of a command stands for. */
+export async function placed<At extends Connection>(
+  connection: At,
+  { namespace }: { readonly namespace?: string },
+): Promise<At & { readonly namespace: string }> {
+  return { ...connection, namespace: await namespaceOf(connection, namespace) };
+}

@@ -1,6 +1,6 @@
 /** `explain`, `coverage`, `ztunnel-config` and `proxy-status`, as commander knows them: istioctl's names, flags and short forms. Each is loaded when it is called. */
 import type { Command } from 'commander';
-import { namespaceOf, type Placed } from '../namespace.ts';
+import { type Placed, placed } from '../namespace.ts';
 import type { Connection } from '../terminal.ts';
 import type { ExplainOptions } from './explain.ts';
 import type { WaypointConfigOptions } from './waypoint-config.ts';
@@ -69,7 +69,6 @@ const WAYPOINT_TABLES = [
 
 /** @param connection of the program's own flags, once they have been read */
 export function addState(program: Command, connection: () => Connection): void {
-  const placed = async ({ namespace }: { readonly namespace?: string }) => ({ namespace: await namespaceOf(connection(), namespace) });
   program
     .command('explain <pod-or-id> [destination]')
     .description(
@@ -91,7 +90,7 @@ export function addState(program: Command, connection: () => Connection): void {
     )
     .action(async (pod: string, destination: string | undefined, options: ExplainFlags) => {
       const { explainCommand } = await import('./explain.ts');
-      process.exitCode = await explainCommand({ ...connection(), ...options, ...(await placed(options)), pod, destination });
+      process.exitCode = await explainCommand({ ...options, ...(await placed(connection(), options)), pod, destination });
     });
   program
     .command('coverage')
@@ -117,7 +116,7 @@ export function addState(program: Command, connection: () => Connection): void {
     for (const [flag, about] of flags) command.option(flag, about);
     command.action(async (proxy: string | undefined, options: Flags) => {
       const { ztunnelConfig } = await import('./ztunnel-config.ts');
-      process.exitCode = await ztunnelConfig({ ...connection(), ...options, ...(await placed(options)), table, proxy });
+      process.exitCode = await ztunnelConfig({ ...options, ...(await placed(connection(), options)), table, proxy });
     });
   }
   config
@@ -130,7 +129,7 @@ export function addState(program: Command, connection: () => Connection): void {
     .option('-r, --reset', 'back to the levels of the start', false)
     .action(async (proxy: string | undefined, options: { namespace?: string; node?: string; level?: string; reset: boolean }) => {
       const { ztunnelLog } = await import('./ztunnel-config.ts');
-      process.exitCode = await ztunnelLog({ ...connection(), ...options, ...(await placed(options)), proxy });
+      process.exitCode = await ztunnelLog({ ...options, ...(await placed(connection(), options)), proxy });
     });
   const waypoint = program.command('waypoint-config').alias('wc').description('what a waypoint knows, enforces and holds, asked of itself');
   for (const [table, aliases, doc] of WAYPOINT_TABLES) {
@@ -144,7 +143,7 @@ export function addState(program: Command, connection: () => Connection): void {
       .addHelpText('after', '\nWAYPOINT is NAME or NAMESPACE/NAME, of its Gateway or of one of its pods; any waypoint where none is named.')
       .action(async (name: string | undefined, options: WaypointFlags) => {
         const { waypointConfig } = await import('./waypoint-config.ts');
-        process.exitCode = await waypointConfig({ ...connection(), ...options, ...(await placed(options)), table, waypoint: name });
+        process.exitCode = await waypointConfig({ ...options, ...(await placed(connection(), options)), table, waypoint: name });
       });
   }
   program

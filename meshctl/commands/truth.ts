@@ -1,6 +1,6 @@
 /** `rehearse` and `policy suggest`, as commander knows them. Each is loaded when it is called. */
 import type { Command } from 'commander';
-import { namespaceOf, type Placed } from '../namespace.ts';
+import { type Placed, placed } from '../namespace.ts';
 import type { Connection } from '../terminal.ts';
 import type { RehearseOptions } from './rehearse.ts';
 import type { SuggestOptions } from './suggest.ts';
@@ -9,7 +9,6 @@ const several = (value: string, before: string[]): string[] => [...before, value
 
 /** @param connection of the program's own flags, once they have been read */
 export function addTruth(program: Command, connection: () => Connection): void {
-  const placed = async ({ namespace }: { readonly namespace?: string }) => ({ namespace: await namespaceOf(connection(), namespace) });
   program
     .command('rehearse [file...]')
     .description('which of the decisions that proxies made lately would change, if these objects were applied; changes nothing')
@@ -23,7 +22,7 @@ export function addTruth(program: Command, connection: () => Connection): void {
     )
     .action(async (files: string[], options: Placed<Omit<RehearseOptions, keyof Connection | 'files'>>) => {
       const { rehearseCommand } = await import('./rehearse.ts');
-      process.exitCode = await rehearseCommand({ ...connection(), ...options, ...(await placed(options)), files });
+      process.exitCode = await rehearseCommand({ ...options, ...(await placed(connection(), options)), files });
     });
   const policy = program.command('policy').description('authorization policies');
   policy
@@ -35,6 +34,6 @@ export function addTruth(program: Command, connection: () => Connection): void {
     .addHelpText('after', '\nExit status: 0 policies are suggested, 1 nothing was seen, 2 the cluster could not be asked.')
     .action(async (options: Placed<Omit<SuggestOptions, keyof Connection>>) => {
       const { suggestCommand } = await import('./suggest.ts');
-      process.exitCode = await suggestCommand({ ...connection(), ...options, ...(await placed(options)) });
+      process.exitCode = await suggestCommand({ ...options, ...(await placed(connection(), options)) });
     });
 }

@@ -1,6 +1,6 @@
 /** `waypoint …`, as commander knows it: istioctl's names, flags and short forms. What the commands do is loaded when one is called. */
 import { type Command, Option } from 'commander';
-import { namespaceOf } from '../namespace.ts';
+import { placed } from '../namespace.ts';
 import type { Connection } from '../terminal.ts';
 import type { ApplyFlags, DeleteFlags, GatewayFlags, ListFlags, StatusFlags } from './waypoint.ts';
 
@@ -14,10 +14,6 @@ export function addWaypoint(program: Command, connection: () => Connection): voi
   const timeout = ['--waypoint-timeout <duration>', 'how long to wait: 90s, 2m', '90s'] as const;
   const format = ['-o, --output <format>', 'text, wide, json or yaml', 'text'] as const;
   const isTrue = (value: string): boolean => !/^(?:f|false|0)$/i.test(value);
-  const place = async (namespace: string | undefined) => {
-    const to = connection();
-    return { ...to, namespace: await namespaceOf(to, namespace) };
-  };
   const load = () => import('./waypoint.ts');
 
   const waypoint = program.command('waypoint').description('waypoints: the L7 proxies of a namespace');
@@ -35,7 +31,7 @@ export function addWaypoint(program: Command, connection: () => Connection): voi
     .addHelpText('after', '\nExit status: 0 applied (and ready, with --wait), 1 it did not become ready, 2 the cluster could not be asked.')
     .action(async (flags: ApplyFlags) => {
       const { apply } = await load();
-      process.exitCode = await apply({ ...flags, ...(await place(flags.namespace)) });
+      process.exitCode = await apply({ ...flags, ...(await placed(connection(), flags)) });
     });
   waypoint
     .command('generate')
@@ -58,7 +54,7 @@ export function addWaypoint(program: Command, connection: () => Connection): voi
     .addHelpText('after', '\nTRAFFIC TYPE is what the waypoint serves: a Gateway without the label istio.io/waypoint-for serves services.')
     .action(async (flags: ListFlags) => {
       const { list } = await load();
-      process.exitCode = await list({ ...flags, ...(await place(flags.namespace)) });
+      process.exitCode = await list({ ...flags, ...(await placed(connection(), flags)) });
     });
   waypoint
     .command('status')
@@ -73,7 +69,7 @@ export function addWaypoint(program: Command, connection: () => Connection): voi
     .addHelpText('after', '\nExit status: 0 all are ready, 1 one is not, 2 the cluster could not be asked.')
     .action(async (flags: StatusFlags) => {
       const { waypointStatus } = await load();
-      process.exitCode = await waypointStatus({ ...flags, ...(await place(flags.namespace)) });
+      process.exitCode = await waypointStatus({ ...flags, ...(await placed(connection(), flags)) });
     });
   waypoint
     .command('delete [names...]')
@@ -84,6 +80,6 @@ export function addWaypoint(program: Command, connection: () => Connection): voi
     .addHelpText('after', '\nExit status: 0 they are gone, 1 one was not there, 2 the cluster could not be asked.')
     .action(async (names: string[], flags: DeleteFlags) => {
       const { remove } = await load();
-      process.exitCode = await remove({ ...flags, ...(await place(flags.namespace)), names });
+      process.exitCode = await remove({ ...flags, ...(await placed(connection(), flags)), names });
     });
 }

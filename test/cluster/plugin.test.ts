@@ -3,15 +3,11 @@
  * happens when all nodes lose their power, and the mesh out of the path.
  */
 import assert from 'node:assert/strict';
-import { join } from 'node:path';
 import { test } from 'node:test';
 import { startCluster, type TestCluster, withoutCluster } from '../support/cluster.ts';
 import { imageBundle } from '../support/image-bundle.ts';
-import { runProgram, succeeded } from '../support/kube-commands.ts';
-import { root } from '../support/playground.ts';
 import { hasText, hasTunnel, onTheWire } from '../support/wire.ts';
 
-const MESHCTL_TIMEOUT_MS = 240_000;
 const LONG_MS = 240_000;
 const NODES = ['node1', 'node2'];
 const BYPASS_MS = 10_000;
@@ -62,17 +58,7 @@ ${echo('server', 'node2')}
 
 test('the CNI plugin, on Kubernetes with two nodes', { skip: withoutCluster ?? false, timeout: 1_500_000 }, async (t) => {
   const cluster = await startCluster(t, { nodes: 2, images: [await imageBundle(t)] });
-  const meshctl = async (...args: string[]): Promise<string> =>
-    succeeded(
-      `meshctl ${args.join(' ')}`,
-      await runProgram(
-        process.execPath,
-        [join(root, 'meshctl/main.ts'), '--kubeconfig', cluster.kubeconfig, ...args],
-        undefined,
-        MESHCTL_TIMEOUT_MS,
-      ),
-    );
-  await meshctl('install');
+  await cluster.meshctl('install');
   await cluster.apply(WORLD);
   await cluster.podsReady('shop', LONG_MS);
   const described = (name: string, namespace = 'shop') => cluster.kubectl('describe', 'pod', '-n', namespace, name);
@@ -204,11 +190,11 @@ test('the CNI plugin, on Kubernetes with two nodes', { skip: withoutCluster ?? f
     await cluster.apply(echo('caller', 'node1'));
     await cluster.podsReady('shop', LONG_MS);
     const started = performance.now();
-    await meshctl('bypass', 'cluster');
+    await cluster.meshctl('bypass', 'cluster');
     const took = performance.now() - started;
     t.diagnostic(`meshctl bypass cluster took ${Math.round(took)} ms`);
     await cluster.eventually('the traffic does not flow past the mesh', async () => hasText(await call('bypassed-says'), 'bypassed-says'));
-    await meshctl('bypass', 'cluster', '--undo');
+    await cluster.meshctl('bypass', 'cluster', '--undo');
     await cluster.eventually(
       'the traffic does not flow through the mesh again',
       async () => !hasText(await call('meshed-says'), 'meshed-says'),

@@ -12,9 +12,9 @@ import { everyCommandWorks } from '../support/every-command.ts';
 import { imageBundle } from '../support/image-bundle.ts';
 import { runProgram, succeeded } from '../support/kube-commands.ts';
 import { NEXT, nextMeshctl, tagNext } from '../support/next-version.ts';
-import { root } from '../support/playground.ts';
 import { type PodLoad, startPodLoad } from '../support/pod-load.ts';
 import { hasText, hasTunnel, onTheWire } from '../support/wire.ts';
+import { ztunnelLine } from '../support/ztunnel-pods.ts';
 
 const MESHCTL_TIMEOUT_MS = 240_000;
 const ROLLOUT = '240s';
@@ -117,16 +117,6 @@ interface RawObject {
 
 test('the story, on Kubernetes with two nodes', { skip: withoutCluster ?? false, timeout: 900_000 }, async (t) => {
   const cluster = await startCluster(t, { nodes: 2, images: [await imageBundle(t)], gatewayApi: true });
-  const meshctl = async (...args: string[]): Promise<string> =>
-    succeeded(
-      `meshctl ${args.join(' ')}`,
-      await runProgram(
-        process.execPath,
-        [join(root, 'meshctl/main.ts'), '--kubeconfig', cluster.kubeconfig, ...args],
-        undefined,
-        MESHCTL_TIMEOUT_MS,
-      ),
-    );
   const call = (from: string, url: string, ...more: string[]) => cluster.exec('shop', `deploy/${from}`, 'client', url, ...more);
   const answered = async (from: string, url: string, ...more: string[]): Promise<string> =>
     succeeded(`client ${url} in ${from}`, await call(from, url, ...more));
@@ -137,7 +127,7 @@ test('the story, on Kubernetes with two nodes', { skip: withoutCluster ?? false,
 
   await t.test('meshctl install brings up the mesh from its images', async () => {
     await cluster.apply(SHOP);
-    await meshctl('install');
+    await cluster.meshctl('install');
     await cluster.podsReady('shop', SETTLE_MS);
     await cluster.podsReady('legacy');
     await cluster.eventually('outside of the mesh, what the frontend says to orders cannot be read on the wire', ordersInTheClear);
@@ -171,8 +161,8 @@ test('the story, on Kubernetes with two nodes', { skip: withoutCluster ?? false,
       'src.identity="spiffe://cluster.local/ns/shop/sa/frontend"',
       'dst.identity="spiffe://cluster.local/ns/shop/sa/orders"',
     ];
-    await logged(cluster, 'node1', 'direction="outbound"', ...identities);
-    await logged(cluster, 'node2', 'direction="inbound"', ...identities);
+    await ztunnelLine(cluster, 'node1', 'direction="outbound"', ...identities);
+    await ztunnelLine(cluster, 'node2', 'direction="inbound"', ...identities);
   });
 
   await t.test('under STRICT, plaintext is refused and the kubelet still gets through', async () => {
@@ -180,7 +170,7 @@ test('the story, on Kubernetes with two nodes', { skip: withoutCluster ?? false,
     await cluster.eventually('a client outside of the mesh is not refused', async () => {
       return (await cluster.exec('legacy', 'client', 'client', 'http://orders.shop/')).code !== 0;
     });
-    await logged(cluster, 'node2', 'warren.code="MTLS_REQUIRED"', 'src.namespace="legacy"');
+    await ztunnelLine(cluster, 'node2', 'warren.code="MTLS_REQUIRED"', 'src.namespace="legacy"');
     // A pod that starts now passes its probes under it, or the replacement comes to no end; those that ran before stay ready.
     await cluster.kubectl('rollout', 'restart', '-n', 'shop', 'deploy/orders-v1');
     await cluster.kubectl('rollout', 'status', '-n', 'shop', 'deploy/orders-v1', `--timeout=${ROLLOUT}`);
@@ -191,14 +181,14 @@ test('the story, on Kubernetes with two nodes', { skip: withoutCluster ?? false,
   await t.test('an AuthorizationPolicy lets in whom it names, and refuses the others by its name', async () => {
     await cluster.apply(ONLY_FRONTEND);
     await cluster.eventually('orders may still call stock', async () => (await call('orders-v1', 'http://stock/')).code !== 0);
-    const line = await logged(cluster, 'node2', 'direction="inbound"', 'warren.policy="shop/only-frontend"');
+    const line = await ztunnelLine(cluster, 'node2', 'direction="inbound"', 'warren.policy="shop/only-frontend"');
     assert.match(line, /src\.identity="spiffe:\/\/cluster\.local\/ns\/shop\/sa\/orders"/);
     assert.match(line, /warren\.code="POLICY_DENIED"/);
     await answered('frontend', 'http://stock/');
   });
 
   await t.test('meshctl waypoint apply deploys a waypoint, and a route sends nine of ten requests to the old version', async () => {
-    await meshctl('waypoint', 'apply', '-n', 'shop', '--wait');
+    await cluster.meshctl('waypoint', 'apply', '-n', 'shop', '--wait');
     await cluster.apply(SPLIT);
     await cluster.kubectl('label', 'service', '-n', 'shop', 'orders', 'istio.io/use-waypoint=waypoint');
     await cluster.eventually('requests to orders do not pass the waypoint', async () => {
@@ -293,7 +283,7 @@ test('the story, on Kubernetes with two nodes', { skip: withoutCluster ?? false,
   await t.test('meshctl uninstall lets running pods go: their traffic goes on in plaintext, and nothing is left with them', async () => {
     const before = await podNames(cluster);
     const change = await load.during(async () => {
-      await meshctl('uninstall', '--skip-confirmation', '--purge-gateways', '--purge-labels', '--purge-crds');
+      await cluster.meshctl('uninstall', '--skip-confirmation', '--purge-gateways', '--purge-labels', '--purge-crds');
     });
     for (const [target, { lost }] of Object.entries(change)) assert.deepEqual({ target, lost }, { target, lost: 0 });
     await cluster.eventually('what the frontend says to orders cannot be read on the wire', ordersInTheClear);
@@ -342,28 +332,6 @@ async function enrolled(cluster: TestCluster): Promise<void> {
     );
     return /^(?:\[enabled\])+$/.test(said);
   });
-}
-
-/** Waits for a line in the log of a node's ztunnel that has all these words. */
-async function logged(cluster: TestCluster, node: string, ...words: string[]): Promise<string> {
-  let line: string | undefined;
-  await cluster.eventually(`no line with ${words.join(', ')} in the log of ${node}'s ztunnel`, async () => {
-    const name = await cluster.kubectl(
-      'get',
-      'pod',
-      '-n',
-      'istio-system',
-      '-l',
-      'app=ztunnel',
-      `--field-selector=spec.nodeName=${node}`,
-      '-o',
-      'name',
-    );
-    const lines = (await cluster.kubectl('logs', '-n', 'istio-system', name.trim())).split('\n');
-    line = lines.findLast((text) => words.every((word) => text.includes(word)));
-    return line !== undefined;
-  });
-  return line ?? '';
 }
 
 /** Rules, plugins and configuration of a mesh that should be gone, in the node and in its pods' network namespaces. */

@@ -10,7 +10,7 @@ import type { TestContext } from 'node:test';
 import yaml from 'js-yaml';
 import { startCluster, withoutCluster } from '../support/cluster.ts';
 import { imageBundle } from '../support/image-bundle.ts';
-import { type KubeCommands, runProgram, succeeded } from '../support/kube-commands.ts';
+import type { KubeCommands } from '../support/kube-commands.ts';
 import { root, startPlayground, withoutPlayground } from '../support/playground.ts';
 import type { Cases } from './suite.ts';
 
@@ -29,7 +29,6 @@ export interface MeshClusterOptions {
 export const withoutMesh = (kubernetes: boolean): string | undefined => (kubernetes ? withoutCluster : withoutPlayground);
 
 const DEFINITIONS = 'gateway-api/config/crd/experimental';
-const INSTALL_TIMEOUT_MS = 300_000;
 /** The playground knows the suite's echo image by name; a cluster has what was loaded into it. */
 const ECHO = /echo-advanced|istio-release\/app|istio\/app/;
 /** Folder of the certificate that the manifests expect in the image's root. */
@@ -54,8 +53,7 @@ export async function startMesh({ cases, onEnd }: MeshClusterOptions): Promise<M
   ];
   const files = kinds.map((kind) => cases.fixture(`${DEFINITIONS}/gateway.networking.k8s.io_${kind}.yaml`));
   await cluster.kubectl('apply', '--server-side', ...files.flatMap((file) => ['-f', file]));
-  const install = [join(root, 'meshctl/main.ts'), '--kubeconfig', cluster.kubeconfig, 'install'];
-  succeeded('meshctl install', await runProgram(process.execPath, install, undefined, INSTALL_TIMEOUT_MS));
+  await cluster.meshctl('install');
   const { version } = JSON.parse(read(join(root, 'package.json'))) as { version: string };
   const tls = selfSigned();
   const adapted = (path: string): string =>

@@ -3,45 +3,19 @@
  * both. Runs where ZTUNNEL_BIN names a build of it (`ZTUNNEL_BIN=… scripts/test interop`).
  */
 import assert from 'node:assert/strict';
-import { join } from 'node:path';
 import { test } from 'node:test';
 import { startCluster, withoutCluster } from '../support/cluster.ts';
+import { ambientNamespace, echoPod } from '../support/echo-pods.ts';
 import { imageBundle } from '../support/image-bundle.ts';
-import { runProgram, succeeded } from '../support/kube-commands.ts';
-import { root } from '../support/playground.ts';
-import { offerRealZtunnel, replaceZtunnel, withoutRealZtunnel, ztunnelForNodes, ztunnelLine } from '../support/real-ztunnel.ts';
+import { offerRealZtunnel, withoutRealZtunnel, ztunnelForNodes } from '../support/real-ztunnel.ts';
+import { replaceZtunnel, ztunnelLine } from '../support/ztunnel-pods.ts';
 
 const PATIENCE_MS = 240_000;
 
-const workload = (name: string, node: string): string => `
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: { name: ${name}, namespace: shop }
----
-apiVersion: v1
-kind: Pod
-metadata: { name: ${name}, namespace: shop, labels: { app: ${name} } }
-spec:
-  serviceAccountName: ${name}
-  nodeSelector: { kubernetes.io/hostname: ${node} }
-  terminationGracePeriodSeconds: 1
-  containers:
-    - { name: echo, image: "warren/echo:0.1.0", imagePullPolicy: Never, args: ["--port=8080"], readinessProbe: { httpGet: { path: /, port: 8080 }, periodSeconds: 1 } }
----
-apiVersion: v1
-kind: Service
-metadata: { name: ${name}, namespace: shop }
-spec: { selector: { app: ${name} }, ports: [{ name: http, port: 80, targetPort: 8080 }] }
-`;
-
-const SHOP = `
-apiVersion: v1
-kind: Namespace
-metadata: { name: shop, labels: { istio.io/dataplane-mode: ambient } }
-${workload('alice', 'node1')}
-${workload('bob', 'node2')}
-`;
+const SHOP =
+  ambientNamespace('shop') +
+  echoPod({ name: 'alice', namespace: 'shop', node: 'node1' }) +
+  echoPod({ name: 'bob', namespace: 'shop', node: 'node2' });
 
 const ONLY_ALICE = `
 apiVersion: security.istio.io/v1
@@ -58,8 +32,7 @@ test("Istio's ztunnel under our control plane on Kubernetes", {
 }, async (t) => {
   const path = ztunnelForNodes(t);
   const cluster = await startCluster(t, { nodes: 2, images: [await imageBundle(t)] });
-  const install = [join(root, 'meshctl/main.ts'), '--kubeconfig', cluster.kubeconfig, 'install'];
-  succeeded('meshctl install', await runProgram(process.execPath, install, undefined, PATIENCE_MS));
+  await cluster.meshctl('install');
   await cluster.apply(SHOP);
   await cluster.podsReady('shop', PATIENCE_MS);
   await offerRealZtunnel(t, cluster, { path });

@@ -8,43 +8,19 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { startCluster, withoutCluster } from '../support/cluster.ts';
+import { ambientNamespace, echoPod } from '../support/echo-pods.ts';
 import { everyCommandWorks } from '../support/every-command.ts';
 import { imageBundle } from '../support/image-bundle.ts';
-import { runProgram, succeeded } from '../support/kube-commands.ts';
-import { root } from '../support/playground.ts';
+import { type Ran, runProgram, succeeded } from '../support/kube-commands.ts';
 
 const ISTIOCTL = process.env.ISTIOCTL_BIN ?? '';
 const PATIENCE_MS = 240_000;
 
-const workload = (name: string, node: string): string => `
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: { name: ${name}, namespace: shop }
----
-apiVersion: v1
-kind: Pod
-metadata: { name: ${name}, namespace: shop, labels: { app: ${name} } }
-spec:
-  serviceAccountName: ${name}
-  nodeSelector: { kubernetes.io/hostname: ${node} }
-  terminationGracePeriodSeconds: 1
-  containers:
-    - { name: echo, image: "warren/echo:0.1.0", imagePullPolicy: Never, args: ["--port=8080"], readinessProbe: { httpGet: { path: /, port: 8080 }, periodSeconds: 1 } }
----
-apiVersion: v1
-kind: Service
-metadata: { name: ${name}, namespace: shop }
-spec: { selector: { app: ${name} }, ports: [{ name: http, port: 80, targetPort: 8080 }] }
-`;
-
 const SHOP = `
-apiVersion: v1
-kind: Namespace
-metadata: { name: shop, labels: { istio.io/dataplane-mode: ambient } }
-${workload('frontend', 'node1')}
-${workload('orders', 'node2')}
-${workload('stock', 'node2')}
+${ambientNamespace('shop')}
+${echoPod({ name: 'frontend', namespace: 'shop', node: 'node1' })}
+${echoPod({ name: 'orders', namespace: 'shop', node: 'node2' })}
+${echoPod({ name: 'stock', namespace: 'shop', node: 'node2' })}
 ---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -66,13 +42,9 @@ test('istioctl and meshctl see the same mesh on Kubernetes', {
   timeout: 900_000,
 }, async (t) => {
   const cluster = await startCluster(t, { nodes: 2, images: [await imageBundle(t)], gatewayApi: true });
-  const run =
-    (program: string, before: readonly string[]) =>
-    (...args: string[]) =>
-      runProgram(program, [...before, '--kubeconfig', cluster.kubeconfig, ...args], undefined, PATIENCE_MS);
-  const istioctl = run(ISTIOCTL, []);
-  const meshctl = run(process.execPath, [join(root, 'meshctl/main.ts')]);
-  succeeded('meshctl install', await meshctl('install'));
+  const istioctl = (...args: string[]): Promise<Ran> =>
+    runProgram(ISTIOCTL, ['--kubeconfig', cluster.kubeconfig, ...args], undefined, PATIENCE_MS);
+  await cluster.meshctl('install');
   await cluster.apply(SHOP);
   await cluster.podsReady('shop', PATIENCE_MS);
 
@@ -87,10 +59,13 @@ test('istioctl and meshctl see the same mesh on Kubernetes', {
       ['waypoint', 'status', '-n', 'shop'],
       ['waypoint', 'generate', '-n', 'shop', '--name', 'edge', '--for', 'all', '-r', 'canary'],
     ])
-      assert.deepEqual(lines((await meshctl(...args)).stdout), lines((await istioctl(...args)).stdout), args.join(' '));
+      assert.deepEqual(lines((await cluster.tryMeshctl(...args)).stdout), lines((await istioctl(...args)).stdout), args.join(' '));
     // Theirs shows none where the label is missing; ours what is served.
     const listed = (text: string): string[] => lines(text.replace(/ (?:none|service) /, ' ? '));
-    assert.deepEqual(listed((await meshctl('waypoint', 'list', '-A')).stdout), listed((await istioctl('waypoint', 'list', '-A')).stdout));
+    assert.deepEqual(
+      listed((await cluster.tryMeshctl('waypoint', 'list', '-A')).stdout),
+      listed((await istioctl('waypoint', 'list', '-A')).stdout),
+    );
   });
 
   await t.test('istioctl ztunnel-config prints the tables that meshctl prints', async () => {
@@ -107,7 +82,7 @@ test('istioctl and meshctl see the same mesh on Kubernetes', {
     const pod = `${name}.istio-system`;
     for (const table of ['workload', 'service', 'policy', 'certificate']) {
       const theirs = succeeded(`istioctl zc ${table}`, await istioctl('ztunnel-config', table, pod));
-      const ours = succeeded(`meshctl zc ${table}`, await meshctl('ztunnel-config', table, pod, '-o', 'wide'));
+      const ours = await cluster.meshctl('ztunnel-config', table, pod, '-o', 'wide');
       assert.deepEqual(lines(ours).sort(), lines(theirs).sort(), table);
     }
     const all = succeeded('istioctl zc all', await istioctl('ztunnel-config', 'all', pod));

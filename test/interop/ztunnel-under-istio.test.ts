@@ -4,37 +4,15 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { ambientNamespace, echoPod } from '../support/echo-pods.ts';
 import { startPlayground } from '../support/playground.ts';
 import { useRealIstiod, withoutRealIstiod } from '../support/real-istiod.ts';
-import { configDumpOf, replaceZtunnel, ztunnelLine, ztunnelOn } from '../support/real-ztunnel.ts';
+import { configDumpOf, replaceZtunnel, ztunnelLine, ztunnelOn } from '../support/ztunnel-pods.ts';
 
-const workload = (name: string, node: string): string => `
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: { name: ${name}, namespace: mesh }
----
-apiVersion: v1
-kind: Pod
-metadata: { name: ${name}, namespace: mesh, labels: { app: ${name} } }
-spec:
-  nodeName: ${node}
-  serviceAccountName: ${name}
-  terminationGracePeriodSeconds: 1
-  containers:
-    - { name: echo, image: warren/echo, args: ["--port=8080"], readinessProbe: { httpGet: { path: /, port: 8080 }, periodSeconds: 1 } }
----
-apiVersion: v1
-kind: Service
-metadata: { name: ${name}, namespace: mesh }
-spec: { selector: { app: ${name} }, ports: [{ name: http, port: 80, targetPort: 8080 }] }
-`;
-
-const NAMESPACE = `
-apiVersion: v1
-kind: Namespace
-metadata: { name: mesh, labels: { istio.io/dataplane-mode: ambient } }
-`;
+const PODS =
+  ambientNamespace('mesh') +
+  echoPod({ name: 'alice', namespace: 'mesh', node: 'node1' }) +
+  echoPod({ name: 'bob', namespace: 'mesh', node: 'node2' });
 
 const DENIAL = `
 apiVersion: security.istio.io/v1
@@ -50,7 +28,7 @@ test("our ztunnel under Istio's istiod", { skip: withoutRealIstiod, timeout: 290
   const cluster = await startPlayground(t, { mesh: true });
   await useRealIstiod(t, cluster);
   for (const node of ['node1', 'node2']) await replaceZtunnel(cluster, node);
-  await cluster.apply(NAMESPACE + workload('alice', 'node1') + workload('bob', 'node2'));
+  await cluster.apply(PODS);
   await cluster.podsReady('mesh');
   const call = async (from: string, url: string): Promise<string> => (await cluster.exec('mesh', from, 'client', url)).stdout;
 

@@ -3,13 +3,12 @@
  * is bound to it there; the server's takes what the waypoint brings. Runs where ZTUNNEL_BIN names a build of Istio's ztunnel.
  */
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { scaleWaypoint, startKeptLoad, waypointAddresses } from '../support/kept-load.ts';
-import { root, startPlayground } from '../support/playground.ts';
-import { offerRealZtunnel, replaceZtunnel, withoutRealZtunnel, ztunnelLine, ztunnelOn } from '../support/real-ztunnel.ts';
+import { startPlayground } from '../support/playground.ts';
+import { offerRealZtunnel, withoutRealZtunnel } from '../support/real-ztunnel.ts';
+import { replaceZtunnel, ztunnelLine, ztunnelOn } from '../support/ztunnel-pods.ts';
 
 const CALLS = 60;
 
@@ -78,12 +77,7 @@ test("Istio's ztunnel on both sides of our waypoint", { skip: withoutRealZtunnel
   for (const node of ['node1', 'node2']) await replaceZtunnel(cluster, node);
   await cluster.apply(MANIFEST);
   await cluster.podsReady('shop');
-  const applied = spawnSync(
-    process.execPath,
-    [join(root, 'meshctl/main.ts'), '--kubeconfig', cluster.kubeconfig, 'waypoint', 'apply', '-n', 'shop', '--enroll-namespace', '--wait'],
-    { encoding: 'utf8' },
-  );
-  assert.equal(applied.status, 0, `${applied.stdout}${applied.stderr}`);
+  await cluster.meshctl('waypoint', 'apply', '-n', 'shop', '--enroll-namespace', '--wait');
   const call = async (...options: string[]): Promise<string> =>
     (await cluster.exec('shop', 'client', 'client', 'http://orders/', ...options)).stdout;
   // Both ztunnels have heard of the waypoint when a request is answered by a version that only its route can choose.

@@ -1,10 +1,8 @@
 /** The mesh taken out of the path, by meshctl and by hand, and what a pod's start depends on while the node agent is away. */
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { buildPlugin } from '../support/cni-plugin.ts';
-import { root, startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
+import { startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
 
 const options = { skip: withoutPlayground ?? false, timeout: 300_000 };
 
@@ -55,11 +53,6 @@ test('the mesh out of the path', options, async (t) => {
 });
 
 async function byMeshctl(cluster: TestPlayground): Promise<void> {
-  const meshctl = (...argv: readonly string[]) => {
-    const all = [join(root, 'meshctl/main.ts'), '--kubeconfig', cluster.kubeconfig, ...argv];
-    const { status, stdout, stderr } = spawnSync(process.execPath, all, { encoding: 'utf8' });
-    return { status, text: stdout + stderr };
-  };
   const started = await cluster.kubectl('get', 'pods', '-n', 'shop', '-o', 'jsonpath={.items[*].status.containerStatuses[*].containerID}');
   const calls = async (): Promise<boolean> =>
     (await cluster.exec('shop', 'client', 'client', 'http://server.shop:8080/')).stdout.includes('Hostname=server');
@@ -76,25 +69,22 @@ async function byMeshctl(cluster: TestPlayground): Promise<void> {
     [['cluster'], ['client', 'server']],
   ] as const) {
     const what = scope.join(' ');
-    const out = meshctl('bypass', ...scope);
-    assert.equal(out.status, 0, out.text);
-    assert.match(out.text, new RegExp(`the way back: meshctl bypass ${what} --undo`));
+    assert.match(await cluster.meshctl('bypass', ...scope), new RegExp(`the way back: meshctl bypass ${what} --undo`));
     for (const pod of ['client', 'server'] as const) {
       const isOut = outside.some((name) => name === pod);
       assert.equal(await captured(pod), !isOut, `${what}: ${pod}`);
     }
     await cluster.eventually(`${what}: traffic flows past the mesh`, calls);
-    const status = meshctl('status');
-    assert.equal(status.status, 1);
-    assert.match(status.text, new RegExp(`error +${scope[0] === 'cluster' ? 'the cluster' : what}: is bypassed: plaintext`));
-    assert.doesNotMatch(status.text, /should be in the mesh and is not/);
+    const status = await cluster.tryMeshctl('status');
+    assert.equal(status.code, 1, status.stderr);
+    assert.match(status.stdout, new RegExp(`error +${scope[0] === 'cluster' ? 'the cluster' : what}: is bypassed: plaintext`));
+    assert.doesNotMatch(status.stdout, /should be in the mesh and is not/);
 
-    const back = meshctl('bypass', ...scope, '--undo');
-    assert.equal(back.status, 0, back.text);
+    await cluster.meshctl('bypass', ...scope, '--undo');
     for (const pod of ['client', 'server']) assert.equal(await captured(pod), true, `${what} is over: ${pod}`);
     await cluster.eventually(`${what}: traffic flows through the mesh again`, calls);
   }
-  assert.equal(meshctl('bypass', 'namespace', 'absent').status, 2);
+  assert.equal((await cluster.tryMeshctl('bypass', 'namespace', 'absent')).code, 2);
   assert.equal(
     await cluster.kubectl('get', 'pods', '-n', 'shop', '-o', 'jsonpath={.items[*].status.containerStatuses[*].containerID}'),
     started,

@@ -3,9 +3,9 @@
  * with (tests/namespaced.rs), in the whole mesh, with what an operator sees of each.
  */
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
-import { startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
+import { startPlayground, withoutPlayground } from '../support/playground.ts';
+import { ztunnelLine } from '../support/ztunnel-pods.ts';
 import { dnsCapture } from './dns-capture.ts';
 import { maliciousCalls } from './malicious-calls.ts';
 import { prometheusSees, withoutPrometheus } from './prometheus.ts';
@@ -66,27 +66,7 @@ test('who is captured, over both families, and what is seen of it', { skip: with
     const reply = await cluster.client(namespace, 'client', url);
     return /Hostname=(\S+)/.exec(reply)?.[1] ?? reply;
   };
-  const log = async (node: string, ...words: string[]): Promise<string> => {
-    let line: string | undefined;
-    await cluster.eventually(`no line with ${words.join(', ')} in the log of ${node}'s ztunnel`, async () => {
-      const name = await cluster.kubectl(
-        'get',
-        'pod',
-        '-n',
-        'istio-system',
-        '-l',
-        'app=ztunnel',
-        '--field-selector',
-        `spec.nodeName=${node}`,
-        '-o',
-        'name',
-      );
-      const lines = (await cluster.kubectl('logs', '-n', 'istio-system', name.trim())).split('\n');
-      line = lines.findLast((text) => words.every((word) => text.includes(word)));
-      return line !== undefined;
-    });
-    return line ?? '';
-  };
+  const log = (node: string, ...words: string[]): Promise<string> => ztunnelLine(cluster, node, ...words);
 
   await t.test('captured to captured goes through a tunnel, on the same node as well', async () => {
     const far = await podIp('mesh', 'server-far');
@@ -139,7 +119,7 @@ test('who is captured, over both families, and what is seen of it', { skip: with
   await t.test('a Service without pods is refused by name, in the log and in meshctl status', async () => {
     assert.notEqual((await cluster.exec('mesh', 'client', 'client', 'http://nobody/')).code, 0);
     assert.match(await log('node1', 'outbound', 'nobody.mesh.svc'), /NO_HEALTHY_UPSTREAM/);
-    assert.match(status(cluster), /Service mesh\/nobody: selects no pod/);
+    assert.match((await cluster.tryMeshctl('status')).stdout, /Service mesh\/nobody: selects no pod/);
   });
 
   // In the same mesh, since a mesh takes longer to come up than these to run.
@@ -150,6 +130,3 @@ test('who is captured, over both families, and what is seen of it', { skip: with
   );
   await t.test('with DNS capture a pod resolves services by ztunnel, and the rest by the cluster', () => dnsCapture(cluster));
 });
-
-const status = (cluster: TestPlayground): string =>
-  spawnSync(process.execPath, ['meshctl/main.ts', '--kubeconfig', cluster.kubeconfig, 'status'], { encoding: 'utf8' }).stdout;

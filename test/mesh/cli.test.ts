@@ -83,12 +83,7 @@ test('every example of docs/cli is what meshctl says', { skip: withoutPlayground
   await cluster.kubectl('label', 'namespace', 'shop', 'istio.io/use-waypoint-');
   // The fifth, which replaces the root, is test/mesh/ca-rotation.test.ts.
   await t.test('scenarios act on a playground that runs, check themselves, and take away what they made', async () => {
-    const { code, stdout, stderr } = await runProgram(
-      process.execPath,
-      [join(root, 'meshctl/main.ts'), 'playground', 'scenario', ...SCENARIOS, '--name', cluster.name],
-      undefined,
-      240_000,
-    );
+    const { code, stdout, stderr } = await cluster.tryMeshctl('playground', 'scenario', ...SCENARIOS, '--name', cluster.name);
     assert.equal(code, 0, stdout + stderr);
     assert.match(stdout, /v2 answered 200 of 200[\s\S]*log and explain name the policy[\s\S]*the new one tunnels[\s\S]*istiod is back/);
     const left = await cluster.kubectl('get', 'gateways,httproutes,authorizationpolicies', '-n', 'shop', '-o', 'name');
@@ -107,7 +102,7 @@ async function openShop(cluster: TestPlayground): Promise<void> {
   await cluster.kubectl('label', 'namespace', 'shop', 'istio.io/dataplane-mode=ambient');
   await cluster.podsReady('shop');
   await cluster.podsReady('legacy');
-  const applied = await meshctl(cluster, 'waypoint', 'apply', '-n', 'shop', '--enroll-namespace', '--wait');
+  const applied = await cluster.tryMeshctl('waypoint', 'apply', '-n', 'shop', '--enroll-namespace', '--wait');
   assert.equal(applied.code, 0, applied.stderr);
   await cluster.apply(ROUTE_AND_POLICIES);
   await cluster.eventually(
@@ -115,7 +110,7 @@ async function openShop(cluster: TestPlayground): Promise<void> {
     async () => (await cluster.exec('shop', 'deploy/frontend', 'client', 'http://orders/admin')).stdout.includes('StatusCode=403'),
     60_000,
   );
-  await cluster.eventually('the mesh is not healthy', async () => (await meshctl(cluster, 'status')).code === 0, 60_000);
+  await cluster.eventually('the mesh is not healthy', async () => (await cluster.tryMeshctl('status')).code === 0, 60_000);
 }
 
 /** A caller outside of the mesh goes to the pods themselves: what the waypoint would have refused is let in, and coverage says so. */
@@ -125,7 +120,7 @@ async function passedBy(cluster: TestPlayground): Promise<void> {
   await cluster.eventually(
     'coverage does not say that the waypoint is passed by',
     async () => {
-      const { code, stdout: text } = await meshctl(cluster, 'coverage', '-n', 'shop', '-o', 'json');
+      const { code, stdout: text } = await cluster.tryMeshctl('coverage', '-n', 'shop', '-o', 'json');
       const rules = JSON.parse(text) as { name: string; enforced: string; because: string }[];
       const policy = rules.find(({ name }) => name === 'no-admin');
       return code === 1 && policy?.enforced === 'in part' && /passed by: \S+ dialled pods of orders\.shop/.test(policy.because);
@@ -148,9 +143,6 @@ async function callsUntilEnd(t: TestContext, cluster: TestPlayground): Promise<(
   return () => calling.end();
 }
 
-const meshctl = (cluster: TestPlayground, ...args: readonly string[]) =>
-  runProgram(process.execPath, [join(root, 'meshctl/main.ts'), '--kubeconfig', cluster.kubeconfig, ...args], undefined, 90_000);
-
 /** Runs a line of an example; what it prints, diagnostics last. */
 async function said(cluster: TestPlayground, line: string, folder: string): Promise<string[]> {
   const words = await Promise.all(
@@ -161,7 +153,7 @@ async function said(cluster: TestPlayground, line: string, folder: string): Prom
   );
   const [, lines] = / \| head -(\d+)$/.exec(line) ?? [];
   const args = lines === undefined ? words : words.slice(0, words.indexOf('|'));
-  const { stdout, stderr } = await meshctl(cluster, ...args.map((word) => word.replace('/tmp/', `${folder}/`)));
+  const { stdout, stderr } = await cluster.tryMeshctl(...args.map((word) => word.replace('/tmp/', `${folder}/`)));
   return (stdout || stderr)
     .replaceAll(`${folder}/`, '/tmp/')
     .trimEnd()
@@ -215,7 +207,7 @@ async function sameAsIstioctl(cluster: TestPlayground): Promise<void> {
   for (const table of ['workload', 'service', 'policy', 'certificate'] as const) {
     const theirs = await runProgram(istioctl ?? '', ['--kubeconfig', cluster.kubeconfig, 'ztunnel-config', table, pod]);
     assert.equal(theirs.code, 0, theirs.stderr);
-    const ours = await meshctl(cluster, 'ztunnel-config', table, pod, '-o', 'wide');
+    const ours = await cluster.tryMeshctl('ztunnel-config', table, pod, '-o', 'wide');
     assert.deepEqual(rows(theirs.stdout).sort(), rows(ours.stdout).sort(), table);
   }
   const all = await runProgram(istioctl ?? '', ['--kubeconfig', cluster.kubeconfig, 'ztunnel-config', 'all', pod]);

@@ -1,19 +1,8 @@
 /** meshctl install and uninstall in the playground, as a user calls them: the mesh comes up, carries a connection, and leaves nothing behind. */
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
-import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Ran } from '../support/kube-commands.ts';
-import { root, startPlayground, withoutPlayground } from '../support/playground.ts';
-
-const meshctl = (kubeconfig: string, ...args: readonly string[]): Promise<Ran> =>
-  new Promise((resolve) => {
-    const argv = [join(root, 'meshctl/main.ts'), '--kubeconfig', kubeconfig, ...args];
-    execFile(process.execPath, argv, { encoding: 'utf8', timeout: 240_000, maxBuffer: 8 << 20 }, (error, stdout, stderr) => {
-      const code = error === null ? 0 : typeof error.code === 'number' ? error.code : 1;
-      resolve({ code, stdout, stderr });
-    });
-  });
+import { startPlayground, withoutPlayground } from '../support/playground.ts';
 
 const SHOP = `
 apiVersion: v1
@@ -64,28 +53,28 @@ test('meshctl installs the mesh, checks it, and takes it away again without a tr
   const rulesBefore = rules();
   const call = (): Promise<Ran> => playground.exec('shop', 'client', 'client', 'http://server');
 
-  const pre = await meshctl(playground.kubeconfig, 'check', '--pre');
+  const pre = await playground.tryMeshctl('check', '--pre');
   assert.equal(pre.code, 0, pre.stdout + pre.stderr);
-  const rehearsal = await meshctl(playground.kubeconfig, 'install', '--dry-run');
+  const rehearsal = await playground.tryMeshctl('install', '--dry-run');
   assert.equal(rehearsal.code, 0, rehearsal.stdout + rehearsal.stderr);
   assert.match(rehearsal.stdout, /DaemonSet istio-system\/ztunnel: would be created/);
   assert.deepEqual(await present(), before);
 
-  const installed = await meshctl(playground.kubeconfig, 'install', '--timeout', '180s');
+  const installed = await playground.tryMeshctl('install', '--timeout', '180s');
   assert.equal(installed.code, 0, installed.stdout + installed.stderr);
-  const enabled = await meshctl(playground.kubeconfig, 'ambient', 'enable', 'shop');
+  const enabled = await playground.tryMeshctl('ambient', 'enable', 'shop');
   assert.equal(enabled.code, 0, enabled.stdout + enabled.stderr);
-  const checked = await meshctl(playground.kubeconfig, 'check');
+  const checked = await playground.tryMeshctl('check');
   assert.equal(checked.code, 0, checked.stdout + checked.stderr);
   assert.match(checked.stdout, /✔ pods: 2 pods in the mesh/);
   assert.match(await listeners('client'), LISTENING);
   await playground.eventually('no connection through the mesh', async () => (await call()).code === 0);
 
-  const upgraded = await meshctl(playground.kubeconfig, 'upgrade', '--timeout', '120s');
+  const upgraded = await playground.tryMeshctl('upgrade', '--timeout', '120s');
   assert.equal(upgraded.code, 0, upgraded.stdout + upgraded.stderr);
   assert.match(upgraded.stdout, /Warren is upgraded to /);
 
-  const removed = await meshctl(playground.kubeconfig, 'uninstall', '-y', '--timeout', '120s', '--purge-labels');
+  const removed = await playground.tryMeshctl('uninstall', '-y', '--timeout', '120s', '--purge-labels');
   assert.equal(removed.code, 0, removed.stdout + removed.stderr);
   assert.equal((await call()).code, 0, 'the pods have no network');
   assert.doesNotMatch(await listeners('client'), LISTENING);

@@ -4,46 +4,16 @@
  */
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { test } from 'node:test';
+import { ambientNamespace, echoPod } from '../support/echo-pods.ts';
 import { type Ran, runProgram } from '../support/kube-commands.ts';
 import { command } from '../support/netns.ts';
-import { nodeInPods, root, startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
+import { nodeInPods, startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
 
-const pod = (name: string, node: string): string => `
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: { name: ${name}, namespace: shop }
----
-apiVersion: v1
-kind: Pod
-metadata: { name: ${name}, namespace: shop, labels: { app: ${name} } }
-spec:
-  nodeName: ${node}
-  terminationGracePeriodSeconds: 1
-  serviceAccountName: ${name}
-  containers: [{ name: echo, image: warren/echo, args: ["--port=8080"] }]
-`;
-
-const service = (name: string): string => `
----
-apiVersion: v1
-kind: Service
-metadata: { name: ${name}, namespace: shop }
-spec:
-  selector: { app: ${name} }
-  ports: [{ name: http, port: 80, targetPort: 8080 }]
-`;
-
-const MANIFEST = `
-apiVersion: v1
-kind: Namespace
-metadata: { name: shop, labels: { istio.io/dataplane-mode: ambient } }
-${pod('client', 'node1')}
-${pod('server', 'node2')}
-${service('server')}
-`;
+const PODS =
+  ambientNamespace('shop') +
+  echoPod({ name: 'client', namespace: 'shop', node: 'node1' }) +
+  echoPod({ name: 'server', namespace: 'shop', node: 'node2' });
 
 /** Asks every 50 ms, each time over a connection of its own, until it is told to stop; one line for each answer that is not what it should be. */
 const ASKING = `
@@ -83,7 +53,7 @@ test('istiod of two replicas', { skip: withoutPlayground, timeout: 300_000 }, as
   const cluster = await startPlayground(t, { mesh: true });
   await cluster.kubectl('scale', '-n', 'istio-system', 'deploy/istiod', '--replicas=2');
   await cluster.eventually('two replicas are not ready', async () => (await ready(cluster)).length === 2, 90_000);
-  await cluster.apply(MANIFEST);
+  await cluster.apply(PODS);
   await cluster.podsReady('shop');
 
   await t.test('both serve, and the holder of the lease writes', async () => {
@@ -103,7 +73,7 @@ test('istiod of two replicas', { skip: withoutPlayground, timeout: 300_000 }, as
       const before = (await ready(cluster)).map(({ name }) => name);
       const asking = cluster.exec('shop', 'client', nodeInPods, '-e', ASKING, '40');
       await cluster.kubectl('rollout', 'restart', '-n', 'istio-system', 'deploy/istiod');
-      await cluster.apply(pod('late', 'node1'));
+      await cluster.apply(echoPod({ name: 'late', namespace: 'shop', node: 'node1' }));
       await cluster.eventually(
         'the old replicas are still there',
         async () => {
@@ -198,14 +168,7 @@ spec:
         },
         90_000,
       );
-      const analyzed = await runProgram(process.execPath, [
-        join(root, 'meshctl/main.ts'),
-        '--kubeconfig',
-        cluster.kubeconfig,
-        'analyze',
-        '-n',
-        'shop',
-      ]);
+      const analyzed = await cluster.tryMeshctl('analyze', '-n', 'shop');
       assert.equal(analyzed.code, 79, analyzed.stderr);
       assert.match(analyzed.stdout, /^Error \[IST0106\] \(AuthorizationPolicy shop\/bad\) .*10\.0\.0\.0\/64/m);
     },

@@ -1,5 +1,9 @@
-/** The real kubectl against a playground or a cluster of Kubernetes, so that a test sees what a user sees; what is asked by the hundred, without it. */
+/**
+ * The real kubectl and meshctl against a playground or a cluster of Kubernetes, so that a test sees what a user sees; what is asked by the hundred,
+ * without kubectl.
+ */
 import { execFile } from 'node:child_process';
+import { join } from 'node:path';
 import yaml from 'js-yaml';
 import { type Companion, execInPod, startCompanion } from './kube-exec.ts';
 import { apiReader } from './kube-reader.ts';
@@ -17,6 +21,10 @@ export interface KubeCommands {
   tryKubectl(...args: readonly string[]): Promise<Ran>;
   /** kubectl that must succeed. @returns its standard output. @throws with what it said */
   kubectl(...args: readonly string[]): Promise<string>;
+  /** meshctl of this checkout to its end, in a process of its own, whatever its exit status. */
+  tryMeshctl(...args: readonly string[]): Promise<Ran>;
+  /** meshctl that must succeed. @returns its standard output. @throws with what it said */
+  meshctl(...args: readonly string[]): Promise<string>;
   /** `kubectl apply -f -` with YAML documents. */
   apply(text: string): Promise<string>;
   /** A command in a pod (`name`, `deploy/name`), whatever its exit status. */
@@ -35,10 +43,15 @@ const POLL_MS = 50;
 const LONGEST_POLL_MS = 1000;
 const MOST_PATIENCE = 4;
 const KUBECTL_TIMEOUT_MS = 60_000;
+// An install on Kubernetes waits until everything is ready: minutes on a busy machine.
+const MESHCTL_TIMEOUT_MS = 300_000;
+const MESHCTL = join(import.meta.dirname, '../../meshctl/main.ts');
 
 export function kubeCommands(kubeconfig: string): KubeCommands {
   const tryKubectl = (...args: readonly string[]): Promise<Ran> => runProgram('kubectl', ['--kubeconfig', kubeconfig, ...args]);
   const kubectl = async (...args: readonly string[]): Promise<string> => succeeded(`kubectl ${args.join(' ')}`, await tryKubectl(...args));
+  const tryMeshctl = (...args: readonly string[]): Promise<Ran> =>
+    runProgram(process.execPath, [MESHCTL, '--kubeconfig', kubeconfig, ...args], undefined, MESHCTL_TIMEOUT_MS);
   const api = apiReader(kubeconfig);
   const exec = (namespace: string, pod: string, ...argv: readonly string[]): Promise<Ran> =>
     execInPod(api, namespace, pod, argv, KUBECTL_TIMEOUT_MS);
@@ -46,6 +59,8 @@ export function kubeCommands(kubeconfig: string): KubeCommands {
     kubeconfig,
     tryKubectl,
     kubectl,
+    tryMeshctl,
+    meshctl: async (...args) => succeeded(`meshctl ${args.join(' ')}`, await tryMeshctl(...args)),
     apply: async (text) => {
       // As one list: kubectl takes a document that begins with a brace for JSON.
       const list = JSON.stringify({ apiVersion: 'v1', kind: 'List', items: yaml.loadAll(text).filter((document) => document !== null) });

