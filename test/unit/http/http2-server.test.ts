@@ -1,104 +1,19 @@
-/** Our HTTP/2 against frames written by hand: what a request must be, windows, resets, GOAWAY, floods. */
+/** Our HTTP/2 server against frames written by hand: what a request must be, windows, resets, GOAWAY, floods. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ProxyError } from '../../../common/base/errors.ts';
-import { FrameDecoder } from '../../../common/codec/http2/frame-decoder.ts';
 import {
-  CONNECTION_PREFACE,
   Flag,
   FrameType,
   frame,
-  goawayFrame,
   headerFrames,
   rstStreamFrame,
   settingsFrame,
   windowUpdateFrame,
 } from '../../../common/codec/http2/frames.ts';
-import { HpackDecoder } from '../../../common/codec/http2/hpack-decoder.ts';
-import { HpackEncoder } from '../../../common/codec/http2/hpack-encoder.ts';
-import { connectHttp2 } from '../../../common/http/http2-client.ts';
 import { serveHttp2 } from '../../../common/http/http2-server.ts';
-import type { HttpLimits, ServerExchange } from '../../../common/http/types.ts';
-import { FrameRecorder, generousDecoder } from '../../support/frame-recorder.ts';
-import { answer, Collector, connected, echo, GivenBody, send, served } from '../../support/http-ends.ts';
-import type { MemoryPipe } from '../../support/http-pipes.ts';
-import { settle } from '../../support/tunnels.ts';
-
-type Field = [string, string];
-const GET: Field[] = [
-  [':method', 'GET'],
-  [':scheme', 'http'],
-  [':authority', 'a'],
-  [':path', '/'],
-];
-const POST: Field[] = [[':method', 'POST'], ...GET.slice(1)];
-
-/** A peer of our connection whose frames are written by hand; header blocks that we send are decoded. */
-class Peer {
-  readonly #pipe: MemoryPipe;
-  readonly #recorder = new FrameRecorder();
-  readonly #decoder: FrameDecoder;
-  readonly #hpack = new HpackDecoder(1 << 20);
-  readonly #encoder = new HpackEncoder();
-  #seen = 0;
-
-  constructor(pipe: MemoryPipe, side: 'client' | 'server') {
-    this.#pipe = pipe;
-    this.#recorder.headers = (id, block, end) => {
-      const fields = this.#hpack.decode(block).fields.map(([name, value]) => `${name}=${value}`);
-      this.#recorder.events.push(`headers ${id}: ${fields.join(' ')}${end ? ' end' : ''}`);
-    };
-    this.#decoder = new FrameDecoder({ ...generousDecoder, expectPreface: side === 'server' }, this.#recorder);
-    if (side === 'client') pipe.feed(CONNECTION_PREFACE);
-  }
-
-  async greet(entries: [number, number][] = []): Promise<void> {
-    this.#pipe.feed(settingsFrame(entries));
-    await this.take();
-  }
-
-  headers(id: number, fields: readonly Field[], end: boolean): Buffer {
-    return Buffer.from(headerFrames(id, this.#encoder.encode(fields), end, 16384));
-  }
-
-  async send(...frames: Buffer[]): Promise<string[]> {
-    this.#pipe.feed(Buffer.concat(frames));
-    return this.take();
-  }
-
-  /** What came since the last call, without what every connection says. */
-  async take(): Promise<string[]> {
-    await settle(3);
-    const bytes = Buffer.concat(this.#pipe.output.splice(0));
-    this.#decoder.push(bytes);
-    const events = this.#recorder.events.slice(this.#seen);
-    this.#seen = this.#recorder.events.length;
-    return events.filter((event) => !/^settings|^window 0 /.test(event));
-  }
-}
-
-const data = (id: number, text: string | Buffer, end = false): Buffer =>
-  frame(FrameType.DATA, end ? Flag.END_STREAM : 0, id, Buffer.from(text));
-
-async function serve(
-  onExchange: (exchange: ServerExchange) => void = () => {},
-  limits: Partial<HttpLimits> = {},
-  settings: [number, number][] = [],
-) {
-  const server = served(serveHttp2, onExchange, limits);
-  const peer = new Peer(server.pipe, 'client');
-  await settle(1);
-  await peer.greet(settings);
-  return { ...server, peer };
-}
-
-async function connect(settings: [number, number][] = [], limits: Partial<HttpLimits> = {}) {
-  const client = connected(connectHttp2, limits);
-  const peer = new Peer(client.pipe, 'server');
-  await settle(1);
-  await peer.greet(settings);
-  return { ...client, peer };
-}
+import { answer, Collector, echo, GivenBody, served } from '../../support/http-ends.ts';
+import { data, type Field, GET, type Http2Peer, POST, servedPeer } from '../../support/http2-peer.ts';
 
 const with_ = (more: Field[], base = GET): Field[] => [...base, ...more];
 const without = (name: string): Field[] => GET.filter(([other]) => other !== name);
@@ -158,7 +73,7 @@ const MALFORMED: readonly (readonly [string, Field[]])[] = [
 
 for (const [name, fields] of MALFORMED) {
   test(`${name}: the stream is reset, and the connection goes on`, async () => {
-    const { peer, exchanges } = await serve();
+    const { peer, exchanges } = await servedPeer();
     assert.deepEqual(await peer.send(peer.headers(1, fields, true)), ['rst 1 1']);
     assert.equal(exchanges.length, 0);
     await peer.send(peer.headers(3, GET, true));
@@ -167,7 +82,7 @@ for (const [name, fields] of MALFORMED) {
 }
 
 test('a request becomes a neutral head, with one cookie and without what is about the connection', async () => {
-  const { peer, exchanges } = await serve();
+  const { peer, exchanges } = await servedPeer();
   await peer.send(
     peer.headers(
       1,
@@ -202,7 +117,7 @@ test('a body that does not have its content-length resets its stream (H2.CL)', a
     ['5', 'abcd', true],
   ] as const) {
     const sink = new Collector();
-    const { peer } = await serve((exchange) => exchange.body.into(sink));
+    const { peer } = await servedPeer((exchange) => exchange.body.into(sink));
     const events = await peer.send(peer.headers(1, with_([['content-length', length]], POST), false), data(1, body, end));
     assert.deepEqual(events, ['rst 1 1']);
     assert.equal(sink.error?.code, 'HTTP2_FAILURE');
@@ -210,7 +125,7 @@ test('a body that does not have its content-length resets its stream (H2.CL)', a
 });
 
 test('trailers go through both ways, and trailers that are none reset the stream', async () => {
-  const { peer } = await serve(echo);
+  const { peer } = await servedPeer(echo);
   const events = await peer.send(peer.headers(1, POST, false), data(1, 'abc'), peer.headers(1, [['grpc-status', '0']], true));
   assert.deepEqual(events, ['headers 1: :status=200 x-request=POST /', 'data 1 of 3: 616263 padding 0', 'headers 1: grpc-status=0 end']);
   for (const [trailers, end] of [
@@ -219,14 +134,14 @@ test('trailers go through both ways, and trailers that are none reset the stream
     [[['a', 'b']], false],
   ] as [Field[], boolean][]) {
     const body = new Collector();
-    const other = await serve((exchange) => exchange.body.into(body));
+    const other = await servedPeer((exchange) => exchange.body.into(body));
     assert.deepEqual(await other.peer.send(other.peer.headers(1, POST, false), other.peer.headers(1, trailers, end)), ['rst 1 1']);
     assert.equal(body.error?.code, 'HTTP2_FAILURE');
   }
 });
 
 test('CONNECT, unknown expectations and heads beyond the limits are answered', async () => {
-  const { peer, exchanges } = await serve(undefined, { maxFieldCount: 10, maxFields: 2000, maxStartLine: 100 });
+  const { peer, exchanges } = await servedPeer(undefined, { maxFieldCount: 10, maxFields: 2000, maxStartLine: 100 });
   const connectFields: Field[] = [
     [':method', 'CONNECT'],
     [':authority', 'a:80'],
@@ -247,12 +162,12 @@ test('CONNECT, unknown expectations and heads beyond the limits are answered', a
 
 test('100 is sent when the body is wanted', async () => {
   const body = new Collector();
-  const { peer } = await serve((exchange) => exchange.body.into(body));
+  const { peer } = await servedPeer((exchange) => exchange.body.into(body));
   assert.deepEqual(await peer.send(peer.headers(1, with_([['expect', '100-continue']], POST), false)), ['headers 1: :status=100']);
 });
 
 test('the last DATA frame ends its stream where it has not left yet', async () => {
-  const { peer } = await serve((exchange) => answer(exchange, 200, 'hello'));
+  const { peer } = await servedPeer((exchange) => answer(exchange, 200, 'hello'));
   assert.deepEqual(await peer.send(peer.headers(1, GET, true)), [
     'headers 1: :status=200 content-length=5',
     'data 1 of 5: 68656c6c6f padding 0 end',
@@ -261,9 +176,11 @@ test('the last DATA frame ends its stream where it has not left yet', async () =
 
 test('a response waits for the windows of stream and connection, and its source with it', async () => {
   const source = new GivenBody(Array.from({ length: 100 }, () => 'x'.repeat(1000)));
-  const { peer } = await serve((exchange) => source.into(exchange.respond({ status: 200, fields: [], bodyBytes: undefined }, source)), {}, [
-    [4, 2500],
-  ]);
+  const { peer } = await servedPeer(
+    (exchange) => source.into(exchange.respond({ status: 200, fields: [], bodyBytes: undefined }, source)),
+    {},
+    [[4, 2500]],
+  );
   const sizes = (events: string[]): number[] => events.flatMap((event) => /^data 1 of (\d+)/.exec(event)?.slice(1).map(Number) ?? []);
   assert.deepEqual(sizes(await peer.send(peer.headers(1, GET, true))), [1000, 1000, 500]);
   assert.equal(source.sent, 3000);
@@ -284,7 +201,7 @@ test('a response waits for the windows of stream and connection, and its source 
 });
 
 test('a request body that nobody takes stops at the window; what is taken opens it again', async () => {
-  const { peer, exchanges } = await serve();
+  const { peer, exchanges } = await servedPeer();
   const piece = data(1, Buffer.alloc(16_000));
   const events = await peer.send(peer.headers(1, POST, false), ...Array.from({ length: 16 }, () => piece));
   assert.deepEqual(events, []);
@@ -292,7 +209,7 @@ test('a request body that nobody takes stops at the window; what is taken opens 
   exchanges[0]?.body.into(body);
   assert.equal(body.bytes, 256_000);
   assert.match((await peer.take()).join(), /^window 1 \d+$/);
-  const other = await serve();
+  const other = await servedPeer();
   const flood = await other.peer.send(other.peer.headers(1, POST, false), ...Array.from({ length: 17 }, () => piece));
   assert.deepEqual(flood, ['rst 1 3']);
 });
@@ -300,7 +217,7 @@ test('a request body that nobody takes stops at the window; what is taken opens 
 test('a sink that says stop gets no more until it resumes', async () => {
   const body = new Collector();
   body.more = false;
-  const { peer, exchanges } = await serve((exchange) => exchange.body.into(body));
+  const { peer, exchanges } = await servedPeer((exchange) => exchange.body.into(body));
   await peer.send(peer.headers(1, POST, false), data(1, 'a'.repeat(5000)), data(1, 'b'.repeat(5000)), data(1, 'c', true));
   assert.equal(body.bytes, 5000);
   exchanges[0]?.body.resume();
@@ -314,7 +231,7 @@ test('resets: by the client, by the exchange, and after an early answer', async 
   const gone: string[] = [];
   const body = new Collector();
   const source = new GivenBody([]);
-  const { peer, exchanges, connection } = await serve((exchange) => exchange.onClientGone((error) => gone.push(error.message)));
+  const { peer, exchanges, connection } = await servedPeer((exchange) => exchange.onClientGone((error) => gone.push(error.message)));
   await peer.send(peer.headers(1, POST, false));
   exchanges[0]?.body.into(body);
   exchanges[0]?.respond({ status: 200, fields: [], bodyBytes: undefined }, source);
@@ -340,13 +257,13 @@ test('resets: by the client, by the exchange, and after an early answer', async 
 });
 
 test('streams beyond the limit are refused', async () => {
-  const { peer, exchanges } = await serve(undefined, { maxConcurrentStreams: 2 });
+  const { peer, exchanges } = await servedPeer(undefined, { maxConcurrentStreams: 2 });
   assert.deepEqual(await peer.send(peer.headers(1, GET, true), peer.headers(3, GET, true), peer.headers(5, GET, true)), ['rst 5 7']);
   assert.equal(exchanges.length, 2);
 });
 
 test('a server drains with two GOAWAYs, serves what came before, refuses what comes after, and closes', async () => {
-  const { peer, pipe, exchanges, connection, ended, clock } = await serve();
+  const { peer, pipe, exchanges, connection, ended, clock } = await servedPeer();
   await peer.send(peer.headers(1, GET, true));
   connection.drain();
   const [first, ping] = await peer.take();
@@ -369,7 +286,7 @@ test('a server drains with two GOAWAYs, serves what came before, refuses what co
 
 test('a client that connects to a draining server has its first request answered, however late, unless time is over', async () => {
   for (const over of [false, true]) {
-    const { peer, pipe, exchanges, connection, clock } = await serve();
+    const { peer, pipe, exchanges, connection, clock } = await servedPeer();
     connection.drain();
     const [, ping] = await peer.take();
     await peer.send(frame(FrameType.PING, Flag.ACK, 0, Buffer.from(ping?.split(' ')[1] ?? '', 'hex')));
@@ -390,7 +307,7 @@ test('a client that connects to a draining server has its first request answered
 });
 
 test('floods and violations end the connection with GOAWAY and a reason', async () => {
-  const cases: [string, (peer: Peer) => Buffer[]][] = [
+  const cases: [string, (peer: Http2Peer) => Buffer[]][] = [
     ['goaway 0 11', () => Array.from({ length: 1100 }, () => frame(FrameType.PING, 0, 0, Buffer.alloc(8)))],
     ['goaway 0 11', () => Array.from({ length: 200 }, () => settingsFrame([]))],
     [
@@ -405,7 +322,7 @@ test('floods and violations end the connection with GOAWAY and a reason', async 
     ['goaway 0 3', () => [windowUpdateFrame(0, 0x7fffffff)]],
   ];
   for (const [expected, frames] of cases) {
-    const { peer, pipe, ended } = await serve();
+    const { peer, pipe, ended } = await servedPeer();
     const events = await peer.send(...frames(peer));
     assert.match(events.at(-1) ?? '', new RegExp(`^${expected}`));
     assert.ok(pipe.outputEnded);
@@ -418,184 +335,12 @@ test('time: no SETTINGS, a header block without end, and an idle connection', as
   const silent = served(serveHttp2);
   await silent.clock.advance(10_000);
   assert.ok(silent.pipe.outputEnded);
-  const slow = await serve();
+  const slow = await servedPeer();
   await slow.peer.send(frame(FrameType.HEADERS, 0, 1, Buffer.from('82', 'hex')));
   await slow.clock.advance(10_001);
   assert.match((await slow.peer.take()).join(), /^goaway 0 11/);
-  const idle = await serve(undefined, { idleTimeoutMs: 60_000 });
+  const idle = await servedPeer(undefined, { idleTimeoutMs: 60_000 });
   await idle.clock.advance(60_001);
   assert.deepEqual(await idle.peer.take(), ['goaway 0 0 ']);
   assert.ok(idle.pipe.outputEnded);
-});
-
-test('a request is sent with its pseudo-headers first, and asks for trailers', async () => {
-  const { peer, connection } = await connect();
-  send(connection, { path: '/a', fields: ['x', 'y', 'connection', 'close', 'host', 'evil'] });
-  send(connection, { method: 'POST', bodyBytes: 2 }, new GivenBody(['hi']));
-  assert.deepEqual(await peer.take(), [
-    'headers 1: :method=GET :scheme=http :authority=orders.shop:8080 :path=/a te=trailers x=y end',
-    'headers 3: :method=POST :scheme=http :authority=orders.shop:8080 :path=/ te=trailers content-length=2',
-    'data 3 of 2: 6869 padding 0 end',
-  ]);
-});
-
-test('informational responses, the response, its body and its trailers', async () => {
-  const { peer, connection } = await connect();
-  const sent = send(connection);
-  await peer.take();
-  await peer.send(
-    peer.headers(
-      1,
-      [
-        [':status', '103'],
-        ['link', 'a'],
-      ],
-      false,
-    ),
-    peer.headers(
-      1,
-      [
-        [':status', '200'],
-        ['x', 'y'],
-      ],
-      false,
-    ),
-    data(1, 'abc'),
-    peer.headers(1, [['grpc-status', '0']], true),
-  );
-  assert.deepEqual(
-    sent.informational.map(({ status }) => status),
-    [103],
-  );
-  assert.deepEqual(sent.response, { status: 200, fields: ['x', 'y'], bodyBytes: undefined });
-  const whole = await sent.body.whole;
-  assert.equal(whole.body.toString(), 'abc');
-  assert.deepEqual(whole.trailers, ['grpc-status', '0']);
-  assert.equal(connection.openExchanges, 0);
-});
-
-test('malformed responses fail the request and reset the stream', async () => {
-  const heads: [Field[], boolean][] = [
-    [[['x', 'y']], true],
-    [[[':status', '20']], true],
-    [[[':status', '101']], false],
-    [[[':status', '103']], true],
-    [
-      [
-        [':status', '200'],
-        [':path', '/'],
-      ],
-      true,
-    ],
-    [
-      [
-        [':status', '200'],
-        ['connection', 'close'],
-      ],
-      true,
-    ],
-    [
-      [
-        [':status', '200'],
-        ['X', 'y'],
-      ],
-      true,
-    ],
-    [
-      [
-        [':status', '200'],
-        ['content-length', '5'],
-      ],
-      true,
-    ],
-  ];
-  for (const [fields, end] of heads) {
-    const { peer, connection } = await connect();
-    const sent = send(connection);
-    await peer.take();
-    assert.deepEqual(await peer.send(peer.headers(1, fields, end)), ['rst 1 1']);
-    assert.equal(sent.failure?.error.code, 'HTTP2_FAILURE');
-    assert.ok(connection.usable);
-  }
-});
-
-test('a refused stream and streams above a GOAWAY were certainly not handled; others may have been', async () => {
-  const { peer, connection, pipe } = await connect();
-  const sent = [send(connection), send(connection), send(connection), send(connection)];
-  await peer.take();
-  await peer.send(rstStreamFrame(1, 7));
-  assert.equal(sent[0]?.failure?.unsent, true);
-  await peer.send(rstStreamFrame(3, 2));
-  assert.equal(sent[1]?.failure?.unsent, false);
-  await peer.send(goawayFrame(5, 0));
-  assert.equal(sent[3]?.failure?.unsent, true);
-  assert.equal(sent[2]?.failure, undefined);
-  assert.ok(!connection.usable);
-  await peer.send(peer.headers(5, [[':status', '204']], true));
-  assert.equal(sent[2]?.response?.status, 204);
-  assert.ok(pipe.outputEnded);
-});
-
-test('a connection that is lost fails its requests, and those that had not left are unsent', async () => {
-  const { peer, connection, pipe, ended, clock } = await connect();
-  const sent = send(connection);
-  await peer.take();
-  const late = send(connection);
-  pipe.lose(new ProxyError('CONNECTION_LOST', 'reset'));
-  assert.equal(sent.failure?.unsent, false);
-  assert.equal(late.failure?.unsent, true);
-  assert.equal(ended.length, 1);
-  assert.equal(clock.pending, 0);
-});
-
-test('no more requests at once than the server allows', async () => {
-  const { peer, connection } = await connect([[3, 2]]);
-  send(connection);
-  send(connection);
-  assert.ok(!connection.usable);
-  const third = send(connection);
-  await peer.send(peer.headers(1, [[':status', '204']], true));
-  assert.equal(third.failure?.unsent, true);
-  assert.ok(connection.usable);
-});
-
-test('cancelling resets the stream, and an early response ends the request', async () => {
-  const { peer, connection } = await connect();
-  const first = send(connection);
-  await peer.send(peer.headers(1, [[':status', '200']], false), data(1, 'abc'));
-  first.cancelResponse();
-  assert.deepEqual(await peer.take(), ['rst 1 8']);
-  assert.equal(first.body.error, undefined);
-  const source = new GivenBody([]);
-  source.into = () => {};
-  const second = send(connection, { method: 'POST', bodyBytes: undefined }, source);
-  await peer.take();
-  assert.deepEqual(await peer.send(peer.headers(3, [[':status', '413']], true)), ['rst 3 8']);
-  assert.equal(second.response?.status, 413);
-  assert.ok(second.body.ended && source.cancelled);
-});
-
-test('WebSocket over HTTP/2 is asked for and answered as over HTTP/1.1', async () => {
-  const { peer } = await serve(echo);
-  const fields: Field[] = [[':method', 'CONNECT'], [':protocol', 'websocket'], ...GET.slice(1)];
-  assert.deepEqual(await peer.send(peer.headers(1, fields, false), data(1, 'frames')), [
-    'headers 1: :status=200 x-request=GET /',
-    'data 1 of 6: 6672616d6573 padding 0',
-  ]);
-  assert.deepEqual(await peer.send(data(1, '', true)), ['data 1 of 0:  padding 0 end']);
-
-  const client = await connect([[8, 1]]);
-  const source = new GivenBody([]);
-  source.into = () => {};
-  const sent = send(client.connection, { upgrade: 'websocket', fields: ['sec-websocket-key', 'k'] }, source);
-  assert.deepEqual(await client.peer.take(), [
-    'headers 1: :method=CONNECT :scheme=http :authority=orders.shop:8080 :path=/ :protocol=websocket te=trailers',
-  ]);
-  await client.peer.send(client.peer.headers(1, [[':status', '200']], false), data(1, 'hello'));
-  assert.equal(sent.response?.status, 101);
-  assert.equal(sent.body.text, 'hello');
-  const without8 = await connect();
-  const refused = send(without8.connection, { upgrade: 'websocket' });
-  await settle(1);
-  assert.equal(refused.failure?.unsent, true);
 });
