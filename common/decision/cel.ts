@@ -2,34 +2,25 @@
  * Expressions of the Common Expression Language over attributes of a request (CEL specification; Envoy, "Attributes"), compiled once into a
  * function of the request. Types are checked when it is compiled as far as they are known, so that a status code that is compared with a text
  * is refused instead of never being equal. An expression reads no clock, changes nothing and cannot run for long: it has no loops.
- *
- * Longer than most: values, types, operators and functions are one table of the language.
  */
-import { type BinaryOperator, type CelNode, CelSyntaxError, parseCel } from './cel-syntax.ts';
-
-export type CelType = 'null' | 'bool' | 'int' | 'double' | 'string' | 'duration' | 'timestamp' | 'list' | 'any';
-
-/** A length of time, or a point in time since 1970. */
-export class CelTime {
-  readonly type: 'duration' | 'timestamp';
-  readonly ms: number;
-
-  constructor(type: 'duration' | 'timestamp', ms: number) {
-    this.type = type;
-    this.ms = ms;
-  }
-}
-
-/** What an expression comes to where it has no value: an attribute is absent, a number too large. It is a value, as throwing is slow. */
-export class CelError {
-  readonly message: string;
-
-  constructor(message: string) {
-    this.message = message;
-  }
-}
-
-export type CelValue = null | boolean | bigint | number | string | CelTime | readonly CelValue[] | CelError;
+import { type CelNode, CelSyntaxError, parseCel } from './cel-syntax.ts';
+import {
+  CelError,
+  CelTime,
+  type CelType,
+  type CelValue,
+  conversions,
+  equal,
+  firstError,
+  inRange,
+  isList,
+  notOf,
+  operators,
+  resultType,
+  textTests,
+  timeParts,
+  typeOf,
+} from './cel-values.ts';
 
 /** An attribute's value, undefined where this request has none; or values by name, as those of headers. */
 export type CelAttribute<Subject> =
@@ -56,14 +47,6 @@ export function compileCel<Subject>(source: string, attributes: CelAttributes<Su
   return { type: compiled.type, evaluate: compiled.run };
 }
 
-/** As a tag or a line shows it; undefined for an error and for null. */
-export function celText(value: CelValue): string | undefined {
-  if (value === null || value instanceof CelError) return undefined;
-  if (value instanceof CelTime) return value.type === 'duration' ? `${value.ms / 1000}s` : new Date(value.ms).toISOString();
-  if (Array.isArray(value)) return value.map((item: CelValue) => celText(item) ?? '').join(',');
-  return String(value);
-}
-
 type Run<Subject> = (subject: Subject) => CelValue;
 
 interface Node<Subject> {
@@ -72,11 +55,6 @@ interface Node<Subject> {
   /** Where it is the same for every subject. */
   readonly constant?: CelValue;
 }
-
-const LEAST_INT = -(2n ** 63n);
-const MOST_INT = 2n ** 63n - 1n;
-/** Of a text that is put together; attributes are no longer than a request's head may be. */
-const LONGEST_TEXT = 16_384;
 
 const constant = <Subject>(type: CelType, value: CelValue): Node<Subject> => ({ type, run: () => value, constant: value });
 
@@ -197,7 +175,7 @@ class Compiler<Subject> {
     const negative = (value: CelValue): CelValue => {
       if (typeof value === 'bigint') return inRange(-value);
       if (typeof value === 'number') return -value;
-      if (value instanceof CelTime) return new CelTime('duration', -value.ms);
+      if (value instanceof CelTime && value.type === 'duration') return new CelTime('duration', -value.ms);
       return notOf(value, 'number');
     };
     if (of.constant !== undefined) return constant(of.type, negative(of.constant));
@@ -341,37 +319,10 @@ const startOf = (node: CelNode): number => (node.kind === 'member' || node.kind 
 
 const absent = (path: string): CelError => new CelError(`no such attribute: ${path}`);
 
-const isList = (value: CelValue): value is readonly CelValue[] => Array.isArray(value);
-
-function typeOf(value: CelValue): CelType {
-  if (value === null) return 'null';
-  if (value instanceof CelTime) return value.type;
-  if (isList(value)) return 'list';
-  switch (typeof value) {
-    case 'boolean':
-      return 'bool';
-    case 'bigint':
-      return 'int';
-    case 'number':
-      return 'double';
-    case 'string':
-      return 'string';
-    default:
-      return 'any';
-  }
-}
-
 function needs(node: Node<never>, types: readonly CelType[], at: number, who: string): void {
   if (node.type !== 'any' && !types.includes(node.type))
     throw new CelSyntaxError(at, `${who} takes ${types.join(' or ')}, and this is ${node.type}`);
 }
-
-const notOf = (value: CelValue, type: string): CelError =>
-  value instanceof CelError ? value : new CelError(`${typeOf(value)} where ${type} is needed`);
-
-const firstError = (values: readonly CelValue[]): CelValue => values.find((value) => value instanceof CelError) ?? values;
-
-const inRange = (value: bigint): CelValue => (value < LEAST_INT || value > MOST_INT ? new CelError('the number is too large') : value);
 
 /** One side decides, whatever the other comes to: that is what makes an absent attribute bearable (CEL specification, "Logical Operators"). */
 function either<Subject>(left: Run<Subject>, right: Run<Subject>, decides: boolean): Run<Subject> {
@@ -384,225 +335,3 @@ function either<Subject>(left: Run<Subject>, right: Run<Subject>, decides: boole
     return typeof second === 'boolean' ? !decides : notOf(second, 'bool');
   };
 }
-
-type Arithmetic = Exclude<BinaryOperator, '||' | '&&' | 'in'>;
-
-const isNumber = (type: CelType): boolean => type === 'int' || type === 'double';
-const isTime = (type: CelType): boolean => type === 'duration' || type === 'timestamp';
-
-/** undefined where the operator does not go with these; 'any' where that is not known yet. */
-function resultType(operator: Arithmetic, left: CelType, right: CelType): CelType | undefined {
-  const unknown = left === 'any' || right === 'any';
-  switch (operator) {
-    case '==':
-    case '!=':
-      return unknown || left === right || (isNumber(left) && isNumber(right)) || left === 'null' || right === 'null' ? 'bool' : undefined;
-    case '<':
-    case '<=':
-    case '>':
-    case '>=': {
-      const ordered = (type: CelType): boolean => isNumber(type) || isTime(type) || type === 'string' || type === 'bool';
-      return unknown || (left === right && ordered(left)) || (isNumber(left) && isNumber(right)) ? 'bool' : undefined;
-    }
-    default:
-  }
-  if (unknown) return 'any';
-  if (isNumber(left)) return left === right && (operator !== '%' || left === 'int') ? left : undefined;
-  if (operator === '+' && left === right && (left === 'string' || left === 'list' || left === 'duration')) return left;
-  if (operator === '+' && isTime(left) && isTime(right) && left !== right) return 'timestamp';
-  if (operator === '-' && isTime(left)) return right === left ? 'duration' : right === 'duration' ? 'timestamp' : undefined;
-  return undefined;
-}
-
-const ordered =
-  (holds: (order: number) => boolean) =>
-  (left: CelValue, right: CelValue): CelValue => {
-    const order = compare(left, right);
-    return typeof order === 'number' ? holds(order) : order;
-  };
-
-const operators: Readonly<Record<Arithmetic, (left: CelValue, right: CelValue) => CelValue>> = {
-  '==': (left, right) => eitherError(left, right) ?? equal(left, right),
-  '!=': (left, right) => eitherError(left, right) ?? !equal(left, right),
-  '<': ordered((order) => order < 0),
-  '<=': ordered((order) => order <= 0),
-  '>': ordered((order) => order > 0),
-  '>=': ordered((order) => order >= 0),
-  '+': (left, right) => {
-    if (typeof left === 'string' && typeof right === 'string')
-      return left.length + right.length > LONGEST_TEXT ? new CelError(`a text longer than ${LONGEST_TEXT} characters`) : left + right;
-    if (isList(left) && isList(right))
-      return left.length + right.length > LONGEST_TEXT ? new CelError('a list that is too long') : [...left, ...right];
-    if (left instanceof CelTime && right instanceof CelTime)
-      return new CelTime(left.type === right.type ? left.type : 'timestamp', left.ms + right.ms);
-    return arithmetic(
-      left,
-      right,
-      (a, b) => a + b,
-      (a, b) => a + b,
-    );
-  },
-  '-': (left, right) => {
-    if (left instanceof CelTime && right instanceof CelTime)
-      return new CelTime(left.type === right.type ? 'duration' : 'timestamp', left.ms - right.ms);
-    return arithmetic(
-      left,
-      right,
-      (a, b) => a - b,
-      (a, b) => a - b,
-    );
-  },
-  '*': (left, right) =>
-    arithmetic(
-      left,
-      right,
-      (a, b) => a * b,
-      (a, b) => a * b,
-    ),
-  '/': (left, right) =>
-    right === 0n
-      ? new CelError('division by zero')
-      : arithmetic(
-          left,
-          right,
-          (a, b) => a / b,
-          (a, b) => a / b,
-        ),
-  '%': (left, right) =>
-    right === 0n
-      ? new CelError('division by zero')
-      : arithmetic(
-          left,
-          right,
-          (a, b) => a % b,
-          () => Number.NaN,
-        ),
-};
-
-const eitherError = (left: CelValue, right: CelValue): CelError | undefined =>
-  left instanceof CelError ? left : right instanceof CelError ? right : undefined;
-
-function arithmetic(
-  left: CelValue,
-  right: CelValue,
-  ints: (a: bigint, b: bigint) => bigint,
-  doubles: (a: number, b: number) => number,
-): CelValue {
-  if (typeof left === 'bigint' && typeof right === 'bigint') return inRange(ints(left, right));
-  if (typeof left === 'number' && typeof right === 'number') return doubles(left, right);
-  return eitherError(left, right) ?? new CelError(`no operator for ${typeOf(left)} and ${typeOf(right)}`);
-}
-
-function equal(left: CelValue, right: CelValue): boolean {
-  if (left instanceof CelTime && right instanceof CelTime) return left.type === right.type && left.ms === right.ms;
-  if (isList(left) && isList(right)) return left.length === right.length && left.every((item, i) => equal(item, right[i] ?? null));
-  // Numbers of both kinds: 1 is 1.0.
-  if (typeof left === 'bigint' && typeof right === 'number') return Number(left) === right;
-  if (typeof left === 'number' && typeof right === 'bigint') return left === Number(right);
-  return left === right;
-}
-
-function compare(left: CelValue, right: CelValue): number | CelError {
-  const order = (a: string | number | bigint, b: string | number | bigint): number =>
-    a < b ? -1 : a > b ? 1 : a <= b && a >= b ? 0 : Number.NaN;
-  if (left instanceof CelTime && right instanceof CelTime && left.type === right.type) return order(left.ms, right.ms);
-  if (typeof left === 'string' && typeof right === 'string') return order(left, right);
-  if (typeof left === 'boolean' && typeof right === 'boolean') return order(Number(left), Number(right));
-  if ((typeof left === 'bigint' || typeof left === 'number') && (typeof right === 'bigint' || typeof right === 'number'))
-    return order(left, right);
-  return eitherError(left, right) ?? new CelError(`no order between ${typeOf(left)} and ${typeOf(right)}`);
-}
-
-interface Conversion {
-  readonly from: readonly CelType[];
-  readonly to: CelType;
-  convert(value: CelValue): CelValue;
-}
-
-const WHOLE = /^[+-]?[0-9]{1,19}$/;
-const DURATION = /^-?(?:[0-9]+(?:\.[0-9]+)?(?:h|ms|us|ns|m|s))+$/;
-const UNIT_MS: Readonly<Record<string, number>> = { h: 3_600_000, m: 60_000, s: 1000, ms: 1, us: 0.001, ns: 0.000001 };
-
-const conversions: Readonly<Record<string, Conversion>> = {
-  size: {
-    from: ['string', 'list'],
-    to: 'int',
-    // Code points, as CEL counts.
-    convert: (value) =>
-      typeof value === 'string' ? BigInt([...value].length) : isList(value) ? BigInt(value.length) : notOf(value, 'string'),
-  },
-  string: {
-    from: ['string', 'bool', 'int', 'double', 'duration', 'timestamp'],
-    to: 'string',
-    convert: (value) => celText(value) ?? notOf(value, 'string'),
-  },
-  int: {
-    from: ['int', 'double', 'string', 'timestamp'],
-    to: 'int',
-    convert: (value) => {
-      if (typeof value === 'string')
-        return WHOLE.test(value) ? inRange(BigInt(value)) : new CelError(`${JSON.stringify(value)} is no number`);
-      if (value instanceof CelTime) return BigInt(Math.trunc(value.ms / 1000));
-      if (typeof value === 'number')
-        return Number.isFinite(value) ? inRange(BigInt(Math.trunc(value))) : new CelError('the number is too large');
-      return typeof value === 'bigint' ? value : notOf(value, 'int');
-    },
-  },
-  double: {
-    from: ['int', 'double', 'string'],
-    to: 'double',
-    convert: (value) => {
-      const read =
-        typeof value === 'string' && value.trim() === ''
-          ? Number.NaN
-          : Number(typeof value === 'bigint' || typeof value === 'string' || typeof value === 'number' ? value : Number.NaN);
-      return Number.isNaN(read) ? new CelError('no number') : read;
-    },
-  },
-  bool: {
-    from: ['bool', 'string'],
-    to: 'bool',
-    convert: (value) =>
-      typeof value === 'boolean' ? value : value === 'true' || value === 'false' ? value === 'true' : notOf(value, 'bool'),
-  },
-  duration: {
-    from: ['duration', 'string'],
-    to: 'duration',
-    convert: (value) => {
-      if (typeof value !== 'string') return value;
-      if (!DURATION.test(value)) return new CelError(`${JSON.stringify(value)} is no duration`);
-      let ms = 0;
-      for (const [, number = '', unit = ''] of value.matchAll(/([0-9.]+)(h|ms|us|ns|m|s)/g)) ms += Number(number) * (UNIT_MS[unit] ?? 0);
-      return new CelTime('duration', value.startsWith('-') ? -ms : ms);
-    },
-  },
-  timestamp: {
-    from: ['timestamp', 'string', 'int'],
-    to: 'timestamp',
-    convert: (value) => {
-      if (value instanceof CelTime) return value;
-      const ms = typeof value === 'bigint' ? Number(value) * 1000 : typeof value === 'string' ? Date.parse(value) : Number.NaN;
-      return Number.isNaN(ms) ? new CelError(`${JSON.stringify(String(value))} is no time`) : new CelTime('timestamp', ms);
-    },
-  },
-};
-
-const textTests: Readonly<Record<string, (value: string, other: string) => boolean>> = {
-  contains: (value, other) => value.includes(other),
-  startsWith: (value, other) => value.startsWith(other),
-  endsWith: (value, other) => value.endsWith(other),
-  // Compiled ahead of time.
-  matches: () => false,
-};
-
-const timeParts: Readonly<Record<string, (time: Date) => number>> = {
-  getFullYear: (time) => time.getUTCFullYear(),
-  getMonth: (time) => time.getUTCMonth(),
-  getDate: (time) => time.getUTCDate(),
-  getDayOfMonth: (time) => time.getUTCDate() - 1,
-  getDayOfWeek: (time) => time.getUTCDay(),
-  getHours: (time) => time.getUTCHours(),
-  getMinutes: (time) => time.getUTCMinutes(),
-  getSeconds: (time) => time.getUTCSeconds(),
-  getMilliseconds: (time) => time.getUTCMilliseconds(),
-};

@@ -5,7 +5,8 @@
  */
 import { formatSocketAddress, type SocketAddress } from '../base/address.ts';
 import { errorMessage } from '../base/errors.ts';
-import { celText, compileCel } from './cel.ts';
+import { compileCel } from './cel.ts';
+import { celText } from './cel-values.ts';
 import { type TelemetryFacts, telemetryAttributes } from './telemetry-facts.ts';
 
 export interface LogFormatOptions {

@@ -3,7 +3,8 @@
  * know it (Envoy, "Attributes"). Everything is asked for when somebody wants it, so that what nobody wants costs nothing.
  */
 import type { SocketAddress } from '../base/address.ts';
-import { type CelAttribute, type CelAttributes, CelTime } from './cel.ts';
+import type { CelAttribute, CelAttributes } from './cel.ts';
+import { CelTime } from './cel-values.ts';
 
 /** A workload at one end, as metrics name it; what is not known is empty. */
 export interface PeerFacts {

@@ -1,7 +1,8 @@
 /** Telemetry of a service, compiled once when the resource arrives, so that a request only calls what somebody has asked for. */
 import { errorMessage } from '../base/errors.ts';
 import type { AccessLogger, MetricChange, ServiceTelemetry, SpanReceiver, SpanTag, Tracing } from '../codec/gen/waypoint.ts';
-import { celText, compileCel } from './cel.ts';
+import { compileCel } from './cel.ts';
+import { celText } from './cel-values.ts';
 import { compileFormatter, compileJsonFormat, compileTextFormat, type LogFormatOptions } from './log-format.ts';
 import { type TelemetryFacts, telemetryAttributes } from './telemetry-facts.ts';
 

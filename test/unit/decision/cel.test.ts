@@ -2,8 +2,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { type CelAttributes, CelError, CelTime, type CelValue, celText, compileCel } from '../../../common/decision/cel.ts';
+import { type CelAttributes, compileCel } from '../../../common/decision/cel.ts';
 import { CelSyntaxError, parseCel } from '../../../common/decision/cel-syntax.ts';
+import { CelError, CelTime, type CelValue, celText } from '../../../common/decision/cel-values.ts';
 
 interface Subject {
   readonly code?: number;
@@ -102,6 +103,22 @@ test('what does not fit is an error and no wrong number', () => {
     assert.ok((source === 'int("x")' ? undefined : run(source, request)) instanceof CelError || problem(source) !== 'accepted', source);
 });
 
+test('times that no calendar has are errors, where a header says them as well', () => {
+  const much: Subject = { ...request, headers: { age: '99999999999999999999h' } };
+  for (const source of [
+    'request.time + duration(request.headers.age)',
+    '(request.time + duration(request.headers.age)).getFullYear()',
+    'string(request.time - duration("87000000h"))',
+    'timestamp(response.code * 9000000000000000)',
+    '(response.code > 0 ? request.time : 1) + request.time',
+    'duration("1h") - (response.code > 0 ? request.time : 1)',
+    '-(response.code > 0 ? request.time : 1)',
+  ])
+    assert.ok(run(source, much) instanceof CelError, source);
+  assert.equal(problem('timestamp(9000000000000000)'), 'at character 11: the timestamp is out of range');
+  assert.equal(problem('duration("99999999999999999999h")'), 'at character 10: the duration is out of range');
+});
+
 const refused: readonly (readonly [source: string, message: string])[] = [
   ['', 'at character 1: the expression has no end'],
   ['response.code =', 'at character 15: "=" is not understood'],
@@ -183,6 +200,15 @@ test('no text makes the parser fail otherwise than by its own error, and what co
     'true',
     '.',
     'size(',
+    'string(',
+    'request.time',
+    'request.duration',
+    'timestamp(',
+    'duration(',
+    '"87000000h"',
+    '253402300799',
+    '9223372036854775807',
+    '.getFullYear()',
   );
   fc.assert(
     fc.property(
@@ -193,7 +219,7 @@ test('no text makes the parser fail otherwise than by its own error, and what co
       (source) => {
         try {
           parseCel(source);
-          compileCel(source, attributes).evaluate(request);
+          celText(compileCel(source, attributes).evaluate(request));
         } catch (error) {
           assert.ok(error instanceof CelSyntaxError, String(error));
         }
