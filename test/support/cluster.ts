@@ -54,7 +54,8 @@ export async function startCluster(
   const kubeconfig = join(folder, 'kubeconfig');
   const ready = join(folder, 'ready');
   const up = ['up', '--name', name, '--nodes', String(nodes), '--kubeconfig', kubeconfig, '--ready-file', ready];
-  const child = spawn(process.execPath, [MAIN, ...up], { stdio: ['ignore', 'pipe', 'pipe'] });
+  // Ended in order when this process is killed: it may hang.
+  const child = spawn('setpriv', ['--pdeathsig', 'TERM', process.execPath, MAIN, ...up], { stdio: ['ignore', 'pipe', 'pipe'] });
   let output = '';
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', (text: string) => {

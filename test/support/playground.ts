@@ -58,7 +58,9 @@ export async function startPlayground(
   const kubeconfig = join(folder, 'kubeconfig');
   const ready = join(folder, 'ready');
   const up = ['up', '--name', name, '--nodes', String(nodes), '--kubeconfig', kubeconfig, '--ready-file', ready, '--log-level', logLevel];
-  const child = spawn(process.execPath, playgroundArguments(...up, ...(mesh ? ['--mesh'] : [])), { stdio: ['ignore', 'pipe', 'pipe'] });
+  // Ended in order when this process is killed: it may hang.
+  const argv = ['--pdeathsig', 'TERM', process.execPath, ...playgroundArguments(...up, ...(mesh ? ['--mesh'] : []))];
+  const child = spawn('setpriv', argv, { stdio: ['ignore', 'pipe', 'pipe'] });
   let output = '';
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', (text: string) => {
