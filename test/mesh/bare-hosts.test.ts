@@ -5,11 +5,11 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } f
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { joinNetns, makeNetns, type TestNetns, withoutNamespaces } from '../support/netns.ts';
 import { call, startEcho } from '../support/pair-programs.ts';
 import { startProgram } from '../support/programs.ts';
+import { until } from '../support/until.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 
@@ -113,27 +113,27 @@ test('three machines that do what docs/bare-mesh.md says have a mesh with a cont
   const received = async (): Promise<string> => (await call(a, `${subnet}.100`, 80)).received;
   const ANSWER = 'hello worldhello world';
 
-  await eventually('the client is answered', async () => (await received()) === ANSWER);
+  await until(async () => (await received()) === ANSWER);
   const line = await server.line(/connection complete/);
   assert.match(line, /src\.identity="spiffe:\/\/cluster\.local\/ns\/shop\/sa\/client"/);
   assert.match(line, /dst\.identity="spiffe:\/\/cluster\.local\/ns\/shop\/sa\/server"/);
   await istiod.line(/certificate issued.*ns\/shop\/sa\/server/);
 
   shell(undefined, localized(block('another'), 'control'), folder);
-  await eventually('the policy holds', async () => (await received()) === '');
+  await until(async () => (await received()) === '');
   await server.line(/allow policies exist, but none allowed/);
   writeFileSync(mesh, localized(block('/etc/istiod/mesh.yaml'), 'control'));
-  await eventually('the policy is as before', async () => (await received()) === ANSWER);
+  await until(async () => (await received()) === ANSWER);
 
   server.kill();
   await server.ended;
   await istiod.line(/host does not answer.*server/);
-  await eventually('nobody is sent there', async () => {
+  await until(async () => {
     await received();
     return /NO_HEALTHY|no healthy/i.test(client.output());
   });
   start(t, b, localized(block('shop-b'), 'shop-b'));
-  await eventually('the client is answered again', async () => (await received()) === ANSWER);
+  await until(async () => (await received()) === ANSWER);
 });
 
 /** Machines in one network, by the last parts of their addresses. */
@@ -158,14 +158,6 @@ function shell(netns: TestNetns | undefined, text: string, cwd: string): void {
   const [program = '', ...argv] = [...enter, 'bash', '-ec', text];
   // Components refuse variables that would change Node.
   execFileSync(program, argv, { cwd, stdio: 'pipe', env: { PATH: process.env.PATH } });
-}
-
-async function eventually(what: string, holds: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 30_000;
-  while (!(await holds())) {
-    assert.ok(performance.now() < deadline, `never: ${what}`);
-    await sleep(100);
-  }
 }
 
 /** The block's settings and program, started in the host. */

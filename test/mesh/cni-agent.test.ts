@@ -9,6 +9,7 @@ import type { CacheContent } from '../../cni/plugin/cache.ts';
 import { NAMESPACES, PODS, startAgentWorld } from '../support/agent-world.ts';
 import { openDescriptors } from '../support/descriptors.ts';
 import { makeNetns, type TestNetns, withoutNamespaces } from '../support/netns.ts';
+import { until } from '../support/until.ts';
 import { ack } from '../support/zds-client.ts';
 
 // Each test stands in a namespace of its own as the node, so that its rules for probes meet nobody else's.
@@ -380,11 +381,3 @@ const cacheOf = (world: { onNode(name: string): string }): CacheContent =>
 
 const networkOf = (ns: TestNetns): string =>
   ns.exec('nft', 'list', 'ruleset') + ['-4', '-6'].map((family) => ns.exec('ip', family, 'rule')).join('');
-
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 30_000;
-  while (!(await condition())) {
-    assert.ok(performance.now() < deadline, 'it did not happen within 30 s');
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-}

@@ -7,6 +7,7 @@ import { test } from 'node:test';
 import { PODS, startAgentWorld } from '../support/agent-world.ts';
 import { command, makeNetns, type TestNetns, withoutNamespaces } from '../support/netns.ts';
 import { startProgram } from '../support/programs.ts';
+import { until } from '../support/until.ts';
 
 const options = { skip: withoutNamespaces ?? withoutPrograms() ?? false, timeout: 120_000 };
 const DAEMON_SETS = '/apis/apps/v1/daemonsets';
@@ -179,13 +180,5 @@ function withoutPrograms(): string | undefined {
   } catch {
     if (process.env.CI) throw new Error('CI is set, so this may not be skipped: needs iptables and ipset');
     return 'needs iptables and ipset';
-  }
-}
-
-async function until(condition: () => boolean, withinMs = 40_000): Promise<void> {
-  const deadline = performance.now() + withinMs;
-  while (!condition()) {
-    assert.ok(performance.now() < deadline, `it did not happen within ${withinMs} ms`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }

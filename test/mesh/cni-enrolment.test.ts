@@ -6,6 +6,7 @@ import { makeNetns, type TestNetns, withoutNamespaces } from '../support/netns.t
 import { makePair, NAMESPACE, type Pair } from '../support/pair.ts';
 import { holdOpen, startEcho } from '../support/pair-programs.ts';
 import { type Program, startProgram } from '../support/programs.ts';
+import { until } from '../support/until.ts';
 
 const options = { skip: withoutNamespaces ?? false, timeout: 180_000 };
 
@@ -106,12 +107,4 @@ function startLoad(t: TestContext, netns: TestNetns, ip: string): Program {
     setTimeout(() => console.log('started'), 300);
     process.on('SIGTERM', () => { ending = true; clearInterval(timer); finish(); });`;
   return startProgram(t, netns, '-e', [script]);
-}
-
-async function until(condition: () => boolean, withinMs = 30_000): Promise<void> {
-  const deadline = performance.now() + withinMs;
-  while (!condition()) {
-    assert.ok(performance.now() < deadline, `it did not happen within ${withinMs} ms`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
 }

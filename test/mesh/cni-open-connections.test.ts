@@ -5,6 +5,7 @@ import { listTcpSockets, TCP_STATE } from '../../common/linux/tcp-diag.ts';
 import { PODS, startAgentWorld } from '../support/agent-world.ts';
 import { joinNetns, makeNetns, type TestNetns, withoutNamespaces } from '../support/netns.ts';
 import { startApp, startToyZtunnel, ToyClient } from '../support/toy-ztunnel.ts';
+import { until } from '../support/until.ts';
 
 const options = { skip: withoutNamespaces ?? false, timeout: 120_000 };
 const OUTSIDE = 'warren.dev/connections-outside';
@@ -118,14 +119,6 @@ async function startWorld(t: TestContext, env: Record<string, string> = {}) {
 async function untilCut(client: ToyClient): Promise<void> {
   for (;;) {
     await client.say('are you there?');
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
-
-async function until(condition: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 40_000;
-  while (!(await condition())) {
-    assert.ok(performance.now() < deadline, 'it did not happen within 40 s');
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }

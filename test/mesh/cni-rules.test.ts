@@ -16,6 +16,7 @@ import { isIpv6 } from '../../common/base/address.ts';
 import { udpSocket } from '../../common/linux/sockets.ts';
 import { joinNetns, makeNetns, type TestNetns, withoutNamespaces } from '../support/netns.ts';
 import { startApp, startToyZtunnel, ToyClient } from '../support/toy-ztunnel.ts';
+import { until } from '../support/until.ts';
 
 const options = { skip: withoutNamespaces ?? false, timeout: 90_000 };
 
@@ -394,12 +395,4 @@ async function query(t: TestContext, ns: TestNetns, host: string, port: number):
   socket.send('query', port, host);
   const [data] = await answer;
   return String(data);
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 30_000;
-  while (!condition()) {
-    assert.ok(performance.now() < deadline, 'it did not happen within 30 s');
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
 }

@@ -11,6 +11,7 @@ import { isInstalled } from '../../bench/support/reverse-proxies.ts';
 import { makeNetns, type TestNetns, withoutNamespaces } from '../support/netns.ts';
 import { startPlainWaypoint } from '../support/plain-waypoint.ts';
 import { startCommand, startProgram } from '../support/programs.ts';
+import { until } from '../support/until.ts';
 
 interface Way {
   readonly name: string;
@@ -67,7 +68,7 @@ async function startServer(t: TestContext, netns: TestNetns, { name, port, origi
   const file = join(folder, 'conf');
   writeFileSync(file, name === 'nginx' ? nginx(folder, port, origin) : haproxy(port, origin));
   startCommand(t, netns, name === 'nginx' ? ['nginx', '-c', file] : ['haproxy', '-db', '-f', file]);
-  while (netns.exec('ss', '-Hltn', `sport = :${port}`) === '') await new Promise((resolve) => setTimeout(resolve, 50));
+  await until(() => netns.exec('ss', '-Hltn', `sport = :${port}`) !== '');
 }
 
 const nginx = (folder: string, port: number, origin: number): string => `

@@ -9,6 +9,7 @@ import { Netns } from '../../common/linux/netns.ts';
 import { SeqpacketServer, SeqpacketSocket } from '../../common/linux/seqpacket.ts';
 import { encodeUnixAddress } from '../../common/linux/sockaddr.ts';
 import { openDescriptors, sendDescriptors } from '../support/descriptors.ts';
+import { until } from '../support/until.ts';
 
 const options = { timeout: 60_000 };
 
@@ -220,12 +221,4 @@ function socketPath(t: TestContext): string {
   const folder = mkdtempSync(join(tmpdir(), 'warren-seqpacket-'));
   t.after(() => rmSync(folder, { recursive: true }));
   return join(folder, 's.sock');
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 30_000;
-  while (!condition()) {
-    assert.ok(performance.now() < deadline, 'it did not happen within 30 s');
-    await new Promise((resolve) => setTimeout(resolve, 1));
-  }
 }

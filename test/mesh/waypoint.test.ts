@@ -7,6 +7,7 @@ import { goTool } from '../support/go-tools.ts';
 import { withoutNamespaces } from '../support/netns.ts';
 import { call, get } from '../support/pair-programs.ts';
 import { runScript, startCommand } from '../support/programs.ts';
+import { until } from '../support/until.ts';
 import { ORDERS, startWaypointMesh, type WaypointMesh } from '../support/waypoint-mesh.ts';
 
 const options = { skip: withoutNamespaces ?? false, timeout: 180_000 };
@@ -181,7 +182,7 @@ test(
     await t.test("the interop cases of gRPC's Go module pass between its client and its server", { skip: noInterop }, async (st) => {
       const { client = '', server = '' } = interop;
       const served = startCommand(st, mesh.server, [server, '--port=10000']);
-      while (mesh.server.exec('ss', '-Hltn', 'sport = :10000') === '') await new Promise((resolve) => setTimeout(resolve, 50));
+      await until(() => mesh.server.exec('ss', '-Hltn', 'sport = :10000') !== '');
       const failed: string[] = [];
       for (const name of INTEROP_CASES) {
         const argv = [client, `--server_host=${ORDERS}`, '--server_port=92', `--test_case=${name}`];

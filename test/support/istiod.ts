@@ -8,6 +8,7 @@ import { type Istiod, startIstiod } from '../../istiod-lite/istiod.ts';
 import { settingsTable } from '../../istiod-lite/settings.ts';
 import { FakeKubeApi } from './fake-kube-api.ts';
 import { type RecordingLog, recordingLog } from './recording-log.ts';
+import { until } from './until.ts';
 
 export const ADDRESS = 'type.googleapis.com/istio.workload.Address';
 export const AUTHORIZATION = 'type.googleapis.com/istio.security.Authorization';
@@ -232,10 +233,4 @@ export function sign(client: Client, token: string, request: Partial<IstioCertif
       (error: ServiceError | null, response?: IstioCertificateResponse) => (error || !response ? reject(error) : resolve(response)),
     );
   });
-}
-
-/** Waits for what another task brings about; the test's own time limit ends it. */
-export async function until(condition: () => boolean): Promise<void> {
-  // Not in a tight loop: what is waited for needs the processor too.
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 1));
 }

@@ -9,15 +9,10 @@ import { loadKubeCredentials } from '../../../common/client/kube-config.ts';
 import { watchObjects } from '../../../common/client/kube-watch.ts';
 import { FakeKubeApi } from '../../support/fake-kube-api.ts';
 import { recordingLog } from '../../support/recording-log.ts';
+import { until } from '../../support/until.ts';
 
 const PODS = '/api/v1/pods';
 const named = (name: string, namespace = 'shop') => ({ metadata: { name, namespace } });
-
-/** Waits for what another task brings about; the test's own time limit ends it. */
-async function until(condition: () => boolean): Promise<void> {
-  // Not in a tight loop: what is waited for needs the processor too.
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 1));
-}
 
 function folder(t: { after(run: () => void): void }, files: Record<string, string>): string {
   const dir = mkdtempSync(join(tmpdir(), 'kube-'));

@@ -11,6 +11,7 @@ import { XdsClient, type XdsClientOptions, type XdsPush, type XdsTermination } f
 import { testAuthority } from '../../support/certificates.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { type FakeControlPlane, startControlPlane } from '../../support/fake-control-plane.ts';
+import { until } from '../../support/until.ts';
 
 const WIDGETS = 'type.googleapis.com/test.Widget';
 const GADGETS = 'type.googleapis.com/test.Gadget';
@@ -58,12 +59,6 @@ function watch(t: TestContext, target: string, more: Partial<XdsClientOptions> &
   client.start();
   t.after(() => client.stop());
   return watched;
-}
-
-/** Lets sockets and promises move on until something holds; real I/O, no sleeping. */
-async function until(holds: () => boolean): Promise<void> {
-  for (let i = 0; i < 100_000 && !holds(); i++) await new Promise((resolve) => setImmediate(resolve));
-  assert.ok(holds(), 'waited for too long');
 }
 
 const sync = async (plane: FakeControlPlane, n = 0) => {

@@ -7,9 +7,10 @@ import { review } from '../../../istiod-lite/admission/review.ts';
 import { WebhookConfiguration } from '../../../istiod-lite/admission/webhook-configuration.ts';
 import { MeshIndex } from '../../../istiod-lite/model/index.ts';
 import { FakeKubeApi } from '../../support/fake-kube-api.ts';
-import { startTestIstiod, until } from '../../support/istiod.ts';
+import { startTestIstiod } from '../../support/istiod.ts';
 import * as make from '../../support/kube-objects.ts';
 import { recordingLog } from '../../support/recording-log.ts';
+import { until } from '../../support/until.ts';
 
 const config = {
   clusterId: 'Kubernetes',

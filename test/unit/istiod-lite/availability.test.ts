@@ -8,7 +8,8 @@ import type { DeltaDiscoveryResponse } from '../../../common/codec/gen/discovery
 import { createCsr } from '../../../common/codec/x509/csr.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import type { FakeKubeApi } from '../../support/fake-kube-api.ts';
-import { ADDRESS, runPod, startTestIstiod, type TestIstiod, type TestStream, until } from '../../support/istiod.ts';
+import { ADDRESS, runPod, startTestIstiod, type TestIstiod, type TestStream } from '../../support/istiod.ts';
+import { until } from '../../support/until.ts';
 
 const IDENTITY = 'spiffe://cluster.local/ns/shop/sa/orders';
 const csr = (): string => createCsr({ uri: IDENTITY, key: generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey });

@@ -6,7 +6,8 @@ import { status } from '@grpc/grpc-js';
 import { createCsr } from '../../../common/codec/x509/csr.ts';
 import { decodePem, encodePem } from '../../../common/codec/x509/pem.ts';
 import { readCertificate } from '../../../common/codec/x509/read-certificate.ts';
-import { runPod, startTestIstiod, until, ztunnelOf } from '../../support/istiod.ts';
+import { runPod, startTestIstiod, ztunnelOf } from '../../support/istiod.ts';
+import { until } from '../../support/until.ts';
 
 const IDENTITY = 'spiffe://cluster.local/ns/shop/sa/orders';
 const csr = (): string => createCsr({ uri: IDENTITY, key: generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey });

@@ -20,8 +20,9 @@ import { readObjects } from '../../../istiod-lite/files/read-objects.ts';
 import { startIstiod } from '../../../istiod-lite/istiod.ts';
 import { settingsTable } from '../../../istiod-lite/settings.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
-import { ADDRESS, grpcClient, sign, TestStream, until } from '../../support/istiod.ts';
+import { ADDRESS, grpcClient, sign, TestStream } from '../../support/istiod.ts';
 import { recordingLog } from '../../support/recording-log.ts';
+import { until } from '../../support/until.ts';
 
 const service = (name: string, port = 80): string => `
 apiVersion: v1

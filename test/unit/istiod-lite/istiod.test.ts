@@ -11,7 +11,8 @@ import type { DeltaDiscoveryResponse } from '../../../common/codec/gen/discovery
 import { issueCertificate, readIssuer, selfSignedRoot } from '../../../common/codec/x509/certificate.ts';
 import { createCsr } from '../../../common/codec/x509/csr.ts';
 import { readCertificate } from '../../../common/codec/x509/read-certificate.ts';
-import { ADDRESS, AUTHORIZATION, runPod, startTestIstiod, until, ztunnelNode } from '../../support/istiod.ts';
+import { ADDRESS, AUTHORIZATION, runPod, startTestIstiod, ztunnelNode } from '../../support/istiod.ts';
+import { until } from '../../support/until.ts';
 
 const IDENTITY = 'spiffe://cluster.local/ns/shop/sa/orders';
 const csr = (): string => createCsr({ uri: IDENTITY, key: generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey });

@@ -14,8 +14,9 @@ import { KubernetesSigner } from '../../../istiod-lite/ca/kubernetes-signer.ts';
 import { RequestLimits } from '../../../istiod-lite/ca/request-limits.ts';
 import { ServedFiles } from '../../../istiod-lite/ca/served-files.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
-import { grpcClient, runPod, sign, startTestIstiod, until } from '../../support/istiod.ts';
+import { grpcClient, runPod, sign, startTestIstiod } from '../../support/istiod.ts';
 import { recordingLog } from '../../support/recording-log.ts';
+import { until } from '../../support/until.ts';
 
 const IDENTITY = 'spiffe://cluster.local/ns/shop/sa/orders';
 const now = Date.now();

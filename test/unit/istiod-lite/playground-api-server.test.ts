@@ -13,8 +13,9 @@ import { readCertificate } from '../../../common/codec/x509/read-certificate.ts'
 import { startIstiod } from '../../../istiod-lite/istiod.ts';
 import { settingsTable } from '../../../istiod-lite/settings.ts';
 import { ApiServer } from '../../../playground/apiserver/apiserver.ts';
-import { ADDRESS, AUTHORIZATION, grpcClient, sign, TestStream, until, ztunnelNode } from '../../support/istiod.ts';
+import { ADDRESS, AUTHORIZATION, grpcClient, sign, TestStream, ztunnelNode } from '../../support/istiod.ts';
 import { recordingLog } from '../../support/recording-log.ts';
+import { until } from '../../support/until.ts';
 
 type After = { after(run: () => Promise<void> | void): void };
 

@@ -6,8 +6,9 @@ import { labelSelectors } from '../../../istiod-lite/kube/scope.ts';
 import { MeshIndex } from '../../../istiod-lite/model/index.ts';
 import { settingsTable } from '../../../istiod-lite/settings.ts';
 import type { FakeKubeApi } from '../../support/fake-kube-api.ts';
-import { ADDRESS, AUTHORIZATION, startTestIstiod, until } from '../../support/istiod.ts';
+import { ADDRESS, AUTHORIZATION, startTestIstiod } from '../../support/istiod.ts';
 import * as make from '../../support/kube-objects.ts';
+import { until } from '../../support/until.ts';
 
 const POLICIES = '/apis/security.istio.io/v1/authorizationpolicies';
 

@@ -3,7 +3,8 @@ import { connect } from 'node:http2';
 import { test } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import { AggregatedDiscoveryServiceService, type DeltaDiscoveryRequest } from '../../../common/codec/gen/discovery.ts';
-import { ADDRESS, runPod, startTestIstiod, type TestIstiod, until, ztunnelNode } from '../../support/istiod.ts';
+import { ADDRESS, runPod, startTestIstiod, type TestIstiod, ztunnelNode } from '../../support/istiod.ts';
+import { until } from '../../support/until.ts';
 
 /** A proxy that opens a stream, asks for everything, and never reads: a bare HTTP/2 client whose window stays shut. */
 async function stuckProxy({ roots, istiod }: TestIstiod, token: string): Promise<{ resetCode: Promise<number>; close(): void }> {
