@@ -45,7 +45,7 @@ export function compileConnectionRule(rule: ConnectionRule): CompiledConnectionR
 }
 
 /** Whether a rule among them asks for the server's name, which takes waiting for the client's first bytes. */
-export const asksForServerName = (rules: readonly CompiledConnectionRule[]): boolean =>
+export const rulesNeedServerName = (rules: readonly CompiledConnectionRule[]): boolean =>
   rules.some(({ serverNames }) => serverNames.length > 0);
 
 export const matchConnection = (

@@ -172,7 +172,7 @@ export function conditionHolds(condition: CompiledCondition, facts: Facts, actio
 const isServerName = (attribute: Attribute): boolean => 'of' in attribute && attribute.of === 'serverName';
 
 /** Whether one of them asks what name a TLS client is looking for, which takes waiting for its first bytes. */
-export const askForServerName = (policies: readonly CompiledAuthorization[]): boolean =>
+export const policiesNeedServerName = (policies: readonly CompiledAuthorization[]): boolean =>
   policies.some(({ rules }) => rules.some(({ when }) => when.some(({ attribute }) => attribute !== undefined && isServerName(attribute))));
 
 /** What a request has of an attribute; nothing, or empty text, where it has none. */

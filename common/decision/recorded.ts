@@ -6,7 +6,7 @@ import { formatSocketAddress } from '../base/address.ts';
 import type { OutcomeCode } from '../base/errors.ts';
 import { parseSpiffeId } from '../base/spiffe.ts';
 import { claimKey } from './asked.ts';
-import { askForServerName, decideHttp, type HttpVerdict } from './http-authorization.ts';
+import { decideHttp, type HttpVerdict, policiesNeedServerName } from './http-authorization.ts';
 import type { Attribute, CompiledAuthorization, CompiledEntry, CompiledRoutes } from './http-model.ts';
 import { matchRoute, type RoutedRequest } from './http-route.ts';
 import type { DecidedRequestFacts, Decision } from './journal.ts';
@@ -55,7 +55,7 @@ export function judgeBytes(policies: readonly CompiledAuthorization[], decision:
   const rules = policies.map(transportPart);
   const caller = { ...callerOf(decision), serverName: 'unknown' } as const;
   const { allowed, policy, reason } = decideHttp(rules, NO_REQUEST, caller, destinationOf(decision));
-  if (!allowed && askForServerName(rules)) return unknown('rules ask for the server name of TLS, which was not recorded');
+  if (!allowed && policiesNeedServerName(rules)) return unknown('rules ask for the server name of TLS, which was not recorded');
   if (allowed && !decideHttp(asDeny(rules), NO_REQUEST, caller, destinationOf(decision)).allowed) return unknown(ASKS_SOMEBODY);
   return judged(allowed, policy, reason, undefined);
 }

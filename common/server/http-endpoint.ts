@@ -87,7 +87,8 @@ async function listen(options: HttpEndpointOptions, address: string, port: numbe
   const server = http.createServer({ maxHeaderSize: MAX_HEADER_BYTES, headersTimeout: HEADER_TIMEOUT_MS, requestTimeout: 30_000 });
   server.maxConnections = MAX_CONNECTIONS;
   server.on('request', (request, response) => {
-    const url = URL.parse(request.url ?? '/', 'http://endpoint');
+    // A path with two slashes in front is no host (istioctl asks for `//version`).
+    const url = URL.parse((request.url ?? '/').replace(/^\/+/, '/'), 'http://endpoint');
     const method = request.method ?? 'GET';
     const takesBody = method === 'POST' && options.maxBodyBytes !== undefined;
     if (!takesBody) request.resume();

@@ -11,9 +11,10 @@ import { watchObjects } from '../../common/client/kube-watch.ts';
 import type { ClusterApi } from '../kube/cluster-api.ts';
 import type { GatewayProblem } from '../model/gateway-status.ts';
 import * as names from '../model/names.ts';
-import { GATEWAY_CLASSES, MESH_CONTROLLER } from './classes.ts';
+import { at, text } from '../model/objects.ts';
+import { GATEWAY_CLASSES, MESH_CONTROLLER, WAYPOINT_CLASS } from './classes.ts';
 import { GatewayParameters } from './parameters.ts';
-import { isDeployed, MANAGED, type RenderOptions, renderWaypoint } from './render.ts';
+import { classOf, isDeployed, MANAGED, type RenderOptions, renderWaypoint } from './render.ts';
 import { ROLLING_AT_ONCE, Rollouts } from './rollouts.ts';
 
 export interface DeployerOptions extends RenderOptions {
@@ -50,7 +51,8 @@ export class GatewayDeployer {
   readonly #parameters: GatewayParameters;
   readonly #rollouts: Rollouts;
   #working = false;
-  #classesSeen = new Set<string>();
+  /** By name, whose they are. */
+  readonly #controllers = new Map<string, string>();
 
   constructor(options: DeployerOptions) {
     const { api, signal, log, clock, random } = options;
@@ -98,9 +100,18 @@ export class GatewayDeployer {
 
   classChanged(gatewayClass: KubeObject, deleted: boolean): void {
     const name = gatewayClass.metadata.name ?? '';
-    if (deleted) this.#classesSeen.delete(name);
-    else this.#classesSeen.add(name);
+    const before = this.#isOurs(name);
+    if (deleted) this.#controllers.delete(name);
+    else this.#controllers.set(name, text(at(gatewayClass, 'spec', 'controllerName')));
     if (deleted) void this.#createClasses();
+    if (!before && this.#isOurs(name))
+      this.#lookAt([...this.#gateways].flatMap(([key, gateway]) => (classOf(gateway) === name ? [key] : [])));
+  }
+
+  /** Anybody may make another class for this controller, with defaults of its own. Ours we make ourselves, so it need not have been seen. */
+  #isOurs(className: string): boolean {
+    const controller = this.#controllers.get(className);
+    return controller === undefined ? className === WAYPOINT_CLASS : controller === MESH_CONTROLLER;
   }
 
   /** This replica became the writer, or the cluster has been read: everything is looked at. */
@@ -120,17 +131,25 @@ export class GatewayDeployer {
     void this.#work();
   }
 
+  /** Where the API server asks istiod about it, and refuses what it cannot ask about, the first try comes before istiod is reached. */
   async #createClasses(): Promise<void> {
-    const { api, log, writes } = this.#options;
-    for (const gatewayClass of GATEWAY_CLASSES) {
-      if (!writes() || this.#classesSeen.has(gatewayClass.metadata.name ?? '')) continue;
+    const { api, clock, log, random, signal, writes } = this.#options;
+    const backoff = new Backoff({ firstMs: 500, maxMs: LAST_BACKOFF_MS, jitter: 0.2, random });
+    const wanted = [...GATEWAY_CLASSES];
+    for (let next = wanted.shift(); next && !signal.aborted; next = wanted.shift()) {
+      const gatewayClass = next.metadata.name ?? '';
+      if (!writes() || this.#controllers.has(gatewayClass)) continue;
       try {
-        await api.create(CLASSES_PATH, gatewayClass);
-        log.info({ gatewayClass: gatewayClass.metadata.name, controller: MESH_CONTROLLER }, 'gateway class created');
+        await api.create(CLASSES_PATH, next);
+        log.info({ gatewayClass, controller: MESH_CONTROLLER }, 'gateway class created');
       } catch (error) {
         // Already there, or no Gateway API in this cluster: both are how it should be.
         if (error instanceof KubeApiError && (error.status === 409 || error.status === 404)) continue;
-        log.warn({ gatewayClass: gatewayClass.metadata.name, error: errorMessage(error) }, 'gateway class could not be created');
+        log.warn({ gatewayClass, error: errorMessage(error) }, 'gateway class could not be created, trying again');
+        wanted.push(next);
+        await sleep(clock, backoff.next(), signal).catch(() => {
+          // Shutting down: the loop's condition ends it.
+        });
       }
     }
   }
@@ -159,7 +178,7 @@ export class GatewayDeployer {
   async #deploy(key: string): Promise<void> {
     const { revision, log, setProblem } = this.#options;
     const gateway = this.#gateways.get(key);
-    if (!gateway || !isDeployed(gateway, revision)) return;
+    if (!gateway || !isDeployed(gateway, revision, (name) => this.#isOurs(name))) return;
     // Where its ConfigMap has not been read yet, reading it brings the Gateway here again.
     const parameters = this.#parameters.of(gateway);
     if (!parameters || 'problem' in parameters) return;

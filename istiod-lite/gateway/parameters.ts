@@ -7,11 +7,9 @@ import type { Log } from '../../common/base/log.ts';
 import type { KubeApi, KubeObject } from '../../common/client/kube-api.ts';
 import { type ObjectStore, objectKey, watchObjects } from '../../common/client/kube-watch.ts';
 import type { GatewayProblem } from '../model/gateway-status.ts';
-import { WAYPOINT_CLASS } from './classes.ts';
+import { DEFAULTS_FOR_CLASS } from '../model/names.ts';
 import { type Overlay, OverlayError, readOverlay } from './overlay.ts';
-import { parametersOf } from './render.ts';
-
-const DEFAULTS_FOR_CLASS = 'gateway.istio.io/defaults-for-class';
+import { classOf, parametersOf } from './render.ts';
 
 export interface ParametersOptions {
   readonly api: Pick<KubeApi, 'listPage' | 'watch'>;
@@ -65,7 +63,7 @@ export class GatewayParameters {
     this.#defaults = watchObjects<KubeObject>(options.api, {
       ...options,
       path: `/api/v1/namespaces/${options.systemNamespace}/configmaps`,
-      labelSelector: `${DEFAULTS_FOR_CLASS}=${WAYPOINT_CLASS}`,
+      labelSelector: DEFAULTS_FOR_CLASS,
       onChange: everybody,
       onSynced: everybody,
     });
@@ -91,7 +89,8 @@ export class GatewayParameters {
     const wanted = parametersOf(gateway);
     const store = typeof wanted === 'object' ? this.#watched.get(`${wanted.namespace}/${wanted.name}`)?.store : undefined;
     if (!this.#defaults.synced || (typeof wanted === 'object' && !store?.synced)) return undefined;
-    return readParameters(gateway, [...this.#defaults.values()], (key) => store?.get(key));
+    const ofClass = [...this.#defaults.values()].filter(({ metadata }) => metadata.labels?.[DEFAULTS_FOR_CLASS] === classOf(gateway));
+    return readParameters(gateway, ofClass, (key) => store?.get(key));
   }
 
   #watch(namespace: string, name: string): Watched {

@@ -48,12 +48,14 @@ const specOf = (gateway: KubeObject): GatewaySpec => (gateway.spec ?? {}) as Gat
 /** Of a waypoint, where its Gateway's ConfigMap asks for no others. */
 export const RESOURCES = { requests: { cpu: '100m', memory: '128Mi' }, limits: { cpu: '2', memory: '1Gi' } } as const;
 
-/** Whether we are to deploy it: our class, not claimed by another revision, and no address of its own given (that is a waypoint run by hand). */
-export function isDeployed(gateway: KubeObject, revision: string): boolean {
-  const { gatewayClassName, addresses = [] } = specOf(gateway);
+export const classOf = (gateway: KubeObject): string => specOf(gateway).gatewayClassName ?? '';
+
+/** Whether we are to deploy it: a class of ours, not claimed by another revision, and no address of its own given (that is a waypoint run by hand). */
+export function isDeployed(gateway: KubeObject, revision: string, isOurs = (name: string): boolean => name === WAYPOINT_CLASS): boolean {
+  const { addresses = [] } = specOf(gateway);
   const rev = gateway.metadata.labels?.['istio.io/rev'];
   const ours = rev === undefined || rev === revision;
-  return gatewayClassName === WAYPOINT_CLASS && ours && addresses.length === 0 && gateway.metadata.deletionTimestamp === undefined;
+  return isOurs(classOf(gateway)) && ours && addresses.length === 0 && gateway.metadata.deletionTimestamp === undefined;
 }
 
 /** The ConfigMap that the Gateway wants its objects changed by; a string says why the reference cannot be followed. */
@@ -84,7 +86,7 @@ export function renderWaypoint(gateway: KubeObject, options: RenderOptions, over
     annotations: infrastructure?.annotations ?? inherit(own),
   };
   const network = options.network === '' ? {} : { [names.NETWORK]: options.network };
-  const identity = { [names.GATEWAY_NAME]: gatewayName, [CLASS_NAME]: WAYPOINT_CLASS, [names.GATEWAY_MANAGED]: MANAGED };
+  const identity = { [names.GATEWAY_NAME]: gatewayName, [CLASS_NAME]: classOf(gateway), [names.GATEWAY_MANAGED]: MANAGED };
   const metadata = (objectName: string): KubeObject['metadata'] => ({
     name: objectName,
     namespace,

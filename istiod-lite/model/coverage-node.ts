@@ -11,6 +11,7 @@ import {
   podsText,
   type RuleCoverage,
   type Verdict,
+  wholly,
 } from './coverage-view.ts';
 import * as names from './names.ts';
 import { at, type Labels, readMeta } from './objects.ts';
@@ -46,12 +47,10 @@ export function atNode(members: readonly Member[], none: string, differs: readon
   if (members.length === 0) return nowhere(none);
   if (inMesh.length === 0) return nowhere(`not in the mesh: ${podsText(outside)}`);
   const left = outside.length === 0 ? [] : [`not in the mesh: ${podsText(outside)}`];
-  const [place] = [`at ${podsText(inMesh)}${consequence === '' ? '' : `; ${consequence}`}`];
+  const place = `at ${podsText(inMesh)}${consequence === '' ? '' : `; ${consequence}`}`;
   if (differs.length + left.length > 0) return inPart(inMesh, [...differs, ...left, place].join('; '));
-  return { enforced: 'node', at: inMesh.slice(0, MOST_NAMED), because: place };
+  return wholly('node', inMesh, place);
 }
-
-const MOST_NAMED = 10;
 
 const NO_PODS = (everywhere: boolean): string => (everywhere ? 'the cluster has no pods' : 'its namespace has no pods');
 

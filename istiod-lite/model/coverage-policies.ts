@@ -43,9 +43,8 @@ export const tokenRules: Judge = (view, object) =>
 export const limitRules: Judge = (view, object) => {
   const before = { limits: 0, problem: '' };
   const items = records(at(object, 'spec', 'limits'));
-  return eachRule(object, 'limits', (_, rule) => {
+  return eachRule(object, 'limits', (_, rule, index) => {
     if (!hasTargets(object)) return line(rule, nowhere('without targetRefs it limits nothing'));
-    const index = Number(/\[(\d+)\]/.exec(rule)?.[1] ?? 0);
     return targeted(view, 'RateLimitPolicy', rule, narrowed(object, { limits: items.slice(0, index + 1) }), (whole, waypoints) => {
       const { limits = [], problem = '', dryRun = false } = whole.limits ?? {};
       const own = { limits: limits.slice(before.limits), problem: problem.slice(before.problem.length).replace(/^; /, ''), dryRun };

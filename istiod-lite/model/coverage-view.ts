@@ -40,6 +40,12 @@ export interface Member {
 /** Of what is named one by one. */
 const MOST_NAMED = 10;
 
+/** Of what is enforced as it is written. */
+export const wholly = (enforced: 'node' | 'waypoint', places: readonly string[], because: string): Verdict => ({
+  enforced,
+  at: places.slice(0, MOST_NAMED),
+  because,
+});
 export const nowhere = (because: string): Verdict => ({ enforced: 'nowhere', at: [], because });
 export const inPart = (places: readonly string[], because: string): Verdict => ({
   enforced: 'in part',
@@ -51,7 +57,7 @@ export const inPart = (places: readonly string[], because: string): Verdict => (
 export function byCondition({ status, reason, message }: Condition, waypoints: readonly string[]): Verdict {
   if (status !== 'True') return nowhere(`${reason}: ${message}`);
   if (reason !== 'Accepted') return inPart(waypoints, `${reason}: ${message}`);
-  return { enforced: 'waypoint', at: waypoints.slice(0, MOST_NAMED), because: message };
+  return wholly('waypoint', waypoints, message);
 }
 
 /** One verdict for several places: what all say, or that it is in part. */
@@ -71,9 +77,13 @@ export function narrowed(object: unknown, part: Readonly<Record<string, unknown>
 }
 
 /** Each item of a list of the spec, as the rule that it is; the object as a whole where the list is empty. */
-export const eachRule = (object: unknown, field: string, judge: (item: unknown, rule: string) => RuleCoverage): RuleCoverage[] => {
+export const eachRule = (
+  object: unknown,
+  field: string,
+  judge: (item: unknown, rule: string, index: number) => RuleCoverage,
+): RuleCoverage[] => {
   const items = records(at(object, 'spec', field));
-  return items.length === 0 ? [judge(undefined, '')] : items.map((item, i) => judge(item, `${field}[${i}]`));
+  return items.length === 0 ? [judge(undefined, '', 0)] : items.map((item, i) => judge(item, `${field}[${i}]`, i));
 };
 
 export function podsText(keys: readonly string[]): string {

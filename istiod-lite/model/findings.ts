@@ -10,11 +10,12 @@ import type { MeshModelConfig } from './config.ts';
 import { readDestinationRule } from './destination-rule.ts';
 import { readEndpointSlice } from './endpoint-slice.ts';
 import { checkEnrolment } from './enrolment.ts';
-import { readGateway } from './gateway.ts';
+import { readGateway, readGatewayClass } from './gateway.ts';
 import { gatewayStatus, isOurs } from './gateway-status.ts';
 import { type Outcome, unusable } from './host-translation.ts';
 import { readRoute } from './http-route.ts';
 import type { Inputs } from './inputs.ts';
+import { MESH_CONFIG_MAP, readMeshConfig } from './mesh-config.ts';
 import { at, isRecord, type Report, readMeta, records, text } from './objects.ts';
 import { readPeerAuthentication } from './peer-authentication.ts';
 import { readPod } from './pod.ts';
@@ -145,6 +146,15 @@ const judges: Readonly<Partial<Record<WatchedKindName, Judge>>> = {
     }
     const problem = inputs.gatewayStatuses.problem(gateway.key);
     if (problem) note('idle', `it is not deployed as it is written: ${problem.message}`);
+  },
+  GatewayClass(_, object, { note, report }) {
+    const problem = readGatewayClass(object, report)?.problem ?? '';
+    if (problem !== '') note('never', problem);
+  },
+  ConfigMap({ config }, object, { report }) {
+    const { rootNamespace, systemNamespace = rootNamespace } = config;
+    const meta = readMeta(object);
+    if (meta?.name === MESH_CONFIG_MAP && meta.namespace === systemNamespace) readMeshConfig(object, config, report);
   },
   HTTPRoute: judgeRoute('HTTPRoute'),
   GRPCRoute: judgeRoute('GRPCRoute'),

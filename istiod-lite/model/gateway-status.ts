@@ -24,11 +24,11 @@ export interface GatewaySurroundings {
 export const isOurs = (config: MeshModelConfig, { revision }: Gateway, gatewayClass: GatewayClass | undefined): boolean =>
   gatewayClass?.controller === names.WAYPOINT_CONTROLLER && (revision === undefined || revision === config.revision);
 
-export const classAccepted = ({ generation }: GatewayClass): Condition => ({
+export const classAccepted = ({ generation, problem }: GatewayClass): Condition => ({
   type: 'Accepted',
-  status: 'True',
-  reason: 'Accepted',
-  message: 'handled by istiod-lite',
+  ...(problem === ''
+    ? { status: 'True', reason: 'Accepted', message: 'handled by istiod-lite' }
+    : { status: 'False', reason: 'InvalidParameters', message: problem }),
   observedGeneration: generation,
 });
 

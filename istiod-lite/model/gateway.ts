@@ -42,15 +42,14 @@ export interface GatewayClass {
   readonly generation: number;
   readonly labels: Labels;
   readonly annotations: Labels;
+  /** Why it is not carried out as it is written; empty where it is. */
+  readonly problem: string;
 }
 
 export function readGateway(config: MeshModelConfig, object: unknown, report: Report): Gateway | undefined {
   const meta = readMeta(object);
   if (!meta) return undefined;
-  const type = meta.labels[names.WAYPOINT_FOR];
-  if (type !== undefined && !['service', 'workload', 'all', 'none'].includes(type)) {
-    report(`label ${names.WAYPOINT_FOR}: ${quote(type)} is none of service, workload, all, none, so the waypoint takes no traffic`);
-  }
+  checkWaypointWords(meta, report);
   return {
     key: objectKey(meta),
     namespace: meta.namespace,
@@ -72,17 +71,37 @@ export function readGateway(config: MeshModelConfig, object: unknown, report: Re
   };
 }
 
-export function readGatewayClass(object: unknown): GatewayClass | undefined {
+/** @param report of classes of our own controller; others' are theirs to judge */
+export function readGatewayClass(object: unknown, report: Report): GatewayClass | undefined {
   const meta = readMeta(object);
-  return (
-    meta && {
-      name: meta.name,
-      controller: text(at(object, 'spec', 'controllerName')),
-      generation: meta.generation,
-      labels: pick(meta.labels, [names.WAYPOINT_FOR]),
-      annotations: pick(meta.annotations, [names.INBOUND_BINDING]),
-    }
-  );
+  if (!meta) return undefined;
+  const controller = text(at(object, 'spec', 'controllerName'));
+  const isOurs = controller === names.WAYPOINT_CONTROLLER;
+  if (isOurs) checkWaypointWords(meta, report);
+  return {
+    name: meta.name,
+    controller,
+    generation: meta.generation,
+    labels: pick(meta.labels, [names.WAYPOINT_FOR]),
+    annotations: pick(meta.annotations, [names.INBOUND_BINDING]),
+    problem: isOurs && at(object, 'spec', 'parametersRef') !== undefined ? PARAMETERS_UNREAD : '',
+  };
+}
+
+const PARAMETERS_UNREAD = `spec.parametersRef is not read, and its Gateways are deployed without: the defaults of a class are those of the ConfigMap with the label ${names.DEFAULTS_FOR_CLASS}`;
+
+/** What Gateways and their classes say of waypoints beside their specs. */
+function checkWaypointWords({ labels, annotations }: { readonly labels: Labels; readonly annotations: Labels }, report: Report): void {
+  const type = labels[names.WAYPOINT_FOR];
+  if (type !== undefined && !['service', 'workload', 'all', 'none'].includes(type)) {
+    report(`label ${names.WAYPOINT_FOR}: ${quote(type)} is none of service, workload, all, none, so the waypoint takes no traffic`);
+  }
+  const binding = annotations[names.INBOUND_BINDING];
+  if (binding !== undefined && !readBinding(binding)) {
+    report(
+      `annotation ${names.INBOUND_BINDING}: ${quote(binding)} is none of PROXY, NONE, PROXY/PORT, NONE/PORT, so connections come by HBONE`,
+    );
+  }
 }
 
 /** Which traffic a waypoint takes; a word that is none of these takes nothing. */
@@ -98,7 +117,10 @@ export interface InboundBinding {
 
 export function inboundBinding(gateway: Gateway, gatewayClass: GatewayClass | undefined): InboundBinding | undefined {
   const written = gateway.annotations[names.INBOUND_BINDING] ?? gatewayClass?.annotations[names.INBOUND_BINDING];
-  if (written === undefined) return undefined;
+  return written === undefined ? undefined : readBinding(written);
+}
+
+function readBinding(written: string): InboundBinding | undefined {
   const [protocol = '', port] = written.split('/', 2);
   if (protocol !== 'PROXY' && protocol !== 'NONE') return undefined;
   if (port === undefined) return { protocol, port: 0 };

@@ -20,6 +20,8 @@ export const USE_WAYPOINT_CANARY_NAMESPACE = 'istio.io/use-waypoint-canary-names
 export const USE_WAYPOINT_CANARY_WEIGHT = 'istio.io/use-waypoint-canary-weight';
 export const INGRESS_USE_WAYPOINT = 'istio.io/ingress-use-waypoint';
 export const WAYPOINT_FOR = 'istio.io/waypoint-for';
+/** Of a ConfigMap in the control plane's namespace: the class whose Gateways it changes. */
+export const DEFAULTS_FOR_CLASS = 'gateway.istio.io/defaults-for-class';
 
 export const GATEWAY_NAME = 'gateway.networking.k8s.io/gateway-name';
 export const NAME_OVERRIDE = 'gateway.istio.io/name-override';

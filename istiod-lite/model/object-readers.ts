@@ -89,9 +89,10 @@ export class ObjectReaders {
       this.#outputs.observeWhole('Gateway', key, object);
       this.#inputs.setGateway(key, readGateway(this.#config, object, report));
     },
-    GatewayClass: (key, object) => {
-      const found = readGatewayClass(object);
+    GatewayClass: (key, object, report) => {
+      const found = readGatewayClass(object, report);
       const ours = found?.controller === names.WAYPOINT_CONTROLLER;
+      if (found && found.problem !== '') report(found.problem);
       this.#outputs.observe('GatewayClass', key, ours ? object : undefined);
       this.#outputs.statuses.want('GatewayClass', key, found && ours ? [classAccepted(found)] : []);
       this.#inputs.setGatewayClass(key, found);

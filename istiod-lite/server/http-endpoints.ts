@@ -38,7 +38,8 @@ const monitoring: Readonly<Record<string, Route>> = {
     refreshMetrics();
     return { status: 200, body: await metrics.registry.metrics(), contentType: metrics.registry.contentType };
   },
-  '/version': () => json({ version: VERSION, name: 'warren' }),
+  // istioctl looks for the version under the name that its own output has for it (Istio, pkg/kube/client.go).
+  '/version': () => json({ version: VERSION, name: 'warren', clientVersion: { version: VERSION, tag: VERSION } }),
   '/debug': () => ({
     status: 200,
     body: Object.entries(debugPages)

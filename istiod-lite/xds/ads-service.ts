@@ -48,8 +48,8 @@ const delta: Protocol<DeltaDiscoveryRequest> = { request: 'DeltaDiscoveryRequest
 const stateOfTheWorld: Protocol<DiscoveryRequest> = { request: 'DiscoveryRequest', open: (options) => new SotwStream(options) };
 
 /** Both methods; streams of both count together. */
-export function createAdsHandlers(given: AdsOptions): { [method in keyof typeof adsDefinition]: UntypedHandleCall } {
-  const options: AdsOptions = { unknownTypes: new Set(), ...given };
+export function createAdsHandlers(given: Omit<AdsOptions, 'unknownTypes'>): { [method in keyof typeof adsDefinition]: UntypedHandleCall } {
+  const options: AdsOptions = { ...given, unknownTypes: new Set() };
   let opening = 0;
   let nonces = 0;
   const nonce = (): string => `${(++nonces).toString(36)}-${Math.floor(options.random() * 2 ** 32).toString(36)}`;

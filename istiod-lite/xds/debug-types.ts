@@ -1,5 +1,4 @@
 /** What `istioctl proxy-status` asks for over xDS: `istio.io/debug/syncz`, one ClientConfig for each connected proxy. */
-
 import { VERSION } from '../../common/base/version.ts';
 import { ClientConfig, type ControlPlane } from '../../common/codec/gen/discovery.ts';
 import type { Any } from '../../common/codec/gen/google/protobuf/any.ts';

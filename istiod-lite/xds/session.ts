@@ -33,7 +33,7 @@ export interface AdsOptions {
   readonly random: () => number;
   readonly log: Log;
   /** Types that newer proxies asked for and that have been logged. */
-  readonly unknownTypes?: Set<string>;
+  readonly unknownTypes: Set<string>;
   readonly limits: StreamLimits & { readonly maxProxies: number; readonly maxConnectionAgeMs: number };
   /** Whether a proxy's namespace must be its token's. */
   readonly identityCheck: boolean;
@@ -202,8 +202,8 @@ export class Session<Request extends AnyRequest> {
   /** Once for each type: all replicas of a newer waypoint ask for it. */
   #unknownType(type: string): void {
     const { log, unknownTypes } = this.#options;
-    if (unknownTypes?.has(type)) return;
-    if (unknownTypes && unknownTypes.size < MAX_LOGGED_TYPES) unknownTypes.add(type);
+    if (unknownTypes.has(type) || unknownTypes.size >= MAX_LOGGED_TYPES) return;
+    unknownTypes.add(type);
     log.warn({ ...this.#fields(), type }, 'a proxy is newer than this istiod: a type that it asks for is answered as empty');
   }
 

@@ -7,6 +7,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { VERSION } from '../../common/base/version.ts';
 import { startCluster, withoutCluster } from '../support/cluster.ts';
 import { ambientNamespace, echoPod } from '../support/echo-pods.ts';
 import { everyCommandWorks } from '../support/every-command.ts';
@@ -100,7 +101,7 @@ test('istioctl and meshctl see the same mesh on Kubernetes', {
     assert.match(status, /^ztunnel-\w+\.istio-system +Kubernetes +istiod-\S+ .*2 \(WADS,WDS\)$/m, status);
     assert.match(status, /^waypoint-\S+\.shop /m, status);
     const version = succeeded('istioctl version', await istioctl('version'));
-    // It finds no version of the control plane: docs/limits.md.
+    assert.match(version, new RegExp(`^control plane version: ${VERSION.replaceAll('.', '\\.')}$`, 'm'), version);
     assert.match(version, /^data plane version: .*\(\d+ proxies\)$/m, version);
   });
 

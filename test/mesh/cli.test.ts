@@ -8,6 +8,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { VERSION } from '../../common/base/version.ts';
 import { runProgram } from '../support/kube-commands.ts';
 import { nodeInPods, root, startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
 
@@ -204,6 +205,8 @@ async function sameAsIstioctl(cluster: TestPlayground): Promise<void> {
       .trim()
       .split('\n')
       .map((line) => line.replaceAll(/\s+/g, ' ').trim());
+  const version = await runProgram(istioctl ?? '', ['--kubeconfig', cluster.kubeconfig, 'version']);
+  assert.match(version.stdout, new RegExp(`^control plane version: ${VERSION}$`, 'm'), version.stderr);
   for (const table of ['workload', 'service', 'policy', 'certificate'] as const) {
     const theirs = await runProgram(istioctl ?? '', ['--kubeconfig', cluster.kubeconfig, 'ztunnel-config', table, pod]);
     assert.equal(theirs.code, 0, theirs.stderr);

@@ -2,8 +2,8 @@
 import type { Clock, Timer } from '../../common/base/clock.ts';
 import { ProxyError } from '../../common/base/errors.ts';
 import { type ClientHello, readClientHello } from '../../common/codec/client-hello.ts';
-import { asksForServerName, matchConnection } from '../../common/decision/connection-route.ts';
-import { askForServerName, decideHttp, type ServerName } from '../../common/decision/http-authorization.ts';
+import { matchConnection, rulesNeedServerName } from '../../common/decision/connection-route.ts';
+import { decideHttp, policiesNeedServerName, type ServerName } from '../../common/decision/http-authorization.ts';
 import { chooseBackend } from '../../common/decision/http-route.ts';
 import type { MeshView } from '../../common/decision/mesh-view.ts';
 import { relay } from '../../common/hbone/relay.ts';
@@ -63,7 +63,7 @@ export class Passthrough {
     let policy: string | undefined;
     let oldAge: Timer | undefined;
     try {
-      if (askForServerName(this.#policies)) {
+      if (policiesNeedServerName(this.#policies)) {
         const hello = await this.#readHello();
         this.#routed = { serverName: hello?.serverName, routeName: undefined };
       }
@@ -188,7 +188,7 @@ export class Passthrough {
     const routes = target.serviceKey === undefined ? undefined : configuration.routesOf(target.serviceKey)?.connections;
     const rules = routes?.get(target.port) ?? routes?.get(0);
     if (!rules) return { service: target.service, workload: target.workload, port: target.port, subset: '' };
-    const hello = asksForServerName(rules) ? await this.#readHello(HELLO_MS) : undefined;
+    const hello = rulesNeedServerName(rules) ? await this.#readHello(HELLO_MS) : undefined;
     const serverName = hello?.serverName;
     this.#routed = { serverName, routeName: undefined };
     const rule = matchConnection(rules, { serverName, ip: target.ip, source: routeSource(configuration, caller) });

@@ -108,7 +108,7 @@ const tables: Readonly<Record<string, (name: string, row: Row) => CaseResult>> =
   'ambient-waypoint-allowed-routes': (name, row) => {
     const found = readGateway(CONFIG, named(row.gateway), quiet);
     if (!found) throw new Error('the Gateway was not read');
-    const allowed = allowedNamespaces(found, readGatewayClass(kubernetesObject(row.gatewayClass)));
+    const allowed = allowedNamespaces(found, readGatewayClass(kubernetesObject(row.gatewayClass), quiet));
     const want = row.expected as { FromNamespaces: string; Selector?: unknown };
     // Istio keeps a selector for All as well; what it picks is everything.
     const selector = want.FromNamespaces === 'Selector' ? kubernetesObject(want.Selector) : undefined;
@@ -129,7 +129,7 @@ function policyTargets(rows: readonly Row[], unique: (name: string) => string): 
     const name = unique(`ambient-waypoint-policy-status/${row.testName}`);
     return attempt(name, () => {
       for (const item of list(row.gatewayClasses)) {
-        const read = readGatewayClass(kubernetesObject(item));
+        const read = readGatewayClass(kubernetesObject(item), quiet);
         inputs.setGatewayClass(read?.name ?? '', read);
       }
       for (const item of list(row.services)) placeService(inputs, config, kubernetesObject(item));

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { ConnectionRule } from '../../../common/codec/gen/waypoint.ts';
-import { asksForServerName, compileConnectionRule, matchConnection } from '../../../common/decision/connection-route.ts';
+import { compileConnectionRule, matchConnection, rulesNeedServerName } from '../../../common/decision/connection-route.ts';
 import { NO_SOURCE } from '../../../common/decision/route-source.ts';
 
 const rule = (name: string, more: Partial<ConnectionRule> = {}) =>
@@ -24,6 +24,6 @@ test('connections go by server name, by caller and by the address that was asked
   assert.equal(taken(undefined, '10.1.2.3'), 'range');
   assert.equal(taken(undefined, '10.9.9.9', 'near'), 'near');
   assert.equal(taken(undefined), undefined);
-  assert.deepEqual([asksForServerName(rules), asksForServerName(rules.slice(2))], [true, false]);
+  assert.deepEqual([rulesNeedServerName(rules), rulesNeedServerName(rules.slice(2))], [true, false]);
   assert.throws(() => rule('bad', { destinationRanges: ['10.0.0.0/33'] }), /bad: "10.0.0.0\/33"/);
 });

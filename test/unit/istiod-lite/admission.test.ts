@@ -30,6 +30,7 @@ const KINDS: Readonly<Record<string, readonly [group: string, version: string]>>
   HTTPRoute: ['gateway.networking.k8s.io', 'v1'],
   BackendTLSPolicy: ['gateway.networking.k8s.io', 'v1'],
   Service: ['', 'v1'],
+  GatewayClass: ['gateway.networking.k8s.io', 'v1'],
 };
 
 function reviewOf(kind: string, object: Json | null, oldObject: Json | null = null): Json {
@@ -130,6 +131,23 @@ test('a change is not refused for what was wrong before it, and what is being de
   assert.equal(judged(reviewOf('AuthorizationPolicy', ranges('10.0.0.0/64', '10.0.0.0/65'), before)).allowed, false);
   const going = { ...before, metadata: { ...(before.metadata as Json), deletionTimestamp: '2026-01-01T00:00:00Z' } };
   assert.deepEqual(judged(reviewOf('AuthorizationPolicy', going)), { uid: 'u-1', allowed: true });
+});
+
+test('a class of waypoints is judged as Gateways are, and those of other controllers are not', () => {
+  const classOf = (controllerName: string, metadata: Json, spec: Json = {}): Json => ({
+    metadata: { name: 'large', ...metadata },
+    spec: { controllerName, ...spec },
+  });
+  const odd = { labels: { 'istio.io/waypoint-for': 'pods' } };
+  const refused = judged(reviewOf('GatewayClass', classOf('istio.io/mesh-controller', odd)));
+  assert.match(refused.status?.message ?? '', /^\[IST0106\] GatewayClass large: .*"pods" is none of service/);
+  const parameters = { parametersRef: { group: '', kind: 'ConfigMap', name: 'opts', namespace: 'istio-system' } };
+  assert.match(
+    judged(reviewOf('GatewayClass', classOf('istio.io/mesh-controller', {}, parameters))).status?.message ?? '',
+    /GatewayClass large: .*spec\.parametersRef is not read/,
+  );
+  assert.equal(judged(reviewOf('GatewayClass', classOf('istio.io/mesh-controller', {}))).allowed, true);
+  assert.equal(judged(reviewOf('GatewayClass', classOf('example.com/other', odd, parameters))).allowed, true);
 });
 
 test('objects of Kubernetes itself are never refused', () => {

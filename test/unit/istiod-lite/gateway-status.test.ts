@@ -94,3 +94,16 @@ test("the class of waypoints is accepted, for its generation; others' classes ar
   mesh.set('GatewayClass', { metadata: { name: 'other' }, spec: { controllerName: 'example.com/other' } });
   assert.equal(mesh.status('GatewayClass /other'), undefined);
 });
+
+test('a class of ours that says more than is carried out is not accepted, and is told of by name; of others nothing is said', () => {
+  const spec = (controllerName: string) => ({ controllerName, parametersRef: { group: '', kind: 'ConfigMap', name: 'opts' } });
+  const odd = { labels: { 'istio.io/waypoint-for': 'pods' }, annotations: { 'ambient.istio.io/waypoint-inbound-binding': 'TLS/8080' } };
+  const mesh = TranslatedMesh.shop().set('GatewayClass', { metadata: { name: 'large', ...odd }, spec: spec('istio.io/mesh-controller') });
+  assert.deepEqual(mesh.conditions('GatewayClass /large'), ['Accepted=False InvalidParameters']);
+  const said = [...mesh.index.problems()].map(({ object, message }) => `${object}: ${message}`).join('\n');
+  assert.match(said, /GatewayClass \/?large: .*spec\.parametersRef is not read/);
+  assert.match(said, /GatewayClass \/?large: .*"pods" is none of service, workload, all, none/);
+  assert.match(said, /GatewayClass \/?large: .*"TLS\/8080" is none of PROXY, NONE/);
+  mesh.set('GatewayClass', { metadata: { name: 'theirs', ...odd }, spec: spec('example.com/other') });
+  assert.ok(![...mesh.index.problems()].some(({ object }) => object.includes('theirs')));
+});

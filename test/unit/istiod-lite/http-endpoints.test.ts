@@ -130,6 +130,13 @@ function endpoints(missing: string[] = []) {
   };
 }
 
+test('the version is there for istioctl too, which looks for it as it prints its own', async () => {
+  const { body } = await endpoints().monitoring('/version');
+  const { version, clientVersion } = JSON.parse(body);
+  assert.match(version, /^\d+\.\d+\.\d+$/);
+  assert.equal(clientVersion.version, version);
+});
+
 test('readiness says what is missing', async () => {
   assert.deepEqual(await endpoints().readiness('/ready'), { status: 200, body: 'ready\n' });
   assert.deepEqual(await endpoints(['cluster', 'Pod']).readiness('/ready'), { status: 503, body: 'not ready: cluster, Pod\n' });

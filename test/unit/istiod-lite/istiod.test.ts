@@ -179,6 +179,16 @@ test('a type that only newer proxies know is answered as empty, and told once fo
   );
 });
 
+test('of types without end that newer proxies know only the first hundred are told', async (t) => {
+  const mesh = await startTestIstiod(t);
+  for (let i = 0; i < 4; i++) {
+    const proxy = mesh.stream('ztunnel-node1');
+    for (let type = 0; type < 32; type++) proxy.subscribe(`type.googleapis.com/warren.waypoint.v${i}.Type${type}`);
+    for (let type = 0; type < 32; type++) await proxy.next();
+  }
+  assert.equal(mesh.log.entries.filter(({ message }) => message.startsWith('a proxy is newer')).length, 100);
+});
+
 test('only trusted node accounts are told the whole mesh; a waypoint is told what its own Gateway serves', async (t) => {
   const labelled = { 'istio.io/use-waypoint': 'wp' };
   const web = service('web', '10.2.0.1');

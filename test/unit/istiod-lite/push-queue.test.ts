@@ -47,12 +47,12 @@ test('where pushes are dear, changes that follow wait for the end of the interva
   assert.equal(flushes.length, 11);
 });
 
-test('where a push costs little, the next one waits only as long as keeps pushes to a quarter of the time', async () => {
+test('where a push costs little, the next one waits only as long as keeps pushes to a sixth of the time', async () => {
   const started = start({ costMs: 8 });
   await changesEach(1, started, 240);
   assert.deepEqual(
     started.flushes.slice(0, 4).map(({ at }) => at),
-    [0, 24, 48, 72],
+    [0, 40, 80, 120],
   );
 });
 
@@ -61,7 +61,7 @@ test('one push that is held up does not make the next one wait as if all were so
   await changesEach(1, started, 240);
   assert.deepEqual(
     started.flushes.slice(0, 5).map(({ at }) => at),
-    [0, 24, 48, 72, 96],
+    [0, 40, 80, 120, 160],
   );
 });
 

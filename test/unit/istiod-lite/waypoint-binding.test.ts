@@ -31,7 +31,7 @@ function bind(request: Partial<BindingRequest>, known: Map<string, Gateway>, cla
     namespaceOnly: false,
     ...request,
   };
-  const gatewayClass = readGatewayClass({ metadata: { name: 'istio-waypoint', labels: classLabels } });
+  const gatewayClass = readGatewayClass({ metadata: { name: 'istio-waypoint', labels: classLabels } }, () => undefined);
   return bindWaypoint(config, full, { gateway: (key) => known.get(key), gatewayClass: () => gatewayClass });
 }
 

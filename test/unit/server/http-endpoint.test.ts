@@ -25,6 +25,11 @@ test('a request is answered with status, type and body', async (t) => {
   assert.deepEqual([seen[0]?.method, seen[0]?.path, seen[0]?.query.get('lid')], ['POST', '/pot', 'on']);
 });
 
+test('a path with several slashes in front is a path, and names no host', async (t) => {
+  const { port } = await serve(t, ({ path }) => ({ status: 200, body: path }));
+  assert.equal(await (await fetch(`http://127.0.0.1:${port}//version`)).text(), '/version');
+});
+
 test('a handler that fails is a 500 with its message', async (t) => {
   const { url } = await serve(t, () => {
     throw new Error('out of tea');
