@@ -3,8 +3,8 @@ import { type TestContext, test } from 'node:test';
 import { systemClock } from '../../../common/base/clock.ts';
 import { GatewayDeployer } from '../../../istiod-lite/gateway/deployer.ts';
 import { FakeKubeApi } from '../../support/fake-kube-api.ts';
-import { until } from '../../support/istiod.ts';
 import { recordingLog } from '../../support/recording-log.ts';
+import { until } from '../../support/until.ts';
 
 const CLASSES = '/apis/gateway.networking.k8s.io/v1/gatewayclasses';
 const DEPLOYMENTS = '/apis/apps/v1/deployments';
