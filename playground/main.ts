@@ -12,6 +12,7 @@ const USAGE = `usage: playground up [--name NAME] [--nodes N] [--mesh] [--kubeco
        playground list
        playground node [--name NAME] NODE COMMAND [ARGUMENT …]`;
 const DEFAULT_NAME = 'warren';
+const DEFAULT_LOG_LEVEL = 'error';
 const DOWN_PATIENCE_MS = 10_000;
 
 const options = {
@@ -21,7 +22,7 @@ const options = {
   kubeconfig: { type: 'string' },
   'ready-file': { type: 'string' },
   'ready-fd': { type: 'string' },
-  'log-level': { type: 'string', default: 'error' },
+  'log-level': { type: 'string', default: DEFAULT_LOG_LEVEL },
 } as const;
 
 async function main(argv: string[]): Promise<number> {
@@ -32,6 +33,9 @@ async function main(argv: string[]): Promise<number> {
     const nodes = Number(values.nodes);
     if (!Number.isInteger(nodes) || nodes < 1 || nodes > 32)
       throw new UsageError(`--nodes ${values.nodes}: expected a number from 1 to 32`);
+    await checkLogLevel(values['log-level']);
+    if (values['ready-fd'] !== undefined && !/^\d+$/.test(values['ready-fd']))
+      throw new UsageError(`--ready-fd ${values['ready-fd']}: expected the number of an open descriptor`);
     if (command === 'up') return await up(values, nodes);
     if (command === 'down') return await down(values.name);
     if (command === 'list') return await list();
@@ -48,6 +52,14 @@ async function main(argv: string[]): Promise<number> {
   }
 }
 
+/** @throws {UsageError} naming those that there are */
+async function checkLogLevel(text: string): Promise<void> {
+  if (text === DEFAULT_LOG_LEVEL) return;
+  // Not loaded for nothing: every start would pay for the log's package.
+  const { LOG_LEVELS } = await import('../common/base/log.ts');
+  if (!LOG_LEVELS.some((level) => level === text)) throw new UsageError(`--log-level ${text}: expected one of ${LOG_LEVELS.join(', ')}`);
+}
+
 type Values = ReturnType<typeof parseArgs<{ options: typeof options }>>['values'];
 
 async function up(values: Values, nodes: number): Promise<number> {
@@ -57,7 +69,7 @@ async function up(values: Values, nodes: number): Promise<number> {
   const instance = await claim(values.name ?? DEFAULT_NAME);
   let stopping = false;
   const outer = startInside(instance, {
-    inner: playgroundInside(instance.name, { nodes, mesh: values.mesh ?? false, logLevel: values['log-level'] ?? 'error' }),
+    inner: playgroundInside(instance.name, { nodes, mesh: values.mesh ?? false, logLevel: values['log-level'] ?? DEFAULT_LOG_LEVEL }),
     kubeconfig: values.kubeconfig,
     onProgress: (text) => process.stderr.write(`playground ${instance.name}: ${text}\n`),
     onReady(kubeconfig) {

@@ -124,6 +124,8 @@ test('a start that fails leaves nothing and says why', { skip, timeout: 120_000 
     [['--nodes', '0'], /--nodes 0: expected/],
     [['--name', 'No Good'], /"No Good" is no playground name/],
     [['--bogus'], /Unknown option '--bogus'/],
+    [['--log-level', 'loud'], /--log-level loud: expected one of trace, debug/],
+    [['--ready-fd', 'four'], /--ready-fd four: expected the number/],
   ] as const) {
     const { code, stderr } = await runProgram(process.execPath, playgroundArguments('up', ...args));
     assert.equal(code, 2);

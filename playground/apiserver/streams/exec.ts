@@ -66,10 +66,14 @@ export function execOverSpdy(
   ];
   if (request.tty) expected.push('resize');
   const streams = new Map<string, SpdyStream>();
+  let started = false;
   return (stream, connection) => {
+    // A stream more, and the command would run again.
+    if (started) return;
     streams.set(stream.headers.get('streamtype') ?? '', stream);
     const error = streams.get('error');
-    if (!error || !expected.every((name) => streams.has(name))) return;
+    started = error !== undefined && expected.every((name) => streams.has(name));
+    if (!error || !started) return;
     const [stdin, stdout, stderr, resize] = ['stdin', 'stdout', 'stderr', 'resize'].map((name) => streams.get(name));
     void run(target, request, {
       ...(stdin ? { stdin } : {}),
@@ -120,7 +124,7 @@ function copied(from: Readable, to: Writable | undefined): Promise<void> {
       from.resume();
       return;
     }
-    to.on('error', () => from.resume());
+    to.on('error', () => from.resume()).once('close', () => from.resume());
     from.pipe(to, { end: false });
   });
 }
