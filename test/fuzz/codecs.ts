@@ -3,7 +3,6 @@
  * may throw anything else, hang, or keep memory. `node test/fuzz/codecs.ts [SECONDS] [CODEC] [SEED]`, SECONDS for each codec.
  */
 import { X509Certificate } from 'node:crypto';
-import { pathToFileURL } from 'node:url';
 import { encode, RECURSION_DESIRED } from 'dns-packet';
 import { parseCidr, parseIp, parseSocketAddress } from '../../common/base/address.ts';
 import { logDirectives } from '../../common/base/proxy-settings.ts';
@@ -28,6 +27,8 @@ import { policy, service, workload } from '../support/builders.ts';
 import { testAuthority } from '../support/certificates.ts';
 import { PlainMesh } from '../support/plain-mesh.ts';
 import { revocationList } from '../support/revocation-list.ts';
+import { type Random, randomOf } from '../support/seeded-random.ts';
+import { isProgram, secondsOf, seedOf } from './campaign.ts';
 
 interface Codec {
   readonly name: string;
@@ -162,19 +163,6 @@ export const codecs: readonly Codec[] = [
   },
 ];
 
-type Random = (below: number) => number;
-
-/** mulberry32: small, and the same everywhere. */
-function randomOf(seed: number): Random {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % below;
-  };
-}
-
 function mutated(random: Random, { seeds }: Codec): Buffer {
   let bytes = Buffer.from(seeds[random(seeds.length)] ?? Buffer.alloc(0));
   for (let i = random(6); i >= 0; i--) {
@@ -231,12 +219,12 @@ export function fuzz(codec: Codec, ms: number, firstSeed: number): number {
   return seed - firstSeed;
 }
 
-if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const [seconds = '600', name, seed] = process.argv.slice(2);
+if (isProgram(import.meta.url)) {
+  const [seconds, name, seed] = process.argv.slice(2);
   const wanted = codecs.filter((codec) => name === undefined || name === '' || codec.name === name);
   if (wanted.length === 0) throw new Error(`no codec ${name}: there are ${codecs.map((codec) => codec.name).join(', ')}`);
   for (const codec of wanted) {
-    const count = fuzz(codec, Number(seconds) * 1000, seed === undefined ? Date.now() % 1_000_000_000 : Number(seed));
+    const count = fuzz(codec, secondsOf(seconds, 600) * 1000, seedOf(seed));
     console.log(`${codec.name}: ${count} cases, nothing found`);
   }
 }

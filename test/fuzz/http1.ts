@@ -3,7 +3,6 @@
  * answers no more than it was asked, and what it takes for a request it takes at every chunk size.
  * `node test/fuzz/http1.ts [SECONDS] [SEED]`; a failure prints the seed of its case, which is a SEED.
  */
-import { pathToFileURL } from 'node:url';
 import type { ProxyError } from '../../common/base/errors.ts';
 import { Http1Error } from '../../common/codec/http1/error.ts';
 import { connectHttp1 } from '../../common/http/http1-client.ts';
@@ -12,22 +11,9 @@ import { defaultHttpLimits, type ServerExchange } from '../../common/http/types.
 import { FakeClock } from '../support/fake-clock.ts';
 import { Collector, GivenBody, requestHead } from '../support/http-ends.ts';
 import { MemoryPipe } from '../support/http-pipes.ts';
+import { pick, type Random, randomOf } from '../support/seeded-random.ts';
 import { settle } from '../support/tunnels.ts';
-
-type Random = (below: number) => number;
-
-/** mulberry32: small, and the same everywhere. */
-function randomOf(seed: number): Random {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % below;
-  };
-}
-
-const pick = <T>(random: Random, choices: readonly [T, ...T[]]): T => choices[random(choices.length)] ?? choices[0];
+import { runAsProgram } from './campaign.ts';
 
 const FIELDS = [
   'X-A: b',
@@ -221,22 +207,4 @@ export async function fuzzOnce(seed: number): Promise<void> {
   else await fuzzClient(bytes, random);
 }
 
-/** Fuzzes for a time. @returns how many connections lived. @throws naming the seed */
-export async function fuzz(milliseconds: number, firstSeed: number): Promise<number> {
-  const until = performance.now() + milliseconds;
-  let count = 0;
-  while (performance.now() < until) {
-    const seed = firstSeed + count++;
-    try {
-      await fuzzOnce(seed);
-    } catch (error) {
-      throw new Error(`seed ${seed}: ${error instanceof Error ? error.message : error}`, { cause: error });
-    }
-  }
-  return count;
-}
-
-if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
-  const [seconds = '10', seed = String(Date.now() % 1_000_000_000)] = process.argv.slice(2);
-  console.log(`${await fuzz(Number(seconds) * 1000, Number(seed))} connections from seed ${seed}`);
-}
+await runAsProgram(import.meta.url, fuzzOnce);

@@ -2,7 +2,6 @@
  * Throws mutated HTTP/2 with requests and responses in it at our server and our client until the time is over: nothing may be thrown, hang
  * or be left behind. `node test/fuzz/http2-messages.ts [SECONDS] [SEED]`; a failure prints the seed of its case, which is a SEED.
  */
-import { pathToFileURL } from 'node:url';
 import type { ProxyError } from '../../common/base/errors.ts';
 import {
   CONNECTION_PREFACE,
@@ -23,20 +22,9 @@ import { defaultHttpLimits } from '../../common/http/types.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { Collector, echo, GivenBody, requestHead } from '../support/http-ends.ts';
 import { MemoryPipe } from '../support/http-pipes.ts';
+import { type Random, randomOf } from '../support/seeded-random.ts';
 import { settle } from '../support/tunnels.ts';
-
-type Random = (below: number) => number;
-
-/** mulberry32: small, and the same everywhere. */
-function randomOf(seed: number): Random {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % below;
-  };
-}
+import { runAsProgram } from './campaign.ts';
 
 function fieldsOf(random: Random, side: 'client' | 'server'): [string, string][] {
   const fields: [string, string][] =
@@ -165,22 +153,4 @@ export async function fuzzOnce(seed: number): Promise<void> {
   if (clock.pending !== 0) throw new Error(`${clock.pending} timers are left`);
 }
 
-/** Fuzzes for a time. @returns how many connections lived. @throws naming the seed */
-export async function fuzz(milliseconds: number, firstSeed: number): Promise<number> {
-  const until = performance.now() + milliseconds;
-  let count = 0;
-  while (performance.now() < until) {
-    const seed = firstSeed + count++;
-    try {
-      await fuzzOnce(seed);
-    } catch (error) {
-      throw new Error(`seed ${seed}: ${error instanceof Error ? error.message : error}`, { cause: error });
-    }
-  }
-  return count;
-}
-
-if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
-  const [seconds = '10', seed = String(Date.now() % 1_000_000_000)] = process.argv.slice(2);
-  console.log(`${await fuzz(Number(seconds) * 1000, Number(seed))} connections from seed ${seed}`);
-}
+await runAsProgram(import.meta.url, fuzzOnce);

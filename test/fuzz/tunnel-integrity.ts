@@ -6,7 +6,6 @@
 import { once } from 'node:events';
 import net from 'node:net';
 import tls from 'node:tls';
-import { pathToFileURL } from 'node:url';
 import { systemClock as clock } from '../../common/base/clock.ts';
 import { AppSocket } from '../../common/hbone/app-socket.ts';
 import { heldPieces } from '../../common/hbone/byte-queue.ts';
@@ -18,6 +17,7 @@ import { defaultClientLimits, defaultServerLimits, type HboneLimits } from '../.
 import { ignoreServerName, MESH_ALPN, meshContextOptions } from '../../common/tls/mesh-tls.ts';
 import { testAuthority } from '../support/certificates.ts';
 import { pattern, portOf } from '../support/tunnels.ts';
+import { isProgram, secondsOf } from './campaign.ts';
 
 /** What one connection's two ends send: a range of the pattern each. */
 interface Plan {
@@ -155,8 +155,8 @@ export async function integrityRound(connections: number): Promise<void> {
   }
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
-  const until = performance.now() + Number(process.argv[2] ?? 10) * 1000;
+if (isProgram(import.meta.url)) {
+  const until = performance.now() + secondsOf(process.argv[2], 10) * 1000;
   let rounds = 0;
   while (performance.now() < until) {
     await integrityRound(pick(1, 4, 12));

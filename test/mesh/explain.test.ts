@@ -14,14 +14,8 @@ import { Istiod } from '../../meshctl/istiod.ts';
 import { type Rehearsal, together } from '../../meshctl/rehearse/rehearsal.ts';
 import type { Companion } from '../support/kube-exec.ts';
 import { nodeInPods, startPlayground, withoutPlayground } from '../support/playground.ts';
-import {
-  type Configuration,
-  draws,
-  namespacesOf,
-  type RandomCall,
-  randomConfiguration,
-  worldYaml,
-} from '../support/random-configurations.ts';
+import { type Configuration, namespacesOf, type RandomCall, randomConfiguration, worldYaml } from '../support/random-configurations.ts';
+import { draws } from '../support/seeded-random.ts';
 
 const CASES = Number(process.env.EXPLAIN_CASES ?? 50);
 const SEED = Number(process.env.EXPLAIN_SEED ?? (process.env.CI ? 1 : Date.now() % 1_000_000));

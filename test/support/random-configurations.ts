@@ -22,19 +22,6 @@ export interface RandomCall {
   readonly headers: Readonly<Record<string, string>>;
 }
 
-export type Random = () => number;
-
-/** mulberry32: small, and the same everywhere. */
-export function draws(seed: number): Random {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
 /** Namespaces r0, r1 and so on; the first ones have a waypoint `wp`. Every pod is its own service account, app and identity. */
 export const namespacesOf = (count: number): string[] => Array.from({ length: count }, (_, i) => `r${i}`);
 
@@ -77,7 +64,7 @@ spec: { gatewayClassName: istio-waypoint, listeners: [{ name: mesh, port: 15008,
 const SERVICES: Readonly<Record<string, string>> = { a: '{ app: a }', b: '{ app: b }', both: '{ pair: "yes" }', none: '{ app: nobody }' };
 
 /** @param other the namespace that foreign callers are of @param waypoint whether there is one here */
-export function randomConfiguration(random: Random, namespace: string, other: string, waypoint: boolean): Configuration {
+export function randomConfiguration(random: () => number, namespace: string, other: string, waypoint: boolean): Configuration {
   const pick = <T>(values: readonly T[]): T => values[Math.floor(random() * values.length)] as T;
   const chance = (share: number): boolean => random() < share;
   const times = (most: number): number => Math.floor(random() * (most + 1));

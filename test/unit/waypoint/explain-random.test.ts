@@ -26,7 +26,8 @@ import { Configuration, type ConfigurationPush } from '../../../waypoint/worker/
 import { FakeClock } from '../../support/fake-clock.ts';
 import * as make from '../../support/kube-objects.ts';
 import { PlainMesh } from '../../support/plain-mesh.ts';
-import { draws, type RandomCall, randomConfiguration } from '../../support/random-configurations.ts';
+import { type RandomCall, randomConfiguration } from '../../support/random-configurations.ts';
+import { draws } from '../../support/seeded-random.ts';
 import { TranslatedMesh } from '../../support/translated-mesh.ts';
 import { FakeExchange } from '../../support/waypoint-fakes.ts';
 
