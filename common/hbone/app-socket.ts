@@ -4,6 +4,7 @@
  */
 import type { Socket } from 'node:net';
 import type { SocketAddress } from '../base/address.ts';
+import type { CancelSignal } from '../base/cancellation.ts';
 import type { Clock } from '../base/clock.ts';
 import { ProxyError } from '../base/errors.ts';
 import { TcpStream, type TcpStreamOwner } from '../linux/tcp-stream.ts';
@@ -15,7 +16,7 @@ import type { SocketPipe } from './types.ts';
 export interface AppConnectOptions {
   readonly timeoutMs: number;
   readonly clock: Clock;
-  readonly signal?: AbortSignal;
+  readonly signal?: CancelSignal;
 }
 
 /**

@@ -1,5 +1,6 @@
 /** The side that opens tunnels. */
 import type { Duplex } from 'node:stream';
+import type { CancelSignal } from '../base/cancellation.ts';
 import type { Clock } from '../base/clock.ts';
 import type { ProxyError } from '../base/errors.ts';
 import { ErrorCode, Http2ConnectionError } from '../codec/http2/errors.ts';
@@ -25,7 +26,7 @@ export interface ConnectOptions {
   /** Fields beside `:method` and `:authority`; names in lower case. */
   readonly headers: Headers;
   /** Aborting gives the tunnel up; connect rejects with the signal's reason. */
-  readonly signal?: AbortSignal;
+  readonly signal?: CancelSignal;
 }
 
 /** What we assume that a peer allows until its SETTINGS say so (Istio's ztunnel, src/proxy/h2). */

@@ -4,6 +4,7 @@
  */
 import type { TLSSocket } from 'node:tls';
 import { formatSocketAddress, type IpAddress, type SocketAddress } from '../base/address.ts';
+import type { CancelSignal } from '../base/cancellation.ts';
 import type { Clock, Timer } from '../base/clock.ts';
 import { ProxyError } from '../base/errors.ts';
 import { type ConnectOptions, HboneClient } from './client.ts';
@@ -74,7 +75,7 @@ export class HbonePool {
     const name = keyName(key);
     for (let attempt = 1; ; ) {
       if (this.#destroyed) throw this.#destroyed;
-      options.signal?.throwIfAborted();
+      if (options.signal?.aborted) throw options.signal.reason;
       const entry = this.#entry(name);
       const pooled = entry.connections.find(({ client }) => client.usable);
       if (!pooled) {
@@ -194,7 +195,7 @@ function mayRetry(error: unknown, client: HboneClient): boolean {
 }
 
 /** Waits for the dial, or for the signal; the last one to leave ends the dial. */
-function join(dialing: Dialing, signal: AbortSignal | undefined): Promise<void> {
+function join(dialing: Dialing, signal: CancelSignal | undefined): Promise<void> {
   dialing.waiting++;
   return new Promise((resolve, reject) => {
     const leave = (): void => {

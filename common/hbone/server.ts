@@ -1,5 +1,6 @@
 /** The side that accepts tunnels. */
 import type { Duplex } from 'node:stream';
+import { Cancellation, type CancelSignal } from '../base/cancellation.ts';
 import type { Clock } from '../base/clock.ts';
 import type { ProxyError } from '../base/errors.ts';
 import { ErrorCode, Http2ConnectionError } from '../codec/http2/errors.ts';
@@ -104,7 +105,7 @@ class IncomingConnect implements ConnectRequest {
   #answered = false;
   #failure: ProxyError | undefined;
   /** Made when somebody asks: most requests are answered before anybody could want to abort them. */
-  #abort: AbortController | undefined;
+  #abort: Cancellation | undefined;
 
   constructor(stream: TunnelStream, connection: TunnelConnection, head: RequestHead) {
     this.#stream = stream;
@@ -121,12 +122,12 @@ class IncomingConnect implements ConnectRequest {
     };
   }
 
-  get signal(): AbortSignal {
+  get signal(): CancelSignal {
     if (!this.#abort) {
-      this.#abort = new AbortController();
+      this.#abort = new Cancellation();
       if (this.#failure) this.#abort.abort(this.#failure);
     }
-    return this.#abort.signal;
+    return this.#abort;
   }
 
   accept(headers: Headers): StreamPipe {

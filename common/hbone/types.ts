@@ -3,6 +3,7 @@
  * A byte pipe has two directions that end on their own: half-close is kept both ways, as TCP keeps it.
  */
 import type { SocketAddress } from '../base/address.ts';
+import type { CancelSignal } from '../base/cancellation.ts';
 import type { ProxyError } from '../base/errors.ts';
 
 /** Header fields in order; names in lower case. */
@@ -59,7 +60,7 @@ export interface ConnectRequest {
   /** Sends a header-only answer with END_STREAM. */
   refuse(status: number, headers: Headers): void;
   /** Aborted when the peer resets the stream or its connection ends before an answer. */
-  readonly signal: AbortSignal;
+  readonly signal: CancelSignal;
 }
 
 export interface HboneLimits {

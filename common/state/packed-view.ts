@@ -19,6 +19,7 @@ import { decodeAddress, decodePolicy } from './decode.ts';
 import { PackedEndpointTable } from './endpoint-items.ts';
 import { hashRange, hashText, type KeyKind, keyKinds } from './hash.ts';
 import { scanIndex } from './index-table.ts';
+import { LookupMemo } from './lookup-memo.ts';
 import { isListOf, listRefs, type Root, resourceBytes } from './records.ts';
 
 /** What a view looks at, and how much of it it remembers. */
@@ -40,9 +41,6 @@ const DEFAULT_CACHE_ENTRIES = 512;
 // ten thousand from decoding the others again.
 const POLICY_CACHE_ENTRIES = 32_768;
 
-/** Services that are remembered by name. */
-const MAX_NAMED = 256;
-
 /** All look-ups are O(1), those of ranges O(prefix lengths in use). Results may be kept; they do not change. */
 export class PackedView implements MeshView {
   protected readonly arena: ArenaView;
@@ -53,10 +51,12 @@ export class PackedView implements MeshView {
   readonly #services: BlockCache<Service>;
   readonly #policies: BlockCache<Policy>;
   readonly #policyLists: BlockCache<readonly Policy[]>;
-  /** Services of the picture `#namedOf` by namespace and hostname: a proxy asks for the same few of them with every request. */
-  readonly #named = new Map<string, Map<string, Service>>();
-  #namedOf: Root | undefined;
-  #namedCount = 0;
+  // By name and namespace, by network and address, by namespace and hostname, by list.
+  readonly #pods = new LookupMemo<Workload>();
+  readonly #addresses = new LookupMemo<Workload>();
+  readonly #named = new LookupMemo<Service>();
+  readonly #virtual = new LookupMemo<readonly Service[]>();
+  readonly #policiesOf = new LookupMemo<readonly Policy[]>();
 
   constructor({ arena, seed, root, node, cacheEntries = DEFAULT_CACHE_ENTRIES }: PackedViewOptions) {
     this.arena = arena;
@@ -79,17 +79,22 @@ export class PackedView implements MeshView {
   }
 
   workloadByAddress(network: string, ip: IpAddress): Workload | undefined {
+    const known = this.#addresses.get(this.root, network, ip);
+    if (known) return known;
     const claimants = this.#findWorkloads(
       keyKinds.workloadAddress,
       network,
       ip,
       (w) => !w.hostNetwork && w.network === network && w.addresses.includes(ip),
     );
-    return bestOf(claimants, (w) => (isPod(w) ? 2 : 0) + (w.protocol === 'HBONE' ? 1 : 0));
+    const found = bestOf(claimants, (w) => (isPod(w) ? 2 : 0) + (w.protocol === 'HBONE' ? 1 : 0));
+    return found && this.#addresses.put(this.root, network, ip, found);
   }
 
   workloadByPod(pod: { name: string; namespace: string; serviceAccount: string }): Workload | undefined {
     const { name, namespace, serviceAccount } = pod;
+    const known = this.#pods.get(this.root, namespace, name);
+    if (known?.serviceAccount === serviceAccount) return known;
     const found = this.#findWorkloads(
       keyKinds.workloadPod,
       namespace,
@@ -97,7 +102,8 @@ export class PackedView implements MeshView {
       (w) => w.name === name && w.namespace === namespace && w.serviceAccount === serviceAccount,
     );
     // Clusters that share a mesh may have pods of one name; the node agent speaks of the one that is here.
-    return bestOf(found, (w) => (this.#node !== undefined && w.node === this.#node ? 2 : 0) + (isPod(w) ? 1 : 0));
+    const best = bestOf(found, (w) => (this.#node !== undefined && w.node === this.#node ? 2 : 0) + (isPod(w) ? 1 : 0));
+    return best && this.#pods.put(this.root, namespace, name, best);
   }
 
   workloadByHostname(namespace: string, hostname: string): Workload | undefined {
@@ -112,27 +118,18 @@ export class PackedView implements MeshView {
   }
 
   serviceByKey(namespace: string, hostname: string): Service | undefined {
-    if (this.#namedOf !== this.root || this.#namedCount > MAX_NAMED) {
-      this.#named.clear();
-      this.#namedOf = this.root;
-      this.#namedCount = 0;
-    }
-    const known = this.#named.get(namespace)?.get(hostname);
+    const known = this.#named.get(this.root, namespace, hostname);
     if (known) return known;
     const key = `${namespace}/${hostname}`;
     const [found] = this.#findServices(hashText(this.#seed, keyKinds.service, key), (s) => serviceKey(s) === key);
-    if (found) this.#remember(namespace, hostname, found);
-    return found;
-  }
-
-  #remember(namespace: string, hostname: string, service: Service): void {
-    this.#namedCount++;
-    const hostnames = this.#named.get(namespace);
-    if (hostnames) hostnames.set(hostname, service);
-    else this.#named.set(namespace, new Map([[hostname, service]]));
+    return found && this.#named.put(this.root, namespace, hostname, found);
   }
 
   servicesByAddress(network: string, ip: IpAddress): readonly Service[] {
+    return this.#virtual.get(this.root, network, ip) ?? this.#virtual.put(this.root, network, ip, this.#findByAddress(network, ip));
+  }
+
+  #findByAddress(network: string, ip: IpAddress): readonly Service[] {
     const exact = this.#findServices(hashText(this.#seed, keyKinds.serviceAddress, network, ip), (s) =>
       s.addresses.some((address) => address.network === network && address.ip === ip),
     );
@@ -174,11 +171,12 @@ export class PackedView implements MeshView {
   }
 
   globalPolicies(): readonly Policy[] {
-    return this.#policyList(GLOBAL_POLICIES);
+    return this.#policiesOf.get(this.root, '', GLOBAL_POLICIES) ?? this.#policyList('', GLOBAL_POLICIES, GLOBAL_POLICIES);
   }
 
   namespacePolicies(namespace: string): readonly Policy[] {
-    return this.#policyList(namespacePoliciesKey(namespace));
+    const known = this.#policiesOf.get(this.root, 'namespace', namespace);
+    return known ?? this.#policyList('namespace', namespace, namespacePoliciesKey(namespace));
   }
 
   #endpointAt(ref: BlockRef, key: string): Endpoint {
@@ -188,10 +186,11 @@ export class PackedView implements MeshView {
     return { workload, ports };
   }
 
-  #policyList(key: string): readonly Policy[] {
+  #policyList(first: string, second: string, key: string): readonly Policy[] {
     const list = this.#findList(keyKinds.namespacePolicies, key);
-    if (list === 0) return [];
-    return this.#policyLists.get(list, () => listRefs(this.arena, list).flatMap((ref) => this.#policyAt(ref) ?? []));
+    const found =
+      list === 0 ? [] : this.#policyLists.get(list, () => listRefs(this.arena, list).flatMap((ref) => this.#policyAt(ref) ?? []));
+    return this.#policiesOf.put(this.root, first, second, found);
   }
 
   #findList(kind: KeyKind, key: string): BlockRef {

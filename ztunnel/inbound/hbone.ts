@@ -308,7 +308,7 @@ async function deliver(context: Context): Promise<void> {
   const onLoopback = route.tunnel && settings.loopbackAppTunnel;
   const to = onLoopback ? { ip: peer.local.ip.includes(':') ? '::1' : '127.0.0.1', port: route.to.port } : route.to;
   const header = route.tunnel && proxyHeader(peer.remote, route.tunnel.target, formatSpiffeId(peer.identity));
-  const app = await dialApplication(pod, { to, ...(onLoopback ? {} : { source: peer.remote }), signal: live.signal });
+  const app = await dialApplication(pod, { to, ...(onLoopback ? {} : { source: peer.remote }), signal: live.cancelled });
   if (request.signal.aborted) {
     app.destroy();
     throw request.signal.reason;

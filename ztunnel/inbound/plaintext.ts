@@ -73,7 +73,7 @@ async function carry(
       recheck: () => recheck(pod, subject),
     });
     record.policy = enforce(pod, local, subject);
-    const upstream = await dialApplication(pod, { to: destination, source, signal: live.signal });
+    const upstream = await dialApplication(pod, { to: destination, source, signal: live.cancelled });
     const running = relay(app, upstream);
     record.running(running);
     live.relaying(running);

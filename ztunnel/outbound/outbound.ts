@@ -61,10 +61,11 @@ export async function carryOutbound(
   let record: ConnectionRecord | undefined;
   let leave: (() => void) | undefined;
   try {
-    const source = await pod.local.wait(live.signal);
-    const gone = new Set<string>();
-    let route: OutboundRoute;
-    ({ route, leave } = await decide(pod, live, source, from, destination, gone));
+    // Where everything is known nothing is waited for: each turn of the microtasks costs objects (bench ztunnel, new connections).
+    const source = pod.local.get() ?? (await pod.local.wait(live.signal));
+    const first = decideAtOnce(pod, source, from, destination) ?? (await decide(pod, live, source, from, destination, NOBODY));
+    let { route } = first;
+    leave = first.leave;
     if ('refuse' in route) {
       // Nothing was opened, so nothing counts as a connection (Istio's ztunnel, src/proxy/outbound.rs); who it was is known all the same.
       const error = new ProxyError(route.refuse, route.message);
@@ -74,12 +75,14 @@ export async function carryOutbound(
     }
     record = telemetry.opened(factsOf({ id, from, source, destination, route }));
     let upstream: Pipe | undefined;
+    let gone: Set<string> | undefined;
     while (!upstream) {
       const gateway = gatewayOf(route);
       try {
         upstream = await connect(pod, live, { route, source, from, traceparent });
       } catch (error) {
-        if (!gateway || gone.size >= mostMoves(error) || live.signal.aborted) throw error;
+        gone ??= new Set();
+        if (!gateway || gone.size >= mostMoves(error) || live.cancelled.aborted) throw error;
         leave?.();
         leave = undefined;
         gone.add(gateway.uid);
@@ -133,6 +136,20 @@ interface Decided {
   readonly leave: (() => void) | undefined;
 }
 
+/** Where nothing has to be asked for first; else undefined, and nothing has been counted. */
+function decideAtOnce(pod: PodContext, source: Workload, from: SocketAddress, destination: SocketAddress): Decided | undefined {
+  const { view, onDemand, random, settings, gatewayLoad } = pod.parts;
+  if (onDemand) return undefined;
+  const { network, outboundTrafficPolicy } = settings;
+  const load = (gateway: Workload): number => gatewayLoad.of(gateway);
+  const route = routeOutbound(view, { source, sourceIp: from.ip, destination, network, outboundTrafficPolicy, random, load });
+  if ('via' in route && route.via === 'resolve') return undefined;
+  const gateway = gatewayOf(route);
+  return { route, leave: gateway && gatewayLoad.add(gateway) };
+}
+
+const NOBODY: ReadonlySet<string> = new Set();
+
 async function decide(
   pod: PodContext,
   live: LiveConnection,
@@ -170,11 +187,11 @@ async function connect(pod: PodContext, live: LiveConnection, { route, source, f
   switch (route.via) {
     case 'passthrough':
     case 'tcp':
-      return dialApplication(pod, { to: route.to, signal: live.signal });
+      return dialApplication(pod, { to: route.to, signal: live.cancelled });
     case 'hbone':
       return pod.pool.connect(
         { source: formatSpiffeId(source), destinations: route.peers, to: route.to, sourceIp: from.ip },
-        { authority: route.authority, headers: tunnelHeaders(route, source, from, traceparent), signal: live.signal },
+        { authority: route.authority, headers: tunnelHeaders(route, source, from, traceparent), signal: live.cancelled },
       );
     case 'double-hbone':
       return openDoubleTunnel(pod, { route, source, from, headers: tunnelHeaders(route, source, from, traceparent) }, live.signal);

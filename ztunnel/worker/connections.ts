@@ -1,6 +1,7 @@
 /**
  * The open connections of one worker: what `config_dump` shows, what a policy change re-examines, and what a drain or a removed pod ends.
  */
+import { Cancellation } from '../../common/base/cancellation.ts';
 import type { ProxyError } from '../../common/base/errors.ts';
 import type { Relay } from '../../common/hbone/types.ts';
 import type { ConnectionDump } from '../protocol.ts';
@@ -12,12 +13,13 @@ export interface Tracked extends ConnectionDump {
 
 /** One connection from its first decision to its end. */
 export class LiveConnection {
-  readonly #controller = new AbortController();
+  /** Aborted with a ProxyError as reason. */
+  readonly cancelled = new Cancellation();
   #relay: Relay | undefined;
 
-  /** Aborted with a ProxyError as reason. */
+  /** The same as Node has it. */
   get signal(): AbortSignal {
-    return this.#controller.signal;
+    return this.cancelled.signal;
   }
 
   /** Bytes of it that wait for a slow reader. */
@@ -28,12 +30,12 @@ export class LiveConnection {
   /** From now on an abort goes to the relay. Where one came before, the relay ends at once. */
   relaying(relay: Relay): void {
     this.#relay = relay;
-    if (this.signal.aborted) relay.abort(this.signal.reason as ProxyError);
+    if (this.cancelled.aborted) relay.abort(this.cancelled.reason as ProxyError);
   }
 
   abort(error: ProxyError): void {
-    if (this.signal.aborted) return;
-    this.#controller.abort(error);
+    if (this.cancelled.aborted) return;
+    this.cancelled.abort(error);
     this.#relay?.abort(error);
   }
 }

@@ -1,6 +1,7 @@
 /** TCP connections that a pod's proxy makes: inside the pod's namespace, marked, with a time limit, from the right source address. */
 import type { Socket } from 'node:net';
 import { formatSocketAddress, isIpv6, type SocketAddress } from '../../common/base/address.ts';
+import type { CancelSignal } from '../../common/base/cancellation.ts';
 import { errorMessage, type OutcomeCode, ProxyError } from '../../common/base/errors.ts';
 import { AppSocket } from '../../common/hbone/app-socket.ts';
 import { LinuxError } from '../../common/linux/libc.ts';
@@ -15,7 +16,7 @@ export interface ApplicationDial {
   readonly to: SocketAddress;
   /** The caller's address, which the application shall see. */
   readonly source?: SocketAddress;
-  readonly signal: AbortSignal;
+  readonly signal: CancelSignal;
 }
 
 /** @throws {ProxyError} UPSTREAM_CONNECT naming the address and why; the signal's reason */
@@ -89,7 +90,7 @@ function openSocket(pod: PodContext, to: SocketAddress, source: SocketAddress | 
   }
 }
 
-function dialError(error: unknown, to: SocketAddress, signal: AbortSignal, code: OutcomeCode, what: string): ProxyError {
+function dialError(error: unknown, to: SocketAddress, signal: CancelSignal, code: OutcomeCode, what: string): ProxyError {
   if (signal.aborted && signal.reason instanceof ProxyError) return signal.reason;
   if (error instanceof ProxyError) {
     if (error.code !== 'UPSTREAM_TIMEOUT' || what !== 'connection') return error;

@@ -35,7 +35,7 @@ function mesh(pods: number, fails: (ip: string) => Error | undefined) {
   // As much of a pod as an outbound connection looks at.
   const pod = {
     spec: { uid: 'client' },
-    local: { wait: () => Promise.resolve(CLIENT) },
+    local: { get: () => CLIENT },
     pool: {
       connect: ({ to }: { to: SocketAddress }) => {
         asked.push(to.ip);
