@@ -151,7 +151,7 @@ export const outcomes = {
     '-',
     undefined,
     'info',
-    'The connection was as old as its DestinationRule lets connections become (connectionPool.tcp.maxConnectionDuration), and was closed.',
+    'The connection was as old, or as long without a byte, as its DestinationRule lets connections be (connectionPool.tcp.maxConnectionDuration, idleTimeout), and was closed.',
   ),
   OVERLOADED: outcome('CONNECT', 503, 'error', 'A limit of this proxy was reached; the log line names it.'),
 } as const satisfies Record<string, Outcome>;

@@ -213,7 +213,12 @@ class PolicyReader {
       maxRequests: count(at(http, 'http2MaxRequests')),
       maxRequestsPerConnection: count(at(http, 'maxRequestsPerConnection')),
       maxRetries: count(at(http, 'maxRetries')),
-      idleTimeoutMs: optionalDurationMs(at(http, 'idleTimeout') ?? at(tcp, 'idleTimeout'), 'connectionPool.idleTimeout', this.#problems),
+      idleTimeoutMs: optionalDurationMs(
+        at(http, 'idleTimeout') ?? at(tcp, 'idleTimeout'),
+        'connectionPool.http.idleTimeout',
+        this.#problems,
+      ),
+      tcpIdleTimeoutMs: optionalDurationMs(at(tcp, 'idleTimeout'), 'connectionPool.tcp.idleTimeout', this.#problems),
       maxConcurrentStreams: count(at(http, 'maxConcurrentStreams')),
       http:
         at(http, 'useClientProtocol') === true

@@ -156,6 +156,7 @@ const POOL_KEYS = [
   'idleTimeoutMs',
   'maxConcurrentStreams',
   'maxConnectionDurationMs',
+  'tcpIdleTimeoutMs',
 ] as const;
 
 function poolFrom(node: YamlNode): ConnectionPool {

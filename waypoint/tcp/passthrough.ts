@@ -32,6 +32,7 @@ export interface PassthroughParts {
 
 /** Endpoints that a connection is offered to because those before could not be reached. */
 const MAX_ENDPOINTS = 3;
+const LOOKS_PER_LIMIT = 8;
 /** A client of TLS speaks first. */
 const HELLO_MS = 10_000;
 const NO_REQUEST = { method: '', scheme: '', authority: '', path: '', fields: [] } as const;
@@ -61,7 +62,7 @@ export class Passthrough {
     let record: TcpRecord | undefined;
     let connected: PickedEndpoint | undefined;
     let policy: string | undefined;
-    let oldAge: Timer | undefined;
+    let limits: readonly Timer[] = [];
     try {
       if (policiesNeedServerName(this.#policies)) {
         const hello = await this.#readHello();
@@ -76,7 +77,7 @@ export class Passthrough {
       this.#relay = relay(this.#pipe, upstream);
       if (this.#abort.signal.aborted) this.#relay.abort(this.#abort.signal.reason as ProxyError);
       record.running(this.#relay);
-      oldAge = this.#limitAge(endpoint);
+      limits = [...this.#limitAge(endpoint), ...this.#limitSilence(endpoint, this.#relay)];
       const { error } = await this.#relay.done;
       record.ended(error);
     } catch (reason) {
@@ -85,16 +86,34 @@ export class Passthrough {
       record.ended(error);
       this.#pipe.destroy(error);
     } finally {
-      oldAge?.cancel();
+      for (const timer of limits) timer.cancel();
       if (connected) connected.cluster.connections--;
     }
   }
 
-  #limitAge({ cluster }: PickedEndpoint): Timer | undefined {
+  #limitAge({ cluster }: PickedEndpoint): Timer[] {
     const limitMs = cluster.policy?.pool?.maxConnectionDurationMs ?? 0;
-    if (limitMs === 0) return undefined;
+    if (limitMs === 0) return [];
     const over = new ProxyError('TIME_OVER', `${cluster.name} lets no connection become older than ${limitMs / 1000} s`);
-    return this.#parts.clock.after(limitMs, () => this.abort(over));
+    return [this.#parts.clock.after(limitMs, () => this.abort(over))];
+  }
+
+  /** Looks now and then instead of at every byte: it ends an eighth of the limit late at most. */
+  #limitSilence({ cluster }: PickedEndpoint, carried: Relay): Timer[] {
+    const limitMs = cluster.policy?.pool?.tcpIdleTimeoutMs ?? 0;
+    if (limitMs === 0) return [];
+    const { clock } = this.#parts;
+    let seen = 0;
+    let since = clock.monotonic();
+    const look = (): void => {
+      const bytes = carried.forward + carried.backward;
+      const now = clock.monotonic();
+      if (bytes !== seen) [seen, since] = [bytes, now];
+      if (now - since < limitMs) timer = clock.after(limitMs / LOOKS_PER_LIMIT, look);
+      else this.abort(new ProxyError('TIME_OVER', `${cluster.name} lets no connection be silent for ${limitMs / 1000} s`));
+    };
+    let timer = clock.after(limitMs / LOOKS_PER_LIMIT, look);
+    return [{ cancel: () => timer.cancel() }];
   }
 
   /** Looks at it again under today's policies, and ends it where they no longer allow it. */

@@ -480,6 +480,8 @@ export interface ConnectionPool {
   http: UpstreamHttp;
   maxConcurrentStreams: number;
   maxConnectionDurationMs: number;
+  /** Of a connection that carries no HTTP, without a byte in either direction. */
+  tcpIdleTimeoutMs: number;
 }
 
 export interface OutlierDetection {
@@ -3884,6 +3886,7 @@ function createBaseConnectionPool(): ConnectionPool {
     http: 0,
     maxConcurrentStreams: 0,
     maxConnectionDurationMs: 0,
+    tcpIdleTimeoutMs: 0,
   };
 }
 
@@ -3918,6 +3921,9 @@ export const ConnectionPool: MessageFns<ConnectionPool> = {
     }
     if (message.maxConnectionDurationMs !== 0) {
       writer.uint32(80).uint32(message.maxConnectionDurationMs);
+    }
+    if (message.tcpIdleTimeoutMs !== 0) {
+      writer.uint32(88).uint32(message.tcpIdleTimeoutMs);
     }
     return writer;
   },
@@ -4013,6 +4019,14 @@ export const ConnectionPool: MessageFns<ConnectionPool> = {
             }
 
             message.maxConnectionDurationMs = reader.uint32();
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.tcpIdleTimeoutMs = reader.uint32();
             continue;
           }
         }

@@ -50,7 +50,7 @@ test('every setting of a policy arrives in the units of the waypoint', () => {
         warmup: { duration: '30s', minimumPercent: 5, aggression: 2 },
       },
       connectionPool: {
-        tcp: { maxConnections: 7, connectTimeout: '30ms', maxConnectionDuration: '1h' },
+        tcp: { maxConnections: 7, connectTimeout: '30ms', maxConnectionDuration: '1h', idleTimeout: '90s' },
         http: {
           http1MaxPendingRequests: 1,
           http2MaxRequests: 2,
@@ -87,6 +87,7 @@ test('every setting of a policy arrives in the units of the waypoint', () => {
     maxRequestsPerConnection: 3,
     maxRetries: 4,
     idleTimeoutMs: 5000,
+    tcpIdleTimeoutMs: 90_000,
     maxConcurrentStreams: 0,
     http: UpstreamHttp.HTTP2,
   });

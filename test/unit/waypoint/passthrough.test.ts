@@ -162,6 +162,26 @@ test('a connection of bytes is closed when it is as old as its service allows, a
   assert.equal(short.clock.pending, 0);
 });
 
+test('a connection of bytes is closed when it has been silent for as long as its service allows, in either direction', async () => {
+  const limit = `traffic: [{namespace: shop, hostname: db.shop.svc.cluster.local, policy: {connectionPool: {tcpIdleTimeoutMs: 8000}}}]`;
+  const silent = connection(limit, 'TCP');
+  await settle(3);
+  for (const end of [silent.client, silent.upstream, silent.client]) {
+    await silent.clock.advance(7000);
+    if (end === silent.client) silent.client.writeSlice(Buffer.from('ping'));
+    else silent.upstream.feed('pong');
+    await settle(3);
+    assert.deepEqual(silent.ended, []);
+  }
+  await silent.clock.advance(7000);
+  assert.deepEqual(silent.ended, []);
+  await silent.clock.advance(2000);
+  await silent.over;
+  assert.equal(silent.ended[0]?.code, 'TIME_OVER');
+  assert.match(silent.ended[0]?.message ?? '', /silent for 8 s/);
+  assert.equal(silent.clock.pending, 0);
+});
+
 const TLS_ROUTE = `routes: [{namespace: shop, hostname: db.shop.svc.cluster.local, ports: [{port: 5432, connections: [
   {name: TLSRoute shop/db, serverNames: ["*.db.example"], backends: [{to: {namespace: shop, hostname: db.shop.svc.cluster.local, port: 5432}}]}]}]}]`;
 
