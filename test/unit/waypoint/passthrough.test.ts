@@ -177,8 +177,8 @@ test('a connection of bytes is closed when it has been silent for as long as its
   assert.deepEqual(silent.ended, []);
   await silent.clock.advance(2000);
   await silent.over;
-  assert.equal(silent.ended[0]?.code, 'TIME_OVER');
-  assert.match(silent.ended[0]?.message ?? '', /silent for 8 s/);
+  assert.equal(silent.ended.at(-1)?.code, 'TIME_OVER');
+  assert.match(silent.ended.at(-1)?.message ?? '', /silent for 8 s/);
   assert.equal(silent.clock.pending, 0);
 });
 
