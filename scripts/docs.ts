@@ -10,7 +10,7 @@ import { docsLink, messageTypes } from '../istiod-lite/analysis/messages.ts';
 import { metricRows } from '../istiod-lite/metrics.ts';
 import { settingsTable as istiodSettings } from '../istiod-lite/settings.ts';
 import { createProgram } from '../meshctl/program.ts';
-import { PEER_LABELS, REQUEST_LABELS, TCP_LABELS, metricFamilies as waypointFamilies } from '../waypoint/metrics.ts';
+import { CONNECTION_LABELS, REQUEST_LABELS, TCP_LABELS, metricFamilies as waypointFamilies } from '../waypoint/metrics.ts';
 import { settingsTable as waypointSettings } from '../waypoint/settings.ts';
 import { metricFamilies, TRAFFIC_LABELS } from '../ztunnel/metrics.ts';
 import { settingsTable as ztunnelSettings } from '../ztunnel/settings.ts';
@@ -129,12 +129,12 @@ function metricsPage(): string {
     '',
     "A waypoint's are in this order (below as *peer labels*):",
     '',
-    PEER_LABELS.map((label) => `\`${label}\``).join(', '),
+    CONNECTION_LABELS.map((label) => `\`${label}\``).join(', '),
   ].join('\n');
   const traffic = TRAFFIC_LABELS.join();
   const labels = (names: readonly string[]): string => {
     if (names.join() === traffic) return '*traffic labels*';
-    const peers = names === REQUEST_LABELS || names === TCP_LABELS ? PEER_LABELS.length : 0;
+    const peers = names === REQUEST_LABELS || names === TCP_LABELS ? CONNECTION_LABELS.length : 0;
     const named = names.slice(peers).map((name) => `\`${name}\``);
     return (peers > 0 ? ['*peer labels*', ...named] : named).join(', ');
   };

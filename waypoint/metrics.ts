@@ -3,34 +3,19 @@
  * (istio: reporter="waypoint"); what is our own starts with `warren_`. docs/metrics.md is generated from this table.
  */
 import type { MetricFamily } from '../common/server/metric-family.ts';
+import { PEER_LABELS } from '../common/server/peer-labels.ts';
 
 /** Who and what a request or connection was between. */
-export const PEER_LABELS = [
-  'reporter',
-  'source_workload',
-  'source_canonical_service',
-  'source_canonical_revision',
-  'source_workload_namespace',
-  'source_principal',
-  'source_app',
-  'source_version',
-  'source_cluster',
-  'destination_service',
-  'destination_service_namespace',
-  'destination_service_name',
-  'destination_workload',
-  'destination_canonical_service',
-  'destination_canonical_revision',
-  'destination_workload_namespace',
-  'destination_principal',
-  'destination_app',
-  'destination_version',
-  'destination_cluster',
-  'connection_security_policy',
-] as const;
+export const CONNECTION_LABELS = [...PEER_LABELS, 'connection_security_policy'] as const;
 
-export const REQUEST_LABELS = [...PEER_LABELS, 'request_protocol', 'response_code', 'grpc_response_status', 'response_flags'] as const;
-export const TCP_LABELS = [...PEER_LABELS, 'request_protocol', 'response_flags'] as const;
+export const REQUEST_LABELS = [
+  ...CONNECTION_LABELS,
+  'request_protocol',
+  'response_code',
+  'grpc_response_status',
+  'response_flags',
+] as const;
+export const TCP_LABELS = [...CONNECTION_LABELS, 'request_protocol', 'response_flags'] as const;
 
 /** Envoy's: what quantiles in Istio's dashboards are made of. Milliseconds, and bytes. */
 const BUCKETS = [

@@ -3,29 +3,11 @@
  * starts with `warren_`. docs/metrics.md is generated from this table.
  */
 import type { MetricFamily } from '../common/server/metric-family.ts';
+import { PEER_LABELS } from '../common/server/peer-labels.ts';
 
 /** Labels of a connection, in the order in which Istio writes them; the last four only where an end is known. */
 export const TRAFFIC_LABELS = [
-  'reporter',
-  'source_workload',
-  'source_canonical_service',
-  'source_canonical_revision',
-  'source_workload_namespace',
-  'source_principal',
-  'source_app',
-  'source_version',
-  'source_cluster',
-  'destination_service',
-  'destination_service_namespace',
-  'destination_service_name',
-  'destination_workload',
-  'destination_canonical_service',
-  'destination_canonical_revision',
-  'destination_workload_namespace',
-  'destination_principal',
-  'destination_app',
-  'destination_version',
-  'destination_cluster',
+  ...PEER_LABELS,
   'request_protocol',
   'response_flags',
   'connection_security_policy',

@@ -9,7 +9,16 @@ import { describeGateway } from './gateway.ts';
 import { resolveInbound } from './inbound.ts';
 import { type MeshView, type Policy, type PolicyMatch, policyKey, type StringMatch, serviceKey, type Workload } from './mesh-view.ts';
 import { type OutboundRequest, type OutboundRoute, routeOutbound, workloadIdentity } from './outbound.ts';
-import { applicablePolicies, decidePolicy, matchHolds, type PolicyInput, type PolicySubject, policySubject } from './policy.ts';
+import {
+  applicablePolicies,
+  decidePolicy,
+  MATCH_FIELDS,
+  matchHolds,
+  NO_MATCH,
+  type PolicyInput,
+  type PolicySubject,
+  policySubject,
+} from './policy.ts';
 
 export interface Step {
   readonly stage: 'capture' | 'name' | 'service' | 'waypoint' | 'route' | 'destination' | 'token' | 'policy' | 'limit';
@@ -215,26 +224,9 @@ function unmetOf(rules: readonly (readonly PolicyMatch[])[], subject: PolicySubj
   return [...new Set(words)].join(', and ') || 'nothing of it can be judged at L4';
 }
 
-const NO_MATCH: PolicyMatch = {
-  namespaces: [],
-  notNamespaces: [],
-  principals: [],
-  notPrincipals: [],
-  sourceIps: [],
-  notSourceIps: [],
-  destinationIps: [],
-  notDestinationIps: [],
-  destinationPorts: [],
-  notDestinationPorts: [],
-  serviceAccounts: [],
-  notServiceAccounts: [],
-};
-
 /** The fields of a match that do not hold by themselves, with what stood there instead. */
 function unmetFields(match: PolicyMatch, subject: PolicySubject): string {
-  const fields = (Object.keys(NO_MATCH) as (keyof PolicyMatch)[]).filter(
-    (field) => match[field].length > 0 && !matchHolds({ ...NO_MATCH, [field]: match[field] }, subject),
-  );
+  const fields = MATCH_FIELDS.filter((field) => match[field].length > 0 && !matchHolds({ ...NO_MATCH, [field]: match[field] }, subject));
   return fields.map((field) => `${WORDS[field]} ${match[field].map(valueText).slice(0, 5).join(' or ')}`).join(' and ');
 }
 

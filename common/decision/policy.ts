@@ -129,7 +129,7 @@ export function matchHolds(match: PolicyMatch, subject: PolicySubject): boolean 
     fieldHolds(match.serviceAccounts, match.notServiceAccounts, identity, isAccount) &&
     fieldHolds(match.sourceIps, match.notSourceIps, sourceIp, cidrContains) &&
     fieldHolds(match.destinationIps, match.notDestinationIps, destinationIp, cidrContains) &&
-    FIELDS.some((field) => match[field].length > 0)
+    MATCH_FIELDS.some((field) => match[field].length > 0)
   );
 }
 
@@ -144,20 +144,23 @@ export function stringMatches(match: StringMatch, value: string): boolean {
 // Where an address is none of ours to parse, no range contains it.
 const NO_ADDRESS = new Uint8Array(0);
 
-const FIELDS = [
-  'namespaces',
-  'notNamespaces',
-  'principals',
-  'notPrincipals',
-  'sourceIps',
-  'notSourceIps',
-  'destinationIps',
-  'notDestinationIps',
-  'destinationPorts',
-  'notDestinationPorts',
-  'serviceAccounts',
-  'notServiceAccounts',
-] as const satisfies readonly (keyof PolicyMatch)[];
+/** A match without any field; it never holds. */
+export const NO_MATCH: PolicyMatch = {
+  namespaces: [],
+  notNamespaces: [],
+  principals: [],
+  notPrincipals: [],
+  sourceIps: [],
+  notSourceIps: [],
+  destinationIps: [],
+  notDestinationIps: [],
+  destinationPorts: [],
+  notDestinationPorts: [],
+  serviceAccounts: [],
+  notServiceAccounts: [],
+};
+
+export const MATCH_FIELDS = Object.keys(NO_MATCH) as readonly (keyof PolicyMatch)[];
 
 // The predicates are not closures over the connection: a mesh may have ten thousand rules, and each connection looks at all of them.
 function fieldHolds<T, V>(wanted: readonly T[], unwanted: readonly T[], value: V, holds: (want: T, value: V) => boolean): boolean {

@@ -17,6 +17,7 @@ import {
   serviceKey,
   type Workload,
 } from '../decision/mesh-view.ts';
+import { MATCH_FIELDS } from '../decision/policy.ts';
 import { encodePolicy, encodeService, encodeWorkload } from './encode.ts';
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type StatePush } from './writer.ts';
 import { ConfigError, YamlNode } from './yaml-node.ts';
@@ -296,23 +297,8 @@ function policyFrom(node: YamlNode): Policy {
   };
 }
 
-const MATCH_KEYS = [
-  'namespaces',
-  'notNamespaces',
-  'principals',
-  'notPrincipals',
-  'sourceIps',
-  'notSourceIps',
-  'destinationIps',
-  'notDestinationIps',
-  'destinationPorts',
-  'notDestinationPorts',
-  'serviceAccounts',
-  'notServiceAccounts',
-] as const satisfies readonly (keyof PolicyMatch)[];
-
 function matchFrom(node: YamlNode): PolicyMatch {
-  node.allowKeys(MATCH_KEYS);
+  node.allowKeys(MATCH_FIELDS);
   const list = <T>(key: keyof PolicyMatch, read: (entry: YamlNode) => T): T[] => node.optional(key)?.list(read) ?? [];
   const range = (entry: YamlNode): Cidr => entry.parsed(parseCidr, 'a CIDR, such as 10.0.0.0/8');
   const port = (entry: YamlNode): number => entry.integer(65535);

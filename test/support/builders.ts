@@ -1,6 +1,7 @@
 /** Workloads, services and policies for tests: everything has a sensible value, a test names only what it is about. */
 import { parseCidr, parseIp } from '../../common/base/address.ts';
 import type { GatewayAddress, Policy, PolicyMatch, Service, Workload } from '../../common/decision/mesh-view.ts';
+import { NO_MATCH } from '../../common/decision/policy.ts';
 
 export function workload(fields: Partial<Workload> & { name: string }): Workload {
   const namespace = fields.namespace ?? 'shop';
@@ -65,22 +66,7 @@ export const memberOf = (...services: (Service | [Service, Record<number, number
     }),
   );
 
-const noMatch: PolicyMatch = {
-  namespaces: [],
-  notNamespaces: [],
-  principals: [],
-  notPrincipals: [],
-  sourceIps: [],
-  notSourceIps: [],
-  destinationIps: [],
-  notDestinationIps: [],
-  destinationPorts: [],
-  notDestinationPorts: [],
-  serviceAccounts: [],
-  notServiceAccounts: [],
-};
-
-export const match = (fields: Partial<PolicyMatch>): PolicyMatch => ({ ...noMatch, ...fields });
+export const match = (fields: Partial<PolicyMatch>): PolicyMatch => ({ ...NO_MATCH, ...fields });
 
 export const policy = (fields: Partial<Policy> & { name: string }): Policy => ({
   namespace: 'shop',

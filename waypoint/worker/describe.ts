@@ -4,50 +4,26 @@ import { formatSpiffeId } from '../../common/base/spiffe.ts';
 import { fieldValue } from '../../common/decision/http-route.ts';
 import type { Service, Workload } from '../../common/decision/mesh-view.ts';
 import type { AccessField } from '../../common/server/access-log.ts';
+import { peerLabels, UNKNOWN } from '../../common/server/peer-labels.ts';
 import type { PickedEndpoint } from '../cluster/endpoint.ts';
 import type { Caller, Connection, RequestContext } from '../http/context.ts';
 import type { Delivered } from '../http/deliver.ts';
 import { httpOutcome } from '../http/outcomes.ts';
 
-const UNKNOWN = 'unknown';
-const orUnknown = (value: string | undefined): string => (value === undefined || value === '' ? UNKNOWN : value);
-
 const GRPC_STATUS = /^(?:[0-9]|1[0-6])$/;
 /** An application's words; a label has room for the known ones. */
 export const grpcLabel = (status: string | undefined): string => (status === undefined ? '' : GRPC_STATUS.test(status) ? status : 'other');
 
-/** In the order of PEER_LABELS. @param to the pod that got it, or would have; undefined where none was chosen */
-export function peerLabels(
+/** In the order of CONNECTION_LABELS. @param to the pod that got it, or would have; undefined where none was chosen */
+export function connectionLabels(
   caller: Caller,
   service: Pick<Service, 'hostname' | 'namespace' | 'name'> | undefined,
   to: Workload | undefined,
 ): string[] {
-  const { workload: from, baggage: said } = caller;
-  const canonicalName = orUnknown(from?.canonicalName ?? said?.canonicalName);
-  const canonicalRevision = orUnknown(from?.canonicalRevision ?? said?.canonicalRevision);
-  return [
-    'waypoint',
-    orUnknown(from?.workloadName ?? said?.workloadName),
-    canonicalName,
-    canonicalRevision,
-    orUnknown(from?.namespace ?? said?.namespace),
-    orUnknown(caller.principal),
-    canonicalName,
-    canonicalRevision,
-    orUnknown(from?.clusterId ?? said?.clusterId),
-    orUnknown(service?.hostname),
-    orUnknown(service?.namespace),
-    orUnknown(service?.name),
-    orUnknown(to?.workloadName),
-    orUnknown(to?.canonicalName),
-    orUnknown(to?.canonicalRevision),
-    orUnknown(to?.namespace),
-    to ? formatSpiffeId(to) : UNKNOWN,
-    orUnknown(to?.canonicalName),
-    orUnknown(to?.canonicalRevision),
-    orUnknown(to?.clusterId),
-    caller.principal === '' ? UNKNOWN : 'mutual_tls',
-  ];
+  const { workload: from, baggage: said, principal } = caller;
+  const peers = peerLabels({ reporter: 'waypoint', from, said, principal, service, to });
+  peers.push(principal === '' ? UNKNOWN : 'mutual_tls');
+  return peers;
 }
 
 /** Istio's JSON keys (istio: pilot/pkg/model/telemetry_logging.go), and behind them who it was. */

@@ -14,7 +14,7 @@ import { httpOutcome } from '../http/outcomes.ts';
 import { metrics } from '../metrics.ts';
 import { changedSlot, type OwnTelemetry, tagValues, writeLines } from '../telemetry/own-telemetry.ts';
 import { connectionFacts } from '../telemetry/request-facts.ts';
-import { connectionFields, peerLabels } from './describe.ts';
+import { connectionFields, connectionLabels } from './describe.ts';
 import { tcpEvent } from './events.ts';
 import type { WaypointJournal } from './journal.ts';
 
@@ -178,6 +178,6 @@ export class TcpRecord {
   #labels(flag: string): string[] {
     const { connection, endpoint } = this.#facts;
     const { caller, target } = connection;
-    return [...peerLabels(caller, target.service, endpoint?.workload ?? target.workload), 'tcp', flag];
+    return [...connectionLabels(caller, target.service, endpoint?.workload ?? target.workload), 'tcp', flag];
   }
 }

@@ -18,7 +18,7 @@ import { type OwnTelemetry, tagValues, writeLines } from '../telemetry/own-telem
 import { requestFacts } from '../telemetry/request-facts.ts';
 import { type Changes, observe, type RequestSlots, requestSlots } from '../telemetry/request-slots.ts';
 import type { Spans } from '../telemetry/spans.ts';
-import { endsOf, grpcLabel, peerLabels, requestLine } from './describe.ts';
+import { connectionLabels, endsOf, grpcLabel, requestLine } from './describe.ts';
 import { type RefusedConnection, refusedEvent, requestEvent } from './events.ts';
 import type { WaypointJournal } from './journal.ts';
 import { type RoutedConnection, TcpRecord } from './tcp-record.ts';
@@ -190,7 +190,7 @@ export class Telemetry {
     // Asking once in each period keeps the series alive.
     if (known?.period === series.period) return known.slots;
     const labels = [
-      ...peerLabels(caller, request.backend?.service ?? target.service, endpoint?.workload ?? target.workload),
+      ...connectionLabels(caller, request.backend?.service ?? target.service, endpoint?.workload ?? target.workload),
       grpc ? 'grpc' : 'http',
       // A client that left before there was a response: Envoy's 0.
       error?.code === 'CLIENT_GONE' ? '0' : String(status),

@@ -13,12 +13,13 @@ import type { PolicyInput } from '../../common/decision/policy.ts';
 import type { EventSink } from '../../common/decision/traffic-event.ts';
 import type { Relay } from '../../common/hbone/types.ts';
 import type { AccessField, AccessLog } from '../../common/server/access-log.ts';
+import { orUnknown } from '../../common/server/peer-labels.ts';
 import type { SeriesWriter } from '../../common/server/shared-series.ts';
 import { metrics } from '../metrics.ts';
 import type { ConnectionFacts, EarlyFailure } from './connection-facts.ts';
 import { connectionEvent, refusedEvent } from './events.ts';
 import type { ConnectionJournal } from './journal.ts';
-import { CONNECT_BOUNDS, orUnknown, SlotCache, type TrafficSlots, trafficLabels } from './traffic-series.ts';
+import { CONNECT_BOUNDS, SlotCache, type TrafficSlots, trafficLabels } from './traffic-series.ts';
 
 export interface TelemetryOptions {
   readonly series: SeriesWriter;

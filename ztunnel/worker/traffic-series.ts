@@ -3,8 +3,8 @@
  * that stand for them.
  */
 import type { ResponseFlag } from '../../common/base/errors.ts';
-import { formatSpiffeId } from '../../common/base/spiffe.ts';
 import { histogramParts } from '../../common/server/metric-family.ts';
+import { orUnknown, peerLabels, UNKNOWN } from '../../common/server/peer-labels.ts';
 import type { SeriesWriter } from '../../common/server/shared-series.ts';
 import { metrics } from '../metrics.ts';
 import type { ConnectionFacts } from './connection-facts.ts';
@@ -99,41 +99,11 @@ function edgeLabels({ sourceWorkload: from, destinationWorkload: to, service }: 
   return [from?.workloadName, from?.namespace, service?.hostname, to?.workloadName, to?.namespace].map(orUnknown);
 }
 
-const UNKNOWN = 'unknown';
-// Baggage is what a peer says of itself, at any length that fits into a header; names of Kubernetes have 253 characters at most.
-const MAX_LABEL = 253;
-export const orUnknown = (value: string | undefined): string => (value === undefined || value === '' ? UNKNOWN : value.slice(0, MAX_LABEL));
-
 export function trafficLabels(facts: ConnectionFacts, flag: ResponseFlag): string[] {
-  const { sourceWorkload: from, sourceBaggage: said, destinationWorkload: to, service } = facts;
-  const canonicalName = orUnknown(from?.canonicalName ?? said?.canonicalName);
-  const canonicalRevision = orUnknown(from?.canonicalRevision ?? said?.canonicalRevision);
-  return [
-    facts.direction === 'outbound' ? 'source' : 'destination',
-    orUnknown(from?.workloadName ?? said?.workloadName),
-    canonicalName,
-    canonicalRevision,
-    orUnknown(from?.namespace ?? said?.namespace),
-    orUnknown(facts.sourceIdentity),
-    canonicalName,
-    canonicalRevision,
-    orUnknown(from?.clusterId ?? said?.clusterId),
-    orUnknown(service?.hostname),
-    orUnknown(service?.namespace),
-    orUnknown(service?.name),
-    orUnknown(to?.workloadName),
-    orUnknown(to?.canonicalName),
-    orUnknown(to?.canonicalRevision),
-    orUnknown(to?.namespace),
-    to ? formatSpiffeId(to) : UNKNOWN,
-    orUnknown(to?.canonicalName),
-    orUnknown(to?.canonicalRevision),
-    orUnknown(to?.clusterId),
-    'tcp',
-    flag,
-    facts.mutualTls ? 'mutual_tls' : UNKNOWN,
-    ...localityLabels(facts),
-  ];
+  const { direction, sourceWorkload: from, sourceBaggage: said, sourceIdentity: principal, destinationWorkload: to, service } = facts;
+  const peers = peerLabels({ reporter: direction === 'outbound' ? 'source' : 'destination', from, said, principal, service, to });
+  peers.push('tcp', flag, facts.mutualTls ? 'mutual_tls' : UNKNOWN, ...localityLabels(facts));
+  return peers;
 }
 
 const NO_LOCALITY = ['', '', '', ''];
