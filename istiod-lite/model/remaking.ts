@@ -1,5 +1,6 @@
 /** What is stale is made anew: each output from its part of the translation, services and policies first, workloads in portions. */
 import type { HttpAuthorization, JwtAuthentication, RateLimits } from '../../common/codec/gen/waypoint.ts';
+import type { Condition } from './conditions.ts';
 import type { MeshModelConfig } from './config.ts';
 import { mapEach } from './groups.ts';
 import type { Inputs } from './inputs.ts';
@@ -104,11 +105,21 @@ export class Remaking {
         );
         if (!policy) this.#inputs.certificates.record(id, new Set());
         if (kind === 'RateLimitPolicy' || kind === 'BackendTLSPolicy') {
-          if (policy) this.#outputs.objectStatuses.want(kind, policy.key, wantedAncestors(this.#translation.policies.ancestors(policy)));
+          const ancestors = policy ? this.#translation.policies.ancestors(policy) : [];
+          this.#notAccepted(
+            id,
+            ancestors.flatMap(({ conditions }) => conditions.filter(({ status }) => status === 'False')),
+          );
+          if (policy) this.#outputs.objectStatuses.want(kind, policy.key, wantedAncestors(ancestors));
           return;
         }
         const reporter = kind === 'RequestAuthentication' ? 'RequestAuthentication' : 'WaypointPolicy';
-        this.#outputs.statuses.want(reporter, id.slice(id.indexOf(' ') + 1), policy ? [this.#translation.policies.condition(policy)] : []);
+        const conditions = policy ? [this.#translation.policies.condition(policy)] : [];
+        this.#outputs.statuses.want(reporter, id.slice(id.indexOf(' ') + 1), conditions);
+        this.#notAccepted(
+          id,
+          conditions.filter(({ reason }) => reason !== 'Accepted'),
+        );
         const authorizations = policy ? this.#translation.policies.httpAuthorizations(policy) : new Map<string, HttpAuthorization>();
         made.set(
           id,
@@ -214,7 +225,18 @@ export class Remaking {
     this.#outputs.objectStatuses.want(route.kind, route.key, wantedParents(parents, { seen: waypoints.length > 0, silent }));
   }
 
+  /** What a status says that is not as written is a problem too, for the log and the metrics. */
+  #notAccepted(id: string, conditions: readonly Condition[]): void {
+    this.#outputs.problems.set(
+      id,
+      conditions.map(({ message }) => message),
+      'status',
+    );
+  }
+
   #gatewayStatus(key: string): void {
+    const problem = this.#inputs.gatewayStatuses.problem(key);
+    this.#outputs.problems.set(`Gateway ${key}`, problem ? [problem.message] : [], 'status');
     this.#outputs.objectStatuses.want('Gateway', key, this.#translation.gatewayStatus(key) ?? (() => undefined));
   }
 
