@@ -1,12 +1,13 @@
 /**
- * The CNI plugin on real Kubernetes: kubelet and containerd call it. Who starts when, what is on the wire from the first packet on, what
- * happens when all nodes lose their power, and the mesh out of the path.
+ * The mesh installed by Helm and by kubectl (install-ways.ts), and the CNI plugin, on real Kubernetes: kubelet and containerd call it. Who starts
+ * when, what is on the wire from the first packet on, what happens when all nodes lose their power, and the mesh out of the path.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { startCluster, type TestCluster, withoutCluster } from '../support/cluster.ts';
 import { imageBundle } from '../support/image-bundle.ts';
 import { hasText, hasTunnel, onTheWire } from '../support/wire.ts';
+import { installWays, withoutHelm } from './install-ways.ts';
 
 const LONG_MS = 240_000;
 const NODES = ['node1', 'node2'];
@@ -53,14 +54,24 @@ apiVersion: v1
 kind: Service
 metadata: { name: server, namespace: shop }
 spec: { selector: { app: server }, ports: [{ name: http, port: 8080 }] }
-${echo('server', 'node2')}
+${echo('server', 'node2')}${echo('client', 'node1')}
 `;
 
-test('the CNI plugin, on Kubernetes with two nodes', { skip: withoutCluster ?? false, timeout: 1_500_000 }, async (t) => {
+test('the ways to install and the CNI plugin, on Kubernetes with two nodes', {
+  skip: withoutCluster ?? false,
+  timeout: 1_500_000,
+}, async (t) => {
   const cluster = await startCluster(t, { nodes: 2, images: [await imageBundle(t)] });
-  await cluster.meshctl('install');
   await cluster.apply(WORLD);
   await cluster.podsReady('shop', LONG_MS);
+  const ways = installWays(t, cluster, () => cluster.exec('shop', 'client', 'client', 'http://server:8080/'));
+  await t.test('who may only look is told what is missing, and nothing is changed', ways.byViewer);
+  await t.test(
+    'helm install brings it up, and helm uninstall leaves no pod without a network',
+    { skip: withoutHelm ?? false },
+    ways.byHelm,
+  );
+  await t.test('kubectl installs the plain manifest, meshctl agrees with it, and sees what a user changes', ways.byKubectl);
   const described = (name: string, namespace = 'shop') => cluster.kubectl('describe', 'pod', '-n', namespace, name);
 
   await t.test('a pod is in the mesh before its first container runs', async () => {
@@ -229,6 +240,8 @@ test('the CNI plugin, on Kubernetes with two nodes', { skip: withoutCluster ?? f
         ),
     );
   });
+
+  await t.test('meshctl takes away what kubectl has installed, and pods go on', ways.uninstalled);
 });
 
 /** docs/security-model.md. */

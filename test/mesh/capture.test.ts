@@ -1,14 +1,17 @@
 /**
  * Who is captured and who is not, over both address families, by service and by pod address: the combinations that Istio's ztunnel is tested
- * with (tests/namespaced.rs), in the whole mesh, with what an operator sees of each.
+ * with (tests/namespaced.rs), in the whole mesh, with what an operator sees of each. Then, in the same mesh, what takes it away from its pods.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { buildPlugin } from '../support/cni-plugin.ts';
 import { startPlayground, withoutPlayground } from '../support/playground.ts';
 import { ztunnelLine } from '../support/ztunnel-pods.ts';
+import { outOfThePath } from './bypass.ts';
 import { dnsCapture } from './dns-capture.ts';
 import { maliciousCalls } from './malicious-calls.ts';
 import { prometheusSees, withoutPrometheus } from './prometheus.ts';
+import { ztunnelRestarts } from './ztunnel-restart.ts';
 
 const pod = (namespace: string, name: string, node: string, app: string): string => `
 ---
@@ -54,7 +57,8 @@ interface ServiceAddresses {
   readonly spec: { readonly clusterIPs: readonly string[] };
 }
 
-test('who is captured, over both families, and what is seen of it', { skip: withoutPlayground, timeout: 300_000 }, async (t) => {
+test('who is captured, over both families, and what is seen of it', { skip: withoutPlayground, timeout: 400_000 }, async (t) => {
+  buildPlugin();
   const cluster = await startPlayground(t, { mesh: true });
   await cluster.apply(MANIFEST);
   await cluster.podsReady('mesh');
@@ -127,6 +131,10 @@ test('who is captured, over both families, and what is seen of it', { skip: with
   const withoutIt = { skip: withoutPrometheus };
   await t.test('Prometheus scrapes every component, and its answers say who talked to whom', withoutIt, () =>
     prometheusSees(cluster, 'mesh', 3),
+  );
+  await t.test('the mesh out of the path', (t) => outOfThePath(t, cluster));
+  await t.test('with istiod away a ztunnel that is killed, or replaced, goes on serving its pods under the same policies', (t) =>
+    ztunnelRestarts(t, cluster),
   );
   await t.test('with DNS capture a pod resolves services by ztunnel, and the rest by the cluster', () => dnsCapture(cluster));
 });

@@ -9,7 +9,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { VERSION } from '../../common/base/version.ts';
-import { runProgram } from '../support/kube-commands.ts';
+import { type Ran, runProgram } from '../support/kube-commands.ts';
+import { meshctlSession } from '../support/meshctl-session.ts';
 import { nodeInPods, root, startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
 
 const EXAMPLES = join(root, 'docs/cli/examples');
@@ -54,6 +55,7 @@ test('every example of docs/cli is what meshctl says', { skip: withoutPlayground
   await openShop(cluster);
   const folder = mkdtempSync(join(tmpdir(), 'warren-cli-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const meshctl = meshctlSession(t, cluster.kubeconfig);
   const over = await callsUntilEnd(t, cluster);
   for (const file of inOrder(readdirSync(EXAMPLES))) {
     const name = file.replace('.txt', '');
@@ -62,7 +64,7 @@ test('every example of docs/cli is what meshctl says', { skip: withoutPlayground
       if (UPDATE && text.split('\n').some((line) => line !== '' && !line.startsWith('$ '))) return;
       const actual: string[] = [];
       for (const command of text.split('\n').filter((line) => line.startsWith('$ '))) {
-        actual.push(command, ...(await said(cluster, command, folder)));
+        actual.push(command, ...(await said(cluster, meshctl, command, folder)));
       }
       if (UPDATE) {
         writeFileSync(join(EXAMPLES, file), `${actual.join('\n').trimEnd()}\n`);
@@ -144,8 +146,10 @@ async function callsUntilEnd(t: TestContext, cluster: TestPlayground): Promise<(
   return () => calling.end();
 }
 
+type Meshctl = (...args: readonly string[]) => Promise<Ran>;
+
 /** Runs a line of an example; what it prints, diagnostics last. */
-async function said(cluster: TestPlayground, line: string, folder: string): Promise<string[]> {
+async function said(cluster: TestPlayground, meshctl: Meshctl, line: string, folder: string): Promise<string[]> {
   const words = await Promise.all(
     line
       .slice('$ meshctl '.length)
@@ -154,7 +158,9 @@ async function said(cluster: TestPlayground, line: string, folder: string): Prom
   );
   const [, lines] = / \| head -(\d+)$/.exec(line) ?? [];
   const args = lines === undefined ? words : words.slice(0, words.indexOf('|'));
-  const { stdout, stderr } = await cluster.tryMeshctl(...args.map((word) => word.replace('/tmp/', `${folder}/`)));
+  // What acts on playgrounds starts and ends processes: it has one to itself.
+  const run = args[0] === 'playground' ? cluster.tryMeshctl : meshctl;
+  const { stdout, stderr } = await run(...args.map((word) => word.replace('/tmp/', `${folder}/`)));
   return (stdout || stderr)
     .replaceAll(`${folder}/`, '/tmp/')
     .trimEnd()

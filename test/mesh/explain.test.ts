@@ -20,8 +20,8 @@ import { draws } from '../support/seeded-random.ts';
 const CASES = Number(process.env.EXPLAIN_CASES ?? 50);
 const SEED = Number(process.env.EXPLAIN_SEED ?? (process.env.CI ? 1 : Date.now() % 1_000_000));
 /** Tried at once. */
-const NAMESPACES = namespacesOf(Number(process.env.EXPLAIN_NAMESPACES ?? 8));
-const WITH_WAYPOINT = 3;
+const NAMESPACES = namespacesOf(Number(process.env.EXPLAIN_NAMESPACES ?? 10));
+const WITH_WAYPOINT = 4;
 const LAST = NAMESPACES.at(-1) ?? '';
 const ROUNDS = Math.ceil(CASES / NAMESPACES.length);
 

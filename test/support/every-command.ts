@@ -73,10 +73,13 @@ export async function everyCommandWorks(kubeconfig: string, shop: Shop): Promise
       `${command.name()} is asked nothing`,
     );
   }
-  const argv = commands.map(([line]) => ['--kubeconfig', kubeconfig, ...line.split(' ')]);
-  const ran = await runProgram(process.execPath, [join(root, 'test/support/meshctl-program.ts')], JSON.stringify(argv), 180_000);
+  const lines = commands.map(([line]) => JSON.stringify(['--kubeconfig', kubeconfig, ...line.split(' ')]));
+  const ran = await runProgram(process.execPath, [join(root, 'test/support/meshctl-program.ts')], `${lines.join('\n')}\n`, 180_000);
   assert.equal(ran.code, 0, ran.stderr);
-  const results = JSON.parse(ran.stdout) as Ran[];
+  const results = ran.stdout
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Ran);
   const wrong = commands.flatMap(([line, code, says], i) => {
     const { code: actual, stdout = '', stderr = '' } = results[i] ?? { code: undefined };
     return (code === undefined || actual === code) && says.test(stdout)

@@ -1,15 +1,15 @@
 /**
- * Several of meshctl's commands in one process, one after the other, as main.ts runs one: argument lists as JSON on standard input, what each
- * printed and its exit status as JSON on standard output. Starting a process for each costs more than most of them do.
+ * Several of meshctl's commands in one process, one after the other, as main.ts runs one: an argument list as JSON on each line of standard input, what
+ * it printed and its exit status as JSON on a line of standard output. Starting a process for each costs more than most of them do.
  */
-import { readFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
 import { CommandError } from '../../meshctl/command-error.ts';
 import { argumentsInOrder, createProgram } from '../../meshctl/program.ts';
 import type { Ran } from './kube-commands.ts';
 
-const results: Ran[] = [];
 const say = process.stdout.write.bind(process.stdout);
-for (const args of JSON.parse(readFileSync(0, 'utf8')) as string[][]) {
+
+async function run(args: readonly string[]): Promise<Ran> {
   const said = { stdout: '', stderr: '' };
   for (const name of ['stdout', 'stderr'] as const)
     process[name].write = (chunk: string | Uint8Array) => {
@@ -18,12 +18,16 @@ for (const args of JSON.parse(readFileSync(0, 'utf8')) as string[][]) {
     };
   process.exitCode = 0;
   try {
-    await createProgram(process.env).parseAsync(argumentsInOrder(args), { from: 'user' });
+    await createProgram(process.env).parseAsync(argumentsInOrder([...args]), { from: 'user' });
   } catch (error) {
     said.stderr += `${error instanceof CommandError ? error.message : String(error)}\n`;
     process.exitCode = 2;
   }
-  results.push({ code: Number(process.exitCode), ...said });
+  return { code: Number(process.exitCode), ...said };
 }
-process.exitCode = 0;
-say(JSON.stringify(results));
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const ran = await run(JSON.parse(line) as string[]);
+  process.exitCode = 0;
+  say(`${JSON.stringify(ran)}\n`);
+}

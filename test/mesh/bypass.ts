@@ -1,10 +1,7 @@
-/** The mesh taken out of the path, by meshctl and by hand, and what a pod's start depends on while the node agent is away. */
+/** Part of capture.test.ts: the mesh taken out of the path, by meshctl and by hand, and what a pod's start depends on while the node agent is away. */
 import assert from 'node:assert/strict';
-import { type TestContext, test } from 'node:test';
-import { buildPlugin } from '../support/cni-plugin.ts';
-import { startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
-
-const options = { skip: withoutPlayground ?? false, timeout: 300_000 };
+import type { TestContext } from 'node:test';
+import type { TestPlayground } from '../support/playground.ts';
 
 const echo = (name: string, node: string, namespace = 'shop'): string => `
 apiVersion: v1
@@ -24,10 +21,8 @@ spec: { selector: { app: ${name} }, ports: [{ name: http, port: 8080 }] }
 ---
 `;
 
-async function startShop(t: TestContext): Promise<TestPlayground> {
-  // Without it the playground's kubelet would ask the agent by itself, and there would be nothing to bypass by hand.
-  buildPlugin();
-  const cluster = await startPlayground(t, { mesh: true });
+/** @param cluster with the plugin, or its kubelets would ask the agent by themselves, and there would be nothing to bypass by hand */
+export async function outOfThePath(t: TestContext, cluster: TestPlayground): Promise<void> {
   await cluster.apply(`
 apiVersion: v1
 kind: Namespace
@@ -39,18 +34,13 @@ metadata: { name: legacy }
 ---
 ${echo('client', 'node1')}${echo('server', 'node2')}${service('server')}`);
   await cluster.kubectl('wait', '-n', 'shop', '--for=condition=Ready', 'pod', '--all', '--timeout=60s');
-  return cluster;
-}
-
-test('the mesh out of the path', options, async (t) => {
-  const cluster = await startShop(t);
   await t.test('a namespace, a node and the cluster are taken out of the mesh and brought back, and no pod restarts', () =>
     byMeshctl(cluster),
   );
   await t.test('while the node agent is away pods of the mesh wait and others start; by hand the node lets all of them start', () =>
     byHand(cluster),
   );
-});
+}
 
 async function byMeshctl(cluster: TestPlayground): Promise<void> {
   const started = await cluster.kubectl('get', 'pods', '-n', 'shop', '-o', 'jsonpath={.items[*].status.containerStatuses[*].containerID}');

@@ -1,42 +1,21 @@
 /**
  * The other ways to install, on real Kubernetes: by Helm, and by kubectl from the plain manifest. The API server's own RBAC, server-side apply
- * and schemas have the last word here, which the playground has not.
+ * and schemas have the last word here, which the playground has not. Part of plugin.test.ts, in whose cluster it all happens.
  */
 import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import type { TestContext } from 'node:test';
 import yaml from 'js-yaml';
 import { CHART, findHelm } from '../../scripts/manifest.ts';
-import { startCluster, type TestCluster, withoutCluster } from '../support/cluster.ts';
-import { imageBundle } from '../support/image-bundle.ts';
+import type { TestCluster } from '../support/cluster.ts';
 import { type Ran, runProgram, succeeded } from '../support/kube-commands.ts';
 import { root } from '../support/manifests.ts';
 
 const COMMAND_TIMEOUT_MS = 300_000;
 const MANIFEST = join(root, 'manifests/install.yaml');
 const DEFINITIONS = join(root, CHART, 'crds');
-
-const pod = (name: string): string => `
----
-apiVersion: v1
-kind: Pod
-metadata: { name: ${name}, namespace: shop, labels: { app: ${name} } }
-spec:
-  terminationGracePeriodSeconds: 0
-  containers: [{ name: echo, image: "warren/echo:0.1.0", imagePullPolicy: Never, args: ["--port=8080"] }]
-`;
-const SHOP = `
-apiVersion: v1
-kind: Namespace
-metadata: { name: shop, labels: { istio.io/dataplane-mode: ambient } }
----
-apiVersion: v1
-kind: Service
-metadata: { name: server, namespace: shop }
-spec: { selector: { app: server }, ports: [{ name: http, port: 80, targetPort: 8080 }] }
-${pod('server')}${pod('client')}`;
 
 const UNREADABLE = `
 apiVersion: security.istio.io/v1
@@ -64,14 +43,24 @@ subjects: [{ kind: ServiceAccount, name: viewer, namespace: default }]
 `;
 
 const helm = findHelm(root, process.env) ?? '';
-const skip = withoutCluster ?? (helm === '' && !process.env.CI ? 'no helm here (scripts/helm version installs one)' : false);
+export const withoutHelm = helm === '' && !process.env.CI ? 'no helm here (scripts/helm version installs one)' : undefined;
 
-test('Helm and kubectl install the same mesh on Kubernetes', { skip, timeout: 900_000 }, async (t) => {
+export interface Ways {
+  /** Who may only look is told what is missing, and nothing is changed. */
+  byViewer(): Promise<void>;
+  /** Leaves nothing installed. */
+  byHelm(): Promise<void>;
+  /** Leaves the mesh as meshctl would have installed it. */
+  byKubectl(): Promise<void>;
+  /** The mesh taken away again. */
+  uninstalled(): Promise<void>;
+}
+
+/** @param call from one of the two pods of the namespace `shop`, which belongs to the mesh, to the other */
+export function installWays(t: TestContext, cluster: TestCluster, call: () => Promise<Ran>): Ways {
   const folder = mkdtempSync(join(tmpdir(), 'warren-test-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
-  const cluster = await startCluster(t, { nodes: 1, images: [await imageBundle(t, 'istiod', 'ztunnel', 'cni', 'echo')] });
   const meshctl = (...args: readonly string[]): Promise<Ran> => meshctlAs(cluster.kubeconfig, ...args);
-  const call = (): Promise<Ran> => cluster.exec('shop', 'client', 'client', 'http://server/');
   const throughTheMesh = async (): Promise<void> => {
     await cluster.eventually('the pods are not in the mesh', async () => {
       const found = await cluster.kubectl('get', 'pods', '-n', 'shop', '-o', 'jsonpath={.items[*].metadata.annotations}');
@@ -83,10 +72,8 @@ test('Helm and kubectl install the same mesh on Kubernetes', { skip, timeout: 90
       return /connection complete.*src\.identity="spiffe:\/\/cluster\.local\/ns\/shop\/sa\/default"/.test(log);
     });
   };
-  await cluster.apply(SHOP);
-  await cluster.podsReady('shop');
 
-  await t.test('who may only look is told what is missing, and nothing is changed', async () => {
+  const byViewer = async (): Promise<void> => {
     await cluster.apply(VIEWER);
     const kubeconfig = await kubeconfigOf(cluster, folder, 'viewer');
     const { code, stdout } = await meshctlAs(kubeconfig, 'check', '--pre');
@@ -95,9 +82,9 @@ test('Helm and kubectl install the same mesh on Kubernetes', { skip, timeout: 90
     const install = await meshctlAs(kubeconfig, 'install');
     assert.equal(install.code, 1);
     assert.match(install.stdout, /Nothing was changed\.$/m);
-  });
+  };
 
-  await t.test('helm install brings it up, and helm uninstall leaves no pod without a network', async () => {
+  const byHelm = async (): Promise<void> => {
     const release = ['warren', '-n', 'istio-system', '--kubeconfig', cluster.kubeconfig, '--wait', '--timeout', '5m'];
     const install = ['install', ...release, join(root, CHART), '--create-namespace'];
     succeeded('helm install', await runProgram(helm, install, undefined, COMMAND_TIMEOUT_MS));
@@ -115,9 +102,9 @@ test('Helm and kubectl install the same mesh on Kubernetes', { skip, timeout: 90
     assert.doesNotMatch(left, /istio-ca|ambient\.istio\.io\/redirection: enabled/);
     // Helm's --create-namespace made it, so it is not ours to delete.
     await cluster.kubectl('delete', 'namespace', 'istio-system', '--wait');
-  });
+  };
 
-  await t.test('kubectl installs the plain manifest, meshctl agrees with it, sees what a user changes, and takes it away', async () => {
+  const byKubectl = async (): Promise<void> => {
     await cluster.tryKubectl('create', '-f', DEFINITIONS);
     await cluster.kubectl('apply', '--server-side', '-f', MANIFEST);
     for (const workload of ['deployment/istiod', 'daemonset/istio-cni-node', 'daemonset/ztunnel'])
@@ -153,12 +140,16 @@ test('Helm and kubectl install the same mesh on Kubernetes', { skip, timeout: 90
     assert.match(refused.stdout, /✘ Deployment istio-system\/istiod: \.spec\.replicas was set by kubectl/);
     const forced = await meshctl('upgrade', '--force-conflicts');
     assert.equal(forced.code, 0, forced.stdout);
+  };
+
+  const uninstalled = async (): Promise<void> => {
     const removed = await meshctl('uninstall', '--skip-confirmation', '--purge-crds');
     assert.equal(removed.code, 0, removed.stdout);
     assert.equal((await call()).code, 0);
     assert.doesNotMatch(await cluster.kubectl('get', 'crds,clusterroles,clusterrolebindings', '-o', 'name'), /istio/);
-  });
-});
+  };
+  return { byViewer, byHelm, byKubectl, uninstalled };
+}
 
 const meshctlAs = (kubeconfig: string, ...args: readonly string[]): Promise<Ran> =>
   runProgram(process.execPath, [join(root, 'meshctl/main.ts'), '--kubeconfig', kubeconfig, ...args], undefined, COMMAND_TIMEOUT_MS);

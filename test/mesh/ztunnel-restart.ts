@@ -1,21 +1,21 @@
 /**
- * A ztunnel that ends while the control plane is away: killed and started again by the kubelet, or replaced by another pod. What it knew and
+ * Part of capture.test.ts: a ztunnel that ends while the control plane is away: killed and started again by the kubelet, or replaced by another pod. What it knew and
  * the certificates that it had go on, so that the pods of its node notice nothing but the connections that the process took with it.
  */
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
-import { test } from 'node:test';
-import { startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
+import type { TestContext } from 'node:test';
+import type { TestPlayground } from '../support/playground.ts';
 
 const pod = (name: string, node: string): string => `
 ---
 apiVersion: v1
 kind: ServiceAccount
-metadata: { name: ${name}, namespace: shop }
+metadata: { name: ${name}, namespace: kept }
 ---
 apiVersion: v1
 kind: Pod
-metadata: { name: ${name}, namespace: shop, labels: { app: ${name} } }
+metadata: { name: ${name}, namespace: kept, labels: { app: ${name} } }
 spec:
   nodeName: ${node}
   terminationGracePeriodSeconds: 1
@@ -26,34 +26,31 @@ spec:
 const MANIFEST = `
 apiVersion: v1
 kind: Namespace
-metadata: { name: shop, labels: { istio.io/dataplane-mode: ambient } }
+metadata: { name: kept, labels: { istio.io/dataplane-mode: ambient } }
 ${pod('client', 'node1')}
 ${pod('server', 'node2')}
 ---
 apiVersion: v1
 kind: Service
-metadata: { name: server, namespace: shop }
+metadata: { name: server, namespace: kept }
 spec:
   selector: { app: server }
   ports: [{ name: http, port: 80, targetPort: 8080 }, { name: closed, port: 90, targetPort: 8081 }]
 ---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
-metadata: { name: no-8081, namespace: shop }
+metadata: { name: no-8081, namespace: kept }
 spec:
   action: DENY
   rules: [{ to: [{ operation: { ports: ["8081"] } }] }]
 `;
 
-test('with istiod away a ztunnel that is killed, or replaced, goes on serving its pods under the same policies', {
-  skip: withoutPlayground,
-  timeout: 240_000,
-}, async (t) => {
-  const cluster = await startPlayground(t, { mesh: true });
+/** With istiod away a ztunnel that is killed, or replaced, goes on serving its pods under the same policies. */
+export async function ztunnelRestarts(t: TestContext, cluster: TestPlayground): Promise<void> {
   await cluster.apply(MANIFEST);
-  await cluster.podsReady('shop');
+  await cluster.podsReady('kept');
   const calls = async (port: number): Promise<boolean> =>
-    (await cluster.exec('shop', 'client', 'client', `http://server.shop:${port}/`)).stdout.includes('Hostname=server');
+    (await cluster.exec('kept', 'client', 'client', `http://server.kept:${port}/`)).stdout.includes('Hostname=server');
   await cluster.eventually('the policy is not in force', async () => (await calls(80)) && !(await calls(90)));
 
   await cluster.kubectl('scale', '-n', 'istio-system', 'deploy/istiod', '--replicas=0');
@@ -74,7 +71,7 @@ test('with istiod away a ztunnel that is killed, or replaced, goes on serving it
     for (const { name } of killed) {
       const log = await cluster.kubectl('logs', '-n', 'istio-system', name);
       assert.match(log, /serving from kept state/);
-      assert.match(log, /connection complete.*spiffe:\/\/cluster\.local\/ns\/shop\/sa\/client/, 'through a tunnel');
+      assert.match(log, /connection complete.*spiffe:\/\/cluster\.local\/ns\/kept\/sa\/client/, 'through a tunnel');
     }
   });
 
@@ -101,12 +98,12 @@ test('with istiod away a ztunnel that is killed, or replaced, goes on serving it
   });
 
   await t.test('a control plane that comes back is believed again', async () => {
-    await cluster.kubectl('delete', 'authorizationpolicy', '-n', 'shop', 'no-8081');
+    await cluster.kubectl('delete', 'authorizationpolicy', '-n', 'kept', 'no-8081');
     assert.equal(await calls(90), false, 'nobody has told ztunnel yet');
     await cluster.kubectl('scale', '-n', 'istio-system', 'deploy/istiod', '--replicas=1');
     await cluster.eventually('the policy is still in force', () => calls(90), 60_000);
   });
-});
+}
 
 /** The ztunnel's process, as the machine numbers it: from within its own PID namespace it is the first one, which nobody can kill there. */
 function processOf(podName: string): number {
