@@ -26,12 +26,16 @@ export class ClaimedHostnames {
     return this.#claims.of(hostname);
   }
 
-  /** All that claim a host, which may begin with `*`: those that are published. */
+  /**
+   * All that claim a host, which may begin with `*`: those that are published. In one order, whatever the order of the changes: a status that names them
+   * would be written again by each replica that takes over.
+   */
   servicesOfHost(host: string): MeshService[] {
     const claims = host.startsWith('*')
       ? [...this.#claims.keys()].filter((hostname) => hostCovers(host, hostname)).flatMap((hostname) => [...this.#claims.of(hostname)])
       : [...this.#claims.of(host)];
-    return claims.filter((service) => this.isPublished(service));
+    const published = claims.filter((service) => this.isPublished(service));
+    return published.length < 2 ? published : published.sort(byName);
   }
 
   isPublished(service: MeshService): boolean {
@@ -60,5 +64,8 @@ export class ClaimedHostnames {
     return this.#guarded ? this.#addresses.remove(service) : NOBODY;
   }
 }
+
+const nameOf = ({ hostname, namespace }: MeshService): string => `${hostname} ${namespace}`;
+const byName = (a: MeshService, b: MeshService): number => (nameOf(a) < nameOf(b) ? -1 : 1);
 
 const NOBODY: ReadonlySet<string> = new Set();

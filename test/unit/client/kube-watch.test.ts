@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { minutes, seconds } from '../../../common/base/clock.ts';
-import { silentLog } from '../../../common/base/log.ts';
 import { KubeApiError, type KubeObject, type ListPage, type Query, type WatchEvent } from '../../../common/client/kube-api.ts';
 import { keepIdentity, type ObjectChange, type WatchableApi, watchObjects } from '../../../common/client/kube-watch.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
@@ -307,19 +306,6 @@ test('an aborted watch ends, whether listing, watching or waiting, and leaves no
     assert.deepEqual([run.api.listQueries.length, run.api.watches.length], [asked, watched]);
     assert.equal(run.clock.pending, 0);
   }
-});
-
-test('a silent log is enough', async () => {
-  const abort = new AbortController();
-  watchObjects(new ScriptedApi(), {
-    path: '/x',
-    clock: new FakeClock(),
-    random: () => 0,
-    log: silentLog,
-    signal: abort.signal,
-    onChange: () => undefined,
-  });
-  abort.abort();
 });
 
 test('a first list that breaks off between two pages is begun again, and what vanished meanwhile is said to be gone', async () => {

@@ -306,6 +306,25 @@ test('after any changes in any order the index publishes what a fresh one makes 
   );
 });
 
+test('a status that names several services names them in one order, whatever the order in which they came', () => {
+  const said = (...services: readonly string[]): string => {
+    const index = new MeshIndex(config);
+    const rule = make.destinationRule({ name: 'all', namespace: 'shop', spec: { host: '*.shop.svc.cluster.local', subsets: [] } });
+    index.apply({ type: 'added', kind: 'DestinationRule', object: rule });
+    for (const name of services)
+      index.apply({
+        type: 'added',
+        kind: 'Service',
+        object: make.service({ name, namespace: 'shop', ip: '10.96.0.1', ports: { http: 80 } }),
+      });
+    const statuses = new Map<string, string>();
+    remember(statuses, index);
+    return [...statuses.values()].join();
+  };
+  assert.match(said('a', 'b'), /shop\/a\.shop.*shop\/b\.shop/);
+  assert.equal(said('b', 'a'), said('a', 'b'));
+});
+
 test('what flush reports as changed and removed adds up to what is published', () => {
   fc.assert(
     fc.property(steps, (changes) => {
