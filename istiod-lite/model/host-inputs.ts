@@ -79,6 +79,7 @@ export class HostInputs {
     for (const one of [before, next]) if (one) this.stale.hosts.add(one.host);
     this.stale.destinationRules.add(key);
     for (const one of [before, next]) if (one) this.#staleSharing(one.host);
+    for (const one of [before, next]) if (one) this.#staleSenders(one.host);
   }
 
   /** Something about a service of this name has changed: whether it is there, its ports, its waypoint. */
@@ -138,6 +139,12 @@ export class HostInputs {
   #staleKey(key: string): void {
     const one = this.#virtual.get(key);
     if (one) this.#staleVirtual(one);
+  }
+
+  /** Who sends to a subset says in its status whether there is such a subset. */
+  #staleSenders(host: string): void {
+    const hostnames = host.startsWith('*') ? [...this.#mentions.keys()].filter((hostname) => hostCovers(host, hostname)) : [host];
+    for (const hostname of hostnames) for (const key of this.#mentions.of(hostname)) this.stale.virtualServices.add(key);
   }
 
   /** Who else is about the same hosts may now be the one that counts, or no longer. */

@@ -115,6 +115,20 @@ test('rules of one port are not tried at another one', () => {
   ]);
 });
 
+test('a subset that comes later, or goes, is said in the status of who sends to it, a delegate too', () => {
+  const sending = to('v2', { subset: 'new' });
+  const mesh = shop([sending]).set('VirtualService', make.virtualService({ name: 'part', spec: { http: [sending] } }));
+  const said = (): (string | undefined)[] => ['v', 'part'].map((name) => mesh.message(`VirtualService shop/${name}`, 'WaypointAccepted'));
+  for (const message of said()) assert.match(message ?? '', /v2\.shop\.svc\.cluster\.local has no subset new/);
+  for (const host of ['v2', '*.shop.svc.cluster.local']) {
+    const rule = make.destinationRule({ name: 'v2', spec: { host, subsets: [{ name: 'new', labels: { version: 'new' } }] } });
+    mesh.set('DestinationRule', rule);
+    for (const message of said()) assert.doesNotMatch(message ?? '', /no subset/, host);
+    mesh.remove('DestinationRule', rule);
+    for (const message of said()) assert.match(message ?? '', /no subset new/, host);
+  }
+});
+
 test('weights, subsets and ports of destinations become backends, a host that is not there an invalid one', () => {
   const mesh = shop([
     {
