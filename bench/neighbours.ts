@@ -12,6 +12,7 @@ import { testAuthority, writeCertificate } from '../test/support/certificates.ts
 import { startNodeAgent } from '../test/support/fake-node-agent.ts';
 import { joinNetns, makeNetns, type TestNetns } from '../test/support/netns.ts';
 import { applyPodRules } from '../test/support/pod-rules.ts';
+import { until } from '../test/support/until.ts';
 import { absoluteRow, type Bench, median, type Row } from './rows.ts';
 import { ztunnelCommand } from './support/release.ts';
 
@@ -39,7 +40,7 @@ export const bench: Bench = {
     stack.defer(() => rmSync(folder, { recursive: true, force: true }));
     const [greedy, victim, server] = await startMesh(t, folder);
     serve(t, folder, server.netns);
-    await waitFor(() => server.netns.exec('ss', '-Hltn', `sport = :${GREEDY_PORT}`) !== '');
+    await until(() => server.netns.exec('ss', '-Hltn', `sport = :${GREEDY_PORT}`) !== '');
     const [forVictim = '', forGreedy = ''] = server.ips;
     const idle: number[] = [];
     const beside = new Map<string, number[]>(LOADS.map(({ name }) => [name, []]));
@@ -181,14 +182,6 @@ uwsgi_temp_path ${own}; scgi_temp_path ${own}; server { listen ${port} backlog=4
       await ended;
     });
   }
-}
-
-async function waitFor(holds: () => boolean): Promise<void> {
-  for (let attempt = 0; attempt < 200; attempt++) {
-    if (holds()) return;
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
-  throw new Error('the servers did not come up');
 }
 
 const meshYaml = (pods: readonly Pod[]): string => `workloads:${pods

@@ -21,7 +21,7 @@ interface Memory {
 
 /**
  * Each thread has a nursery of its own, by default of 16 MB three times over, which a proxy has no use for: its bytes lie outside the heap.
- * ztunnel is to be started with the same limit (NODE_OPTIONS).
+ * ztunnel is started with the same limit (images/components.json).
  */
 const NODE_FLAGS = ['--expose-gc', '--max-semi-space-size=2'];
 const ROUNDS = 3;

@@ -13,6 +13,7 @@ import { SeqpacketSocket } from '../../common/linux/seqpacket.ts';
 import { closeFd } from '../../common/linux/sockets.ts';
 import { FakeKubeApi } from '../../test/support/fake-kube-api.ts';
 import { ack, HELLO, requestText } from '../../test/support/zds-client.ts';
+import { median } from '../rows.ts';
 
 const PODS = '/api/v1/pods';
 const NAMESPACES = '/api/v1/namespaces';
@@ -231,9 +232,4 @@ function cpuMs(): number {
 function rss(): number {
   const status = readFileSync(`/proc/${agent?.pid}/status`, 'utf8');
   return Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1] ?? 0) / 1024;
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[sorted.length >> 1] ?? 0;
 }

@@ -3,7 +3,7 @@
  * where every proxy of a bench is held against every other. Everything that is started here ends with the lab.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -82,6 +82,7 @@ server { listen ${HTTP_PORT} backlog=4096; location = / { return 200 "ok"; } loc
       env: { PATH: process.env.PATH ?? '', ...env },
       stdio: ['ignore', output, output],
     });
+    closeSync(output);
     if (child.pid === undefined) throw new Error(`cannot start ${name}`);
     this.#programs.push({ child, name, log });
     return { pid: child.pid, name };
@@ -118,7 +119,7 @@ server { listen ${HTTP_PORT} backlog=4096; location = / { return 200 "ok"; } loc
     throw new Error(`nobody listens on port ${port}${this.logs()}`);
   }
 
-  /** What the programs have used so far, together. */
+  /** What the programs have used so far: processor time together, memory of the largest. */
   usage(programs: readonly Program[]): Usage {
     const each = programs.map(({ pid, name }) => {
       if (!existsSync(`/proc/${pid}`)) throw new Error(`${name} has ended${this.logs()}`);

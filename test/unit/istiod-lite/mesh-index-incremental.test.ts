@@ -315,7 +315,7 @@ test('a status that names several services names them in one order, whatever the
       index.apply({
         type: 'added',
         kind: 'Service',
-        object: make.service({ name, namespace: 'shop', ip: '10.96.0.1', ports: { http: 80 } }),
+        object: make.service({ name, namespace: 'shop' }),
       });
     const statuses = new Map<string, string>();
     remember(statuses, index);
