@@ -24,28 +24,26 @@ const MOST_AT_ONCE = 6;
 
 const LISTENERS = 'about listeners of a gateway: a waypoint has one, and Services are told apart by their addresses';
 const CERTIFICATES = 'about TLS at the entrance of a gateway; a waypoint is reached through tunnels of the mesh';
+const GRANTS = 'routes of a mesh need no ReferenceGrant: the waypoint and the policies of the other namespace decide (so it is with Istio)';
 /** What a waypoint has no part in, with the reason; the first that fits is said. */
 const NOT_OURS: readonly (readonly [name: RegExp, reason: string])[] = [
   [/^UDPRoute/, 'UDP passes a mesh untouched'],
-  [/^(?:TCPRoute|TLSRoute).*(?:Invalid|Hostname|Listener)/, LISTENERS],
+  [/^(?:TCPRoute|TLSRoute).*Invalid.*(?:Reference|CrossNamespace)/, GRANTS],
+  [/^(?:TCPRoute|TLSRoute).*(?:NonTCPListener|NoMatchingListener|SupportedKinds|NotSupported)/, LISTENERS],
   [
-    /^TLSRoute/,
-    'the gateway of these is told by its own certificate or listener; connection-route.test.ts of ours has routes by server name',
+    /^(?:TCPRoute|TLSRoute)/,
+    'each of its requests is a case of its own, decided by the bytes of a client’s hello (gateway-api-connections)',
   ],
-  [/^TCPRoute/, LISTENERS],
   [/ClientCertificate|TLSConfiguration|TLSBackendConfiguration|Secret|Misdirected/, CERTIFICATES],
   [/^ListenerSet/, 'a ListenerSet adds listeners to a gateway'],
   [/^Gateway|Listener|InvalidParentRef|InvalidCrossNamespaceParentRef|DisallowedKind/, LISTENERS],
   [/HostnameIntersection|MatchingAcrossRoutes/, "hostnames of a Service's route restrict nothing: a Service has its own names"],
   [/CrossNamespace$/, 'a route in another namespace than its Service is its consumers’, and acts at their own proxies'],
-  [
-    /^HTTPRoute.*(?:InvalidReferenceGrant|InvalidCrossNamespaceBackendRef)/,
-    'routes of a mesh need no ReferenceGrant: the waypoint and the policies of the other namespace decide (so it is with Istio)',
-  ],
+  [/^HTTPRoute.*(?:InvalidReferenceGrant|InvalidCrossNamespaceBackendRef)/, GRANTS],
   [/ObservedGeneration/, 'about status alone; recorded states cover it'],
   [
     /^BackendTLSPolicy/,
-    'the suite makes the certificates of its backends; backend-tls-policy.test.ts and originate.test.ts of ours have the same rows',
+    'each of its requests and conditions is a case of its own (gateway-api-backend-tls); handshakes: originate.test.ts',
   ],
 ];
 
