@@ -57,7 +57,7 @@ LABEL org.opencontainers.image.title="Warren waypoint" org.opencontainers.image.
 COPY --from=build /out/waypoint/dependencies /
 COPY --from=build /out/waypoint/program /
 USER 1337:1337
-ENTRYPOINT ["/usr/local/bin/node", "--disable-sigusr1", "--max-semi-space-size=8", "/app/waypoint/main.js"]
+ENTRYPOINT ["/usr/local/bin/node", "--disable-sigusr1", "--max-semi-space-size=8", "--single-threaded-gc", "/app/waypoint/main.js"]
 CMD ["proxy", "waypoint"]
 
 FROM base AS meshctl
