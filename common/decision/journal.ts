@@ -164,12 +164,23 @@ export class Journal {
    */
   count(key: string, ending: Ending, describe: () => Decision): void {
     const known = this.#entries.get(key);
-    const entry = known ?? this.#begin(key, describe(), ending.nowMs);
+    this.#count(known ?? this.#begin(key, describe(), ending.nowMs), ending);
+  }
+
+  #count(entry: Entry, ending: Ending): void {
     entry.count++;
     entry.lastMs = ending.nowMs;
     entry.id = ending.id;
     entry.endpoint = ending.endpoint;
     this.#ringFor(entry.decision, ending).push(entry.decision, ending);
+  }
+
+  /** Counts a decision that was counted before. @returns false where it is not known any more, and then it is not counted */
+  countAgain(key: string, ending: Ending): boolean {
+    const entry = this.#entries.get(key);
+    if (!entry) return false;
+    this.#count(entry, ending);
+    return true;
   }
 
   /** What goes on: it is counted when it ends, and is to be seen before. */

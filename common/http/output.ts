@@ -3,6 +3,7 @@
  * small bodies are copied beside each other, large ones go as they are.
  */
 
+import { writeLatin1 } from '../base/latin1.ts';
 import { type HeadText, writeHead } from '../codec/http1/write.ts';
 import { Flag, FRAME_HEADER_BYTES, FrameType, writeFrameHeader } from '../codec/http2/frames.ts';
 import type { Endpoint } from '../hbone/endpoint.ts';
@@ -70,7 +71,7 @@ export class Output {
   /** A few bytes of our own, latin1. */
   text(text: string): void {
     const at = this.#room(text.length);
-    this.#run.memory.write(text, at, 'latin1');
+    writeLatin1(this.#run.memory, text, at);
     this.#schedule();
   }
 

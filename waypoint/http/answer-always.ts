@@ -5,6 +5,7 @@ import type { Log } from '../../common/base/log.ts';
 import { changedFields } from '../../common/decision/authorizer.ts';
 import { AttemptFailed } from './attempt.ts';
 import type { Answer, RequestContext, Stage } from './context.ts';
+import { follow } from './later.ts';
 import { errorAnswer } from './local-answer.ts';
 
 /** Turns what went wrong into an answer; the line itself is written when the answer has been delivered (deliver.ts, telemetry). */
@@ -19,15 +20,16 @@ export function answerAlways({ log }: { readonly log: Pick<Log, 'error'> }): Sta
   };
   // No async function: the frame that it keeps is dearer than two callbacks.
   return (next) => (request) => {
-    let answer: Promise<Answer>;
+    let answer: PromiseLike<Answer>;
     try {
       answer = next(request);
     } catch (reason) {
       return Promise.resolve(failed(request, reason));
     }
-    return answer.then(
+    return follow(
+      answer,
       (good) => ownAnswer(request, good),
-      (reason: unknown) => failed(request, reason),
+      (reason) => failed(request, reason),
     );
   };
 }

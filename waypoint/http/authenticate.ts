@@ -98,10 +98,16 @@ const traceOf = (traceparent: string): string | undefined => {
 
 const NO_TRACE = '0'.repeat(32);
 
+/** The digits whose first bits are 10. */
+const VARIANTS = '89ab';
+const A = 97;
+
 /** A random UUID (RFC 9562, version 4). */
 function freshId(randomHex: (digits: number) => string): string {
   const text = randomHex(32);
-  const variant = ((Number.parseInt(text[16] ?? '0', 16) & 3) | 8).toString(16);
+  const digit = text.charCodeAt(16);
+  // The last two bits of the digit: those of letters are one less in ASCII.
+  const variant = VARIANTS[(digit < A ? digit : digit + 1) & 3];
   return `${text.slice(0, 8)}-${text.slice(8, 12)}-4${text.slice(13, 16)}-${variant}${text.slice(17, 20)}-${text.slice(20)}`;
 }
 

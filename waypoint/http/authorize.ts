@@ -9,7 +9,7 @@ import type { CompiledAuthorization } from '../../common/decision/http-model.ts'
 import type { Configuration } from '../worker/configuration.ts';
 import { AuthorizerRefused } from './authorizer-refused.ts';
 import { type AuthorizerParts, askAuthorizer } from './authorizers.ts';
-import type { Handler, RequestContext, Stage } from './context.ts';
+import type { Answer, Handler, RequestContext, Stage } from './context.ts';
 
 export interface AuthorizeParts extends AuthorizerParts {
   readonly configuration: Pick<Configuration, 'policiesOf'>;
@@ -45,7 +45,7 @@ async function askFirst(
   policies: readonly CompiledAuthorization[],
   request: RequestContext,
   next: Handler,
-): ReturnType<Handler> {
+): Promise<Answer> {
   const asked = new Set<CompiledAuthorizer['name']>();
   for (const policy of customMatches(policies, request.head, callerOf(request), destinationOf(request))) {
     const { authorizer } = policy;

@@ -12,6 +12,7 @@ import type { VerifiedToken } from '../../common/decision/jwt.ts';
 import type { AppProtocol, Service, Workload } from '../../common/decision/mesh-view.ts';
 import type { BodySource, RequestHead, ResponseHead, ServerExchange } from '../../common/http/types.ts';
 import type { PickedEndpoint } from '../cluster/endpoint.ts';
+import type { RequestSlots } from '../telemetry/request-slots.ts';
 import type { RequestSpan } from '../telemetry/start-span.ts';
 import { RequestBody } from './request-body.ts';
 
@@ -50,6 +51,52 @@ export interface Connection {
   readonly local: SocketAddress;
   /** Trace id of its tunnel, by which the caller's ztunnel names it too; undefined for plaintext. */
   readonly id?: string;
+  /** Told when a request is over; `one` has been. */
+  latest?: LatestRequest | 'one';
+}
+
+/**
+ * What was worked out for a connection's latest request, by whoever counts them: most are like the one before. Not made for connections that
+ * carry one request only (bench waypoint: kept connections).
+ */
+export interface LatestRequest {
+  journaled: LikeJournaled | undefined;
+  counted: LikeCounted | undefined;
+}
+
+/** All that an entry of the decision journal hangs on, beside the connection, and its key. */
+export interface LikeJournaled {
+  readonly asked: object;
+  readonly method: string;
+  readonly authority: string;
+  readonly path: string;
+  readonly code: string;
+  readonly policy: string;
+  readonly route: string;
+  readonly key: string;
+}
+
+/** The same for a request's series; requests that went wrong and gRPC's are not remembered. */
+export interface LikeCounted {
+  readonly endpoint: PickedEndpoint | undefined;
+  readonly status: number;
+  readonly period: number;
+  /** Of the table that they are in: another one where labels may have changed. */
+  readonly table: object;
+  readonly slots: RequestSlots;
+}
+
+/** Remembers that there was a request. @returns where to remember it, from the second one on */
+export function latestOf(connection: Connection): LatestRequest | undefined {
+  const { latest } = connection;
+  if (typeof latest === 'object') return latest;
+  if (latest === undefined) {
+    connection.latest = 'one';
+    return undefined;
+  }
+  const remembered: LatestRequest = { journaled: undefined, counted: undefined };
+  connection.latest = remembered;
+  return remembered;
 }
 
 /** Where a request goes. */
@@ -67,7 +114,7 @@ export interface Answer {
   readonly body: BodySource | undefined;
 }
 
-export type Handler = (request: RequestContext) => Promise<Answer>;
+export type Handler = (request: RequestContext) => PromiseLike<Answer>;
 export type Stage = (next: Handler) => Handler;
 
 /** One handler of all stages, the first one outermost; built once, not for each request. */

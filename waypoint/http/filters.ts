@@ -15,6 +15,7 @@ import { type CorsPlan, decideCors, isChosen } from '../../common/decision/http-
 import type { MeshView } from '../../common/decision/mesh-view.ts';
 import type { RequestHead } from '../../common/http/types.ts';
 import type { Answer, Handler, RequestContext, Stage } from './context.ts';
+import { follow } from './later.ts';
 import { localAnswer } from './local-answer.ts';
 import { bufferSource } from './request-body.ts';
 
@@ -55,7 +56,7 @@ async function special(parts: FilterParts, entry: CompiledEntry, request: Reques
   return cors ? changedAnswer(answer, [{ set: cors.fields, add: [], remove: [] }]) : answer;
 }
 
-function passOn(parts: FilterParts, entry: CompiledEntry, request: RequestContext, next: Handler): Promise<Answer> {
+function passOn(parts: FilterParts, entry: CompiledEntry, request: RequestContext, next: Handler): PromiseLike<Answer> {
   const { rule } = entry;
   const backend = chooseBackend(rule, parts.random);
   if (backend?.redirect) {
@@ -67,7 +68,7 @@ function passOn(parts: FilterParts, entry: CompiledEntry, request: RequestContex
   if (rule.mirrors.length > 0) parts.mirror(request, entry);
   const answer = next(request);
   const changes = [backend?.responseHeaders, rule.responseHeaders];
-  return changes.some((change) => change !== undefined) ? answer.then((whole) => changedAnswer(whole, changes)) : answer;
+  return changes.some((change) => change !== undefined) ? follow(answer, (whole) => changedAnswer(whole, changes), undefined) : answer;
 }
 
 /** What the rule answers itself. */

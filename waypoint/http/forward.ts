@@ -14,6 +14,7 @@ import type { HttpVersion, Upstreams } from '../cluster/upstreams.ts';
 import { AttemptFailed } from './attempt.ts';
 import type { Answer, Handler, RequestContext } from './context.ts';
 import { isGrpc } from './grpc.ts';
+import { Later } from './later.ts';
 
 export interface ForwardParts {
   readonly upstreams: Pick<Upstreams, 'ready' | 'open'>;
@@ -53,7 +54,7 @@ class Attempt implements ClientListener {
   readonly #parts: ForwardParts;
   readonly #request: RequestContext;
   readonly #endpoint: PickedEndpoint;
-  readonly #answer = Promise.withResolvers<Answer>();
+  readonly #answer = new Later();
   #exchange: ClientExchange | undefined;
   #timer: Timer | undefined;
   /** Where its time counts: of the monotonic clock. */
@@ -67,7 +68,7 @@ class Attempt implements ClientListener {
     this.#endpoint = (endpoint.cluster.policy?.proxyProtocol ?? 0) === 0 ? endpoint : ofCaller(endpoint, request.connection.caller.address);
   }
 
-  run(): Promise<Answer> {
+  run(): PromiseLike<Answer> {
     const { upstreams, clock } = this.#parts;
     const request = this.#request;
     const { cluster } = this.#endpoint;
@@ -99,7 +100,7 @@ class Attempt implements ClientListener {
           (error: unknown) => this.#fail(ProxyError.from(error, 'UPSTREAM_CONNECT', 'no connection'), true),
         );
     }
-    return this.#answer.promise;
+    return this.#answer;
   }
 
   // ClientListener

@@ -11,6 +11,7 @@ import { type Connection, compose, type Handler, RequestContext } from './contex
 import { deliver } from './deliver.ts';
 import { applyFilters, type FilterParts } from './filters.ts';
 import { type ForwardParts, forward } from './forward.ts';
+import { finish } from './later.ts';
 import { type LimitParts, limitRate } from './limit-rate.ts';
 import { pickEndpoint } from './pick.ts';
 import { type RetryParts, retry } from './retry.ts';
@@ -60,15 +61,17 @@ export function serveRequest({ handler, clock, telemetry, log }: RequestServer, 
   exchange.onClientGone((error) =>
     request.cancel(new ProxyError('CLIENT_GONE', `the client went away: ${error.message}`, { cause: error })),
   );
-  handler(request)
-    .then((answer) => {
+  finish(
+    handler(request),
+    (answer) => {
       request.answeredMonotonic = clock.monotonic();
       deliver(request, answer, (delivered) => telemetry.requestOver(request, delivered));
-    })
-    .catch((reason: unknown) => {
+    },
+    (reason) => {
       // A fault of ours: this request is lost, the worker goes on.
       log.error({ id: request.traceId, error: errorMessage(reason) }, 'response could not be delivered');
       exchange.abort(ProxyError.from(reason, 'CONNECTION_LOST', 'response could not be delivered'));
       request.over();
-    });
+    },
+  );
 }

@@ -10,6 +10,7 @@ import type { RetryPlan } from '../../common/decision/http-rule.ts';
 import type { ClusterState } from '../cluster/cluster-state.ts';
 import { AttemptFailed } from './attempt.ts';
 import type { Answer, Handler, RequestContext, Stage } from './context.ts';
+import { follow } from './later.ts';
 
 export interface RetryParts {
   readonly clock: Clock;
@@ -32,7 +33,8 @@ export function retry(parts: RetryParts): Stage {
     request.attempts++;
     const first = attemptOf(next, request);
     // Nearly every request takes one attempt, which should cost no more than itself.
-    if (!request.entry?.plan.retry) return first.catch((reason: unknown) => new Attempts(parts, request, next).run(Promise.reject(reason)));
+    if (!request.entry?.plan.retry)
+      return follow(first, undefined, (reason) => new Attempts(parts, request, next).run(Promise.reject(reason)));
     return new Attempts(parts, request, next).run(first);
   };
 }
@@ -57,7 +59,7 @@ class Attempts {
   }
 
   /** @param attempt the first one, under way */
-  async run(attempt: Promise<Answer>): Promise<Answer> {
+  async run(attempt: PromiseLike<Answer>): Promise<Answer> {
     for (;;) {
       let waitMs: number;
       try {
@@ -92,7 +94,7 @@ class Attempts {
     }
   }
 
-  #again(): Promise<Answer> {
+  #again(): PromiseLike<Answer> {
     this.#request.attempts++;
     return attemptOf(this.#next, this.#request);
   }
@@ -167,7 +169,7 @@ class Attempts {
 }
 
 /** What a stage throws at once fails the attempt as what it rejects does. */
-function attemptOf(next: Handler, request: RequestContext): Promise<Answer> {
+function attemptOf(next: Handler, request: RequestContext): PromiseLike<Answer> {
   try {
     return next(request);
   } catch (reason) {

@@ -11,7 +11,7 @@ import { type DecidedRequestFacts, type Decision, type Ending, type Journal, ver
 import type { VerifiedToken } from '../../common/decision/jwt.ts';
 import type { RequestHead } from '../../common/http/types.ts';
 import type { PickedEndpoint } from '../cluster/endpoint.ts';
-import type { Connection, RequestContext } from '../http/context.ts';
+import type { Connection, LatestRequest, RequestContext } from '../http/context.ts';
 import type { Delivered } from '../http/deliver.ts';
 import type { Configuration } from './configuration.ts';
 
@@ -53,26 +53,14 @@ export class WaypointJournal {
     this.#now = now;
   }
 
-  request(request: RequestContext, delivered: Delivered, durationMs: number): void {
+  /** @param latest of the request's connection, where it had some before */
+  request(request: RequestContext, delivered: Delivered, durationMs: number, latest?: LatestRequest): void {
     const { connection, error, endpoint, token } = request;
-    const { caller, target } = connection;
     const head = request.judged ?? request.head;
-    const asked = this.#configuration.askedOf(target.serviceKey);
-    const end = head.path.indexOf('?');
-    const path = end < 0 ? head.path : head.path.slice(0, end);
+    const asked = this.#configuration.askedOf(connection.target.serviceKey);
     const policy = error?.policy ?? request.policy ?? '';
     const route = request.entry?.rule.name ?? '';
-    let base = `${caller.address.ip} ${caller.principal} ${target.serviceKey ?? target.workload?.uid ?? ''} ${target.ip ?? ''} ${target.port} ${head.method} ${head.authority} ${error?.code ?? ''} ${policy} ${route}`;
-    for (const name of asked.headers)
-      if (!SECRET_HEADERS.has(name)) base += `\n${fieldValue(head.fields, name)?.slice(0, MAX_TEXT + 1) ?? '\0'}`;
-    if (asked.query.length > 0) base += `\n${end < 0 ? '' : head.path.slice(end)}`;
-    if (token) base += `\n${token.principal} ${asked.claims.length > 0 ? token.payload : ''}`;
-    let key = `${base}\n${path}`;
-    let kept: string | null = path;
-    if (!this.#journal.has(key) && (path.length > MAX_TEXT || !this.#journal.admitsPath(base))) {
-      key = base;
-      kept = null;
-    }
+    const code = error?.code ?? '';
     const ending = this.#ending;
     ending.id = request.traceId;
     ending.tunnel = connection.id ?? '';
@@ -84,15 +72,51 @@ export class WaypointJournal {
     ending.status = error?.code === 'CLIENT_GONE' ? 0 : delivered.status;
     ending.attempts = request.attempts;
     ending.message = error?.message ?? '';
+    const like = latest?.journaled;
+    if (
+      like &&
+      like.asked === asked &&
+      like.method === head.method &&
+      like.authority === head.authority &&
+      like.path === head.path &&
+      like.code === code &&
+      like.policy === policy &&
+      like.route === route &&
+      token === undefined &&
+      this.#journal.countAgain(like.key, ending)
+    )
+      return;
+    const { key, path } = this.#keyOf(request, head, asked, { code, policy, route });
+    if (latest && path !== null && head.path.length <= MAX_TEXT && token === undefined && asked.headers.length + asked.query.length === 0)
+      latest.journaled = { asked, method: head.method, authority: head.authority, path: head.path, code, policy, route, key };
     this.#journal.count(key, ending, () => ({
       ...endsOf(connection),
       at: 'request',
-      request: requestFacts(head, kept, token, asked),
+      request: requestFacts(head, path, token, asked),
       verdict: verdictOf(error?.code),
-      code: error?.code ?? '',
+      code,
       policy,
       route,
     }));
+  }
+
+  /** Equal for equal decisions. @returns its path, too, null where that is not kept */
+  #keyOf(
+    { connection: { caller, target }, token }: RequestContext,
+    head: RequestHead,
+    asked: Asked,
+    { code, policy, route }: { readonly code: string; readonly policy: string; readonly route: string },
+  ): { readonly key: string; readonly path: string | null } {
+    const end = head.path.indexOf('?');
+    const path = end < 0 ? head.path : head.path.slice(0, end);
+    let base = `${caller.address.ip} ${caller.principal} ${target.serviceKey ?? target.workload?.uid ?? ''} ${target.ip ?? ''} ${target.port} ${head.method} ${head.authority} ${code} ${policy} ${route}`;
+    for (const name of asked.headers)
+      if (!SECRET_HEADERS.has(name)) base += `\n${fieldValue(head.fields, name)?.slice(0, MAX_TEXT + 1) ?? '\0'}`;
+    if (asked.query.length > 0) base += `\n${end < 0 ? '' : head.path.slice(end)}`;
+    if (token) base += `\n${token.principal} ${asked.claims.length > 0 ? token.payload : ''}`;
+    const key = `${base}\n${path}`;
+    if (this.#journal.has(key) || (path.length <= MAX_TEXT && this.#journal.admitsPath(base))) return { key, path };
+    return { key: base, path: null };
   }
 
   connection({ connection, endpoint, id, policy, error, durationMs, sent, received }: JournaledTcp): void {

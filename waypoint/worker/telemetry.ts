@@ -9,7 +9,7 @@ import type { EventSink } from '../../common/decision/traffic-event.ts';
 import type { AccessLog } from '../../common/server/access-log.ts';
 import type { SeriesWriter } from '../../common/server/shared-series.ts';
 import type { PickedEndpoint } from '../cluster/endpoint.ts';
-import type { Connection, RequestContext } from '../http/context.ts';
+import { type Connection, type LatestRequest, latestOf, type RequestContext } from '../http/context.ts';
 import type { Delivered } from '../http/deliver.ts';
 import { isGrpc } from '../http/grpc.ts';
 import { httpOutcome } from '../http/outcomes.ts';
@@ -47,7 +47,8 @@ const MAX_CACHED = 20_000;
 
 export class Telemetry {
   readonly #options: TelemetryOptions;
-  readonly #requests = new Map<string, { readonly slots: RequestSlots; readonly period: number }>();
+  /** Another one where labels may have changed. */
+  #requests = new Map<string, { readonly slots: RequestSlots; readonly period: number }>();
   readonly #tcp = new Set<TcpRecord>();
   readonly #active: number;
   readonly #connections: number;
@@ -117,12 +118,13 @@ export class Telemetry {
     series.add(this.#active, -1);
     const { error } = request;
     const durationMs = clock.monotonic() - request.startedMonotonic;
-    journal?.request(request, delivered, durationMs);
+    const latest = latestOf(request.connection);
+    journal?.request(request, delivered, durationMs, latest);
     const said = own?.of(request.connection.target.serviceKey);
     const sampled = request.span?.sampled === true;
     const facts = own && (said || sampled) ? requestFacts(request, delivered, durationMs, own.identity) : undefined;
     const changes = facts && said?.metrics ? { metrics: said.metrics, values: tagValues(said.metrics, facts) } : undefined;
-    const slots = this.#slots(request, delivered, changes);
+    const slots = this.#slotsAgain(request, delivered, latest, changes);
     if (slots.count !== undefined) series.add(slots.count, 1);
     observe(series, slots.duration, durationMs);
     observe(series, slots.requestBytes, request.body.bytes);
@@ -169,12 +171,33 @@ export class Telemetry {
 
   /** Peers may be described otherwise now, or other labels may be asked for: they are made anew. */
   stateChanged(): void {
-    this.#requests.clear();
+    this.#requests = new Map();
   }
 
   flush(): void {
     for (const record of this.#tcp) record.flush();
     this.#options.series.set(this.#overflow, this.#options.series.overflowed);
+  }
+
+  /** Those of the connection's latest request, where this one is like it. */
+  #slotsAgain(
+    request: RequestContext,
+    delivered: Delivered,
+    latest: LatestRequest | undefined,
+    changes: Changes | undefined,
+  ): RequestSlots {
+    const { error, endpoint } = request;
+    const { status, grpcStatus } = delivered;
+    if (!latest || changes || error || grpcStatus !== undefined || isGrpc(request.received.fields))
+      return this.#slots(request, delivered, changes);
+    const like = latest.counted;
+    const { period } = this.#options.series;
+    if (like?.endpoint === endpoint && like?.status === status && like.period === period && like.table === this.#requests)
+      return like.slots;
+    const { overflowed } = this.#options.series;
+    const slots = this.#slots(request, delivered, changes);
+    if (this.#options.series.overflowed === overflowed) latest.counted = { endpoint, status, period, table: this.#requests, slots };
+    return slots;
   }
 
   #slots(request: RequestContext, { status, grpcStatus }: Delivered, changes: Changes | undefined): RequestSlots {
@@ -228,7 +251,7 @@ export class Telemetry {
     this.#options.clock.after(PERIOD_MS, () => {
       const held = new Set([...this.#tcp].flatMap(({ slots }) => slots));
       this.#options.series.expire(KEEP_PERIODS, (slot) => held.has(slot));
-      this.#requests.clear();
+      this.#requests = new Map();
       this.#armExpiry();
     });
   }

@@ -2,6 +2,7 @@
  * Splits a byte stream into messages: heads as text, bodies as slices of what arrived. It knows where things end and nothing of what
  * they mean; the handler says how each body is framed. Only a head or trailers that arrive in pieces are collected, within limits.
  */
+import { latin1Of } from '../../base/latin1.ts';
 import { bad, Http1Error } from './error.ts';
 import { cleanTrailers, parseFields } from './fields.ts';
 import { Framing } from './framing.ts';
@@ -215,7 +216,7 @@ export class MessageDecoder {
     if (this.#heldBytes === 0) {
       const end = chunk.indexOf(HEAD_END, at);
       if (end >= 0) {
-        this.#begin(chunk.toString('latin1', at, end + 2));
+        this.#begin(latin1Of(chunk, at, end + 2));
         return end + 4;
       }
     }

@@ -105,7 +105,8 @@ class RequestFields {
       fields[kept + 1] = value;
       kept += 2;
     }
-    fields.length = kept;
+    // Setting the length is a call out of compiled code (bench waypoint: kept connections).
+    while (fields.length > kept) fields.pop();
   }
 
   /** @returns whether the field goes no further than this connection */

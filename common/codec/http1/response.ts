@@ -101,6 +101,7 @@ function separate(fields: string[]): Separated {
     fields[kept + 1] = value;
     kept += 2;
   }
-  fields.length = kept;
+  // Setting the length is a call out of compiled code (bench waypoint: kept connections).
+  while (fields.length > kept) fields.pop();
   return out;
 }

@@ -2,6 +2,7 @@
  * Heads to text. Framing and connection fields are the writer's business: whoever changes fields on the way cannot change where a message
  * ends. What a policy or a route puts into a head is checked on the way into bytes, where a line too many would be another message.
  */
+import { writeLatin1 } from '../../base/latin1.ts';
 import { statusText } from '../../base/status-text.ts';
 import { isAuthority, isPath, isToken } from './syntax.ts';
 
@@ -86,7 +87,7 @@ function statusLine(status: number): string {
  * @throws {TypeError} where a name or value has a control character in it, before anything counts as written
  */
 export function writeHead(out: Buffer, at: number, { text, lines }: HeadText): number {
-  const end = at + out.write(text, at, 'latin1');
+  const end = at + writeLatin1(out, text, at);
   let breaks = 0;
   for (let i = at; i < end; i++) {
     const byte = out[i] ?? 0;

@@ -46,3 +46,24 @@ test('a value that is too long is not known, instead of being cut', () => {
   const [row] = record({ headers: ['x-tier'] }, [fakeRequest('/', ['x-tier', 'y'.repeat(300)])]);
   assert.deepEqual(row?.decision.request?.headers, {});
 });
+
+test('requests of one connection are counted by what they are, whatever the one before was', () => {
+  const journal = new Journal({ maxBytes: 1 << 20, slowMs: 1000 });
+  let asked = NOTHING_ASKED;
+  const recorder = new WaypointJournal(journal, { askedOf: () => asked }, () => 7);
+  const latest = { journaled: undefined, counted: undefined };
+  const take = (...[path, fields, method]: Parameters<typeof fakeRequest>): void =>
+    recorder.request(fakeRequest(path, fields, method), delivered, 5, latest);
+  const GOLD = ['x-tier', 'gold'];
+  for (let i = 0; i < 3; i++) take('/orders', GOLD);
+  take('/other', GOLD);
+  take('/orders', GOLD, 'POST');
+  take('/orders', GOLD);
+  asked = { ...NOTHING_ASKED, headers: ['x-tier'] };
+  for (let i = 0; i < 2; i++) take('/orders', GOLD);
+  take('/orders', ['x-tier', 'silver']);
+  const counted = journal
+    .answer({ sinceMs: 0, id: '' })
+    .rows.map(({ decision: { request }, count }) => [request?.method, request?.path, request?.headers['x-tier'] ?? '', count].join(' '));
+  assert.deepEqual(counted.sort(), ['GET /orders  4', 'GET /orders gold 2', 'GET /orders silver 1', 'GET /other  1', 'POST /orders  1']);
+});

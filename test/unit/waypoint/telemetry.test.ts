@@ -295,3 +295,26 @@ test('a request is one event for whoever wants it: who, what, how long, and noth
   assert.deepEqual(event?.request, { method: 'GET', path: '/a', protocol: 'HTTP/1.1', status: 200 });
   assert.ok(!JSON.stringify(event).includes('1234'));
 });
+
+test('requests of one connection are counted by what came of them, whatever came of the one before', async () => {
+  const { clock, telemetry, samples } = start();
+  const connection = connectionOf();
+  const over = (status: number, error?: ProxyError, grpcStatus?: string): void => {
+    const request = requestOf(clock, connection);
+    request.error = error;
+    telemetry.requestStarted();
+    telemetry.requestOver(request, { status, bytes: 10, grpcStatus, messages: 0, fields: [], trailers: undefined });
+  };
+  for (const status of [200, 200, 200, 404, 200]) over(status);
+  over(200, new ProxyError('CONNECTION_LOST', 'reset'));
+  over(200);
+  telemetry.stateChanged();
+  over(200);
+  const counted = (await samples('istio_requests_total')).map((line) => /response_code=.*/.exec(line)?.[0]);
+  assert.deepEqual(counted, [
+    'response_code="200",response_flags="-"} 6',
+    'response_code="404",response_flags="-"} 1',
+    'response_code="200",response_flags="UC"} 1',
+  ]);
+  assert.equal((await samples('istio_request_duration_milliseconds_count', 'response_code="200",response_flags="-"')).length, 1);
+});
