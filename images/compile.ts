@@ -8,7 +8,7 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { root } from './components.ts';
 
-export const PROGRAM_PACKAGE = '{ "type": "module" }\n';
+const PROGRAM_PACKAGE = '{ "type": "module" }\n';
 
 export interface CompileOptions {
   /** The checkout, or a copy of one of its commits that has `node_modules`. */

@@ -37,7 +37,7 @@ export function reach(entries: readonly string[], read: (path: string) => string
 }
 
 /** What the compiler's output imports: statically, re-exported, dynamically, by require; always a literal in this code base. */
-export function specifiers(source: string): string[] {
+function specifiers(source: string): string[] {
   const found = source.matchAll(
     /(?:^|[\n;])\s*(?:import|export)\s[^'"`;]*?from\s*['"]([^'"]+)['"]|(?:^|[\n;])\s*import\s*['"]([^'"]+)['"]|\b(?:import|require)\(\s*['"]([^'"]+)['"]\s*\)/g,
   );

@@ -215,7 +215,7 @@ export const settingsTable = {
 export type IstiodSettings = Settings<typeof settingsTable>;
 
 /** Flags of Istio's `pilot-discovery discovery` that its chart passes, and the settings that they are. */
-export const flagSettings: Readonly<Record<string, string>> = {
+const flagSettings: Readonly<Record<string, string>> = {
   monitoringAddr: 'MONITORING_PORT',
   secureGRPCAddr: 'GRPC_TLS_PORT',
   httpAddr: 'HTTP_PORT',

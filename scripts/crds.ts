@@ -6,10 +6,10 @@
 import yaml from 'js-yaml';
 import { ownDefinitions } from './own-crds.ts';
 
-export const CRDS_FILE = 'manifests/charts/warren/crds/istio.yaml';
+const CRDS_FILE = 'manifests/charts/warren/crds/istio.yaml';
 const OWN_CRDS_FILE = 'manifests/charts/warren/crds/warren.yaml';
 /** On every definition of ours, so that whoever removes them removes no other. */
-export const DEFINITION_LABEL = 'warren.dev/definition';
+const DEFINITION_LABEL = 'warren.dev/definition';
 
 interface Kind {
   readonly kind: string;

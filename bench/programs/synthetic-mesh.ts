@@ -12,7 +12,7 @@ export const serviceVip = (i: number): string => `10.96.${(i >> 8) & 255}.${i & 
 const namespaceOf = (service: number): string => `team-${service % NAMESPACES}-production`;
 const hostnameOf = (service: number): string => `backend-service-${service}.${namespaceOf(service)}.svc.cluster.local`;
 
-export function syntheticWorkload(i: number, podsPerService = PODS_PER_SERVICE): Workload {
+function syntheticWorkload(i: number, podsPerService = PODS_PER_SERVICE): Workload {
   const owner = Math.floor(i / podsPerService);
   const namespace = namespaceOf(owner);
   const name = `backend-service-${owner}-6d4cf56db6-${(i % 1e5).toString(36).padStart(5, '0')}`;
@@ -53,7 +53,7 @@ export function syntheticWorkload(i: number, podsPerService = PODS_PER_SERVICE):
   };
 }
 
-export function syntheticService(i: number, loadBalancing?: Service['loadBalancing']): Service {
+function syntheticService(i: number, loadBalancing?: Service['loadBalancing']): Service {
   return {
     name: `backend-service-${i}`,
     namespace: namespaceOf(i),

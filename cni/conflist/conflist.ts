@@ -6,7 +6,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { EnablementSelector } from '../enrol/decision.ts';
 
-export const PLUGIN_TYPE = 'istio-cni';
+const PLUGIN_TYPE = 'istio-cni';
 
 /** What the plugin is told: Istio's field names and order. */
 export interface PluginOptions {
@@ -33,7 +33,7 @@ const LIST_VERSION = '0.3.1';
 const LIST_NAME = 'k8s-pod-network';
 
 /** The plugin's entry in a list. */
-export function pluginEntry(options: PluginOptions): JsonObject {
+function pluginEntry(options: PluginOptions): JsonObject {
   return {
     name: PLUGIN_TYPE,
     type: PLUGIN_TYPE,

@@ -71,7 +71,7 @@ function installOwned(folder: string, file: string, options: PluginOptions): Ins
 }
 
 /** Name of the file that a runtime takes. @throws {NoNetworkYet} saying what is wrong with the files that are there */
-export function firstNetwork(folder: string, except?: string): string {
+function firstNetwork(folder: string, except?: string): string {
   const problems: string[] = [];
   for (const name of configFiles(folder)) {
     if (name === except) continue;

@@ -2,7 +2,7 @@
 import { hours } from '../../common/base/clock.ts';
 import { duration } from '../../common/base/settings.ts';
 
-export const OPEN_CONNECTIONS = 'warren.dev/open-connections';
+const OPEN_CONNECTIONS = 'warren.dev/open-connections';
 
 /**
  * `default`: they stay, and are cut a minute after STRICT or a policy applies. `keep`: they stay whatever applies. A number: they are cut so

@@ -12,7 +12,7 @@ import type { Labels } from '../../common/decision/label-selector.ts';
 import { isFinished, type Pod } from '../enrol/decision.ts';
 import { HostFileError, writeHostFile } from '../host/host-file.ts';
 
-export const CACHE_VERSION = 1;
+const CACHE_VERSION = 1;
 
 /** `in`: a pod without labels of its own belongs to the mesh; `may`: some pods do, by their own labels; `out`: none is known to. */
 export type NamespaceMode = 'in' | 'may' | 'out';

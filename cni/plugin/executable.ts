@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { errorMessage } from '../../common/base/errors.ts';
 import { HostFileError, writeHostFile } from '../host/host-file.ts';
 
-export const EXECUTABLE_NAME = 'istio-cni';
+const EXECUTABLE_NAME = 'istio-cni';
 
 export class PluginExecutable {
   readonly #source: string;

@@ -31,7 +31,7 @@ export interface InstallationParts {
 }
 
 /** Beside the executable, which finds it there whatever the folder is called on the host. */
-export const stateFolder = (binFolder: string): string => join(binFolder, 'istio-cni.d');
+const stateFolder = (binFolder: string): string => join(binFolder, 'istio-cni.d');
 export const bypassFile = (binFolder: string): string => join(stateFolder(binFolder), 'bypass');
 
 export class Installation {

@@ -11,9 +11,9 @@ export interface PodOptions {
   readonly problems: readonly string[];
 }
 
-export const BYPASS_INBOUND = 'ambient.istio.io/bypass-inbound-capture';
+const BYPASS_INBOUND = 'ambient.istio.io/bypass-inbound-capture';
 export const DNS_CAPTURE = 'ambient.istio.io/dns-capture';
-export const VIRTUAL_INTERFACES = 'istio.io/reroute-virtual-interfaces';
+const VIRTUAL_INTERFACES = 'istio.io/reroute-virtual-interfaces';
 
 // A longer name the kernel refuses, other characters could end the rule and begin another one.
 const INTERFACE = /^[A-Za-z0-9][A-Za-z0-9_.@-]{0,14}$/;

@@ -2,7 +2,6 @@
  * The seam between HTTP connections (common/http: HTTP/1.1 and HTTP/2, both sides) and whoever proxies requests (waypoint). Callbacks, not
  * streams: a request that fits one read costs no object per chunk. Whoever receives a chunk owns it until it returns; whoever keeps one copies.
  */
-import type { SocketAddress } from '../base/address.ts';
 import type { ProxyError } from '../base/errors.ts';
 
 /** Flat: name, value, name, value, … in the order received; names in lower case. */
@@ -100,8 +99,3 @@ export const defaultHttpLimits: HttpLimits = {
   idleTimeoutMs: 3_600_000,
   maxConcurrentStreams: 100,
 };
-
-/** Who is on the other side of a server connection, as the layer below knows it. */
-export interface Downstream {
-  readonly remote: SocketAddress;
-}

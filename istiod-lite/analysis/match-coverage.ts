@@ -16,7 +16,7 @@ export function covers(a: HttpMatch, b: HttpMatch): boolean {
   );
 }
 
-export function coversPath(a: PathMatch | undefined, b: PathMatch | undefined): boolean {
+function coversPath(a: PathMatch | undefined, b: PathMatch | undefined): boolean {
   const [wide, narrow] = [a?.type, b?.type];
   if (!wide || (wide.$case !== 'regex' && wide.$case !== 'exact' && wide.value === '/')) return true;
   if (!narrow) return false;

@@ -22,7 +22,7 @@ export type CertificatesAt = (source: CertificateSource) => FoundCertificates | 
 
 const NOTHING: Omit<FoundCertificates, 'problem'> = { roots: '', certificate: '', privateKey: '' };
 
-export const missingCertificates = (problem: string): FoundCertificates => ({ ...NOTHING, problem });
+const missingCertificates = (problem: string): FoundCertificates => ({ ...NOTHING, problem });
 
 const MAX_BYTES = 256 << 10;
 

@@ -63,7 +63,7 @@ export function readEndpointSlice(object: unknown, report: Report): EndpointSlic
   };
 }
 
-export const sliceEndpointUid = (config: MeshModelConfig, slice: EndpointSlice, endpoint: SliceEndpoint): string =>
+const sliceEndpointUid = (config: MeshModelConfig, slice: EndpointSlice, endpoint: SliceEndpoint): string =>
   `${config.clusterId}/discovery.k8s.io/EndpointSlice/${slice.key}/${endpoint.ip}`;
 
 export function sliceWorkload(config: MeshModelConfig, slice: EndpointSlice, endpoint: SliceEndpoint, service: MeshService): Workload {

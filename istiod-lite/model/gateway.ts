@@ -115,7 +115,7 @@ export interface InboundBinding {
   readonly port: number;
 }
 
-export function inboundBinding(gateway: Gateway, gatewayClass: GatewayClass | undefined): InboundBinding | undefined {
+function inboundBinding(gateway: Gateway, gatewayClass: GatewayClass | undefined): InboundBinding | undefined {
   const written = gateway.annotations[names.INBOUND_BINDING] ?? gatewayClass?.annotations[names.INBOUND_BINDING];
   return written === undefined ? undefined : readBinding(written);
 }

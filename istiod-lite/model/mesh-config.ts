@@ -32,7 +32,7 @@ export interface MeshConfig {
 
 /** Name and key in the control plane's namespace. */
 export const MESH_CONFIG_MAP = 'istio';
-export const MESH_CONFIG_KEY = 'mesh';
+const MESH_CONFIG_KEY = 'mesh';
 
 const FILE: ExtensionProvider = { kind: 'envoyFileAccessLog', path: STDOUT, format: undefined, omitEmptyValues: false };
 const BUILT_IN: readonly (readonly [string, ExtensionProvider])[] = [

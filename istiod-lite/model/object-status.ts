@@ -110,7 +110,7 @@ export function wantedParents(ours: readonly RouteParentStatus[], o: { seen: boo
   };
 }
 
-export const GATEWAY_CONDITIONS: readonly string[] = ['Accepted', 'Programmed', 'ResolvedRefs'];
+const GATEWAY_CONDITIONS: readonly string[] = ['Accepted', 'Programmed', 'ResolvedRefs'];
 
 const isOthers = ({ controllerName }: { readonly controllerName?: unknown }): boolean => controllerName !== names.ROUTE_CONTROLLER;
 

@@ -41,7 +41,7 @@ export function readBackends(
   });
 }
 
-export function readBackendReference(reference: unknown, namespace: string): BackendReference {
+function readBackendReference(reference: unknown, namespace: string): BackendReference {
   return {
     group: groupOf(reference, ''),
     kind: text(at(reference, 'kind')) || 'Service',

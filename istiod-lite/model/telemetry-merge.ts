@@ -83,7 +83,7 @@ export function defaultProblems(view: TelemetryView): string[] {
 }
 
 /** Istio looks them up without regard to case. */
-export function providerNamed({ extensionProviders }: MeshConfig, name: string): ExtensionProvider | undefined {
+function providerNamed({ extensionProviders }: MeshConfig, name: string): ExtensionProvider | undefined {
   const exact = extensionProviders.get(name);
   if (exact) return exact;
   for (const [key, provider] of extensionProviders) if (key.toLowerCase() === name.toLowerCase()) return provider;

@@ -147,7 +147,7 @@ function readRule(rule: Record<string, unknown>, name: string, namespace: string
   };
 }
 
-export function readDestination(destination: unknown, host: Host): VirtualDestination {
+function readDestination(destination: unknown, host: Host): VirtualDestination {
   return {
     host: host(text(at(destination, 'host'))),
     subset: text(at(destination, 'subset')),

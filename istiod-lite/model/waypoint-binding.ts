@@ -130,7 +130,7 @@ export function readBindingWords(object: unknown): BindingWords {
 }
 
 /** The object's label, else its namespace's; `none` on the object opts out of the namespace's. */
-export function useWaypoint({
+function useWaypoint({
   own,
   inherited,
   namespace,

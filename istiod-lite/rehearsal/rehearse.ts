@@ -57,11 +57,7 @@ export async function rehearse(candidate: Candidate, journals: readonly ProxyJou
 
 const textOf = ({ object, message }: { object: string; message: string }): string => `${object}: ${message}`;
 
-export async function judgeAll(
-  journals: readonly ProxyJournal[],
-  now: MeshPicture,
-  after: MeshPicture,
-): Promise<Omit<Rehearsal, 'problems'>> {
+async function judgeAll(journals: readonly ProxyJournal[], now: MeshPicture, after: MeshPicture): Promise<Omit<Rehearsal, 'problems'>> {
   const unchanged = { rows: 0, count: 0 };
   const changed: RehearsedRow[] = [];
   const lacking: RehearsedRow[] = [];

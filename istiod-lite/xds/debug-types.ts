@@ -5,7 +5,7 @@ import type { Any } from '../../common/codec/gen/google/protobuf/any.ts';
 import type { SubscriptionStatus } from './delta-stream.ts';
 import type { SyncRow } from './proxies.ts';
 
-export const SYNCZ_TYPE = 'istio.io/debug/syncz';
+const SYNCZ_TYPE = 'istio.io/debug/syncz';
 const CLIENT_CONFIG_TYPE = 'type.googleapis.com/envoy.service.status.v3.ClientConfig';
 // envoy.service.status.v3.ConfigStatus
 const [SYNCED, NOT_SENT, STALE, ERROR] = [1, 2, 3, 4];

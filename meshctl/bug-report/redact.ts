@@ -2,7 +2,7 @@
  * What must not leave a cluster is taken out of everything that goes into a bundle: keys, tokens and passwords in texts, by their form;
  * values of fields and variables whose name says that they are secret; data of Secrets, whole. Pure.
  */
-export const REDACTED = '(redacted)';
+const REDACTED = '(redacted)';
 
 /** By form, wherever they stand. */
 const SECRETS: readonly RegExp[] = [

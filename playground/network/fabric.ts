@@ -48,6 +48,6 @@ export async function connectNodes(nodes: readonly Pick<ClusterNode, 'plan' | 'p
   await Promise.all(nodes.map((node) => ipBatch(node.enter, nodeLinkCommands(node.plan, plans, FABRIC))));
 }
 
-export async function ipBatch(enter: readonly string[], lines: readonly string[]): Promise<void> {
+async function ipBatch(enter: readonly string[], lines: readonly string[]): Promise<void> {
   await runCommand([...enter, 'ip', '-batch', '-'], { input: `${lines.join('\n')}\n` });
 }

@@ -7,7 +7,7 @@ import { type ClusterNode, gatewayAddresses } from '../node/node.ts';
 import { type Addresses, POD_GATEWAY } from './plan.ts';
 
 /** Interface names have 15 characters at most; the UID's first eight tell the pods of one node apart. */
-export const podDevice = (uid: string): string => `pod${uid.replaceAll('-', '').slice(0, 10)}`;
+const podDevice = (uid: string): string => `pod${uid.replaceAll('-', '').slice(0, 10)}`;
 
 /** Path on the node; what the plugin is told. */
 export const podNetnsPath = (uid: string): string => `/var/run/netns/${uid}`;

@@ -186,5 +186,5 @@ function versionOf(folder: string, module: string): string {
   return found[1];
 }
 
-export const onPath = (name: string): boolean =>
+const onPath = (name: string): boolean =>
   (process.env.PATH ?? '').split(':').some((folder) => folder !== '' && existsSync(join(folder, name)));

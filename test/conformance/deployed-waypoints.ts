@@ -6,7 +6,7 @@ import type { KubeObject } from '../../common/client/kube-api.ts';
 import { readParameters } from '../../istiod-lite/gateway/parameters.ts';
 import { isDeployed, MANAGED, renderWaypoint } from '../../istiod-lite/gateway/render.ts';
 
-export const TWO_REPLICAS_RULE = 'waypoints get two replicas';
+const TWO_REPLICAS_RULE = 'waypoints get two replicas';
 
 type Json = Record<string, unknown>;
 

@@ -77,7 +77,7 @@ export function workloadsComeUp(store: Store): void {
   });
 }
 
-export function markReady(store: Store, { kind, metadata, spec }: KubeObject): void {
+function markReady(store: Store, { kind, metadata, spec }: KubeObject): void {
   const count = kind === 'Deployment' ? Number(objectOf(spec).replicas ?? 1) : 2;
   const status =
     kind === 'Deployment'

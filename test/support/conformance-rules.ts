@@ -22,7 +22,7 @@ export const ABSENT_WAYPOINT_RULE = 'absent waypoint refuses';
 /** Istio's waypoints read these objects, and its control plane says nothing about them. */
 export const OWN_STATUS_RULE = 'VirtualService, DestinationRule, RequestAuthentication and Telemetry have a status too';
 export const OWN_STATUS_KINDS: readonly string[] = ['VirtualService', 'DestinationRule', 'RequestAuthentication', 'Telemetry'];
-export const PORT_LEVEL_RULE = 'port-level PeerAuthentication as written';
+const PORT_LEVEL_RULE = 'port-level PeerAuthentication as written';
 
 /** @param policy in config_dump's shape: a match without fields is one that ztunnel never makes */
 export function denyWithoutEmptyClauses(policy: Json, applied: Set<string>): Json {

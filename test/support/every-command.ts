@@ -22,7 +22,7 @@ export interface Shop {
 /** Without a code: it hangs on what was seen before. */
 type Expected = readonly [line: string, code: number | undefined, says: RegExp];
 
-export const everyCommand = ({ caller, served, guarded, policy, folder }: Shop): readonly Expected[] => [
+const everyCommand = ({ caller, served, guarded, policy, folder }: Shop): readonly Expected[] => [
   ['check', 0, /^✔ pods: \d+ pods? in the mesh$/m],
   ['check --pre -o json', 0, /"check": "permissions"/],
   ['version', 0, /^data plane version: \S+ \(\d+ proxies\)$/m],

@@ -6,7 +6,6 @@ import {
   type DeltaDiscoveryRequest,
   type DeltaDiscoveryResponse,
 } from '../../common/codec/gen/discovery.ts';
-import { Address, type Service, type Workload } from '../../common/codec/gen/workload.ts';
 
 type Stream = ServerDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>;
 
@@ -64,19 +63,6 @@ function fakeStream(stream: Stream): FakeStream {
     fail: (code, details) => void stream.emit('error', { code, details, message: details }),
   };
 }
-
-/** One resource of a push, as istiod would wrap it. */
-export const addressResource = (name: string, version: string, type: { workload: Workload } | { service: Service }) => ({
-  name,
-  version,
-  aliases: [],
-  resource: {
-    typeUrl: 'type.googleapis.com/istio.workload.Address',
-    value: Address.encode({
-      type: 'workload' in type ? { $case: 'workload', value: type.workload } : { $case: 'service', value: type.service },
-    }).finish(),
-  },
-});
 
 /** A list whose future items can be waited for. */
 class Growing<T> {

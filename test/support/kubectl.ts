@@ -11,7 +11,7 @@ import { silentLog } from '../../common/base/log.ts';
 import { ApiServer } from '../../playground/apiserver/apiserver.ts';
 import type { ExecSession, KubeletStreams } from '../../playground/apiserver/kubelet.ts';
 
-export const kubectlPath = ((): string | undefined => {
+const kubectlPath = ((): string | undefined => {
   try {
     return process.env.KUBECTL ?? execFileSync('sh', ['-c', 'command -v kubectl'], { encoding: 'utf8' }).trim();
   } catch {
@@ -44,7 +44,7 @@ export interface KubectlFixture {
 const TIMEOUT_MS = 30_000;
 
 /** Pods of the node `n1` run commands of this machine; their ports are ports of loopback. */
-export const hostKubelet: KubeletStreams = {
+const hostKubelet: KubeletStreams = {
   async *logs(pod, container, { follow, tailLines = 3 }) {
     for (let i = 3 - Math.min(tailLines, 3); i < 3; i++) {
       if (follow && i > 0) await new Promise((resolve) => setTimeout(resolve, 20));

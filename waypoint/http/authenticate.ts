@@ -3,7 +3,6 @@
  * away or written anew. Here a request also gets what it is followed by, a request id and a trace context, and its path the one spelling that
  * policies, routes and backends see.
  */
-import { formatSocketAddress } from '../../common/base/address.ts';
 import { traceIdOf } from '../../common/decision/headers.ts';
 import { normalizePath } from '../../common/decision/http-path.ts';
 import type { Fields } from '../../common/http/types.ts';
@@ -110,5 +109,3 @@ function freshId(randomHex: (digits: number) => string): string {
   const variant = VARIANTS[(digit < A ? digit : digit + 1) & 3];
   return `${text.slice(0, 8)}-${text.slice(8, 12)}-4${text.slice(13, 16)}-${variant}${text.slice(17, 20)}-${text.slice(20)}`;
 }
-
-export const describeCaller = ({ principal, address }: Caller): string => (principal === '' ? formatSocketAddress(address) : principal);

@@ -1,7 +1,7 @@
 /** What every namespace has (a `default` service account and the cluster's root certificate), and its end: first its content, then itself. */
 import type { Store } from '../store/store.ts';
 
-export const ROOT_CERTIFICATE_MAP = 'kube-root-ca.crt';
+const ROOT_CERTIFICATE_MAP = 'kube-root-ca.crt';
 
 export function keepNamespaces(store: Store, caPem: string): void {
   const namespaces = store.typeOf('Namespace');

@@ -82,7 +82,7 @@ async function handOn(exchange: Exchange, path: ResourcePath, { pod, kubelet }: 
     timeout: TIMEOUT_MS,
   });
   upstream.once('timeout', () => upstream.destroy(new Error('the pod did not answer in time')));
-  const answered = new Promise<IncomingMessage>((resolve, reject) => upstream.once('response', resolve).once('error', reject));
+  const answered = new Promise<IncomingMessage>((resolve, reject) => upstream.once('response', resolve).on('error', reject));
   exchange.response.once('close', () => socket.destroy());
   exchange.request.pipe(upstream);
   try {

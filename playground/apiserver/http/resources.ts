@@ -300,7 +300,7 @@ export class Resources {
 }
 
 /** Sets a namespace's finalizers; with none left, a namespace that is being deleted goes. */
-export function finalizeNamespace(store: Store, name: string, finalizers: readonly string[]): KubeObject {
+function finalizeNamespace(store: Store, name: string, finalizers: readonly string[]): KubeObject {
   const type = store.typeOf('Namespace');
   return store.rewrite(type, store.require(type, '', name), (namespace) => {
     namespace.spec = { ...objectOf(namespace.spec), finalizers: [...finalizers] };
