@@ -8,7 +8,7 @@ import { promisify } from 'node:util';
 import { DeltaDiscoveryResponse } from '../common/codec/gen/discovery.ts';
 import { routeOutbound } from '../common/decision/outbound.ts';
 import { MeshStateReader } from '../common/state/reader.ts';
-import { ADDRESS_TYPE, MeshStateWriter, type StatePush } from '../common/state/writer.ts';
+import { ADDRESS_TYPE, type ListedPush, MeshStateWriter } from '../common/state/writer.ts';
 import { PODS_PER_SERVICE, podIp, serviceVip, syntheticPush } from './programs/synthetic-mesh.ts';
 import { absoluteRow, type Bench, median, type Row } from './rows.ts';
 
@@ -75,7 +75,7 @@ async function measureMemory(folder: string, workloads: number): Promise<Memory>
   return { rss: middle('rss'), peak: middle('peak'), applyMs: middle('applyMs'), shared: middle('shared') };
 }
 
-function encodeResponse({ typeUrl, resources }: StatePush): Uint8Array {
+function encodeResponse({ typeUrl, resources }: ListedPush): Uint8Array {
   return DeltaDiscoveryResponse.encode({
     systemVersionInfo: '',
     typeUrl,

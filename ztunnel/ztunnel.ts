@@ -103,7 +103,7 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
   const memoryReturn = new MemoryReturn(clock, log);
   writer.onChange((change) => {
     prefetch?.changed(change);
-    fleet.stateChanged(change.policies.length > 0);
+    fleet.stateChanged(change.policies > 0);
     memoryReturn.changed(change);
   });
   const restored = kept.state?.restore();

@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { Server, ServerCredentials, type ServerDuplexStream } from '@grpc/grpc-js';
 import { AggregatedDiscoveryServiceService, type DeltaDiscoveryRequest, DeltaDiscoveryResponse } from '../../common/codec/gen/discovery.ts';
 import { staticResources } from '../../common/state/static-config.ts';
-import type { StatePush } from '../../common/state/writer.ts';
+import type { ListedPush } from '../../common/state/writer.ts';
 import { syntheticPush } from './synthetic-mesh.ts';
 
 /** What a YAML of the mesh says otherwise than before, or all of the made-up workloads and their services. */
@@ -22,15 +22,15 @@ let nonce = 0;
 /** The push that the parent waits for. */
 let awaited = '';
 
-function read(yaml: string): StatePush[] {
+function read(yaml: string): ListedPush[] {
   return staticResources(yaml).map(({ typeUrl, resources }) => ({ typeUrl, resources, removed: [] }));
 }
 
-function push(stream: Stream, changes: StatePush): void {
+function push(stream: Stream, changes: ListedPush): void {
   stream.write(response(changes, String(++nonce)));
 }
 
-const response = ({ typeUrl, resources, removed }: StatePush, version: string): DeltaDiscoveryResponse => ({
+const response = ({ typeUrl, resources, removed }: ListedPush, version: string): DeltaDiscoveryResponse => ({
   systemVersionInfo: '',
   typeUrl,
   nonce: version,
@@ -51,7 +51,7 @@ const service = {
   },
 };
 
-function changed(before: readonly StatePush[], after: readonly StatePush[]): StatePush | undefined {
+function changed(before: readonly ListedPush[], after: readonly ListedPush[]): ListedPush | undefined {
   for (const { typeUrl, resources } of after) {
     const old = new Map(before.find((one) => one.typeUrl === typeUrl)?.resources.map(({ name, bytes }) => [name, bytes]));
     const fresh = resources.filter(({ name, bytes }) => !Buffer.from(bytes).equals(old.get(name) ?? Buffer.alloc(0)));

@@ -1,7 +1,7 @@
 /** A made-up cluster of any size, as a control plane would push it: pods with names, labels and addresses as long as real ones. */
 import type { Service, Workload } from '../../common/decision/mesh-view.ts';
 import { encodeService, encodeWorkload } from '../../common/state/encode.ts';
-import { ADDRESS_TYPE, type StatePush } from '../../common/state/writer.ts';
+import { ADDRESS_TYPE, type ListedPush } from '../../common/state/writer.ts';
 
 export const PODS_PER_SERVICE = 20;
 const NAMESPACES = 50;
@@ -76,7 +76,7 @@ function syntheticService(i: number, loadBalancing?: Service['loadBalancing']): 
 }
 
 /** Everything in one push, as the first answer of a control plane is. */
-export function syntheticPush(workloads: number, podsPerService = PODS_PER_SERVICE): StatePush {
+export function syntheticPush(workloads: number, podsPerService = PODS_PER_SERVICE): ListedPush {
   const services = Math.ceil(workloads / podsPerService);
   return {
     typeUrl: ADDRESS_TYPE,

@@ -6,18 +6,17 @@ import { Client, type ClientDuplexStream, connectivityState, status as GrpcStatu
 import { type Clock, sleep } from '../base/clock.ts';
 import { errorMessage } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
-import {
-  AggregatedDiscoveryServiceService,
-  type DeltaDiscoveryRequest,
-  DeltaDiscoveryResponse,
-  type Node,
-} from '../codec/gen/discovery.ts';
+import { AggregatedDiscoveryServiceService, type DeltaDiscoveryRequest, type Node } from '../codec/gen/discovery.ts';
+import { DeltaResponse, type ReceivedResource } from './delta-response.ts';
 import { callMetadata, channelCredentials, channelOptions, type GrpcEndpoint, type TokenSource } from './grpc-endpoint.ts';
 
 export interface XdsPush {
   readonly typeUrl: string;
-  readonly resources: readonly { readonly name: string; readonly version: string; readonly bytes: Uint8Array }[];
+  /** Can be gone through again; each time makes its texts again. */
+  readonly resources: Iterable<ReceivedResource>;
   readonly removed: readonly string[];
+  /** The response that it came in. */
+  readonly encoded?: Uint8Array;
 }
 
 export type XdsTermination = 'ConnectionError' | 'Error' | 'Reconnect' | 'Complete';
@@ -62,8 +61,7 @@ const MAX_ERROR_DETAIL = 16_384;
 const MAX_WANTED = 100_000;
 const WILDCARD = '*';
 
-type Received = { readonly bytes: number; readonly message: DeltaDiscoveryResponse };
-type Stream = ClientDuplexStream<DeltaDiscoveryRequest, Received>;
+type Stream = ClientDuplexStream<DeltaDiscoveryRequest, DeltaResponse>;
 type End = { readonly reason: XdsTermination; readonly error?: string };
 
 export class XdsClient {
@@ -148,7 +146,12 @@ export class XdsClient {
       // A client for each attempt: its roots are the file's of now.
       client = new Client(endpoint.target, channelCredentials(endpoint), channelOptions(endpoint));
       const { path, requestSerialize } = AggregatedDiscoveryServiceService.deltaAggregatedResources;
-      const stream: Stream = client.makeBidiStreamRequest(path, requestSerialize, received, callMetadata(endpoint, token, clusterId));
+      const stream: Stream = client.makeBidiStreamRequest(
+        path,
+        requestSerialize,
+        DeltaResponse.decode,
+        callMetadata(endpoint, token, clusterId),
+      );
       return await this.#stream(client, stream);
     } catch (error) {
       return { reason: 'ConnectionError', error: `${endpoint.target}: ${errorMessage(error)}` };
@@ -169,9 +172,9 @@ export class XdsClient {
     // The status below says the same and more; without a listener the event would end the process.
     stream.on('error', () => undefined);
     stream.on('status', (status: StatusObject) => resolve(endOf(status)));
-    stream.on('data', ({ bytes, message }: Received) => {
+    stream.on('data', (message: DeltaResponse) => {
       try {
-        this.#received(stream, message, bytes);
+        this.#received(stream, message);
       } catch (error) {
         // Not a bad resource but a fault of ours: the stream is of no use any more, a new one starts from what is held.
         this.#options.log.error({ type: message.typeUrl, error: errorMessage(error) }, 'applying a push failed');
@@ -201,19 +204,19 @@ export class XdsClient {
     };
   }
 
-  #received(stream: Stream, message: DeltaDiscoveryResponse, bytes: number): void {
+  #received(stream: Stream, message: DeltaResponse): void {
     const { apply, log, onMessage, onNamed, onSynced, typeUrls } = this.#options;
     const { typeUrl, nonce } = message;
     this.#enter('streaming');
-    onMessage?.(typeUrl, bytes);
+    onMessage?.(typeUrl, message.encoded.length);
     // Whoever sends is well: the next failure starts with a short wait again.
     this.#waitMs = FIRST_WAIT_MS;
     this.#useful = true;
     this.#lastError = undefined;
     const known = typeUrls.includes(typeUrl);
     if (!known) log.warn({ type: typeUrl }, 'the control plane sent a type that nobody asked for');
-    const { rejected } = known ? apply(pushOf(message)) : { rejected: [] };
-    if (known) onNamed?.(typeUrl, namesIn(message));
+    const { rejected } = known ? apply(message) : { rejected: [] };
+    if (known && onNamed) onNamed(typeUrl, [...message.names()]);
     const request: DeltaDiscoveryRequest = { ...emptyRequest(typeUrl), responseNonce: nonce };
     if (rejected.length === 0) {
       stream.write(request);
@@ -241,21 +244,6 @@ const emptyRequest = (typeUrl: string): DeltaDiscoveryRequest => ({
   initialResourceVersions: {},
   responseNonce: '',
 });
-
-const namesIn = ({ resources, removedResources }: DeltaDiscoveryResponse): string[] => [
-  ...resources.flatMap(({ name, aliases }) => [name, ...aliases]),
-  ...removedResources,
-];
-
-const received = (buffer: Buffer): Received => ({ bytes: buffer.length, message: DeltaDiscoveryResponse.decode(buffer) });
-
-const pushOf = ({ typeUrl, resources, removedResources }: DeltaDiscoveryResponse): XdsPush => ({
-  typeUrl,
-  resources: resources.map(({ name, version, resource }) => ({ name, version, bytes: resource?.value ?? NO_BYTES })),
-  removed: removedResources,
-});
-
-const NO_BYTES = new Uint8Array(0);
 
 // How grpc-js words it; the rest of its sentence says why.
 const NEVER_CONNECTED = /^No connection established|^Name resolution failed/;

@@ -75,6 +75,12 @@ export class ArenaView {
     return copy;
   }
 
+  /** A copy of 32-bit words of a block, counted as `word` counts them. */
+  words(ref: BlockRef, index: number, count: number): Uint32Array {
+    const from = ref * 2 + HEADER_BYTES / 4 + index;
+    return this.u32.slice(from, from + count);
+  }
+
   /** Whether bytes of a block are this text; without making a text of them as long as it is ASCII. */
   holdsText(ref: BlockRef, start: number, length: number, text: string): boolean {
     const from = ref * UNIT + HEADER_BYTES + start;
@@ -147,8 +153,19 @@ export class Arena extends ArenaView {
     this.u32[ref * 2 + HEADER_BYTES / 4 + index] = value;
   }
 
+  setWords(ref: BlockRef, index: number, words: Uint32Array): void {
+    this.u32.set(words, ref * 2 + HEADER_BYTES / 4 + index);
+  }
+
   setBytes(ref: BlockRef, start: number, bytes: Uint8Array): void {
     this.u8.set(bytes, ref * UNIT + HEADER_BYTES + start);
+  }
+
+  /** A text of ASCII, one byte for each of its characters. */
+  setAscii(ref: BlockRef, start: number, text: string): void {
+    const from = ref * UNIT + HEADER_BYTES + start;
+    const { u8 } = this;
+    for (let i = 0; i < text.length; i++) u8[from + i] = text.charCodeAt(i);
   }
 
   /** A copy of a block under another reference, with a serial of its own. */

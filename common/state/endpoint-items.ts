@@ -8,8 +8,8 @@ import type { ArenaView, BlockRef } from './arena.ts';
 import { hashText, keyKinds } from './hash.ts';
 import { listLargest, listLength, listWord } from './records.ts';
 
+// The reference comes first. The second word: `listLargest` is the largest weight.
 const REF = 0;
-// The second word: `listLargest` is the largest weight.
 const WEIGHT = 1;
 const FLAGS = 2;
 const PORTS = 3;
@@ -17,25 +17,40 @@ const SCOPES = { NETWORK: 4, REGION: 5, ZONE: 6, SUBZONE: 7, NODE: 8, CLUSTER: 9
 /** Length of an item in 32-bit words. */
 export const ENDPOINT_WORDS = 10;
 
-const HEALTHY = 1;
-const ADDRESS = 2;
-const GATEWAY = 4;
-const TUNNEL = 8;
+/** Bits of what can be said of an endpoint with yes or no. */
+export const endpointFlags = { healthy: 1, address: 2, gateway: 4, tunnel: 8 } as const;
 
-/** @param ports of the workload for the service whose list it is */
-export function endpointItem(seed: number, ref: BlockRef, workload: Workload, ports: ReadonlyMap<number, number>): Uint32Array {
-  const item = new Uint32Array(ENDPOINT_WORDS);
-  item[REF] = ref;
-  item[WEIGHT] = workload.capacity;
-  item[FLAGS] =
-    (workload.healthy ? HEALTHY : 0) |
-    (hasAddress(workload) ? ADDRESS : 0) |
-    (workload.networkGateway ? GATEWAY : 0) |
-    (workload.applicationTunnel ? TUNNEL : 0);
-  item[PORTS] = hashText(seed, keyKinds.endpoints, [...ports].join(' '));
-  for (const scope of scopes) item[SCOPES[scope]] = placementHash(seed, workload, scope);
-  return item;
+/** Places of an endpoint, in the order of their words. */
+export const placeScopes = ['NETWORK', 'REGION', 'ZONE', 'SUBZONE', 'NODE', 'CLUSTER'] as const satisfies readonly Scope[];
+
+/**
+ * Writes one item of `ENDPOINT_WORDS` words, its reference left open.
+ * @param flags of `endpointFlags`
+ * @param ports see `portsHash`
+ * @param places see `placeHash`, one for each of `placeScopes`
+ */
+export function writeEndpointItem(items: Uint32Array, at: number, weight: number, flags: number, ports: number, places: Uint32Array): void {
+  items[at + REF] = 0;
+  items[at + WEIGHT] = weight;
+  items[at + FLAGS] = flags;
+  items[at + PORTS] = ports;
+  for (let i = 0; i < places.length; i++) items[at + SCOPES.NETWORK + i] = places[i] ?? 0;
 }
+
+/** Of a workload that was decoded. */
+export const flagsOf = (workload: Workload): number =>
+  (workload.healthy ? endpointFlags.healthy : 0) |
+  (hasAddress(workload) ? endpointFlags.address : 0) |
+  (workload.networkGateway ? endpointFlags.gateway : 0) |
+  (workload.applicationTunnel ? endpointFlags.tunnel : 0);
+
+/** Of a workload's ports for one service: `80,8080 443,8443`. */
+export const portsHash = (seed: number, ports: ReadonlyMap<number, number>): number =>
+  hashText(seed, keyKinds.endpoints, [...ports].join(' '));
+
+/** Of where a workload is. */
+export const placeHash = (seed: number, workload: Workload, scope: Scope): number =>
+  hashText(seed, keyKinds.endpoints, placement(workload, scope));
 
 /** A list of endpoints, and from where it is looked at. */
 export interface PackedTableOptions {
@@ -62,16 +77,16 @@ export class PackedEndpointTable implements EndpointTable {
 
   weight(i: number): number {
     const { allowUnhealthy } = this.#options.service.loadBalancing;
-    return allowUnhealthy || (this.#word(i, FLAGS) & HEALTHY) !== 0 ? this.#word(i, WEIGHT) : 0;
+    return allowUnhealthy || (this.#word(i, FLAGS) & endpointFlags.healthy) !== 0 ? this.#word(i, WEIGHT) : 0;
   }
 
   isReachable(i: number): boolean {
     const flags = this.#word(i, FLAGS);
-    return (flags & ADDRESS) !== 0 || ((flags & GATEWAY) !== 0 && !this.isNear(i, 'NETWORK'));
+    return (flags & endpointFlags.address) !== 0 || ((flags & endpointFlags.gateway) !== 0 && !this.isNear(i, 'NETWORK'));
   }
 
   hasTunnel(i: number): boolean {
-    return (this.#word(i, FLAGS) & TUNNEL) !== 0;
+    return (this.#word(i, FLAGS) & endpointFlags.tunnel) !== 0;
   }
 
   isNear(i: number, scope: Scope): boolean {
@@ -89,7 +104,7 @@ export class PackedEndpointTable implements EndpointTable {
   #place(scope: Scope): number {
     const known = this.#places.get(scope);
     if (known !== undefined) return known;
-    const place = placementHash(this.#options.seed, this.#options.source, scope);
+    const place = placeHash(this.#options.seed, this.#options.source, scope);
     this.#places.set(scope, place);
     return place;
   }
@@ -98,8 +113,3 @@ export class PackedEndpointTable implements EndpointTable {
     return listWord(this.#options.arena, this.#options.list, i, word);
   }
 }
-
-const scopes = Object.keys(SCOPES) as Scope[];
-
-const placementHash = (seed: number, workload: Workload, scope: Scope): number =>
-  hashText(seed, keyKinds.endpoints, placement(workload, scope));

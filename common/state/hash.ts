@@ -25,6 +25,26 @@ export function hashText(seed: number, kind: KeyKind, first: string, second = ''
   return finish(h);
 }
 
+/**
+ * The same hash as `hashText` gives, of texts that lie in bytes. They must be ASCII, where a byte is a UTF-16 unit.
+ * @param first a piece of bytes from `firstStart` up to `firstEnd`; `second` likewise, empty where it is not wanted
+ */
+export function hashAscii(
+  seed: number,
+  kind: KeyKind,
+  first: Uint8Array,
+  firstStart: number,
+  firstEnd: number,
+  second: Uint8Array = first,
+  secondStart = 0,
+  secondEnd = 0,
+): number {
+  let h = mix(seed ^ Math.imul(kind, 0x9e3779b1), firstEnd - firstStart);
+  h = mixAscii(h, first, firstStart, firstEnd);
+  h = mixAscii(h, second, secondStart, secondEnd);
+  return finish(h);
+}
+
 /** Of a network and the first `length` bits of an address; the other bits must be clear. */
 export function hashRange(seed: number, network: string, bytes: Uint8Array, length: number): number {
   let h = mix(seed ^ Math.imul(keyKinds.serviceRange, 0x9e3779b1), length * 32 + bytes.length);
@@ -39,6 +59,13 @@ function mixText(start: number, text: string): number {
   const pairs = text.length & ~1;
   for (let i = 0; i < pairs; i += 2) h = mix(h, text.charCodeAt(i) | (text.charCodeAt(i + 1) << 16));
   return text.length > pairs ? mix(h, text.charCodeAt(pairs)) : h;
+}
+
+function mixAscii(start: number, bytes: Uint8Array, from: number, to: number): number {
+  let h = start;
+  const pairs = to - ((to - from) & 1);
+  for (let i = from; i < pairs; i += 2) h = mix(h, (bytes[i] ?? 0) | ((bytes[i + 1] ?? 0) << 16));
+  return to > pairs ? mix(h, bytes[pairs] ?? 0) : h;
 }
 
 const mix = (h: number, value: number): number => {

@@ -4,11 +4,12 @@
  * as it is and an update costs a few pages, not a table. One key may have several entries, and a hash says nothing for certain: whoever
  * looks something up checks what it finds.
  */
-import { type Arena, type ArenaView, type BlockRef, kinds } from './arena.ts';
+import { type Arena, type ArenaView, type BlockRef, HEADER_BYTES, kinds } from './arena.ts';
 
 const PAGE_BITS = 9;
 const PAGE_ENTRIES = 1 << PAGE_BITS;
 const PAGE_BYTES = PAGE_ENTRIES * 8;
+const EMPTY_PAGE = new Uint32Array(PAGE_ENTRIES * 2);
 
 /** Where a picture's table is. */
 export interface IndexRoot {
@@ -16,6 +17,10 @@ export interface IndexRoot {
   /** Entries minus one; the number of entries is a power of two. */
   readonly mask: number;
 }
+
+/** The word of all memory where an entry is. */
+const wordOf = (pages: Uint32Array, i: number): number =>
+  (pages[i >>> PAGE_BITS] ?? 0) * 2 + HEADER_BYTES / 4 + (i & (PAGE_ENTRIES - 1)) * 2;
 
 /** Calls `visit` with each reference under a hash, in no order, until it returns true. */
 export function scanIndex(arena: ArenaView, { directory, mask }: IndexRoot, hash: number, visit: (ref: BlockRef) => boolean): void {
@@ -46,14 +51,15 @@ export class IndexWriter {
   #pages: Uint32Array;
   #mask: number;
   #count = 0;
-  /** Pages that no published picture has yet. */
-  readonly #fresh = new Set<BlockRef>();
+  /** By number: 1 for pages that no published picture has yet. */
+  #fresh: Uint8Array;
   #published: IndexRoot = { directory: 0, mask: 0 };
   #changed = true;
 
   constructor(arena: Arena) {
     this.#arena = arena;
     this.#pages = Uint32Array.of(this.#newPage());
+    this.#fresh = Uint8Array.of(1);
     this.#mask = PAGE_ENTRIES - 1;
   }
 
@@ -100,21 +106,28 @@ export class IndexWriter {
     this.#changed = true;
   }
 
-  /** The table as it is at this moment, unpublished changes included, for looking things up while writing. */
-  scan(hash: number, visit: (ref: BlockRef) => boolean): void {
-    for (let i = hash & this.#mask; this.#refAt(i) !== 0; i = (i + 1) & this.#mask) {
-      if (this.#hashAt(i) === hash && visit(this.#refAt(i))) return;
+  /** Whether there is an entry under a hash at this moment, unpublished changes included. */
+  has(hash: number): boolean {
+    return this.#next(hash, hash & this.#mask) >= 0;
+  }
+
+  /** The first entry under a hash that is the one, at this moment, unpublished changes included; 0 where there is none. */
+  find(hash: number, isIt: (ref: BlockRef) => boolean): BlockRef {
+    for (let i = this.#next(hash, hash & this.#mask); i >= 0; i = this.#next(hash, (i + 1) & this.#mask)) {
+      const ref = this.#refAt(i);
+      if (isIt(ref)) return ref;
     }
+    return 0;
   }
 
   /** The table as it is now, for the picture about to be published; later changes do not touch it. */
   seal(): IndexRoot {
     if (!this.#changed) return this.#published;
     const directory = this.#arena.allocate(kinds.directory, this.#pages.byteLength);
-    for (const [i, page] of this.#pages.entries()) this.#arena.setWord(directory, i, page);
+    this.#arena.setWords(directory, 0, this.#pages);
     this.#arena.retire(this.#published.directory);
     this.#published = { directory, mask: this.#mask };
-    this.#fresh.clear();
+    this.#fresh.fill(0);
     this.#changed = false;
     return this.#published;
   }
@@ -127,9 +140,24 @@ export class IndexWriter {
   }
 
   #place(hash: number, ref: BlockRef): void {
-    let i = hash & this.#mask;
-    while (this.#refAt(i) !== 0) i = (i + 1) & this.#mask;
+    const { u32 } = this.#arena;
+    const pages = this.#pages;
+    const mask = this.#mask;
+    let i = hash & mask;
+    while (u32[wordOf(pages, i) + 1] !== 0) i = (i + 1) & mask;
     this.#write(i, hash, ref);
+  }
+
+  /** Where the next entry under a hash is, from a position on; -1 where there is none. */
+  #next(hash: number, from: number): number {
+    const { u32 } = this.#arena;
+    const pages = this.#pages;
+    const mask = this.#mask;
+    for (let i = from; ; i = (i + 1) & mask) {
+      const at = wordOf(pages, i);
+      if (u32[at + 1] === 0) return -1;
+      if (u32[at] === hash) return i;
+    }
   }
 
   #hashAt(i: number): number {
@@ -141,26 +169,25 @@ export class IndexWriter {
   }
 
   #write(i: number, hash: number, ref: BlockRef): void {
-    const page = this.#ownPage(i >>> PAGE_BITS);
-    const at = (i & (PAGE_ENTRIES - 1)) * 2;
-    this.#arena.setWord(page, at, hash);
-    this.#arena.setWord(page, at + 1, ref);
+    this.#ownPage(i >>> PAGE_BITS);
+    const { u32 } = this.#arena;
+    const at = wordOf(this.#pages, i);
+    u32[at] = hash;
+    u32[at + 1] = ref;
   }
 
-  #ownPage(number: number): BlockRef {
+  #ownPage(number: number): void {
+    if (this.#fresh[number] === 1) return;
     const page = this.#pages[number] ?? 0;
-    if (this.#fresh.has(page)) return page;
     const copy = this.#arena.copy(page);
     this.#arena.retire(page);
-    this.#fresh.add(copy);
+    this.#fresh[number] = 1;
     this.#pages[number] = copy;
-    return copy;
   }
 
   #newPage(): BlockRef {
     const page = this.#arena.allocate(kinds.page, PAGE_BYTES);
-    for (let i = 0; i < PAGE_ENTRIES * 2; i++) this.#arena.setWord(page, i, 0);
-    this.#fresh.add(page);
+    this.#arena.setWords(page, 0, EMPTY_PAGE);
     return page;
   }
 
@@ -168,14 +195,16 @@ export class IndexWriter {
     const pageCount = capacity >>> PAGE_BITS;
     this.#arena.demand(pageCount * PAGE_BYTES * 1.1);
     const before = this.#pages;
+    const wasFresh = this.#fresh;
     this.#pages = Uint32Array.from({ length: pageCount }, () => this.#newPage());
+    this.#fresh = new Uint8Array(pageCount).fill(1);
     this.#mask = capacity - 1;
-    for (const page of before) {
+    for (const [number, page] of before.entries()) {
       for (let at = 0; at < PAGE_ENTRIES * 2; at += 2) {
         const ref = this.#arena.word(page, at + 1);
         if (ref !== 0) this.#place(this.#arena.word(page, at), ref);
       }
-      if (this.#fresh.delete(page)) this.#arena.discard(page);
+      if (wasFresh[number] === 1) this.#arena.discard(page);
       else this.#arena.retire(page);
     }
     this.#changed = true;

@@ -7,8 +7,6 @@ import { kinds } from './arena.ts';
 
 /** A resource as xDS names it. */
 export interface ResourceRecord {
-  /** Hash of the key that this kind of resource is unique by. */
-  readonly keyHash: number;
   readonly bytes: Uint8Array;
   readonly name: string;
   readonly version: string;
@@ -17,23 +15,29 @@ export interface ResourceRecord {
 // Words of a resource: hash of its own key, length of its bytes, of its name, of its version; then these three.
 const RESOURCE_WORDS = 4;
 
-/** @throws {ArenaFull} */
-export function writeResource(arena: Arena, kind: BlockKind, { keyHash, bytes, name, version }: ResourceRecord): BlockRef {
-  const nameBytes = Buffer.from(name);
-  const versionBytes = Buffer.from(version);
-  const size = RESOURCE_WORDS * 4 + bytes.length + nameBytes.length + versionBytes.length;
+/**
+ * @param keyHash of the key that this kind of resource is unique by
+ * @throws {ArenaFull}
+ */
+export function writeResource(arena: Arena, kind: BlockKind, keyHash: number, { bytes, name, version }: ResourceRecord): BlockRef {
+  const nameLength = Buffer.byteLength(name);
+  const versionLength = Buffer.byteLength(version);
+  const size = RESOURCE_WORDS * 4 + bytes.length + nameLength + versionLength;
   arena.demand(size);
   const ref = arena.allocate(kind, size);
   arena.setWord(ref, 0, keyHash);
   arena.setWord(ref, 1, bytes.length);
-  arena.setWord(ref, 2, nameBytes.length);
-  arena.setWord(ref, 3, versionBytes.length);
-  let at = RESOURCE_WORDS * 4;
-  for (const part of [bytes, nameBytes, versionBytes]) {
-    arena.setBytes(ref, at, part);
-    at += part.length;
-  }
+  arena.setWord(ref, 2, nameLength);
+  arena.setWord(ref, 3, versionLength);
+  arena.setBytes(ref, RESOURCE_WORDS * 4, bytes);
+  writeText(arena, ref, RESOURCE_WORDS * 4 + bytes.length, name, nameLength);
+  writeText(arena, ref, RESOURCE_WORDS * 4 + bytes.length + nameLength, version, versionLength);
   return ref;
+}
+
+function writeText(arena: Arena, ref: BlockRef, start: number, text: string, length: number): void {
+  if (length === text.length) arena.setAscii(ref, start, text);
+  else arena.setBytes(ref, start, Buffer.from(text));
 }
 
 /** Hash of the resource's own key: tells the entry that it is counted under from its other ones. */
@@ -54,7 +58,12 @@ export function resourceVersion(arena: ArenaView, ref: BlockRef): string {
 
 /** Whether the same bytes came again, under the same name. */
 export function sameResource(arena: ArenaView, ref: BlockRef, { bytes, name }: Pick<ResourceRecord, 'bytes' | 'name'>): boolean {
-  return arena.word(ref, 1) === bytes.length && Buffer.compare(resourceBytes(arena, ref), bytes) === 0 && resourceName(arena, ref) === name;
+  const length = arena.word(ref, 1);
+  return (
+    length === bytes.length &&
+    arena.holdsText(ref, RESOURCE_WORDS * 4 + length, arena.word(ref, 2), name) &&
+    Buffer.compare(resourceBytes(arena, ref), bytes) === 0
+  );
 }
 
 // Words of a list: number of items, words of each item, length of the key in bytes, largest second word; then the items, then the key.
@@ -74,7 +83,7 @@ export function writeList(arena: Arena, key: string, width: number, items: Uint3
   let largest = 0;
   for (let at = 1; width > 1 && at < items.length; at += width) largest = Math.max(largest, items[at] ?? 0);
   arena.setWord(list, 3, largest);
-  for (let at = 0; at < items.length; at++) arena.setWord(list, LIST_WORDS + at, items[at] ?? 0);
+  arena.setWords(list, LIST_WORDS, items);
   arena.setBytes(list, (LIST_WORDS + items.length) * 4, keyBytes);
   return list;
 }
@@ -102,8 +111,7 @@ export function listRefs(arena: ArenaView, list: BlockRef): BlockRef[] {
 
 /** All words of all items. */
 export function listItems(arena: ArenaView, list: BlockRef): Uint32Array {
-  const words = listLength(arena, list) * arena.word(list, 1);
-  return Uint32Array.from({ length: words }, (_, i) => arena.word(list, LIST_WORDS + i));
+  return arena.words(list, LIST_WORDS, listLength(arena, list) * arena.word(list, 1));
 }
 
 /** A picture: where its index is, what there is at all. */

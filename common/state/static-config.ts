@@ -19,7 +19,7 @@ import {
 } from '../decision/mesh-view.ts';
 import { MATCH_FIELDS } from '../decision/policy.ts';
 import { encodePolicy, encodeService, encodeWorkload } from './encode.ts';
-import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type StatePush } from './writer.ts';
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type ListedPush } from './writer.ts';
 import { ConfigError, YamlNode } from './yaml-node.ts';
 
 /** What the file says, before it becomes resources. */
@@ -33,7 +33,7 @@ export interface StaticMesh {
  * The pushes that bring a state to what the file says.
  * @throws {ConfigError} naming the place in the file, with its line
  */
-export function staticResources(yaml: string): StatePush[] {
+export function staticResources(yaml: string): ListedPush[] {
   const { workloads, services, policies } = parseStaticConfig(yaml);
   return [
     {

@@ -13,10 +13,10 @@ import type { IPFamilies } from '../codec/gen/workload.ts';
 import { type MeshView, type Policy, policyKey, type Service, serviceKey, type Workload } from '../decision/mesh-view.ts';
 import { Arena, ArenaFull, type BlockKind, type BlockRef, kinds } from './arena.ts';
 import { decodeAddress, decodeIpFamilies, decodePolicy } from './decode.ts';
-import { ENDPOINT_WORDS, endpointItem } from './endpoint-items.ts';
+import { ENDPOINT_WORDS } from './endpoint-items.ts';
 import { hashText, type KeyKind, keyKinds } from './hash.ts';
 import { IndexWriter, indexEntries } from './index-table.ts';
-import { policyHash, policyKeyHash, policyListKey, serviceHashes, serviceKeyHash, workloadHashes, workloadKeyHash } from './keys.ts';
+import { policyHash, policyKeyHash, policyListKey, serviceHashes, serviceKeyHash, workloadKeyHash } from './keys.ts';
 import { ListWriter } from './list-writer.ts';
 import { PackedView } from './packed-view.ts';
 import { PrefixLengths } from './prefix-lengths.ts';
@@ -31,18 +31,31 @@ import {
   writeRoot,
 } from './records.ts';
 import { createControl, Publisher, type SharedMeshState } from './shared.ts';
+import { WorkloadKeys } from './workload-keys.ts';
 
 /** Workloads and services. */
 export const ADDRESS_TYPE = 'type.googleapis.com/istio.workload.Address';
 /** Policies. */
 export const AUTHORIZATION_TYPE = 'type.googleapis.com/istio.security.Authorization';
 
+/** A resource of a push. */
+export interface StateResource {
+  readonly name: string;
+  readonly version: string;
+  readonly bytes: Uint8Array;
+}
+
 /** What one delta response says (Istio's ztunnel, src/xds/client.rs). */
 export interface StatePush {
   readonly typeUrl: string;
-  readonly resources: readonly { readonly name: string; readonly version: string; readonly bytes: Uint8Array }[];
+  readonly resources: Iterable<StateResource>;
   /** Names of resources that are gone. */
   readonly removed: readonly string[];
+}
+
+/** A push that was made here, not received: its resources are all there. */
+export interface ListedPush extends StatePush {
+  readonly resources: readonly StateResource[];
 }
 
 /** One "name: reason" of a NACK. */
@@ -51,15 +64,12 @@ export interface Rejection {
   readonly reason: string;
 }
 
-/** What one push changed. Names only, so that it can be sent to workers; what lies behind them is in the view. */
+/** What one push changed: how many of each kind came, changed or went. */
 export interface StateChange {
   readonly generation: number;
-  /** uids */
-  readonly workloads: readonly string[];
-  /** namespace/hostname */
-  readonly services: readonly string[];
-  /** namespace/name */
-  readonly policies: readonly string[];
+  readonly workloads: number;
+  readonly services: number;
+  readonly policies: number;
   /** Workloads of the own node (option `node`), as they were and as they are: whose certificates to fetch and to forget. */
   readonly local: readonly { readonly before: Workload | undefined; readonly after: Workload | undefined }[];
 }
@@ -90,8 +100,9 @@ export interface MeshStateStats {
 /** A resource may be large (a policy with thousands of rules), but not so large that decoding it stops everything else. */
 const MAX_RESOURCE_BYTES = 4 << 20;
 const DEFAULT_MAX_BYTES = 2 ** 31;
+const JUST_THE_REFERENCE = new Uint32Array(1);
 
-type ChangeNames = { workloads: Set<string>; services: Set<string>; policies: Set<string>; local: Map<string, LocalChange> };
+type Changes = { workloads: number; services: number; policies: number; readonly local: Map<string, LocalChange> };
 type LocalChange = { before: Workload | undefined; after: Workload | undefined };
 
 /** There is one for a process. It does no I/O and keeps no reference to what it is given. */
@@ -106,10 +117,13 @@ export class MeshStateWriter {
   readonly #node: string | undefined;
   readonly #listeners = new Set<(change: StateChange) => void>();
   readonly #view: WriterView;
+  /** Of the resource that comes, and of the one that is there. */
+  readonly #keys: WorkloadKeys;
+  readonly #heldKeys: WorkloadKeys;
   /** Names whose newest version was rejected: the old resource stays in force, but is not claimed to be held. */
   readonly #unretained = new Set<string>();
   #counts = { workloads: 0, services: 0, policies: 0 };
-  #changes: ChangeNames = noChanges();
+  #changes: Changes = noChanges();
   readonly shared: SharedMeshState;
 
   constructor(options: MeshStateWriterOptions = {}) {
@@ -118,6 +132,8 @@ export class MeshStateWriter {
     this.#publisher = new Publisher(control);
     this.#seed = this.#publisher.seed;
     this.#node = options.node;
+    this.#keys = new WorkloadKeys(this.#seed);
+    this.#heldKeys = new WorkloadKeys(this.#seed);
     this.#index = new IndexWriter(this.#arena);
     this.#endpoints = this.#listWriter(keyKinds.endpoints, ENDPOINT_WORDS);
     this.#policyLists = this.#listWriter(keyKinds.namespacePolicies, 1);
@@ -137,15 +153,14 @@ export class MeshStateWriter {
       this.#unretained.delete(`${push.typeUrl} ${name}`);
     }
     for (const resource of push.resources) {
-      const retained = `${push.typeUrl} ${resource.name}`;
       try {
         if (resource.bytes.length > MAX_RESOURCE_BYTES)
           throw new Error(`${resource.bytes.length} bytes are more than ${MAX_RESOURCE_BYTES}`);
         put.call(this, resource);
-        this.#unretained.delete(retained);
+        if (this.#unretained.size > 0) this.#unretained.delete(`${push.typeUrl} ${resource.name}`);
       } catch (error) {
         rejected.push({ name: resource.name, reason: errorMessage(error) });
-        if (this.#holds(push.typeUrl, resource.name)) this.#unretained.add(retained);
+        if (this.#holds(push.typeUrl, resource.name)) this.#unretained.add(`${push.typeUrl} ${resource.name}`);
       }
     }
     const full = this.#finish();
@@ -164,7 +179,7 @@ export class MeshStateWriter {
   }
 
   /** Everything held of a type, as it came; one whose newest version was rejected has no version. Bytes are copies. */
-  *held(typeUrl: string): Iterable<StatePush['resources'][number]> {
+  *held(typeUrl: string): Iterable<StateResource> {
     for (const ref of this.#resources(kindsOf(typeUrl))) {
       const name = resourceName(this.#arena, ref);
       const version = this.#unretained.has(`${typeUrl} ${name}`) ? '' : resourceVersion(this.#arena, ref);
@@ -218,59 +233,60 @@ export class MeshStateWriter {
     return new ListWriter({ arena: this.#arena, index: this.#index, hash, width });
   }
 
-  #putAddress(resource: StatePush['resources'][number]): void {
-    const decoded = decodeAddress(resource.bytes);
-    if ('workload' in decoded) this.#putWorkload(decoded.workload, resource);
-    else this.#putService(decoded.service, resource);
+  #putAddress(resource: StateResource): void {
+    const service = this.#keys.read(resource.bytes);
+    if (service) this.#putService(service, resource);
+    else this.#putWorkload(this.#keys, resource);
   }
 
-  #putWorkload(workload: Workload, resource: StatePush['resources'][number]): void {
-    const keyHash = workloadKeyHash(this.#seed, workload.uid);
-    const before = this.#findWorkload(workload.uid);
+  #putWorkload(keys: WorkloadKeys, resource: StateResource): void {
+    const { hashes, hashCount, services, items } = keys;
+    const keyHash = hashes[0] ?? 0;
+    const before = this.#findWorkload(keyHash, keys);
     if (before !== 0 && sameResource(this.#arena, before, resource)) return;
-    const hashes = workloadHashes(this.#seed, workload);
-    this.#index.reserve(hashes.length + workload.services.size);
-    const ref = writeResource(this.#arena, kinds.workload, { keyHash, ...resource });
-    // The name as it came, where it is the uid: a uid that was decoded keeps the text of its whole resource in memory.
-    this.#changes.workloads.add(resource.name === workload.uid ? resource.name : workload.uid);
+    this.#index.reserve(hashCount + services.length);
+    const ref = writeResource(this.#arena, kinds.workload, keyHash, resource);
     if (before !== 0) this.#dropWorkload(before);
-    for (const hash of hashes) this.#index.add(hash, ref);
-    for (const [key, ports] of workload.services) this.#endpoints.add(key, endpointItem(this.#seed, ref, workload, ports));
+    else this.#changes.workloads++;
+    for (let i = 0; i < hashCount; i++) this.#index.add(hashes[i] ?? 0, ref);
+    for (let i = 0; i < services.length; i++) this.#endpoints.add(services[i] ?? '', ref, items, i * ENDPOINT_WORDS);
     this.#counts.workloads++;
-    this.#noteWorkload(workload.uid, undefined, workload);
+    // An update is a removal and an insertion: what was here is noted even where what comes is elsewhere.
+    if (this.#isLocal(keys) || (this.#changes.local.size > 0 && this.#changes.local.has(keys.uid)))
+      this.#noteLocal(undefined, this.#workloadAt(ref));
   }
 
-  #putService(service: Service, resource: StatePush['resources'][number]): void {
+  #putService(service: Service, resource: StateResource): void {
     const key = serviceKey(service);
     const before = this.#findService(key);
     if (before !== 0 && sameResource(this.#arena, before, resource)) return;
     const hashes = serviceHashes(this.#seed, service);
     this.#index.reserve(hashes.length);
-    const ref = writeResource(this.#arena, kinds.service, { keyHash: serviceKeyHash(this.#seed, key), ...resource });
+    const ref = writeResource(this.#arena, kinds.service, serviceKeyHash(this.#seed, key), resource);
     if (before !== 0) this.#dropService(before);
+    else this.#changes.services++;
     for (const hash of hashes) this.#index.add(hash, ref);
     this.#prefixes.add(service);
     this.#counts.services++;
-    this.#changes.services.add(key);
   }
 
-  #putPolicy(resource: StatePush['resources'][number]): void {
+  #putPolicy(resource: StateResource): void {
     const policy = decodePolicy(resource.bytes);
     const keyHash = policyHash(this.#seed, policy);
     const before = this.#findPolicy(policyKey(policy));
     if (before !== 0 && sameResource(this.#arena, before, resource)) return;
     this.#index.reserve(2);
-    const ref = writeResource(this.#arena, kinds.policy, { keyHash, ...resource });
+    const ref = writeResource(this.#arena, kinds.policy, keyHash, resource);
     if (before !== 0) this.#dropPolicy(before);
+    else this.#changes.policies++;
     this.#index.add(keyHash, ref);
     const list = policyListKey(policy);
-    if (list !== undefined) this.#policyLists.add(list, Uint32Array.of(ref));
+    if (list !== undefined) this.#policyLists.add(list, ref, JUST_THE_REFERENCE);
     this.#counts.policies++;
-    this.#changes.policies.add(policyKey(policy));
   }
 
   #removeWorkload(uid: string): boolean {
-    const ref = this.#findWorkload(uid);
+    const ref = this.#findWorkload(workloadKeyHash(this.#seed, uid), { uid });
     if (ref !== 0) this.#dropWorkload(ref);
     return ref !== 0;
   }
@@ -286,12 +302,15 @@ export class MeshStateWriter {
   }
 
   #dropWorkload(ref: BlockRef): void {
-    const workload = this.#workloadAt(ref);
-    for (const hash of workloadHashes(this.#seed, workload)) this.#index.remove(hash, ref);
-    for (const key of workload.services.keys()) this.#endpoints.remove(key, ref);
+    const keys = this.#heldKeys;
+    keys.read(resourceBytes(this.#arena, ref));
+    const local = this.#isLocal(keys);
+    for (let i = 0; i < keys.hashCount; i++) this.#index.remove(keys.hashes[i] ?? 0, ref);
+    for (const key of keys.services) this.#endpoints.remove(key, ref);
     this.#arena.retire(ref);
     this.#counts.workloads--;
-    this.#noteWorkload(workload.uid, workload, undefined);
+    this.#changes.workloads++;
+    if (local) this.#noteLocal(this.#workloadAt(ref), undefined);
   }
 
   #dropService(ref: BlockRef): void {
@@ -300,7 +319,7 @@ export class MeshStateWriter {
     this.#prefixes.remove(service);
     this.#arena.retire(ref);
     this.#counts.services--;
-    this.#changes.services.add(serviceKey(service));
+    this.#changes.services++;
   }
 
   #dropPolicy(ref: BlockRef): void {
@@ -310,7 +329,7 @@ export class MeshStateWriter {
     if (list !== undefined) this.#policyLists.remove(list, ref);
     this.#arena.retire(ref);
     this.#counts.policies--;
-    this.#changes.policies.add(policyKey(policy));
+    this.#changes.policies++;
   }
 
   /**
@@ -319,7 +338,7 @@ export class MeshStateWriter {
    */
   #finish(): string | undefined {
     const { workloads, services, policies, local } = this.#changes;
-    if (workloads.size + services.size + policies.size === 0) return undefined;
+    if (workloads + services + policies === 0) return undefined;
     try {
       this.#endpoints.flush();
       this.#policyLists.flush();
@@ -331,7 +350,7 @@ export class MeshStateWriter {
     this.#changes = noChanges();
     this.#view.move(this.#publisher.root);
     const { generation } = this.#publisher;
-    const change = { generation, workloads: [...workloads], services: [...services], policies: [...policies], local: [...local.values()] };
+    const change = { generation, workloads, services, policies, local: [...local.values()] };
     for (const listener of this.#listeners) listener(change);
     return undefined;
   }
@@ -346,17 +365,20 @@ export class MeshStateWriter {
     this.#arena.reclaim(this.#publisher.oldestPinned());
   }
 
-  #noteWorkload(uid: string, before: Workload | undefined, after: Workload | undefined): void {
-    this.#changes.workloads.add(uid);
-    const noted = this.#changes.local.get(uid);
-    // An update is a removal and an insertion: what was here is noted even where what comes is elsewhere.
-    if (this.#node === undefined || (!noted && before?.node !== this.#node && after?.node !== this.#node)) return;
-    this.#changes.local.set(uid, { before: noted ? noted.before : before, after });
+  #isLocal(keys: WorkloadKeys): boolean {
+    return this.#node !== undefined && keys.isOn(this.#node);
+  }
+
+  #noteLocal(before: Workload | undefined, after: Workload | undefined): void {
+    const { local } = this.#changes;
+    const uid = before?.uid ?? after?.uid ?? '';
+    const noted = local.get(uid);
+    local.set(uid, { before: noted ? noted.before : before, after });
   }
 
   #holds(typeUrl: string, name: string): boolean {
     if (typeUrl === AUTHORIZATION_TYPE) return this.#findPolicy(name) !== 0;
-    return this.#findWorkload(name) !== 0 || this.#findService(name) !== 0;
+    return this.#findWorkload(workloadKeyHash(this.#seed, name), { uid: name }) !== 0 || this.#findService(name) !== 0;
   }
 
   *#resources(wanted: readonly BlockKind[]): Iterable<BlockRef> {
@@ -366,8 +388,13 @@ export class MeshStateWriter {
     }
   }
 
-  #findWorkload(uid: string): BlockRef {
-    return this.#find(kinds.workload, workloadKeyHash(this.#seed, uid), (ref) => this.#workloadAt(ref).uid === uid);
+  #findWorkload(keyHash: number, wanted: { readonly uid: string }): BlockRef {
+    // Most that come are new: then there is nothing to ask.
+    if (!this.#index.has(keyHash)) return 0;
+    return this.#find(kinds.workload, keyHash, (ref) => {
+      this.#heldKeys.read(resourceBytes(this.#arena, ref));
+      return this.#heldKeys.uid === wanted.uid;
+    });
   }
 
   #findService(key: string): BlockRef {
@@ -380,12 +407,7 @@ export class MeshStateWriter {
   }
 
   #find(kind: BlockKind, hash: number, holds: (ref: BlockRef) => boolean): BlockRef {
-    let found = 0;
-    this.#index.scan(hash, (ref) => {
-      if (this.#arena.kind(ref) === kind && holds(ref)) found = ref;
-      return found !== 0;
-    });
-    return found;
+    return this.#index.find(hash, (ref) => this.#arena.kind(ref) === kind && holds(ref));
   }
 
   #workloadAt(ref: BlockRef): Workload {
@@ -422,4 +444,4 @@ function kindsOf(typeUrl: string): readonly BlockKind[] {
   return typeUrl === AUTHORIZATION_TYPE ? [kinds.policy] : [];
 }
 
-const noChanges = (): ChangeNames => ({ workloads: new Set(), services: new Set(), policies: new Set(), local: new Map() });
+const noChanges = (): Changes => ({ workloads: 0, services: 0, policies: 0, local: new Map() });

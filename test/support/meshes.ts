@@ -3,7 +3,7 @@ import type { MeshView, Policy, Service, Workload } from '../../common/decision/
 import { policyKey, serviceKey } from '../../common/decision/mesh-view.ts';
 import { encodePolicy, encodeService, encodeWorkload } from '../../common/state/encode.ts';
 import { MeshStateReader } from '../../common/state/reader.ts';
-import { ADDRESS_TYPE, AUTHORIZATION_TYPE, MeshStateWriter, type StatePush } from '../../common/state/writer.ts';
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type ListedPush, MeshStateWriter } from '../../common/state/writer.ts';
 import { type MeshContents, PlainMesh } from './plain-mesh.ts';
 
 export const meshes: Readonly<Record<string, (contents: MeshContents) => MeshView>> = {
@@ -26,7 +26,7 @@ export const addressPush = (contents: {
   workloads?: readonly Workload[];
   services?: readonly Service[];
   removed?: readonly string[];
-}): StatePush => ({
+}): ListedPush => ({
   typeUrl: ADDRESS_TYPE,
   resources: [
     ...(contents.workloads ?? []).map((workload) => ({ name: workload.uid, version: 'v1', bytes: encodeWorkload(workload) })),
@@ -35,7 +35,7 @@ export const addressPush = (contents: {
   removed: contents.removed ?? [],
 });
 
-export const policyPush = (policies: readonly Policy[], removed: readonly string[] = []): StatePush => ({
+export const policyPush = (policies: readonly Policy[], removed: readonly string[] = []): ListedPush => ({
   typeUrl: AUTHORIZATION_TYPE,
   resources: policies.map((policy) => ({ name: policyKey(policy), version: '', bytes: encodePolicy(policy) })),
   removed,

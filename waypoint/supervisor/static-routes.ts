@@ -31,7 +31,7 @@ import {
   type ValueMatch,
   WorkloadLabels,
 } from '../../common/codec/gen/waypoint.ts';
-import type { StatePush } from '../../common/state/writer.ts';
+import type { ListedPush } from '../../common/state/writer.ts';
 import { YamlNode } from '../../common/state/yaml-node.ts';
 import {
   HTTP_AUTHORIZATION_TYPE,
@@ -48,10 +48,10 @@ import { labelsFrom, persistenceFrom, trafficFrom } from './static-traffic.ts';
 import { enumWords, flag, list, maybe, number, one, text, textMap, texts, UINT32 } from './static-yaml.ts';
 
 /** @throws {ConfigError} naming the place in the file */
-export function staticRoutes(yaml: string): StatePush[] {
+export function staticRoutes(yaml: string): ListedPush[] {
   const root = new YamlNode(load(yaml) ?? {}, '', new WeakMap(), 1);
   root.allowKeys(['routes', 'traffic', 'labels', 'policies', 'limits', 'authentications', 'telemetry']);
-  const push = <T>(typeUrl: string, items: readonly T[], name: (item: T) => string, encode: (item: T) => Uint8Array): StatePush => ({
+  const push = <T>(typeUrl: string, items: readonly T[], name: (item: T) => string, encode: (item: T) => Uint8Array): ListedPush => ({
     typeUrl,
     resources: items.map((item) => ({ name: name(item), version: '', bytes: encode(item) })),
     removed: [],

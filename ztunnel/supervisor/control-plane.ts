@@ -126,7 +126,8 @@ function controlPlane(
     versions,
     apply(push) {
       const result = writer.apply(push);
-      for (const { name } of push.resources) own.get(push.typeUrl)?.delete(name);
+      const ours = own.get(push.typeUrl);
+      if (ours && ours.size > 0) for (const { name } of push.resources) ours.delete(name);
       kept?.applied(push, new Set(result.rejected.map(({ name }) => name)));
       return result;
     },

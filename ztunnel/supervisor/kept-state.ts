@@ -13,8 +13,9 @@ import { crc32 } from 'node:zlib';
 import type { Clock } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
+import { DeltaResponse } from '../../common/client/delta-response.ts';
 import { DeltaDiscoveryResponse } from '../../common/codec/gen/discovery.ts';
-import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type MeshStateWriter, type StatePush } from '../../common/state/writer.ts';
+import { ADDRESS_TYPE, AUTHORIZATION_TYPE, type MeshStateWriter, type StatePush, type StateResource } from '../../common/state/writer.ts';
 import { openPrivateFolder, writeAll } from './private-folder.ts';
 
 export interface KeptStateOptions {
@@ -111,8 +112,11 @@ export class KeptState {
     this.confirm();
   }
 
-  /** A push was applied; `rejected` names what was not taken of it. */
-  applied(push: StatePush, rejected: ReadonlySet<string>): void {
+  /**
+   * A push was applied; `rejected` names what was not taken of it. The response that it came in is kept as it is, where it is given and
+   * all of it was taken.
+   */
+  applied(push: StatePush & { readonly encoded?: Uint8Array }, rejected: ReadonlySet<string>): void {
     if (this.#stopped || !this.#complete) return;
     this.#guarded(() => {
       if (this.#fd === undefined || this.#journalBytes > Math.max(MIN_REWRITE_BYTES, this.#pictureBytes)) {
@@ -120,7 +124,10 @@ export class KeptState {
         this.#writePicture();
         return;
       }
-      this.#journalBytes += this.#append(this.#fd, { ...push, resources: push.resources.filter(({ name }) => !rejected.has(name)) });
+      const asItCame = rejected.size === 0 ? push.encoded : undefined;
+      const taken = (): Uint8Array =>
+        encode({ ...push, resources: Iterator.from(push.resources).filter(({ name }) => !rejected.has(name)) });
+      this.#journalBytes += appendFrame(this.#fd, asItCame ?? taken());
     });
     this.confirm();
   }
@@ -168,7 +175,7 @@ export class KeptState {
       const frame = bytes.subarray(at + FRAME_BYTES, at + FRAME_BYTES + length);
       // A process that was killed while it wrote: what stands before is whole.
       if (length > MAX_FRAME_BYTES || frame.length < length || crc32(frame) !== bytes.readUInt32BE(at + 4)) break;
-      pushes.push(pushOf(frame));
+      pushes.push(DeltaResponse.decode(frame));
       at += FRAME_BYTES + length;
     }
     if (pushes.length === 0) throw new Error('it is empty or damaged');
@@ -183,14 +190,14 @@ export class KeptState {
       writeAll(fd, this.#header);
       let bytes = 0;
       for (const typeUrl of [ADDRESS_TYPE, AUTHORIZATION_TYPE]) {
-        let resources: StatePush['resources'][number][] = [];
+        let resources: StateResource[] = [];
         for (const resource of writer.held(typeUrl)) {
           resources.push(resource);
           if (resources.length < PICTURE_CHUNK) continue;
-          bytes += this.#append(fd, { typeUrl, resources, removed: [] });
+          bytes += appendFrame(fd, encode({ typeUrl, resources, removed: [] }));
           resources = [];
         }
-        bytes += this.#append(fd, { typeUrl, resources, removed: [] });
+        bytes += appendFrame(fd, encode({ typeUrl, resources, removed: [] }));
       }
       renameSync(temporary, join(folder, this.#name));
       this.#pictureBytes = bytes;
@@ -210,21 +217,6 @@ export class KeptState {
     for (const name of others.slice(1)) unlinkSync(join(this.#options.folder, name));
   }
 
-  #append(fd: number, { typeUrl, resources, removed }: StatePush): number {
-    const frame = DeltaDiscoveryResponse.encode({
-      systemVersionInfo: '',
-      typeUrl,
-      nonce: '',
-      resources: resources.map(({ name, version, bytes }) => ({ name, version, aliases: [], resource: { typeUrl, value: bytes } })),
-      removedResources: [...removed],
-    }).finish();
-    const head = Buffer.alloc(FRAME_BYTES);
-    head.writeUInt32BE(frame.length, 0);
-    head.writeUInt32BE(crc32(frame), 4);
-    writeAll(fd, Buffer.concat([head, frame]));
-    return FRAME_BYTES + frame.length;
-  }
-
   /** A full disk costs the memory of the state, not the state. */
   #guarded(write: () => void): void {
     try {
@@ -238,11 +230,21 @@ export class KeptState {
   }
 }
 
-function pushOf(frame: Buffer): StatePush {
-  const { typeUrl, resources, removedResources } = DeltaDiscoveryResponse.decode(frame);
-  return {
-    typeUrl,
-    resources: resources.map(({ name, version, resource }) => ({ name, version, bytes: resource?.value ?? new Uint8Array(0) })),
-    removed: removedResources,
-  };
+/** @returns bytes that it took */
+function appendFrame(fd: number, frame: Uint8Array): number {
+  const head = Buffer.alloc(FRAME_BYTES);
+  head.writeUInt32BE(frame.length, 0);
+  head.writeUInt32BE(crc32(frame), 4);
+  writeAll(fd, head);
+  writeAll(fd, frame);
+  return FRAME_BYTES + frame.length;
 }
+
+const encode = ({ typeUrl, resources, removed }: StatePush): Uint8Array =>
+  DeltaDiscoveryResponse.encode({
+    systemVersionInfo: '',
+    typeUrl,
+    nonce: '',
+    resources: Array.from(resources, ({ name, version, bytes }) => ({ name, version, aliases: [], resource: { typeUrl, value: bytes } })),
+    removedResources: [...removed],
+  }).finish();

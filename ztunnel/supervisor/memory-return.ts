@@ -42,7 +42,7 @@ export class MemoryReturn {
   }
 
   changed({ workloads, services, policies }: Pick<StateChange, 'workloads' | 'services' | 'policies'>): void {
-    if (workloads.length + services.length + policies.length >= LARGE_CHANGE) this.soon();
+    if (workloads + services + policies >= LARGE_CHANGE) this.soon();
   }
 }
 

@@ -48,7 +48,8 @@ function watch(t: TestContext, target: string, more: Partial<XdsClientOptions> &
     log: silentLog,
     versions: (typeUrl) => (typeUrl === WIDGETS ? held : new Map()),
     apply: (push) => {
-      pushes.push(push);
+      const { typeUrl, resources, removed } = push;
+      pushes.push({ typeUrl, resources: [...resources], removed });
       return { rejected: [] };
     },
     onTermination: (reason) => terminations.push(reason),
