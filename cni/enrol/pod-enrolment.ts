@@ -3,7 +3,7 @@
  * and does what is missing, in an order that loses no connection:
  *   in:  ztunnel listens in the pod, then the rules send traffic there, then the annotation tells everybody else;
  *   out: annotation, then rules that capture nothing new, then, once nothing is relayed any more, ztunnel and the last rules.
- * A failure is tried again with a growing wait; one run at a time.
+ * A failure is tried again with a growing wait; one run at a time. One cohesive state machine: every step decides by all of the state.
  */
 import type { IpAddress } from '../../common/base/address.ts';
 import { Backoff } from '../../common/base/backoff.ts';

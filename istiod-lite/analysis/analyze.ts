@@ -32,7 +32,7 @@ export function analyze(set: ObjectSet, { config, only }: AnalyzeOptions): Messa
   if (wanted(TRANSLATION)) {
     for (const one of set.values()) {
       const kind = watchedKind(one);
-      if (kind) messages.push(...judge(one.origin, index.findings(kind, one.object)));
+      if (kind) messages.push(...guarded(TRANSLATION, one, () => judge(one.origin, index.findings(kind, one.object))));
     }
   }
   for (const { name, check } of objectChecks)
