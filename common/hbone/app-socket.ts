@@ -11,12 +11,15 @@ import { TcpStream, type TcpStreamOwner } from '../linux/tcp-stream.ts';
 import type { Endpoint, PipeReader } from './endpoint.ts';
 import { borrowReadBuffer, READ_BYTES, type ReadBuffer, returnReadBuffer, sharedReadBuffer } from './read-buffers.ts';
 import { handling, holderOf, keepUnlessHeld } from './receive-buffers.ts';
+import { Lane, type Resting, TurnShares } from './turn-shares.ts';
 import type { SocketPipe } from './types.ts';
 
 export interface AppConnectOptions {
   readonly timeoutMs: number;
   readonly clock: Clock;
   readonly signal?: CancelSignal;
+  /** Whose share of a turn it uses. */
+  readonly lane?: Lane;
 }
 
 /**
@@ -32,21 +35,15 @@ const BULK_SLICE = 8 << 10;
 /** What ends a connection without being a failure of it (Istio's ztunnel, src/proxy/h2.rs). */
 const RESETS: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'ENOTCONN', 'ECONNABORTED']);
 
-/** Sockets that are corked until the turn ends, and the turn's number, which tells a first write from a second one. */
-let corked: TcpStream[] = [];
-let turn = 0;
-let turnEnds = false;
+/** Of this thread. */
+const shares = new TurnShares(setImmediate);
+/** Of whoever is nobody's pod. */
+const NO_LANE = new Lane();
 
-function endTurn(): void {
-  turnEnds = false;
-  turn++;
-  const sockets = corked;
-  corked = [];
-  for (const socket of sockets) socket.uncork();
-}
-
-export class AppSocket implements SocketPipe, Endpoint, TcpStreamOwner {
+export class AppSocket implements SocketPipe, Endpoint, TcpStreamOwner, Resting {
   readonly kind = 'socket';
+  /** Whose share of a turn it uses. */
+  readonly #lane: Lane;
   readonly #tcp: TcpStream;
   #local: SocketAddress | undefined;
   #remote: SocketAddress | undefined;
@@ -64,10 +61,17 @@ export class AppSocket implements SocketPipe, Endpoint, TcpStreamOwner {
   #buffer: ReadBuffer = sharedReadBuffer;
   #bulk = false;
   #lastWrite = -1;
+  /** Large reads in the turn `#readIn`. */
+  #reads = 0;
+  #readIn = -1;
+  /** It has read as much as it may for now; whether its reader wants more then. */
+  #resting = false;
+  #wanted = false;
 
   /** Nothing is read until there is a reader. */
-  constructor(tcp: TcpStream) {
+  constructor(tcp: TcpStream, lane = NO_LANE) {
     this.#tcp = tcp;
+    this.#lane = lane;
     tcp.owner = this;
     tcp.setNoDelay();
   }
@@ -84,10 +88,10 @@ export class AppSocket implements SocketPipe, Endpoint, TcpStreamOwner {
    * @param fd an unconnected socket (common/linux/sockets.ts), which is ours from now on; undefined makes one
    * @throws the system's Error; ProxyError UPSTREAM_TIMEOUT after `timeoutMs`; the signal's reason
    */
-  static connect(fd: number | undefined, to: SocketAddress, { timeoutMs, clock, signal }: AppConnectOptions): Promise<AppSocket> {
+  static connect(fd: number | undefined, to: SocketAddress, { timeoutMs, clock, signal, lane }: AppConnectOptions): Promise<AppSocket> {
     return new Promise((resolve, reject) => {
       const tcp = fd === undefined ? TcpStream.unconnected() : TcpStream.fromFd(fd);
-      const app = new AppSocket(tcp);
+      const app = new AppSocket(tcp, lane);
       let settled = false;
       const settle = (): void => {
         settled = true;
@@ -155,12 +159,14 @@ export class AppSocket implements SocketPipe, Endpoint, TcpStreamOwner {
 
   giveBack(bytes: Buffer): void {
     this.#reader = undefined;
+    this.#wanted = false;
     this.#tcp.stopReading();
     if (bytes.length > 0) this.#given = bytes;
   }
 
   resume(): void {
-    this.#tcp.startReading();
+    if (this.#resting) this.#wanted = true;
+    else this.#tcp.startReading();
   }
 
   writeRead(buffer: ReadBuffer, length: number): boolean {
@@ -173,16 +179,13 @@ export class AppSocket implements SocketPipe, Endpoint, TcpStreamOwner {
   writeSlice(bytes: Buffer): boolean {
     const tcp = this.#tcp;
     if (!tcp.corked) {
-      if (!turnEnds) {
-        turnEnds = true;
-        setImmediate(endTurn);
-      }
+      shares.busy(this.#lane);
       // The first small write of a turn leaves at once; a second one means that there may be a third.
-      if (bytes.length >= BULK_SLICE || this.#lastWrite === turn) {
+      if (bytes.length >= BULK_SLICE || this.#lastWrite === shares.turn || !shares.mayWrite(this.#lane)) {
         tcp.cork();
-        corked.push(tcp);
+        shares.wait(this.#lane, tcp);
       }
-      this.#lastWrite = turn;
+      this.#lastWrite = shares.turn;
     }
     const holder = holderOf(bytes);
     holder?.hold();
@@ -225,13 +228,33 @@ export class AppSocket implements SocketPipe, Endpoint, TcpStreamOwner {
     const buffer = this.#buffer;
     this.#buffer = sharedReadBuffer;
     this.#bulk = length >= READ_BYTES >> 1;
-    if (buffer === sharedReadBuffer) return this.#reader?.read(buffer, length) ?? false;
+    if (buffer === sharedReadBuffer) return this.#restAfter(this.#reader?.read(buffer, length) ?? false);
     const before = handling(buffer);
     try {
-      return this.#reader?.read(buffer, length) ?? false;
+      return this.#restAfter(this.#reader?.read(buffer, length) ?? false);
     } finally {
       handling(before);
     }
+  }
+
+  /** @returns whether to read on at once */
+  #restAfter(wanted: boolean): boolean {
+    if (!this.#bulk || !wanted) return wanted;
+    shares.busy(this.#lane);
+    if (this.#readIn !== shares.turn) {
+      this.#readIn = shares.turn;
+      this.#reads = 0;
+    }
+    if (!shares.readEnough(++this.#reads)) return true;
+    this.#resting = true;
+    this.#wanted = true;
+    shares.rest(this);
+    return false;
+  }
+
+  rested(): void {
+    this.#resting = false;
+    if (this.#wanted) this.#tcp.startReading();
   }
 
   ended(): void {

@@ -5,6 +5,7 @@ import type { Log } from '../../common/base/log.ts';
 import type { HostnameResolver } from '../../common/client/hostname-resolver.ts';
 import type { MeshView } from '../../common/decision/mesh-view.ts';
 import type { HbonePool } from '../../common/hbone/pool.ts';
+import type { Lane } from '../../common/hbone/turn-shares.ts';
 import type { Netns } from '../../common/linux/netns.ts';
 import type { Keepalive } from '../../common/linux/sockets.ts';
 import type { Revocations } from '../../common/tls/revocations.ts';
@@ -50,6 +51,8 @@ export interface PodContext {
   readonly netns: Netns | undefined;
   readonly local: LocalWorkload;
   readonly pool: HbonePool;
+  /** What its own connections use of a turn. */
+  readonly lane: Lane;
   readonly mark: number | undefined;
   readonly keepalive: Keepalive | undefined;
   /** Aborted when the pod is removed. */

@@ -4,6 +4,7 @@ import { formatSocketAddress, isIpv6, type SocketAddress } from '../../common/ba
 import type { CancelSignal } from '../../common/base/cancellation.ts';
 import { errorMessage, type OutcomeCode, ProxyError } from '../../common/base/errors.ts';
 import { AppSocket } from '../../common/hbone/app-socket.ts';
+import type { Lane } from '../../common/hbone/turn-shares.ts';
 import { LinuxError } from '../../common/linux/libc.ts';
 import { socketFromFd } from '../../common/linux/node.ts';
 import { tcpSocket } from '../../common/linux/sockets.ts';
@@ -17,13 +18,15 @@ export interface ApplicationDial {
   /** The caller's address, which the application shall see. */
   readonly source?: SocketAddress;
   readonly signal: CancelSignal;
+  /** Whose share of a turn it uses; the pod's own where it is not given. */
+  readonly lane?: Lane;
 }
 
 /** @throws {ProxyError} UPSTREAM_CONNECT naming the address and why; the signal's reason */
-export async function dialApplication(pod: PodContext, { to, source, signal }: ApplicationDial): Promise<AppSocket> {
+export async function dialApplication(pod: PodContext, { to, source, signal, lane = pod.lane }: ApplicationDial): Promise<AppSocket> {
   try {
     const fd = openSocket(pod, to, source);
-    return await AppSocket.connect(fd, to, { timeoutMs: CONNECT_TIMEOUT_MS, clock: pod.parts.clock, signal });
+    return await AppSocket.connect(fd, to, { timeoutMs: CONNECT_TIMEOUT_MS, clock: pod.parts.clock, signal, lane });
   } catch (error) {
     throw dialError(error, to, signal, 'UPSTREAM_CONNECT', 'connection');
   }

@@ -9,6 +9,7 @@ import { socketEnds } from '../../common/base/socket-ends.ts';
 import { HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT, SOCKS5_PORT } from '../../common/decision/ports.ts';
 import { AppSocket } from '../../common/hbone/app-socket.ts';
 import { HbonePool } from '../../common/hbone/pool.ts';
+import { Lane } from '../../common/hbone/turn-shares.ts';
 import { Netns } from '../../common/linux/netns.ts';
 import { fdOf } from '../../common/linux/node.ts';
 import { closeFd, type Keepalive, listenTcp, setNoDelayKeepalive } from '../../common/linux/sockets.ts';
@@ -32,6 +33,7 @@ export class PodProxy implements PodContext {
   readonly #netns: Netns | undefined;
   readonly local: LocalWorkload;
   readonly pool: HbonePool;
+  readonly lane = new Lane();
   readonly mark: number | undefined;
   readonly keepalive: Keepalive | undefined;
   /** Aborted when the pod is removed. */
@@ -183,7 +185,7 @@ export class PodProxy implements PodContext {
   #listen(port: number, serve: (app: AppSocket) => Promise<void>, address?: string): void {
     const listener = listenOn(this.#bind(port, address), {
       onConnection: (stream) => {
-        const app = new AppSocket(stream);
+        const app = new AppSocket(stream, this.lane);
         const arrival = { fd: stream.fd, ends: () => app.ends, reset: () => app.destroy() };
         if (this.#admits(arrival, port)) serve(app).catch((error: unknown) => this.#handlerFailed(port, error, () => app.destroy()));
       },
