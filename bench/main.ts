@@ -61,6 +61,7 @@ async function main(): Promise<number> {
       cluster: { type: 'boolean', default: false },
       minutes: { type: 'string' },
       only: { type: 'string' },
+      profile: { type: 'boolean', default: false },
     },
   });
   const benches = await loadBenches();
@@ -83,12 +84,21 @@ async function main(): Promise<number> {
     console.error(bench.timed ? 'bench: --minutes is a number above 0' : `bench: ${bench.name} takes as long as it takes`);
     return 2;
   }
-  const { cluster, only } = values;
+  const { cluster, only, profile } = values;
+  if (profile && !bench.profiled) {
+    console.error(`bench: ${bench.name} makes no profile`);
+    return 2;
+  }
   if (only !== undefined && (!bench.selective || values.docs)) {
     console.error(bench.selective ? 'bench: --docs takes whole tables, so no --only' : `bench: ${bench.name} runs all of its cases`);
     return 2;
   }
-  const rows = await bench.run({ cluster, ...(minutes === undefined ? {} : { minutes }), ...(only === undefined ? {} : { only }) });
+  const rows = await bench.run({
+    cluster,
+    ...(minutes === undefined ? {} : { minutes }),
+    ...(only === undefined ? {} : { only }),
+    profile,
+  });
   printTable(rows);
   if (values.docs) writeDocs(rows);
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(rows, null, 1)}\n`);

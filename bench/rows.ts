@@ -27,6 +27,8 @@ export interface Bench {
   readonly timed?: boolean;
   /** Takes --only. */
   readonly selective?: boolean;
+  /** Takes --profile. */
+  readonly profiled?: boolean;
   run(options: BenchOptions): Promise<Row[]>;
 }
 
@@ -35,6 +37,8 @@ export interface BenchOptions {
   readonly minutes?: number;
   /** Cases whose names have this text in them, and no others. */
   readonly only?: string;
+  /** Says of rows that miss their target where the processor time goes. */
+  readonly profile?: boolean;
 }
 
 interface Measurement {

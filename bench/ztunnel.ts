@@ -5,11 +5,12 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { testAuthority, writeCertificate } from '../test/support/certificates.ts';
-import { absoluteRow, type Bench, type Row } from './rows.ts';
+import { absoluteRow, type Bench, type Row, ratioRow } from './rows.ts';
 import { BULK_PORT, HTTP_PORT, Lab, type Place } from './support/lab.ts';
 import { loadIdle, type Subject } from './support/load.ts';
+import { assertPerf, profile } from './support/profile.ts';
 import { ztunnelCommand } from './support/release.ts';
-import { OPEN_LOOP, type Targets, tunnelTable } from './support/tunnel-table.ts';
+import { OPEN_LOOP, requestMicros, type Targets, tunnelTable } from './support/tunnel-table.ts';
 
 const NAMESPACE = 'bench';
 const MARK = '1337';
@@ -24,6 +25,7 @@ const RATIOS: Targets = {
   'bulk, 4 streams': { throughput: 1.05, 'CPU per GiB': 1.25 },
   [OPEN_LOOP]: { p99: 1 },
 };
+const PROFILE_SECONDS = 5;
 const IDLE_CONNECTIONS = 10_000;
 const IDLE_CASE = `memory, ${IDLE_CONNECTIONS} idle connections`;
 /** Megabytes. */
@@ -33,7 +35,9 @@ export const bench: Bench = {
   name: 'ztunnel',
   doc: 'two ztunnels between two namespaces: requests, new connections, bulk, memory; against direct and against ZTUNNEL_BIN',
   selective: true,
-  async run({ only }) {
+  profiled: true,
+  async run({ only, profile: wanted = false }) {
+    if (wanted) assertPerf();
     await using labs = new AsyncDisposableStack();
     const lab = async (): Promise<Lab> => {
       const made = labs.use(new Lab());
@@ -56,9 +60,28 @@ export const bench: Bench = {
       only,
       progress: (text) => console.error(text),
     });
-    return [...table, ...(IDLE_CASE.includes(only ?? '') ? [await idleRow(ours)] : [])];
+    const peer = peers.find(({ name }) => name === PEER);
+    const profiles = wanted && peer ? await profilesOf(table, ours, peer) : [];
+    return [...table, ...(IDLE_CASE.includes(only ?? '') ? [await idleRow(ours)] : []), ...profiles];
   },
 };
+
+/** For each case of requests whose processor time misses its target, where that time goes: ours beside Istio's. */
+async function profilesOf(table: readonly Row[], ours: Subject, peer: Subject): Promise<Row[]> {
+  const rows: Row[] = [];
+  for (const { case: name, metric, met } of table) {
+    if (metric !== 'CPU per request' || met !== false) continue;
+    const of = (subject: Subject) => profile(subject, async () => (await requestMicros(subject, name, PROFILE_SECONDS)) ?? Number.NaN);
+    const own = await of(ours);
+    const theirs = await of(peer);
+    const parts = [...new Set([...own.keys(), ...theirs.keys()])].sort((a, b) => (own.get(b) ?? 0) - (own.get(a) ?? 0));
+    for (const part of parts) {
+      const both = { ours: own.get(part) ?? 0, peer: theirs.get(part) ?? 0, peerName: PEER };
+      rows.push(ratioRow({ bench: 'ztunnel', case: `profile: ${name}`, metric: part, unit: 'us', better: 'less', ...both }));
+    }
+  }
+  return rows;
+}
 
 /** What is open after all of the load, and then so many connections more that do nothing. */
 async function idleRow(ours: Subject): Promise<Row> {

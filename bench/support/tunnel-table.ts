@@ -28,6 +28,12 @@ const HTTP_CASES = [
   { name: 'keep-alive, 512 connections', connections: 512, keepAlive: true },
   { name: 'new connections, 16 at once', connections: 16, keepAlive: false },
 ] as const;
+/** Processor time of a request in one of the cases, in microseconds; undefined where the case is none of requests. */
+export async function requestMicros(subject: Subject, name: string, seconds: number): Promise<number | undefined> {
+  const found = HTTP_CASES.find((one) => one.name === name);
+  return found && (await loadHttp(subject, found.connections, seconds, found.keepAlive)).cpuMicros;
+}
+
 const BULK_CASES = [
   { name: 'bulk, 1 stream', streams: 1 },
   { name: 'bulk, 4 streams', streams: 4 },
