@@ -77,10 +77,10 @@ export class AppSocket implements SocketPipe, Endpoint, TcpStreamOwner, Resting 
   }
 
   /** Takes over a socket that a `net.Server` with `pauseOnConnect: true` accepted; the caller's object is of no use afterwards. */
-  static accepted(socket: Socket): AppSocket {
+  static accepted(socket: Socket, lane?: Lane): AppSocket {
     const tcp = TcpStream.fromSocket(socket);
     if (!tcp) throw new ProxyError('CONNECTION_LOST', 'the connection was closed before it was looked at');
-    return new AppSocket(tcp);
+    return new AppSocket(tcp, lane);
   }
 
   /**

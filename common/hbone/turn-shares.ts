@@ -63,7 +63,7 @@ export class TurnShares {
     return this.turn <= this.#sharedUntil;
   }
 
-  /** Whether the lane may write one thing more in this turn; those who wait have written before. */
+  /** Whether the lane may write one thing more in this turn. Where others of it wait already, it comes after them. */
   mayWrite(lane: Lane): boolean {
     if (!this.shared) return true;
     if (lane.waiting.length > 0) return false;

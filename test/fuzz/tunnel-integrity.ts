@@ -13,6 +13,7 @@ import { HbonePool } from '../../common/hbone/pool.ts';
 import { lentReadBuffers } from '../../common/hbone/read-buffers.ts';
 import { relay } from '../../common/hbone/relay.ts';
 import { HboneServerConnection } from '../../common/hbone/server.ts';
+import { Lane } from '../../common/hbone/turn-shares.ts';
 import { defaultClientLimits, defaultServerLimits, type HboneLimits } from '../../common/hbone/types.ts';
 import { ignoreServerName, MESH_ALPN, meshContextOptions } from '../../common/tls/mesh-tls.ts';
 import { testAuthority } from '../support/certificates.ts';
@@ -27,6 +28,8 @@ interface Plan {
 }
 
 const LARGEST = 2 << 20;
+/** Two, so that turns are shared and what is beyond a share waits. */
+const LANES = [new Lane(), new Lane()] as const;
 const BYTES = pattern(LARGEST * 2);
 const ROUND_TIMEOUT_MS = 60_000;
 
@@ -115,7 +118,11 @@ export async function integrityRound(connections: number): Promise<void> {
     const onConnect = async (
       request: Parameters<ConstructorParameters<typeof HboneServerConnection>[1]['onConnect']>[0],
     ): Promise<void> => {
-      const app = await AppSocket.connect(undefined, { ip: '127.0.0.1', port: calleePort }, { timeoutMs: 10_000, clock });
+      const app = await AppSocket.connect(
+        undefined,
+        { ip: '127.0.0.1', port: calleePort },
+        { timeoutMs: 10_000, clock, lane: pick(...LANES) },
+      );
       relay(request.accept([]), app);
     };
     const limits = { ...defaultServerLimits, ...serverLimits };
@@ -134,7 +141,7 @@ export async function integrityRound(connections: number): Promise<void> {
     },
   });
   const listener = net.createServer({ pauseOnConnect: true }, async (socket) => {
-    const app = AppSocket.accepted(socket);
+    const app = AppSocket.accepted(socket, pick(...LANES));
     relay(app, await pool.connect({ source: 'a', destinations: ['b'], to, sourceIp: to.ip }, { authority: 'b:1', headers: [] }));
   });
   const port = await listening(listener);
