@@ -84,7 +84,9 @@ export function follow(t: TestContext, child: ChildProcessByStdio<null, Readable
 /** Nothing that could change what a program does; the cache of compiled code halves the CPU that its start takes. */
 const inherited = (): Record<string, string> => ({
   PATH: process.env.PATH ?? '',
-  ...(process.env.NODE_COMPILE_CACHE === undefined ? {} : { NODE_COMPILE_CACHE: process.env.NODE_COMPILE_CACHE }),
+  ...(process.env.NODE_COMPILE_CACHE === undefined
+    ? {}
+    : { NODE_COMPILE_CACHE: process.env.NODE_COMPILE_CACHE, NODE_COMPILE_CACHE_PORTABLE: process.env.NODE_COMPILE_CACHE_PORTABLE ?? '' }),
 });
 
 /** Runs JavaScript (an ES module's text) in a namespace and returns what it printed. Fails with its standard error. */

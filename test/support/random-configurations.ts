@@ -42,12 +42,19 @@ spec:
   terminationGracePeriodSeconds: 1
   containers: [{ name: echo, image: warren/echo, args: ["--port=8080", "--port=8081"] }]
 `;
-  const waypoint = (namespace: string): string => `
+  // One of them as it is deployed by itself, of two replicas; each replica takes as much to come up as ten pods.
+  const small = 'infrastructure: { parametersRef: { group: "", kind: ConfigMap, name: small } }, ';
+  const waypoint = (namespace: string, i: number): string => `
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: { name: small, namespace: ${namespace} }
+data: { deployment: "spec: { replicas: 1 }" }
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: { name: wp, namespace: ${namespace} }
-spec: { gatewayClassName: istio-waypoint, listeners: [{ name: mesh, port: 15008, protocol: HBONE }] }
+spec: { ${i === 0 ? '' : small}gatewayClassName: istio-waypoint, listeners: [{ name: mesh, port: 15008, protocol: HBONE }] }
 `;
   return [
     '\n---\napiVersion: v1\nkind: Namespace\nmetadata: { name: plain }\n',
@@ -56,7 +63,7 @@ spec: { gatewayClassName: istio-waypoint, listeners: [{ name: mesh, port: 15008,
       `\n---\napiVersion: v1\nkind: Namespace\nmetadata: { name: ${namespace}, labels: { istio.io/dataplane-mode: ambient } }\n`,
       pod(namespace, 'a', 'node1'),
       pod(namespace, 'b', 'node2'),
-      i < withWaypoint ? waypoint(namespace) : '',
+      i < withWaypoint ? waypoint(namespace, i) : '',
     ]),
   ].join('');
 }
