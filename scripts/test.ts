@@ -165,6 +165,8 @@ async function runOne(planned: Planned, results: Map<Planned, StageResult>): Pro
  */
 async function tryAgain(results: Map<Planned, StageResult>): Promise<void> {
   const failed = [...results].filter(([{ isFile }, result]) => isFile && result.failed > 0).map(([planned]) => planned);
+  // What was cut off is likely to hang again, and there is no time for it to.
+  if (failed.some((planned) => (results.get(planned)?.ms ?? 0) >= planned.deadlineMs)) return;
   if (failed.length > MOST_SECOND_TRIES) return;
   for (const planned of failed) {
     if (over.signal.aborted) return;
