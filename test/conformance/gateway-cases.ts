@@ -41,10 +41,7 @@ const NOT_OURS: readonly (readonly [name: RegExp, reason: string])[] = [
   [/CrossNamespace$/, 'a route in another namespace than its Service is its consumers’, and acts at their own proxies'],
   [/^HTTPRoute.*(?:InvalidReferenceGrant|InvalidCrossNamespaceBackendRef)/, GRANTS],
   [/ObservedGeneration/, 'about status alone; recorded states cover it'],
-  [
-    /^BackendTLSPolicy/,
-    'each of its requests and conditions is a case of its own (gateway-api-backend-tls); handshakes: originate.test.ts',
-  ],
+  [/^BackendTLSPolicy/, 'each of its requests and conditions is a case of its own, with a real handshake (gateway-api-backend-tls)'],
 ];
 
 interface GatewayTest {

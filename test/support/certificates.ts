@@ -10,8 +10,11 @@ export interface TestAuthority {
   readonly root: string;
   /** A certificate for URI names; the first one is the identity. */
   issue(uris: string | readonly string[], life?: { notBefore?: number; notAfter?: number }): IdentityCertificate;
-  /** One for servers, by DNS name. */
-  issueServer(dnsName: string): { key: string; chain: string };
+  /** One for servers, by DNS names. */
+  issueServer(
+    dnsName: string,
+    more?: { readonly dnsNames?: readonly string[]; readonly uris?: readonly string[] },
+  ): { key: string; chain: string };
   /** Signs somebody else's public key. */
   sign(publicKeySpkiDer: Uint8Array, uris: readonly string[], life?: { notBefore?: number; notAfter?: number }): string;
 }
@@ -46,9 +49,9 @@ export function testAuthority(trustDomain = 'cluster.local'): TestAuthority {
       const { key, spki } = keyPair();
       return { identity: uris[0] ?? '', key, chain: sign(spki, { uris }, life), roots: made.certificatePem };
     },
-    issueServer(dnsName) {
+    issueServer(dnsName, { dnsNames = [], uris = [] } = {}) {
       const { key, spki } = keyPair();
-      return { key, chain: sign(spki, { dnsNames: [dnsName] }) };
+      return { key, chain: sign(spki, { dnsNames: [dnsName, ...dnsNames], uris }) };
     },
     sign: (spki, uris, life) => sign(spki, { uris }, life),
   };

@@ -1,21 +1,28 @@
 /**
  * The Gateway API's cases of BackendTLSPolicy. Upstream runs them through an ingress Gateway, which nothing here is; so the same objects stand
- * behind a waypoint, and compared are the policies' conditions, and for each request whether the waypoint is told to begin TLS as the policy
- * says or to refuse. What a handshake decides is listed with where it is tested.
+ * behind a waypoint, and compared are the policies' conditions, and for each request whether the waypoint reaches the backend: told what istiod makes
+ * of the policy, it begins TLS, or refuses to, with a server that has the certificate which the suite gives its backends.
  */
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
+import type { AddressInfo } from 'node:net';
+import { createServer } from 'node:tls';
 import yaml from 'js-yaml';
+import { systemClock } from '../../../common/base/clock.ts';
+import { ProxyError } from '../../../common/base/errors.ts';
+import type { UpstreamTls } from '../../../common/codec/gen/waypoint.ts';
+import { AppSocket } from '../../../common/hbone/app-socket.ts';
+import { duplexOf } from '../../../common/hbone/stream-duplex.ts';
 import { readRootsMap } from '../../../istiod-lite/model/certificate-sources.ts';
-import { at, isRecord, records, text } from '../../../istiod-lite/model/objects.ts';
+import { at, isRecord, list, records, text } from '../../../istiod-lite/model/objects.ts';
+import { originate } from '../../../waypoint/cluster/originate.ts';
 import { testAuthority } from '../../support/certificates.ts';
 import * as make from '../../support/kube-objects.ts';
 import { TranslatedMesh } from '../../support/translated-mesh.ts';
-import { attempt, type CaseResult, type Cases, type Suite } from '../suite.ts';
+import { attempt, type CaseResult, type Cases, compare, type Suite } from '../suite.ts';
 
 const FOLDER = 'gateway-api';
 const NAMESPACE = 'gateway-conformance-infra';
-const HANDSHAKE =
-  'the handshake decides: unit/waypoint/originate a server whose certificate is for somebody else, or of a root that is not ours';
 const SEQUENCE = 'ConfigMaps that come, change and go: unit/istiod-lite/backend-tls-policy as long as the roots are not there';
 
 interface Test {
@@ -23,8 +30,9 @@ interface Test {
   readonly manifests: readonly string[];
   readonly cases: readonly {
     readonly description: string;
-    readonly request: { readonly path?: string };
-    readonly expect: { readonly statusCodes?: readonly number[] };
+    readonly host?: string;
+    readonly request: { readonly path?: string; readonly grpcMethod?: string };
+    readonly expect: { readonly statusCodes?: readonly number[]; readonly grpcCode?: number };
   }[];
   readonly status?: readonly {
     readonly check: string;
@@ -36,14 +44,14 @@ interface Test {
 
 export const suite: Suite = {
   suite: FOLDER,
-  *run(cases) {
+  async *run(cases) {
     if (!cases.has(`${FOLDER}/gateway-cases.json`)) return;
     const tests = JSON.parse(cases.read(`${FOLDER}/gateway-cases.json`)) as readonly Test[];
     for (const each of tests) if (each.shortName.startsWith('BackendTLSPolicy')) yield* run(each, cases);
   },
 };
 
-function* run({ shortName, manifests, cases: requests, status = [] }: Test, cases: Cases): Generator<CaseResult> {
+async function* run({ shortName, manifests, cases: requests, status = [] }: Test, cases: Cases): AsyncGenerator<CaseResult> {
   const objects = manifests.flatMap((file) => documents(readFileSync(cases.fixture(`${FOLDER}/conformance/${file}`), 'utf8')));
   const mesh = translated(objects);
   const conditions = status.filter(({ check }) => check === 'BackendTLSPolicyMustHaveCondition');
@@ -67,27 +75,65 @@ function* run({ shortName, manifests, cases: requests, status = [] }: Test, case
         };
       });
   }
-  for (const { description, request, expect } of requests) {
+  for (const { description, host, request, expect } of requests) {
     const title = name(description);
-    const codes = expect.statusCodes ?? [];
-    const service = serviceOf(objects, request.path);
-    if (codes.length === 0 || service === undefined) yield { case: title, verdict: 'skip', reason: HANDSHAKE };
-    else
-      yield attempt(title, () => {
-        const traffic = mesh.traffic(service);
-        const isGood = codes.includes(200)
-          ? traffic?.tls?.serverName === 'abc.example.com' && traffic.refuse === ''
-          : (traffic?.refuse ?? '') !== '';
-        return { case: title, verdict: isGood ? 'pass' : 'fail', reason: isGood ? '' : `the waypoint is told ${JSON.stringify(traffic)}` };
-      });
+    const service = serviceOf(objects, host, request);
+    const traffic = service === undefined ? undefined : mesh.traffic(service);
+    const reached = traffic?.tls !== undefined && traffic.refuse === '' ? await shakesHands(traffic.tls) : 'refused';
+    const good = expect.statusCodes?.includes(200) === true || expect.grpcCode === 0;
+    // Of the good ones, under the name that the suite's backend reports.
+    yield compare(title, reached, good ? 'abc.example.com' : 'refused', `told ${JSON.stringify(traffic?.refuse)}, the backend`);
   }
 }
 
-/** The Service that a route sends requests with this path to. */
-function serviceOf(objects: readonly Record<string, unknown>[], path: string | undefined): string | undefined {
-  const rules = objects.filter(({ kind }) => kind === 'HTTPRoute').flatMap((route) => records(at(route, 'spec', 'rules')));
-  const rule = rules.find((each) => records(each.matches).some((match) => path !== undefined && at(match, 'path', 'value') === path));
+/** The Service that a route sends such requests to. */
+function serviceOf(
+  objects: readonly Record<string, unknown>[],
+  host: string | undefined,
+  { path, grpcMethod }: Test['cases'][number]['request'],
+): string | undefined {
+  const routes = objects.filter(({ kind, spec }) => {
+    const hostnames = list(at(spec, 'hostnames'));
+    return kind === (grpcMethod === undefined ? 'HTTPRoute' : 'GRPCRoute') && (hostnames.length === 0 || hostnames.includes(host));
+  });
+  const rule = routes
+    .flatMap((route) => records(at(route, 'spec', 'rules')))
+    .find((each) =>
+      records(each.matches).some((match) =>
+        grpcMethod === undefined
+          ? path !== undefined && at(match, 'path', 'value') === path
+          : grpcMethod === `/${text(at(match, 'method', 'service'))}/${text(at(match, 'method', 'method'))}`,
+      ),
+    );
   return rule && text(records(rule.backendRefs)[0]?.name);
+}
+
+/** @returns the name that the backend was asked for; `refused` where the waypoint does not take its certificate */
+async function shakesHands(tls: UpstreamTls): Promise<string> {
+  const { key, chain } = authority.issueServer('abc.example.com', {
+    dnsNames: ['other.example.com'],
+    uris: ['spiffe://abc.example.com/test-identity'],
+  });
+  const listening = createServer({ key, cert: chain }, (socket) => {
+    const { servername } = socket;
+    socket.on('error', () => undefined).end(servername === false ? '' : servername);
+  }).on('tlsClientError', () => undefined);
+  listening.listen(0, '127.0.0.1');
+  await once(listening, 'listening');
+  try {
+    const to = { ip: '127.0.0.1', port: (listening.address() as AddressInfo).port };
+    const pipe = await AppSocket.connect(undefined, to, { timeoutMs: 10_000, clock: systemClock });
+    const about = { tls, proxyProtocol: 0, alpn: undefined, from: undefined, to, clock: systemClock };
+    const stream = duplexOf(await originate(pipe, about, new AbortController().signal));
+    const [name] = (await once(stream, 'data')) as [Buffer];
+    stream.destroy();
+    return name.toString();
+  } catch (error) {
+    if (error instanceof ProxyError && error.code === 'TLS_FAILURE') return 'refused';
+    throw error;
+  } finally {
+    listening.close();
+  }
 }
 
 function translated(objects: readonly Record<string, unknown>[]) {
@@ -118,10 +164,14 @@ function translated(objects: readonly Record<string, unknown>[]) {
 function configMap(objects: readonly Record<string, unknown>[], source: string): unknown {
   const name = source.slice(source.indexOf('/') + 1);
   const written = objects.find((object) => object.kind === 'ConfigMap' && at(object, 'metadata', 'name') === name);
-  return written ?? (GENERATED.test(name) ? { data: { 'ca.crt': authority.root } } : undefined);
+  const made = Object.hasOwn(GENERATED, name) ? GENERATED[name] : undefined;
+  return written ?? (made && { data: { 'ca.crt': made.root } });
 }
 
-const GENERATED = /^(?:tls-checks|mismatch)-ca-certificate$/;
 const authority = testAuthority();
+const GENERATED: Readonly<Record<string, typeof authority>> = {
+  'tls-checks-ca-certificate': authority,
+  'mismatch-ca-certificate': testAuthority(),
+};
 
 const documents = (content: string): Record<string, unknown>[] => yaml.loadAll(content).filter(isRecord);
