@@ -15,7 +15,7 @@ import { AppSocket } from '../../../common/hbone/app-socket.ts';
 import { duplexOf } from '../../../common/hbone/stream-duplex.ts';
 import { readRootsMap } from '../../../istiod-lite/model/certificate-sources.ts';
 import { at, isRecord, list, records, text } from '../../../istiod-lite/model/objects.ts';
-import { originate } from '../../../waypoint/cluster/originate.ts';
+import { type Origination, originate } from '../../../waypoint/cluster/originate.ts';
 import { testAuthority } from '../../support/certificates.ts';
 import * as make from '../../support/kube-objects.ts';
 import { TranslatedMesh } from '../../support/translated-mesh.ts';
@@ -116,14 +116,14 @@ async function shakesHands(tls: UpstreamTls): Promise<string> {
   });
   const listening = createServer({ key, cert: chain }, (socket) => {
     const { servername } = socket;
-    socket.on('error', () => undefined).end(servername === false ? '' : servername);
+    socket.on('error', () => undefined).end(servername || '');
   }).on('tlsClientError', () => undefined);
   listening.listen(0, '127.0.0.1');
   await once(listening, 'listening');
   try {
     const to = { ip: '127.0.0.1', port: (listening.address() as AddressInfo).port };
     const pipe = await AppSocket.connect(undefined, to, { timeoutMs: 10_000, clock: systemClock });
-    const about = { tls, proxyProtocol: 0, alpn: undefined, from: undefined, to, clock: systemClock };
+    const about: Origination = { tls, proxyProtocol: 0, alpn: undefined, from: undefined, to, clock: systemClock };
     const stream = duplexOf(await originate(pipe, about, new AbortController().signal));
     const [name] = (await once(stream, 'data')) as [Buffer];
     stream.destroy();
