@@ -51,10 +51,11 @@ function split(name: string): [group: string, rest: string] {
 
 const number = (value: number): string => value.toLocaleString('en', { maximumFractionDigits: value < 10 ? 2 : value < 1000 ? 1 : 0 });
 
-/** Cases beside the same peers in a table, each of the others as a point. */
+/** Measurements beside the same peers in a table, each of the others as a point. */
 function tablesOf(rows: readonly Row[]): string[] {
   const cases = new Map<string, Set<string>>();
-  for (const { peerName, case: name } of rows) if (peerName !== null) cases.set(peerName, new Set([...(cases.get(peerName) ?? []), name]));
+  for (const { peerName, case: name, metric } of rows)
+    if (peerName !== null) cases.set(peerName, new Set([...(cases.get(peerName) ?? []), `${name} ${metric}`]));
   const peers = [...cases].filter(([, names]) => names.size > 1).map(([name]) => name);
   const inTable = rows.filter(({ peerName }) => peerName !== null && peers.includes(peerName));
   const lines = new Map<string, Row[]>();
