@@ -2,18 +2,17 @@
  * Real Kubernetes for one test, by scripts/cluster: under a name of its own, gone when the test ends, passed or not. It has the methods of a
  * playground (playground.ts), so that a test can move from one to the other.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { nodeProcess } from '../../playground/instance.ts';
 import { missingRequirement } from '../../playground/outside.ts';
 import { missingToBuild } from '../cluster/build.ts';
 import { whyNoGroups } from '../cluster/cgroups.ts';
-import { type KubeCommands, kubeCommands, poll, runProgram, succeeded, whyNoKubectl } from './kube-commands.ts';
+import { type KubeCommands, kubeCommands, runProgram, succeeded, whyNoKubectl } from './kube-commands.ts';
 import { command, withoutNamespaces } from './netns.ts';
 import type { TestNode } from './playground.ts';
+import { startUp, type UpProcess } from './up-process.ts';
 
 export interface ClusterOptions {
   readonly nodes?: number;
@@ -23,17 +22,10 @@ export interface ClusterOptions {
   readonly gatewayApi?: boolean;
 }
 
-export interface TestCluster extends KubeCommands {
-  readonly name: string;
-  /** `scripts/cluster up`. */
-  readonly process: ChildProcess;
-  /** What it printed so far. */
-  output(): string;
+export interface TestCluster extends KubeCommands, UpProcess {
   node(name: string): TestNode;
   /** A command of scripts/cluster on this cluster that must succeed. @returns what it printed */
   cluster(command: string, ...args: readonly string[]): Promise<string>;
-  /** Ends it now, in order; the test's end does it as well. */
-  stop(): Promise<void>;
 }
 
 /** undefined where a cluster can run; the reason to skip otherwise. Under CI the absence is a failure. */
@@ -43,45 +35,13 @@ export const withoutCluster: string | undefined = reasonToSkip();
 const START_TIMEOUT_MS = 1_200_000;
 const LOAD_TIMEOUT_MS = 300_000;
 const MAIN = join(import.meta.dirname, '../cluster/main.ts');
-let counter = 0;
 
 export async function startCluster(
   t: TestContext,
   { nodes = 2, images = [], gatewayApi = false }: ClusterOptions = {},
 ): Promise<TestCluster> {
-  const name = `test-${process.pid}-${counter++}`;
-  const folder = mkdtempSync(join(tmpdir(), 'warren-test-'));
-  const kubeconfig = join(folder, 'kubeconfig');
-  const ready = join(folder, 'ready');
-  const up = ['up', '--name', name, '--nodes', String(nodes), '--kubeconfig', kubeconfig, '--ready-file', ready];
-  // Ended in order when this process is killed: it may hang.
-  const child = spawn('setpriv', ['--pdeathsig', 'TERM', process.execPath, MAIN, ...up], { stdio: ['ignore', 'pipe', 'pipe'] });
-  let output = '';
-  for (const stream of [child.stdout, child.stderr]) {
-    stream.setEncoding('utf8').on('data', (text: string) => {
-      output = (output + text).slice(-100_000);
-    });
-  }
-  const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-  const stop = async (): Promise<void> => {
-    if (child.exitCode === null && child.signalCode === null) child.kill('SIGTERM');
-    await exited;
-  };
-  t.after(async () => {
-    await stop();
-    rmSync(folder, { recursive: true, force: true });
-  });
-  await poll('the cluster did not come up', START_TIMEOUT_MS, () => {
-    if (child.exitCode !== null) throw new Error(`the cluster ended with ${child.exitCode}`);
-    try {
-      return readFileSync(ready, 'utf8') !== '';
-    } catch {
-      // Not yet.
-      return false;
-    }
-  }).catch((error: unknown) => {
-    throw new Error(`${error instanceof Error ? error.message : String(error)}\n${output}`);
-  });
+  const up = await startUp(t, { what: 'cluster', main: MAIN, args: ['--nodes', String(nodes)], timeoutMs: START_TIMEOUT_MS });
+  const { name } = up;
   const cluster = async (what: string, ...args: readonly string[]): Promise<string> =>
     succeeded(
       `scripts/cluster ${what} ${args.join(' ')}`,
@@ -90,10 +50,8 @@ export async function startCluster(
   if (images.length > 0) await cluster('load', ...images);
   if (gatewayApi) await cluster('gateway-api');
   return {
-    ...kubeCommands(kubeconfig),
-    name,
-    process: child,
-    output: () => output,
+    ...up,
+    ...kubeCommands(up.kubeconfig),
     node(node) {
       const target = nodeProcess(name, node, 'cluster');
       // For what goes on, not its PID namespace: nsenter would fork to enter it, and what we end or wait for would be nsenter alone. What is
@@ -105,7 +63,6 @@ export async function startCluster(
       };
     },
     cluster,
-    stop,
   };
 }
 

@@ -3,15 +3,14 @@
  * test sees what a user sees.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import type { TestContext } from 'node:test';
 import { CHECKOUT } from '../../playground/images.ts';
 import { nodeProcess } from '../../playground/instance.ts';
 import { missingRequirement } from '../../playground/outside.ts';
-import { type KubeCommands, kubeCommands, poll, whyNoKubectl } from './kube-commands.ts';
+import { type KubeCommands, kubeCommands, whyNoKubectl } from './kube-commands.ts';
 import { command, withoutNamespaces } from './netns.ts';
+import { startUp, type UpProcess } from './up-process.ts';
 
 export interface PlaygroundOptions {
   /** With istiod, ztunnel and the node agent, all ready. */
@@ -20,15 +19,8 @@ export interface PlaygroundOptions {
   readonly logLevel?: string;
 }
 
-export interface TestPlayground extends KubeCommands {
-  readonly name: string;
-  /** The outer process. */
-  readonly process: ChildProcess;
-  /** What it printed so far. */
-  output(): string;
+export interface TestPlayground extends KubeCommands, UpProcess {
   node(name: string): TestNode;
-  /** Ends it now, in order; the test's end does it as well. */
-  stop(): Promise<void>;
 }
 
 export interface TestNode {
@@ -44,63 +36,27 @@ export const withoutPlayground: string | undefined = reasonToSkip();
 export const root: string = join(import.meta.dirname, '../..');
 /** Node as pods see it: the checkout's own path may lie where they see something else, such as /tmp. */
 export const nodeInPods: string = join(CHECKOUT, relative(root, process.execPath));
+const MAIN = join(root, 'playground/main.ts');
 const START_TIMEOUT_MS = 90_000;
-let counter = 0;
 
-export const playgroundArguments = (...args: readonly string[]): string[] => [join(root, 'playground/main.ts'), ...args];
+export const playgroundArguments = (...args: readonly string[]): string[] => [MAIN, ...args];
 
 export async function startPlayground(
   t: TestContext,
   { mesh = false, nodes = 2, logLevel = 'error' }: PlaygroundOptions = {},
 ): Promise<TestPlayground> {
-  const name = `test-${process.pid}-${counter++}`;
-  const folder = mkdtempSync(join(tmpdir(), 'warren-test-'));
-  const kubeconfig = join(folder, 'kubeconfig');
-  const ready = join(folder, 'ready');
-  const up = ['up', '--name', name, '--nodes', String(nodes), '--kubeconfig', kubeconfig, '--ready-file', ready, '--log-level', logLevel];
-  // Ended in order when this process is killed: it may hang.
-  const argv = ['--pdeathsig', 'TERM', process.execPath, ...playgroundArguments(...up, ...(mesh ? ['--mesh'] : []))];
-  const child = spawn('setpriv', argv, { stdio: ['ignore', 'pipe', 'pipe'] });
-  let output = '';
-  for (const stream of [child.stdout, child.stderr]) {
-    stream.setEncoding('utf8').on('data', (text: string) => {
-      output = (output + text).slice(-100_000);
-    });
-  }
-  const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-  const stop = async (): Promise<void> => {
-    if (child.exitCode === null && child.signalCode === null) child.kill('SIGTERM');
-    await exited;
-  };
-  t.after(async () => {
-    await stop();
-    rmSync(folder, { recursive: true, force: true });
-  });
-  await poll(`the playground did not come up`, START_TIMEOUT_MS, () => {
-    if (child.exitCode !== null) throw new Error(`the playground ended with ${child.exitCode}:\n${output}`);
-    try {
-      return readFileSync(ready, 'utf8') !== '';
-    } catch {
-      // Not yet.
-      return false;
-    }
-  }).catch((error: unknown) => {
-    throw new Error(`${error instanceof Error ? error.message : String(error)}\n${output}`);
-  });
-
+  const args = ['--nodes', String(nodes), '--log-level', logLevel, ...(mesh ? ['--mesh'] : [])];
+  const up = await startUp(t, { what: 'playground', main: MAIN, args, timeoutMs: START_TIMEOUT_MS });
   return {
-    ...kubeCommands(kubeconfig),
-    name,
-    process: child,
-    output: () => output,
+    ...up,
+    ...kubeCommands(up.kubeconfig),
     node(node) {
-      const enter = (): string[] => [`--target=${nodeProcess(name, node)}`, '--mount', '--net', '--uts'];
+      const enter = (): string[] => [`--target=${nodeProcess(up.name, node)}`, '--mount', '--net', '--uts'];
       return {
         run: (...argv) => command('nsenter', ...enter(), '--pid', ...argv),
         spawn: (...argv) => spawn('nsenter', [...enter(), ...argv], { stdio: ['ignore', 'pipe', 'pipe'] }),
       };
     },
-    stop,
   };
 }
 
