@@ -3,7 +3,7 @@
  * workers carries both ends of a pair of pods.
  */
 import { type ChildProcess, type Serializable, spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { startNodeAgent } from '../test/support/fake-node-agent.ts';
@@ -16,7 +16,8 @@ import { absoluteRow, type Bench, type Row } from './rows.ts';
 import { ztunnelCommand } from './support/release.ts';
 
 const PORT = 8080;
-const PUSHES = 100;
+/** Enough that the 99th percentile is not the worst of all. */
+const PUSHES = 400;
 const WORKLOADS = 100_000;
 /** As long as a full push may take. */
 const IDLE_MS = 2000;
@@ -78,7 +79,7 @@ async function effectRows(pair: Pair, source: Conversation<PushOrder>, probe: Co
     await push(source, open);
   }
   took.sort((a, b) => a - b);
-  const at = (part: number): number => took[Math.min(took.length - 1, Math.floor(took.length * part))] ?? Number.NaN;
+  const at = (part: number): number => took[Math.ceil(took.length * part) - 1] ?? Number.NaN;
   const row = { bench: 'pushes', case: 'a DENY policy, until the open connection has ended', unit: 'ms', better: 'less' } as const;
   return [absoluteRow({ ...row, metric: 'p50', ours: at(0.5) }), absoluteRow({ ...row, metric: 'p99', ours: at(0.99), target: 20 })];
 }
@@ -94,6 +95,7 @@ async function fullPushRows(pid: number, source: Conversation<PushOrder>, probe:
   };
   const idle = await longest(() => sleep(IDLE_MS));
   const before = residentMegabytes(pid);
+  forgetPeak(pid);
   let appliedMs = Number.NaN;
   const during = await longest(async () => {
     const { pushed, acked } = await push(source, 'everything');
@@ -101,13 +103,15 @@ async function fullPushRows(pid: number, source: Conversation<PushOrder>, probe:
     // Until the workers have looked at it too.
     await sleep(500);
   });
+  const peak = residentMegabytes(pid, 'VmHWM');
   await sleep(SETTLE_MS);
   const row = { bench: 'pushes', case: `${WORKLOADS} workloads at once`, unit: 'ms', better: 'less' } as const;
   return [
     absoluteRow({ ...row, metric: 'applied and acknowledged', ours: appliedMs, target: 2000 }),
     absoluteRow({ ...row, metric: 'longest round trip before', ours: idle }),
     absoluteRow({ ...row, metric: 'longest round trip meanwhile', ours: during, target: 50 }),
-    absoluteRow({ ...row, metric: 'resident memory more', unit: 'MB', ours: residentMegabytes(pid) - before, target: 250 }),
+    absoluteRow({ ...row, metric: 'resident memory more at the peak', unit: 'MB', ours: peak - before, target: 250 }),
+    absoluteRow({ ...row, metric: 'resident memory more afterwards', unit: 'MB', ours: residentMegabytes(pid) - before, target: 250 }),
   ];
 }
 
@@ -188,8 +192,13 @@ function endWith(t: TestContext, child: ChildProcess): void {
   });
 }
 
-function residentMegabytes(pid: number): number {
-  return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024;
+/** @param field now, or the most since `forgetPeak` */
+function residentMegabytes(pid: number, field: 'VmRSS' | 'VmHWM' = 'VmRSS'): number {
+  const [, kilobytes] = new RegExp(`${field}:\\s+(\\d+)`).exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? [];
+  return Number(kilobytes) / 1024;
 }
+
+/** proc(5), clear_refs. */
+const forgetPeak = (pid: number): void => writeFileSync(`/proc/${pid}/clear_refs`, '5');
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));

@@ -1,6 +1,7 @@
 /**
  * Connections to an echo server, in its parent's hand: `connection-probe.ts IP PORT`. `hold` opens one, as soon as that succeeds, and tells when it
- * stood and when it ended; `ping` sends a byte over one, again and again, until `stop`, and tells the longest wait for its echo. Times as in
+ * stood and when it ended; `ping` sends a byte over one, again and again, until `stop`, and tells the longest wait for its echo, but for the first,
+ * in which the way to the server is made. Times as in
  * push-source.ts.
  */
 import net from 'node:net';
@@ -31,9 +32,8 @@ function hold(): void {
 function ping(): void {
   const socket = net.connect(Number(port), ip);
   let longestMs = 0;
-  let sentAt = 0;
+  let sentAt: number | undefined;
   const send = (): void => {
-    sentAt = now();
     socket.write('x');
   };
   let echoes = 0;
@@ -44,8 +44,12 @@ function ping(): void {
     echoes += bytes.length;
     if (echoes < 2) return;
     echoes = 0;
-    longestMs = Math.max(longestMs, now() - sentAt);
-    if (pinging) setTimeout(send, PING_MS);
+    if (sentAt !== undefined) longestMs = Math.max(longestMs, now() - sentAt);
+    if (pinging)
+      setTimeout(() => {
+        sentAt = now();
+        send();
+      }, PING_MS);
     else socket.destroy();
   });
   socket.on('close', () => process.send?.({ event: 'stopped', at: now(), longestMs }));
