@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { hours } from '../../../common/base/clock.ts';
 import { silentLog } from '../../../common/base/log.ts';
+import { DeltaResponse } from '../../../common/client/delta-response.ts';
+import { DeltaDiscoveryResponse } from '../../../common/codec/gen/discovery.ts';
 import { staticResources } from '../../../common/state/static-config.ts';
 import { ADDRESS_TYPE, AUTHORIZATION_TYPE, MeshStateWriter } from '../../../common/state/writer.ts';
 import { KeptCertificates } from '../../../ztunnel/supervisor/kept-certificates.ts';
@@ -66,6 +68,31 @@ test('what the control plane said is there again in the next life, pushes after 
   assert.ok((second.state.restore()?.ageMs ?? Infinity) < hours(1));
   assert.deepEqual(second.names(), { addresses: ['Kubernetes//Pod/shop/a', 'Kubernetes//Pod/shop/b'], policies: [] });
   assert.deepEqual(second.writer.versions(ADDRESS_TYPE), first.writer.versions(ADDRESS_TYPE));
+});
+
+test('a push that came over the wire is there again too, whole or without what was not taken of it', (t) => {
+  const path = folder(t);
+  const first = life(path);
+  first.state.synced();
+  const [own] = pushes(`${workload('a', '10.0.0.1')}${workload('b', '10.0.0.2')}`);
+  assert.ok(own);
+  const message = (names: readonly string[]) =>
+    DeltaResponse.decode(
+      DeltaDiscoveryResponse.encode({
+        systemVersionInfo: '',
+        typeUrl: own.typeUrl,
+        nonce: '7',
+        removedResources: [],
+        resources: own.resources
+          .filter(({ name }) => names.some((end) => name.endsWith(end)))
+          .map(({ name, bytes }) => ({ name, version: '1', aliases: ['/10.0.0.9'], resource: { typeUrl: own.typeUrl, value: bytes } })),
+      }).finish(),
+    );
+  first.state.applied(message(['/a']), new Set());
+  first.state.applied(message(['/a', '/b']), new Set(['Kubernetes//Pod/shop/b']));
+  const second = life(path);
+  second.state.restore();
+  assert.deepEqual(second.names().addresses, ['Kubernetes//Pod/shop/a']);
 });
 
 test('nothing is kept before everything has come once: workloads without their policies would be open to all', (t) => {
