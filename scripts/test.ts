@@ -21,11 +21,10 @@ const tally: Tally = { passed: 0, failed: 0, skipped: 0 };
  */
 const MINUTE_MS = 60_000;
 const DEADLINES = { check: 8, conformance: 8, unit: 10, parts: 22, mesh: 7, cluster: 15, all: 25 } as const;
+/** More would not be faster on two processors, and what runs would miss time limits that are meant for something else. */
 const SIDE_BY_SIDE = 4;
 /** What takes minutes begins first, so that nothing runs alone at the end. */
 const LONGEST = ['cluster/story', 'mesh/ca-rotation', 'cluster/plugin', 'mesh/istiod-replicas', 'mesh/explain', 'mesh/cli', 'mesh/capture'];
-/** Mostly they wait, for minutes: beside the others they cost little time. */
-const MOSTLY_WAITING = ['cluster/story', 'mesh/ca-rotation'];
 const SLOW_MS = 30_000;
 /** More than this is no accident. */
 const MOST_SECOND_TRIES = 3;
@@ -33,7 +32,6 @@ const MOST_SECOND_TRIES = 3;
 interface Planned extends Stage {
   readonly isFile?: boolean;
   readonly onKubernetes?: boolean;
-  readonly waits?: boolean;
   /** Its output as it comes, rather than whole at its end. */
   readonly streamed?: boolean;
 }
@@ -64,8 +62,7 @@ function fileStage(file: string): Planned {
   const onKubernetes = file.startsWith('test/cluster/');
   const minutes =
     onKubernetes || file.startsWith('test/interop/') ? DEADLINES.cluster : cases === undefined ? DEADLINES.mesh : Number(cases) / 3;
-  const waits = MOSTLY_WAITING.some((name) => file === `test/${name}.test.ts`);
-  return { ...filesStage(file, minutes, [file]), isFile: true, onKubernetes, waits };
+  return { ...filesStage(file, minutes, [file]), isFile: true, onKubernetes };
 }
 
 function longestFirst(files: readonly string[]): string[] {
@@ -118,10 +115,10 @@ class Places {
     this.#onKubernetes = successfully;
   }
 
-  hasOneFor({ isFile, onKubernetes, waits }: Planned): boolean {
+  hasOneFor({ isFile, onKubernetes }: Planned): boolean {
     if (isFile && this.building) return false;
     if (onKubernetes && !this.#onKubernetes) return false;
-    return waits === true || [...this.#running.keys()].filter((each) => !each.waits).length < this.#most;
+    return this.#running.size < this.#most;
   }
 
   take(planned: Planned, run: Promise<void>): void {

@@ -89,10 +89,13 @@ export async function rotate(options: Connection & { readonly rehearse: boolean;
 
 /** Why a rotation must not be started now; undefined where it may. */
 export function whyNotRotate(views: readonly CaView[]): string | undefined {
-  const rotation = views[0]?.page.ca.rotation;
-  if (!rotation)
+  if (!views[0]?.page.ca.rotation)
     return `the CA is ${views[0]?.page.ca.source}: whoever brings it rotates it (first a root-cert.pem with both roots, then the new CA)`;
-  if (rotation.phase !== 'none') return `a rotation is under way (${rotation.phase}): see meshctl ca status`;
+  // One replica does it, and each learns of it by itself.
+  const rotations = views.flatMap(({ page }) => page.ca.rotation ?? []);
+  const phase = rotations.find((each) => each.phase !== 'none')?.phase;
+  const underWay = phase ?? (rotations.some(({ requested }) => requested === 'start') ? 'requested' : undefined);
+  if (underWay !== undefined) return `a rotation is under way (${underWay}): see meshctl ca status`;
   return problemsOf(views)[0];
 }
 

@@ -116,7 +116,8 @@ async function check(cluster: MeshCluster, one: MeshCase): Promise<string | unde
   const { sampling } = one.expect;
   const argv = [
     ...one.request.clientArgs.map((arg) => arg.replace('{podIP}', podIp)),
-    ...(sampling ? [`--count=${sampling.requests}`] : []),
+    // The time is for all of them.
+    ...(sampling ? [`--count=${sampling.requests}`, '--timeout=60s'] : []),
   ];
   const deadline = performance.now() + TIMEOUT_MS;
   for (;;) {

@@ -43,6 +43,12 @@ test('what would cut connections stands in the way, and is named', () => {
   assert.match(whyNotRotate([view(rotating('introduced'))]) ?? '', /a rotation is under way \(introduced\)/);
 });
 
+test('a rotation that one replica knows of is under way, begun or only asked for', () => {
+  assert.match(whyNotRotate([view(), view(rotating('introduced'))]) ?? '', /a rotation is under way \(introduced\)/);
+  const requested = { rotation: { ...rotating('none').rotation, requested: 'start' } };
+  assert.match(whyNotRotate([view(), view(requested)]) ?? '', /a rotation is under way \(requested\)/);
+});
+
 test('a CA that the operator brings is not ours to rotate', () => {
   const { rotation: _none, ...brought } = view({ source: '/etc/cacerts', problem: 'none of the roots is trusted' }).page.ca;
   const views = [{ ...view(), page: { ...view().page, ca: brought } }];
