@@ -1,4 +1,5 @@
 /** The table of a bench for any ways through: every subject in every round, so that they share whatever else the machine does. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { absoluteRow, median, type Row, ratioRow } from '../rows.ts';
 import type { Subject } from './load.ts';
 import { type BulkResult, type HttpResult, loadBulk, loadHttp, loadOpenLoop } from './load.ts';
@@ -45,6 +46,7 @@ export const OPEN_LOOP = 'open loop, 64 connections, 0.7 of the slower maximum';
  * threads still have a tenth of the processor time, and a new connection costs less from round to round.
  */
 const WARM_UP_SECONDS = 25;
+const SETTLED_AFTER_MS = 10_000;
 
 const OPEN_LOOP_OF = 'keep-alive, 64 connections';
 
@@ -78,6 +80,8 @@ export async function tunnelTable({ bench, rounds, seconds, ours, peers, targets
     for (const subject of subjects)
       if (subject.proxies.length > 0) record(subject, `memory\n${key}`, subject.lab.usage(subject.proxies).rssMegabytes);
   };
+  // What a start leaves behind is given back after some seconds.
+  await sleep(SETTLED_AFTER_MS);
   rss('RSS idle');
   // What runs for weeks is not measured in its first seconds: round 0 counts for nobody.
   for (let round = 0; round <= rounds; round++) {

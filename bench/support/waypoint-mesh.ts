@@ -256,7 +256,8 @@ function startEnvoy(lab: Lab, certificates: string): Program {
       typed_extension_protocol_options: {
         'envoy.extensions.upstreams.http.v3.HttpProtocolOptions': {
           '@type': `${TYPE}.upstreams.http.v3.HttpProtocolOptions`,
-          explicit_http_config: { http2_protocol_options: {} },
+          // No more streams than the peer allows: what Envoy opens before it has read SETTINGS would be refused, and answered 503.
+          explicit_http_config: { http2_protocol_options: { max_concurrent_streams: 100 } },
         },
       },
       transport_socket: typed('tls', 'transport_sockets.tls.v3.UpstreamTlsContext', { common_tls_context: tls }),
