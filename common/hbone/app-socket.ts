@@ -20,6 +20,8 @@ export interface AppConnectOptions {
   readonly signal?: CancelSignal;
   /** Whose share of a turn it uses. */
   readonly lane?: Lane;
+  /** A server may answer and end: see TcpStream.expectEnd. */
+  readonly expectEnd?: boolean;
 }
 
 /**
@@ -85,12 +87,17 @@ export class AppSocket implements SocketPipe, Endpoint, TcpStreamOwner, Resting 
 
   /**
    * Connects.
-   * @param fd an unconnected socket (common/linux/sockets.ts), which is ours from now on; undefined makes one
+   * @param fd an unconnected socket of common/linux/sockets.ts, which is ours from now on; undefined makes one
    * @throws the system's Error; ProxyError UPSTREAM_TIMEOUT after `timeoutMs`; the signal's reason
    */
-  static connect(fd: number | undefined, to: SocketAddress, { timeoutMs, clock, signal, lane }: AppConnectOptions): Promise<AppSocket> {
+  static connect(
+    fd: number | undefined,
+    to: SocketAddress,
+    { timeoutMs, clock, signal, lane, expectEnd = false }: AppConnectOptions,
+  ): Promise<AppSocket> {
     return new Promise((resolve, reject) => {
-      const tcp = fd === undefined ? TcpStream.unconnected() : TcpStream.fromFd(fd);
+      const tcp = fd === undefined ? TcpStream.unconnected() : TcpStream.fromFd(fd, true);
+      if (expectEnd) tcp.expectEnd();
       const app = new AppSocket(tcp, lane);
       let settled = false;
       const settle = (): void => {

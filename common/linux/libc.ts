@@ -47,6 +47,7 @@ export const libc = {
     length: number,
     flags: number,
   ) => number,
+  shutdown: library.func('int shutdown(int fd, int how)') as (fd: number, how: number) => number,
   unshare: library.func('int unshare(int flags)') as (flags: number) => number,
   setns: library.func('int setns(int fd, int type)') as (fd: number, type: number) => number,
   ioctl: library.func('int ioctl(int fd, unsigned long request, uint64_t argument)') as (
@@ -94,6 +95,10 @@ export const SOCK_NONBLOCK = 0o4000;
 export const SOCK_CLOEXEC = 0o2000000;
 export const O_CLOEXEC = 0o2000000;
 export const CLONE_NEWNET = 0x40000000;
+export const SHUT_WR = 1;
+export const MSG_PEEK = 0x2;
+export const MSG_TRUNC = 0x20;
+export const MSG_DONTWAIT = 0x40;
 export const NS_GET_NSTYPE = 0xb703;
 
 export const SOL_IP = 0;
@@ -126,6 +131,8 @@ export const PR_SET_NO_NEW_PRIVS = 38;
 
 const EINTR = 4;
 export const ENOENT = 2;
+export const EAGAIN = 11;
+export const ENOTCONN = 107;
 export const ENOPROTOOPT = 92;
 export const EOPNOTSUPP = 95;
 

@@ -3,12 +3,10 @@
  * A message that does not fit is an error, never a prefix, and whatever descriptors came with it are closed.
  */
 import { closeFd } from './descriptor.ts';
-import { addressOf, call, libc, SOL_SOCKET } from './libc.ts';
+import { addressOf, call, libc, MSG_DONTWAIT, MSG_TRUNC, SOL_SOCKET } from './libc.ts';
 
 const SCM_RIGHTS = 1;
 const MSG_CTRUNC = 0x8;
-const MSG_TRUNC = 0x20;
-const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const MSG_CMSG_CLOEXEC = 0x40000000;
 

@@ -3,7 +3,7 @@
  * answers these families within the call that asks, so everything here is synchronous and may run inside another network namespace.
  */
 import { closeFd } from './descriptor.ts';
-import { AF_NETLINK, call, isLinuxError, LinuxError, libc, SOCK_CLOEXEC, SOCK_RAW } from './libc.ts';
+import { AF_NETLINK, call, isLinuxError, LinuxError, libc, MSG_DONTWAIT, MSG_TRUNC, SOCK_CLOEXEC, SOCK_RAW } from './libc.ts';
 
 /** Families of netlink(7). */
 export const NETLINK_ROUTE = 0;
@@ -26,8 +26,6 @@ const HEADER_BYTES = 16;
 const RECEIVE_BYTES = 64 * 1024;
 // One for all: everything here is synchronous, and nothing of it is kept.
 const received = Buffer.alloc(RECEIVE_BYTES);
-const MSG_TRUNC = 0x20;
-const MSG_DONTWAIT = 0x40;
 
 export interface NetlinkRequest {
   readonly type: number;

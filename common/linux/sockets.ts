@@ -9,8 +9,10 @@ import {
   AF_INET,
   AF_INET6,
   call,
+  EAGAIN,
   ENOENT,
   ENOPROTOOPT,
+  ENOTCONN,
   EOPNOTSUPP,
   IP_BIND_ADDRESS_NO_PORT,
   IP_FREEBIND,
@@ -20,6 +22,9 @@ import {
   IPV6_V6ONLY,
   isLinuxError,
   libc,
+  MSG_DONTWAIT,
+  MSG_PEEK,
+  SHUT_WR,
   SO_KEEPALIVE,
   SO_MARK,
   SO_ORIGINAL_DST,
@@ -101,12 +106,13 @@ export function listenTcp(options: ListenOptions): number {
   );
 }
 
-/** @returns a TCP descriptor that is not yet connected. @throws {LinuxError} EPERM (mark, source), EADDRINUSE, EADDRNOTAVAIL */
+/** @returns a TCP descriptor that is not yet connected, with TCP_NODELAY. @throws {LinuxError} EPERM (mark, source), EADDRINUSE, EADDRNOTAVAIL */
 export function tcpSocket({ netns, family, mark, source, keepalive }: DialOptions): number {
   return inside(netns, () =>
     open(SOCK_STREAM, family, (fd) => {
       if (mark !== undefined) setMark(fd, mark);
-      if (keepalive) setNoDelayKeepalive(fd, keepalive);
+      setOption(fd, SOL_TCP, TCP_NODELAY, 1, 'TCP_NODELAY');
+      if (keepalive) setKeepalive(fd, keepalive);
       if (!source) return;
       makeTransparent(fd, family, 'require');
       setOption(fd, family === 4 ? SOL_IP : SOL_IPV6, family === 4 ? IP_FREEBIND : IPV6_FREEBIND, 1, 'IP_FREEBIND');
@@ -137,14 +143,23 @@ export function originalDestination(fd: number): SocketAddress | undefined {
   return originalAt(fd, SOL_IP) ?? originalAt(fd, SOL_IPV6);
 }
 
+/**
+ * Whether the peer of a connected socket has ended its direction and everything before that was read. Takes nothing away but an error.
+ * @throws {LinuxError} the socket's, ECONNRESET above all
+ */
+export const hasEnded = (fd: number): boolean =>
+  tryCall('recv', undefined, NOTHING_YET, () => libc.recv(fd, optionValue, 1, MSG_PEEK | MSG_DONTWAIT)) === 0;
+
+/** Ends our direction of a connected socket, with FIN. @returns false where it is connected no more */
+export const endSending = (fd: number): boolean => tryCall('shutdown', undefined, GONE, () => libc.shutdown(fd, SHUT_WR)) === 0;
+
 /** Sets SO_MARK. @throws {LinuxError} EPERM without CAP_NET_ADMIN */
 export function setMark(fd: number, mark: number): void {
   setOption(fd, SOL_SOCKET, SO_MARK, mark, 'SO_MARK');
 }
 
-/** Sets TCP_NODELAY and keepalive. @throws {LinuxError} EINVAL for times out of the kernel's range */
-export function setNoDelayKeepalive(fd: number, { timeS, intervalS, probes, userTimeoutMs }: Keepalive): void {
-  setOption(fd, SOL_TCP, TCP_NODELAY, 1, 'TCP_NODELAY');
+/** @throws {LinuxError} EINVAL for times out of the kernel's range */
+export function setKeepalive(fd: number, { timeS, intervalS, probes, userTimeoutMs }: Keepalive): void {
   setOption(fd, SOL_SOCKET, SO_KEEPALIVE, 1, 'SO_KEEPALIVE');
   setOption(fd, SOL_TCP, TCP_KEEPIDLE, timeS, 'TCP_KEEPIDLE');
   setOption(fd, SOL_TCP, TCP_KEEPINTVL, intervalS, 'TCP_KEEPINTVL');
@@ -213,6 +228,9 @@ function originalAt(fd: number, level: number): SocketAddress | undefined {
 
 // EOPNOTSUPP: the level is not the socket's family. The others: no connection tracking in this namespace, or not for this connection.
 const NO_ORIGINAL: ReadonlySet<number> = new Set([ENOENT, ENOPROTOOPT, EOPNOTSUPP]);
+
+const GONE: ReadonlySet<number> = new Set([ENOTCONN]);
+const NOTHING_YET: ReadonlySet<number> = new Set([EAGAIN]);
 
 /** Each connection asks several of these; the kernel is done with the memory when it has answered. */
 const optionValue = Buffer.alloc(4);

@@ -26,7 +26,7 @@ export interface ApplicationDial {
 export async function dialApplication(pod: PodContext, { to, source, signal, lane = pod.lane }: ApplicationDial): Promise<AppSocket> {
   try {
     const fd = openSocket(pod, to, source);
-    return await AppSocket.connect(fd, to, { timeoutMs: CONNECT_TIMEOUT_MS, clock: pod.parts.clock, signal, lane });
+    return await AppSocket.connect(fd, to, { timeoutMs: CONNECT_TIMEOUT_MS, clock: pod.parts.clock, signal, lane, expectEnd: true });
   } catch (error) {
     throw dialError(error, to, signal, 'UPSTREAM_CONNECT', 'connection');
   }

@@ -12,7 +12,7 @@ import { HbonePool } from '../../common/hbone/pool.ts';
 import { Lane } from '../../common/hbone/turn-shares.ts';
 import { Netns } from '../../common/linux/netns.ts';
 import { fdOf } from '../../common/linux/node.ts';
-import { closeFd, type Keepalive, listenTcp, setNoDelayKeepalive } from '../../common/linux/sockets.ts';
+import { closeFd, type Keepalive, listenTcp, setKeepalive } from '../../common/linux/sockets.ts';
 import { listenOn } from '../../common/linux/tcp-stream.ts';
 import { DnsServer } from '../dns/server.ts';
 import { HboneInbound } from '../inbound/hbone.ts';
@@ -172,8 +172,8 @@ export class PodProxy implements PodContext {
       throw new Error(`cannot listen on port ${port} for ${this.name}: ${errorMessage(error)}`, { cause: error });
     }
     try {
-      // Accepted sockets inherit both from their listener. Peers of 15008 are proxies, which ping.
-      if (this.keepalive && port !== HBONE_PORT) setNoDelayKeepalive(fd, this.keepalive);
+      // Accepted sockets inherit it from their listener. Peers of 15008 are proxies, which ping.
+      if (this.keepalive && port !== HBONE_PORT) setKeepalive(fd, this.keepalive);
     } catch (error) {
       closeFd(fd);
       throw error;

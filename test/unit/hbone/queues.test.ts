@@ -124,7 +124,7 @@ class Recorder extends Duplex {
   }
 }
 
-test('frames of one turn leave in one write; with a single stream each leaves at once', async () => {
+test('frames of one turn leave in one write; with a single stream those of one call do', async () => {
   const socket = new Recorder();
   const outbox = new Outbox(socket);
   outbox.eager = false;
@@ -133,7 +133,10 @@ test('frames of one turn leave in one write; with a single stream each leaves at
   await settle(1);
   outbox.eager = true;
   for (const text of ['d', 'e']) outbox.frame(Buffer.from(text));
-  assert.deepEqual(socket.writes, ['abc', 'd', 'e']);
+  await undefined;
+  outbox.frame(Buffer.from('f'));
+  await undefined;
+  assert.deepEqual(socket.writes, ['abc', 'de', 'f']);
 });
 
 test('connections that write in the same turn do not mix their frames, and order is kept around large ones', async () => {
@@ -151,6 +154,7 @@ test('connections that write in the same turn do not mix their frames, and order
 test('a frame larger than a slab leaves whole', async () => {
   const socket = new Recorder();
   new Outbox(socket).frame(Buffer.alloc(300_000, 'y'));
+  await undefined;
   assert.equal(socket.writes.join('').length, 300_000);
 });
 

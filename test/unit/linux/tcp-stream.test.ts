@@ -4,7 +4,10 @@ import { once } from 'node:events';
 import net from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { libc, SOL_TCP, TCP_NODELAY } from '../../../common/linux/libc.ts';
+import { fdOf } from '../../../common/linux/node.ts';
+import { hasEnded } from '../../../common/linux/sockets.ts';
 import { listenAt, TcpStream, type TcpStreamOwner } from '../../../common/linux/tcp-stream.ts';
+import { until } from '../../support/until.ts';
 
 class Recorder implements TcpStreamOwner {
   readonly stream: TcpStream;
@@ -90,6 +93,54 @@ test('bytes go both ways, and each direction ends on its own', async (t) => {
   assert.equal(ours.text, 'and back');
   assert.deepEqual(ours.events.slice(-2), ['ended', 'closed']);
   assert.equal(ours.stream.fd, -1);
+});
+
+test('where an end is expected, it is told in one breath with the last bytes', async (t) => {
+  for (const expected of [true, false]) {
+    const { ours, theirs } = await pair(t);
+    if (expected) ours.stream.expectEnd();
+    theirs.end('all of it');
+    await once(theirs, 'finish');
+    ours.stream.startReading();
+    await ours.has('read');
+    assert.deepEqual(ours.events, expected ? ['read', 'ended'] : ['read']);
+    await ours.has('ended');
+    ours.stream.end();
+    await ours.has('closed');
+    assert.deepEqual(ours.events, ['read', 'ended', 'closed']);
+  }
+});
+
+test('where an end is expected and does not come, reading goes on; where a reset comes instead, that is told', async (t) => {
+  const { ours, theirs } = await pair(t);
+  ours.stream.expectEnd();
+  ours.stream.startReading();
+  for (const word of ['one ', 'two ', 'three']) {
+    theirs.write(word);
+    await until(() => ours.text.endsWith(word));
+  }
+  assert.deepEqual(ours.events, ['read', 'read', 'read']);
+  const other = await pair(t);
+  other.ours.stream.expectEnd();
+  other.theirs.write('x');
+  await new Promise(setImmediate);
+  other.theirs.resetAndDestroy();
+  await once(other.theirs, 'close');
+  other.ours.stream.startReading();
+  await other.ours.has('closed ECONNRESET');
+});
+
+test('our end is on its way when it is said', async (t) => {
+  const { ours, theirs } = await pair(t);
+  theirs.pause();
+  const fd = fdOf(theirs);
+  ours.stream.write(Buffer.from('!'));
+  assert.equal(hasEnded(fd), false);
+  ours.stream.end();
+  const byte = Buffer.alloc(1);
+  assert.equal(libc.recv(fd, byte, 1, 0), 1);
+  assert.equal(byte.toString(), '!');
+  assert.equal(hasEnded(fd), true);
 });
 
 test('what is corked leaves in order and as one when it is uncorked, and the writer is told', async (t) => {
