@@ -112,7 +112,7 @@ export function ipBytes(text: string): Uint8Array | undefined {
 
 /** Canonical text of 4 or 16 bytes; undefined for any other length. */
 export function ipFromBytes(bytes: Uint8Array): IpAddress | undefined {
-  if (bytes.length === 4) return bytes.join('.');
+  if (bytes.length === 4) return `${bytes[0]}.${bytes[1]}.${bytes[2]}.${bytes[3]}`;
   if (bytes.length !== 16) return undefined;
   if (isMapped(bytes)) return bytes.subarray(12).join('.');
   const words: number[] = [];

@@ -7,7 +7,6 @@ import { ErrorCode, Http2ConnectionError } from '../codec/http2/errors.ts';
 import { type ConnectionRole, TunnelConnection } from './connection.ts';
 import { TunnelNotOpened, TunnelRefused } from './refusal.ts';
 import { readResponseHead } from './request-head.ts';
-import type { TunnelStream } from './stream.ts';
 import type { HboneLimits, Headers, StreamPipe } from './types.ts';
 
 export interface HboneClientOptions {
@@ -137,7 +136,7 @@ export class HboneClient implements ConnectionRole {
 
   goaway(lastStreamId: number): void {
     this.#draining = true;
-    const refused = [...this.#connection.streams.values()].filter((stream: TunnelStream) => stream.id > lastStreamId);
+    const refused = this.#connection.streams.all().filter(({ id }) => id > lastStreamId);
     for (const stream of refused) stream.fail(new TunnelNotOpened('the peer is going away'));
     this.streamLeft();
   }

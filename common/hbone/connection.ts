@@ -27,6 +27,7 @@ import {
 import { HpackDecoder } from '../codec/http2/hpack-decoder.ts';
 import { HpackEncoder } from '../codec/http2/hpack-encoder.ts';
 import { applySettings, defaultPeerSettings } from '../codec/http2/settings.ts';
+import { StreamTable } from '../codec/http2/stream-table.ts';
 import { ReceiveWindow, SendWindow } from '../codec/http2/windows.ts';
 import { FloodGuard } from './flood-guard.ts';
 import { Keepalive, PONG_TIMEOUT_MS } from './keepalive.ts';
@@ -74,7 +75,7 @@ export class TunnelConnection implements FrameHandler, StreamCarrier {
   readonly outbox: Outbox;
   readonly guard: FloodGuard;
   readonly sendWindow = new SendWindow(DEFAULT_WINDOW);
-  readonly streams = new Map<number, TunnelStream>();
+  readonly streams = new StreamTable<TunnelStream>();
   readonly cancelCode: number;
   peer = defaultPeerSettings;
   /** The highest stream that the peer has opened. */
@@ -160,7 +161,7 @@ export class TunnelConnection implements FrameHandler, StreamCarrier {
     const { streamWindow } = this.#limits;
     const receiveWindow = new ReceiveWindow(streamWindow, this.#settingsHeard ? streamWindow : DEFAULT_WINDOW);
     const stream = new TunnelStream(id, this, this.peer.initialWindowSize, receiveWindow);
-    this.streams.set(id, stream);
+    this.streams.add(stream);
     this.outbox.eager = this.streams.size <= 1;
     return stream;
   }
@@ -295,7 +296,7 @@ export class TunnelConnection implements FrameHandler, StreamCarrier {
     this.#greetingTimer?.cancel();
     this.#headerEncoder.setPeerTableSize(this.peer.headerTableSize);
     const delta = this.peer.initialWindowSize - before.initialWindowSize;
-    for (const stream of this.streams.values()) {
+    for (const stream of this.streams.all()) {
       if (!stream.sendWindow.grow(delta)) throw new Http2ConnectionError(ErrorCode.FLOW_CONTROL_ERROR, 'a stream window beyond 2^31-1');
     }
     this.outbox.frame(settingsAckFrame());
@@ -444,7 +445,7 @@ export class TunnelConnection implements FrameHandler, StreamCarrier {
   }
 
   #failStreams(error: ProxyError): void {
-    for (const stream of [...this.streams.values()]) stream.fail(error);
+    for (const stream of this.streams.all()) stream.fail(error);
   }
 
   #stopTimers(): void {

@@ -62,7 +62,7 @@ class Http2Client extends Http2Connection implements HttpClientConnection {
 
   protected wentAway(lastStreamId: number): void {
     this.#draining = true;
-    const refused = [...this.streams.values()].filter(({ id }) => id > lastStreamId);
+    const refused = this.streams.all().filter(({ id }) => id > lastStreamId);
     for (const stream of refused) stream.fail(new ProxyError('CONNECTION_LOST', 'the server is going away'), true);
     this.streamLeft();
   }

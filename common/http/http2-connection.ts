@@ -25,6 +25,7 @@ import type { HeaderField } from '../codec/http2/header-tables.ts';
 import { HpackDecoder } from '../codec/http2/hpack-decoder.ts';
 import { HpackEncoder } from '../codec/http2/hpack-encoder.ts';
 import { applySettings, defaultPeerSettings } from '../codec/http2/settings.ts';
+import { StreamTable } from '../codec/http2/stream-table.ts';
 import { ReceiveWindow, SendWindow } from '../codec/http2/windows.ts';
 import type { Endpoint, PipeReader } from '../hbone/endpoint.ts';
 import { FloodGuard } from '../hbone/flood-guard.ts';
@@ -72,7 +73,7 @@ export abstract class Http2Connection implements FrameHandler, PipeReader, Strea
   peerTakesProtocols = false;
   /** The highest stream that the peer has opened. */
   protected lastPeerStream = 0;
-  protected readonly streams = new Map<number, Http2Stream>();
+  protected readonly streams = new StreamTable<Http2Stream>();
   protected readonly clock: Clock;
   readonly #pipe: Endpoint;
   readonly #side: 'client' | 'server';
@@ -148,7 +149,7 @@ export abstract class Http2Connection implements FrameHandler, PipeReader, Strea
   protected abstract lost(error: ProxyError | undefined): void;
 
   protected add(stream: Http2Stream): void {
-    this.streams.set(stream.id, stream);
+    this.streams.add(stream);
     // While a single stream is alive nothing waits for more frames of the turn: then waiting is all cost.
     this.output.eager = this.streams.size <= 1;
   }
@@ -284,7 +285,7 @@ export abstract class Http2Connection implements FrameHandler, PipeReader, Strea
     this.#greetingTimer = undefined;
     this.#headerEncoder.setPeerTableSize(this.peer.headerTableSize);
     const delta = this.peer.initialWindowSize - before.initialWindowSize;
-    for (const stream of this.streams.values()) {
+    for (const stream of this.streams.all()) {
       if (!stream.sendWindow.grow(delta)) throw new Http2ConnectionError(ErrorCode.FLOW_CONTROL_ERROR, 'a stream window beyond 2^31-1');
     }
     this.output.frame(settingsAckFrame());
@@ -479,7 +480,7 @@ export abstract class Http2Connection implements FrameHandler, PipeReader, Strea
   }
 
   #failStreams(error: ProxyError): void {
-    for (const stream of [...this.streams.values()]) stream.fail(error, false);
+    for (const stream of this.streams.all()) stream.fail(error, false);
   }
 
   #stopTimers(): void {

@@ -312,7 +312,7 @@ async function deliver(context: Context): Promise<void> {
     target: route.to,
   });
   // Described before it is judged: a policy that changes in between must find this connection.
-  pod.parts.connections.describe(live, {
+  live.tracked = {
     uid: pod.spec.uid,
     direction: 'inbound',
     src: formatSocketAddress(peer.remote),
@@ -320,7 +320,7 @@ async function deliver(context: Context): Promise<void> {
     actualDst: formatSocketAddress(route.to),
     protocol: 'HBONE',
     recheck: () => recheck(pod, subject),
-  });
+  };
   context.opened.policy = enforce(pod, local, subject);
 
   const onLoopback = route.tunnel && settings.loopbackAppTunnel;

@@ -42,7 +42,7 @@ async function carry(
   source: SocketAddress,
   destination: SocketAddress,
 ): Promise<void> {
-  const { telemetry, view, settings, connections, randomBytes } = pod.parts;
+  const { telemetry, view, settings, randomBytes } = pod.parts;
   const id = traceIdOf(formatTraceparent(randomBytes(24))) ?? '';
   let record: ConnectionRecord | undefined;
   try {
@@ -63,7 +63,7 @@ async function carry(
       target: destination,
     });
     // Described before it is judged: a policy that changes in between must find this connection.
-    connections.describe(live, {
+    live.tracked = {
       uid: pod.spec.uid,
       direction: 'inbound',
       src: formatSocketAddress(source),
@@ -71,7 +71,7 @@ async function carry(
       actualDst: formatSocketAddress(destination),
       protocol: 'TCP',
       recheck: () => recheck(pod, subject),
-    });
+    };
     record.policy = enforce(pod, local, subject);
     const upstream = await dialApplication(pod, { to: destination, source, signal: live.cancelled });
     const running = relay(app, upstream);

@@ -93,14 +93,14 @@ export async function carryOutbound(
         record.moved(factsOf({ id, from, source, destination, route }));
       }
     }
-    pod.parts.connections.describe(live, {
+    live.tracked = {
       uid: pod.spec.uid,
       direction: 'outbound',
       src: formatSocketAddress(from),
       originalDst: formatSocketAddress(destination),
       actualDst: 'authority' in route ? route.authority : formatSocketAddress('to' in route ? route.to : destination),
       protocol: protocolOf(route),
-    });
+    };
     const running = relay(app, upstream);
     record.running(running);
     live.relaying(running);

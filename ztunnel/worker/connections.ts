@@ -3,6 +3,7 @@
  */
 import { Cancellation } from '../../common/base/cancellation.ts';
 import type { ProxyError } from '../../common/base/errors.ts';
+import { type Member, Roster } from '../../common/base/roster.ts';
 import type { Relay } from '../../common/hbone/types.ts';
 import type { ConnectionDump } from '../protocol.ts';
 
@@ -12,10 +13,18 @@ export interface Tracked extends ConnectionDump {
 }
 
 /** One connection from its first decision to its end. */
-export class LiveConnection {
+export class LiveConnection implements Member {
+  readonly podUid: string;
+  place = -1;
+  /** What is known of it by now. */
+  tracked: Tracked | undefined;
   /** Aborted with a ProxyError as reason. */
   readonly cancelled = new Cancellation();
   #relay: Relay | undefined;
+
+  constructor(podUid: string) {
+    this.podUid = podUid;
+  }
 
   /** The same as Node has it. */
   get signal(): AbortSignal {
@@ -41,7 +50,7 @@ export class LiveConnection {
 }
 
 export class ConnectionTable {
-  readonly #open = new Map<LiveConnection, { podUid: string; tracked: Tracked | undefined }>();
+  readonly #open = new Roster<LiveConnection>();
   readonly #counts = new Map<string, number>();
   #whenEmpty: (() => void)[] = [];
 
@@ -50,8 +59,8 @@ export class ConnectionTable {
   }
 
   add(podUid: string): LiveConnection {
-    const connection = new LiveConnection();
-    this.#open.set(connection, { podUid, tracked: undefined });
+    const connection = new LiveConnection(podUid);
+    this.#open.add(connection);
     this.#counts.set(podUid, (this.#counts.get(podUid) ?? 0) + 1);
     return connection;
   }
@@ -63,13 +72,13 @@ export class ConnectionTable {
   /** Bytes that wait, by pod; every pod with connections is in it. */
   waiting(): Map<string, number> {
     const sums = new Map<string, number>();
-    for (const [connection, { podUid }] of this.#open) sums.set(podUid, (sums.get(podUid) ?? 0) + connection.waiting);
+    for (const { podUid, waiting } of this.#open.all()) sums.set(podUid, (sums.get(podUid) ?? 0) + waiting);
     return sums;
   }
 
   /** Ends those of the pod's connections that hold most, until half of what waits is gone. @returns how many */
   cutLargest(podUid: string, error: ProxyError): number {
-    const own = [...this.#open].flatMap(([connection, entry]) => (entry.podUid === podUid && connection.waiting > 0 ? [connection] : []));
+    const own = this.#open.all().filter((connection) => connection.podUid === podUid && connection.waiting > 0);
     const sorted = own.map((connection) => ({ connection, waiting: connection.waiting })).sort((a, b) => b.waiting - a.waiting);
     let left = sorted.reduce((sum, { waiting }) => sum + waiting, 0) / 2;
     let ended = 0;
@@ -82,19 +91,12 @@ export class ConnectionTable {
     return ended;
   }
 
-  /** What is known of it by now. */
-  describe(connection: LiveConnection, tracked: Tracked): void {
-    const entry = this.#open.get(connection);
-    if (entry) entry.tracked = tracked;
-  }
-
   remove(connection: LiveConnection): void {
-    const entry = this.#open.get(connection);
-    if (!entry) return;
-    this.#open.delete(connection);
-    const left = (this.#counts.get(entry.podUid) ?? 1) - 1;
-    if (left > 0) this.#counts.set(entry.podUid, left);
-    else this.#counts.delete(entry.podUid);
+    if (!this.#open.delete(connection)) return;
+    const { podUid } = connection;
+    const left = (this.#counts.get(podUid) ?? 1) - 1;
+    if (left > 0) this.#counts.set(podUid, left);
+    else this.#counts.delete(podUid);
     if (this.#open.size > 0) return;
     const waiting = this.#whenEmpty;
     this.#whenEmpty = [];
@@ -104,9 +106,9 @@ export class ConnectionTable {
   /** Ends the connections that today's policies refuse. @returns how many */
   recheck(podUid?: string): number {
     let ended = 0;
-    for (const [connection, entry] of this.#open) {
-      if (podUid !== undefined && entry.podUid !== podUid) continue;
-      const error = entry.tracked?.recheck?.();
+    for (const connection of this.#open.all()) {
+      if (podUid !== undefined && connection.podUid !== podUid) continue;
+      const error = connection.tracked?.recheck?.();
       if (!error) continue;
       ended++;
       connection.abort(error);
@@ -115,7 +117,7 @@ export class ConnectionTable {
   }
 
   abortAll(error: ProxyError, podUid?: string): void {
-    for (const [connection, entry] of this.#open) if (podUid === undefined || entry.podUid === podUid) connection.abort(error);
+    for (const connection of this.#open.all()) if (podUid === undefined || connection.podUid === podUid) connection.abort(error);
   }
 
   empty(): Promise<void> {
@@ -125,7 +127,7 @@ export class ConnectionTable {
 
   dump(): ConnectionDump[] {
     const found: ConnectionDump[] = [];
-    for (const { tracked } of this.#open.values()) {
+    for (const { tracked } of this.#open.all()) {
       if (!tracked) continue;
       const { uid, direction, src, originalDst, actualDst, protocol } = tracked;
       found.push({ uid, direction, src, originalDst, actualDst, protocol });

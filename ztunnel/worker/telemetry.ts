@@ -7,6 +7,7 @@ import { formatSocketAddress, type SocketAddress } from '../../common/base/addre
 import type { Clock } from '../../common/base/clock.ts';
 import { outcomes, type ProxyError } from '../../common/base/errors.ts';
 import type { RefusalTally } from '../../common/base/refusal-tally.ts';
+import { type Member, Roster } from '../../common/base/roster.ts';
 import { formatSpiffeId } from '../../common/base/spiffe.ts';
 import type { Service, Workload } from '../../common/decision/mesh-view.ts';
 import type { PolicyInput } from '../../common/decision/policy.ts';
@@ -47,7 +48,7 @@ const KEEP_PERIODS = 60;
 
 export class Telemetry {
   readonly #options: TelemetryOptions;
-  readonly #running = new Set<ConnectionRecord>();
+  readonly #running = new Roster<ConnectionRecord>();
   readonly #slots: SlotCache;
   readonly #overflowSlot: number;
   readonly #socketsOpen: Readonly<Record<ConnectionFacts['direction'], number>>;
@@ -171,13 +172,13 @@ export class Telemetry {
 
   /** Brings the byte counters of open connections up to date. */
   flush(): void {
-    for (const record of this.#running) record.flush();
+    for (const record of this.#running.all()) record.flush();
     this.#options.series.set(this.#overflowSlot, this.#options.series.overflowed);
   }
 
   /** Tells the journal of connections that go on, for somebody who asks it now. */
   journalRunning(): void {
-    for (const record of this.#running) record.journalRunning();
+    for (const record of this.#running.all()) record.journalRunning();
   }
 
   #armFlush(): void {
@@ -190,7 +191,7 @@ export class Telemetry {
   #armExpiry(): void {
     this.#options.clock.after(PERIOD_MS, () => {
       const held = new Set<number>();
-      for (const record of this.#running) for (const slot of record.slots) held.add(slot);
+      for (const record of this.#running.all()) for (const slot of record.slots) held.add(slot);
       this.#options.series.expire(KEEP_PERIODS, (slot) => held.has(slot));
       this.#slots.forget(KEEP_PERIODS);
       this.#armExpiry();
@@ -219,7 +220,8 @@ const NOTHING_KNOWN = {
 const nameOf = (workload: Workload | undefined, address: SocketAddress): string =>
   workload ? `${workload.namespace}/${workload.name}` : formatSocketAddress(address);
 
-export class ConnectionRecord {
+export class ConnectionRecord implements Member {
+  place = -1;
   facts: ConnectionFacts;
   error: ProxyError | undefined;
   /** namespace/name of the policy that allowed it. */

@@ -124,9 +124,9 @@ test('a recheck ends exactly the connections that are no longer allowed', () => 
   const refusal = new ProxyError('POLICY_REVOKED', 'no');
   const [allowed, refused, other] = [table.add('one'), table.add('one'), table.add('two')];
   const describe = { uid: '', direction: 'inbound', src: '', originalDst: null, actualDst: '', protocol: 'HBONE' } as const;
-  table.describe(allowed, { ...describe, recheck: () => undefined });
-  table.describe(refused, { ...describe, recheck: () => refusal });
-  table.describe(other, { ...describe, recheck: () => refusal });
+  allowed.tracked = { ...describe, recheck: () => undefined };
+  refused.tracked = { ...describe, recheck: () => refusal };
+  other.tracked = { ...describe, recheck: () => refusal };
   assert.equal(table.recheck('one'), 1);
   assert.equal(refused.signal.reason, refusal);
   assert.equal(allowed.signal.aborted || other.signal.aborted, false);
