@@ -1,6 +1,7 @@
 /**
  * Three pods of one node behind one ztunnel: one of them sends as much as it can, and another one's requests are timed, idle and beside it. A pod must
- * not starve its neighbours.
+ * not starve its neighbours. A pair outside of the mesh is timed beside the same load: what it waits for is the machine, which the load's own two ends
+ * use up as well.
  */
 import { spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -13,7 +14,7 @@ import { startNodeAgent } from '../test/support/fake-node-agent.ts';
 import { joinNetns, makeNetns, type TestNetns } from '../test/support/netns.ts';
 import { applyPodRules } from '../test/support/pod-rules.ts';
 import { until } from '../test/support/until.ts';
-import { absoluteRow, type Bench, median, type Row } from './rows.ts';
+import { absoluteRow, type Bench, median, type Row, ratioRow } from './rows.ts';
 import { ztunnelCommand } from './support/release.ts';
 
 const NAMESPACE = 'bench';
@@ -22,6 +23,7 @@ const SECONDS = 4;
 const MOST_TIMES_IDLE = 5;
 const VICTIM_PORT = 8080;
 const GREEDY_PORT = 8081;
+const OUTSIDE_PORT = 8082;
 
 interface Pod {
   readonly name: string;
@@ -40,12 +42,16 @@ export const bench: Bench = {
     stack.defer(() => rmSync(folder, { recursive: true, force: true }));
     const [greedy, victim, server] = await startMesh(t, folder);
     serve(t, folder, server.netns);
+    const outside = startOutside(t, folder);
     await until(() => server.netns.exec('ss', '-Hltn', `sport = :${GREEDY_PORT}`) !== '');
     const [forVictim = '', forGreedy = ''] = server.ips;
-    const idle: number[] = [];
-    const beside = new Map<string, number[]>(LOADS.map(({ name }) => [name, []]));
+    const measured = new Measured();
+    const both = async (when: string): Promise<void> => {
+      measured.add(when, 'victim', await p99(victim.netns, `${forVictim}:${VICTIM_PORT}`));
+      measured.add(when, 'outside', await p99(outside.client, outside.ip));
+    };
     for (let round = 0; round < ROUNDS; round++) {
-      idle.push(await p99(victim, forVictim));
+      await both(ALONE);
       for (const { name, args } of LOADS) {
         const load = greedy.netns.path;
         const child = spawn('nsenter', [
@@ -53,17 +59,17 @@ export const bench: Bench = {
           '--',
           'wrk',
           '-t1',
-          `-d${SECONDS + 3}s`,
+          `-d${2 * SECONDS + 3}s`,
           ...args,
           `http://${forGreedy}:${GREEDY_PORT}/`,
         ]);
         const ended = new Promise((resolve) => child.once('close', resolve));
         await new Promise((resolve) => setTimeout(resolve, 1500));
-        beside.get(name)?.push(await p99(victim, forVictim));
+        await both(name);
         await ended;
       }
     }
-    return rowsOf(idle, beside);
+    return measured.rows();
   },
 };
 
@@ -73,37 +79,44 @@ const LOADS = [
   { name: 'new connections, 32 at once', args: ['-c32', '-H', 'Connection: close'] },
 ] as const;
 
-function rowsOf(idle: readonly number[], beside: ReadonlyMap<string, readonly number[]>): Row[] {
-  const common = { bench: 'neighbours', better: 'less' } as const;
-  const alone = median(idle);
-  return [
-    absoluteRow({ ...common, case: 'alone', metric: 'p99 of one connection', unit: 'ms', ours: alone }),
-    ...[...beside].flatMap(([name, values]) => [
-      absoluteRow({ ...common, case: `beside ${name}`, metric: 'p99 of one connection', unit: 'ms', ours: median(values) }),
-      absoluteRow({
-        ...common,
-        case: `beside ${name}`,
-        metric: 'times idle',
-        unit: 'x',
-        ours: median(values) / alone,
-        target: MOST_TIMES_IDLE,
+const ALONE = 'alone';
+
+/** Milliseconds, by what else was going on. */
+class Measured {
+  readonly #values = new Map<string, number[]>();
+
+  add(when: string, who: 'victim' | 'outside', ms: number): void {
+    const key = `${when} ${who}`;
+    this.#values.set(key, [...(this.#values.get(key) ?? []), ms]);
+  }
+
+  rows(): Row[] {
+    const common = { bench: 'neighbours', better: 'less', peerName: 'outside the mesh' } as const;
+    const at = (when: string) => ({ ours: this.#median(when, 'victim'), peer: this.#median(when, 'outside') });
+    const alone = at(ALONE);
+    return [
+      ratioRow({ ...common, case: ALONE, metric: 'p99 of one connection', unit: 'ms', ...alone }),
+      ...LOADS.flatMap(({ name }) => {
+        const beside = at(name);
+        const times = { ours: beside.ours / alone.ours, peer: beside.peer / alone.peer };
+        const row = { ...common, case: `beside ${name}`, metric: 'times idle', unit: 'x' };
+        return [
+          ratioRow({ ...common, case: `beside ${name}`, metric: 'p99 of one connection', unit: 'ms', ...beside }),
+          ratioRow({ ...row, ...times }),
+          absoluteRow({ ...row, ours: times.ours, target: MOST_TIMES_IDLE }),
+        ];
       }),
-    ]),
-  ];
+    ];
+  }
+
+  #median(when: string, who: string): number {
+    return median(this.#values.get(`${when} ${who}`) ?? []);
+  }
 }
 
 /** Milliseconds. */
-async function p99({ netns }: Pod, ip: string): Promise<number> {
-  const child = spawn('nsenter', [
-    `--net=${netns.path}`,
-    '--',
-    'wrk',
-    '-t1',
-    '-c1',
-    `-d${SECONDS}s`,
-    '--latency',
-    `http://${ip}:${VICTIM_PORT}/`,
-  ]);
+async function p99(netns: TestNetns, at: string): Promise<number> {
+  const child = spawn('nsenter', [`--net=${netns.path}`, '--', 'wrk', '-t1', '-c1', `-d${SECONDS}s`, '--latency', `http://${at}/`]);
   let output = '';
   child.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
   await new Promise((resolve) => child.once('close', resolve));
@@ -164,9 +177,17 @@ async function startMesh(t: TestContext, folder: string): Promise<[Pod, Pod, Pod
   return pods;
 }
 
-/** A web server for each of the two, so that they do not meet there. */
-function serve(t: TestContext, folder: string, netns: TestNetns): void {
-  for (const port of [VICTIM_PORT, GREEDY_PORT]) {
+/** Two namespaces that no ztunnel knows of. */
+function startOutside(t: TestContext, folder: string): { readonly client: TestNetns; readonly ip: string } {
+  const [client, server] = [makeNetns(t), makeNetns(t)];
+  const { b } = joinNetns(client, server, 243);
+  serve(t, folder, server, [OUTSIDE_PORT]);
+  return { client, ip: `${b.v4}:${OUTSIDE_PORT}` };
+}
+
+/** A web server for each of those who ask, so that they do not meet there. */
+function serve(t: TestContext, folder: string, netns: TestNetns, ports = [VICTIM_PORT, GREEDY_PORT]): void {
+  for (const port of ports) {
     const own = join(folder, `nginx-${port}`);
     mkdirSync(own);
     writeFileSync(

@@ -41,7 +41,7 @@ const CNI_PLUGIN = `node_modules/.cache/cni-plugin/istio-cni-${process.arch === 
  * which cost a small heap more than they save it.
  */
 const NODE_FLAGS: Readonly<Record<string, readonly string[]>> = {
-  'ztunnel/main.ts': ['--max-semi-space-size=2', '--expose-gc'],
+  'ztunnel/main.ts': ['--max-semi-space-size=2', '--no-parallel-scavenge', '--expose-gc'],
   'waypoint/main.ts': ['--max-semi-space-size=8', '--single-threaded-gc'],
 };
 
