@@ -8,6 +8,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { DEFAULT_PROBE_SOURCE } from '../cni/rules/constants.ts';
 import { testAuthority, writeCertificate } from '../test/support/certificates.ts';
 import { startNodeAgent } from '../test/support/fake-node-agent.ts';
@@ -18,12 +19,15 @@ import { absoluteRow, type Bench, median, type Row, ratioRow } from './rows.ts';
 import { ztunnelCommand } from './support/release.ts';
 
 const NAMESPACE = 'bench';
+const NODE = 'node';
 const ROUNDS = 3;
-const SECONDS = 4;
+const SECONDS = 3;
+/** A load is ended when it has been measured beside. */
+const LONGEST_SECONDS = 60;
+const WARM_UP_MS = 1500;
 const MOST_TIMES_IDLE = 5;
 const VICTIM_PORT = 8080;
 const GREEDY_PORT = 8081;
-const OUTSIDE_PORT = 8082;
 
 interface Pod {
   readonly name: string;
@@ -33,84 +37,105 @@ interface Pod {
 
 export const bench: Bench = {
   name: 'neighbours',
-  doc: "a pod's request latency while another pod of the node saturates their ztunnel, against the same pod alone",
+  doc: "a pod's request latency while another pod of the node saturates their ztunnel, against the same pod alone, a pair outside, and ZTUNNEL_BIN",
   async run() {
     await using stack = new AsyncDisposableStack();
     // As much of a test's context as the fixtures want.
     const t = { after: (end: () => unknown) => stack.defer(async () => void (await end())) } as unknown as TestContext;
-    const folder = mkdtempSync(join(tmpdir(), 'warren-bench-'));
-    stack.defer(() => rmSync(folder, { recursive: true, force: true }));
-    const [greedy, victim, server] = await startMesh(t, folder);
-    serve(t, folder, server.netns);
-    const outside = startOutside(t, folder);
-    await until(() => server.netns.exec('ss', '-Hltn', `sport = :${GREEDY_PORT}`) !== '');
-    const [forVictim = '', forGreedy = ''] = server.ips;
-    const measured = new Measured();
-    const both = async (when: string): Promise<void> => {
-      measured.add(when, 'victim', await p99(victim.netns, `${forVictim}:${VICTIM_PORT}`));
-      measured.add(when, 'outside', await p99(outside.client, outside.ip));
+    const folderFor = (name: string): string => {
+      const folder = mkdtempSync(join(tmpdir(), `warren-bench-${name}-`));
+      stack.defer(() => rmSync(folder, { recursive: true, force: true }));
+      return folder;
     };
+    const ours = await startMesh(t, folderFor('ours'), ztunnelCommand(), {});
+    const { ZTUNNEL_BIN } = process.env;
+    const theirs = ZTUNNEL_BIN && (await startMesh(t, folderFor('peer'), [ZTUNNEL_BIN, 'proxy'], ISTIO_SETTINGS));
+    const outside = await startOutside(t, folderFor('outside'));
+    const measured = new Measured();
     for (let round = 0; round < ROUNDS; round++) {
-      await both(ALONE);
+      for (const [who, asker] of Object.entries({ ours, [PEER]: theirs, [OUTSIDE]: outside }))
+        if (asker) measured.add(ALONE, who, await p99(asker.client, asker.at));
       for (const { name, args } of LOADS) {
-        const load = greedy.netns.path;
-        const child = spawn('nsenter', [
-          `--net=${load}`,
-          '--',
-          'wrk',
-          '-t1',
-          `-d${2 * SECONDS + 3}s`,
-          ...args,
-          `http://${forGreedy}:${GREEDY_PORT}/`,
-        ]);
-        const ended = new Promise((resolve) => child.once('close', resolve));
-        await new Promise((resolve) => setTimeout(resolve, 1500));
-        await both(name);
-        await ended;
+        const beside = (mesh: Mesh, askers: Record<string, Asker>): Promise<void> =>
+          besideLoad(mesh, args, async () => {
+            for (const [who, asker] of Object.entries(askers)) measured.add(name, who, await p99(asker.client, asker.at));
+          });
+        await beside(ours, { ours, [OUTSIDE]: outside });
+        if (theirs) await beside(theirs, { [PEER]: theirs });
       }
     }
     return measured.rows();
   },
 };
 
+const PEER = 'ZTUNNEL_BIN';
+const OUTSIDE = 'outside the mesh';
+const ALONE = 'alone';
 const LOADS = [
   { name: '64 connections', args: ['-c64'] },
   { name: '512 connections', args: ['-c512'] },
   { name: 'new connections, 32 at once', args: ['-c32', '-H', 'Connection: close'] },
 ] as const;
 
-const ALONE = 'alone';
+/** What Istio's wants beside: a build with its testing feature, for FAKE_CA. */
+const ISTIO_SETTINGS = { FAKE_CA: 'true', CERT_DIR: '', XDS_ADDRESS: '', CA_ADDRESS: '', CLUSTER_ID: 'Kubernetes', NODE_NAME: NODE };
+
+/** Whose request is timed. */
+interface Asker {
+  readonly client: TestNetns;
+  /** Where its server listens. */
+  readonly at: string;
+}
+
+interface Mesh extends Asker {
+  readonly greedy: TestNetns;
+  readonly greedyAt: string;
+}
+
+/** The greedy pod sends as much as it can until the measurement is over. */
+async function besideLoad({ greedy, greedyAt }: Mesh, args: readonly string[], measure: () => Promise<void>): Promise<void> {
+  const load = ['wrk', '-t1', `-d${LONGEST_SECONDS}s`, ...args, `http://${greedyAt}/`];
+  const child = spawn('nsenter', [`--net=${greedy.path}`, '--', ...load], { stdio: 'ignore' });
+  const ended = new Promise((resolve) => child.once('close', resolve));
+  try {
+    await sleep(WARM_UP_MS);
+    await measure();
+  } finally {
+    child.kill('SIGKILL');
+    await ended;
+  }
+  // Its connections end.
+  await sleep(WARM_UP_MS);
+}
 
 /** Milliseconds, by what else was going on. */
 class Measured {
   readonly #values = new Map<string, number[]>();
 
-  add(when: string, who: 'victim' | 'outside', ms: number): void {
+  add(when: string, who: string, ms: number): void {
     const key = `${when} ${who}`;
     this.#values.set(key, [...(this.#values.get(key) ?? []), ms]);
   }
 
   rows(): Row[] {
-    const common = { bench: 'neighbours', better: 'less', peerName: 'outside the mesh' } as const;
-    const at = (when: string) => ({ ours: this.#median(when, 'victim'), peer: this.#median(when, 'outside') });
-    const alone = at(ALONE);
+    const at = (when: string, who: string): number => median(this.#values.get(`${when} ${who}`) ?? []);
+    const common = { bench: 'neighbours', better: 'less' } as const;
+    const peers = [OUTSIDE, PEER].filter((who) => this.#values.has(`${ALONE} ${who}`));
+    const against = (name: string, about: { metric: string; unit: string }, of: (who: string) => number): Row[] =>
+      peers.map((peerName) => ratioRow({ ...common, ...about, case: name, ours: of('ours'), peerName, peer: of(peerName) }));
+    const p99s = { metric: 'p99 of one connection', unit: 'ms' };
+    const times = { metric: 'times idle', unit: 'x' };
     return [
-      ratioRow({ ...common, case: ALONE, metric: 'p99 of one connection', unit: 'ms', ...alone }),
+      ...against(ALONE, p99s, (who) => at(ALONE, who)),
       ...LOADS.flatMap(({ name }) => {
-        const beside = at(name);
-        const times = { ours: beside.ours / alone.ours, peer: beside.peer / alone.peer };
-        const row = { ...common, case: `beside ${name}`, metric: 'times idle', unit: 'x' };
+        const timesIdle = (who: string): number => at(name, who) / at(ALONE, who);
         return [
-          ratioRow({ ...common, case: `beside ${name}`, metric: 'p99 of one connection', unit: 'ms', ...beside }),
-          ratioRow({ ...row, ...times }),
-          absoluteRow({ ...row, ours: times.ours, target: MOST_TIMES_IDLE }),
+          ...against(`beside ${name}`, p99s, (who) => at(name, who)),
+          ...against(`beside ${name}`, times, timesIdle),
+          absoluteRow({ ...common, ...times, case: `beside ${name}`, ours: timesIdle('ours'), target: MOST_TIMES_IDLE }),
         ];
       }),
     ];
-  }
-
-  #median(when: string, who: string): number {
-    return median(this.#values.get(`${when} ${who}`) ?? []);
   }
 }
 
@@ -125,10 +150,15 @@ async function p99(netns: TestNetns, at: string): Promise<number> {
   return Number(number) * ({ us: 1e-3, ms: 1, s: 1e3 }[unit ?? ''] ?? Number.NaN);
 }
 
-async function startMesh(t: TestContext, folder: string): Promise<[Pod, Pod, Pod]> {
+async function startMesh(
+  t: TestContext,
+  folder: string,
+  argv: readonly string[],
+  settings: Readonly<Record<string, string>>,
+): Promise<Mesh> {
   const [greedyNs, victimNs, serverNs] = [makeNetns(t), makeNetns(t), makeNetns(t)];
   const [one, two] = [joinNetns(victimNs, serverNs, 241), joinNetns(greedyNs, serverNs, 242)];
-  const pods: [Pod, Pod, Pod] = [
+  const pods: readonly Pod[] = [
     { name: 'greedy', netns: greedyNs, ips: [two.a.v4] },
     { name: 'victim', netns: victimNs, ips: [one.a.v4] },
     { name: 'server', netns: serverNs, ips: [one.b.v4, two.b.v4] },
@@ -151,7 +181,7 @@ async function startMesh(t: TestContext, folder: string): Promise<[Pod, Pod, Pod
   writeFileSync(join(folder, 'mesh.yaml'), meshYaml(pods));
   const agent = startNodeAgent(t, join(folder, 'ztunnel.sock'));
   const home = makeNetns(t);
-  const ztunnel = spawn('nsenter', [`--net=${home.path}`, '--', ...ztunnelCommand()], {
+  const ztunnel = spawn('nsenter', [`--net=${home.path}`, '--', ...argv], {
     env: {
       PATH: process.env.PATH ?? '',
       LOCAL_XDS_PATH: join(folder, 'mesh.yaml'),
@@ -160,6 +190,7 @@ async function startMesh(t: TestContext, folder: string): Promise<[Pod, Pod, Pod
       ZTUNNEL_WORKER_THREADS: '2',
       RUST_LOG: 'warn',
       ISTIO_META_DNS_CAPTURE: 'false',
+      ...settings,
     },
     stdio: 'ignore',
   });
@@ -174,19 +205,20 @@ async function startMesh(t: TestContext, folder: string): Promise<[Pod, Pod, Pod
     if (problem !== '') throw new Error(`${name}: ${problem}`);
   }
   await connection.snapshotSent();
-  return pods;
+  await serve(t, folder, serverNs, [VICTIM_PORT, GREEDY_PORT]);
+  return { client: victimNs, at: `${one.b.v4}:${VICTIM_PORT}`, greedy: greedyNs, greedyAt: `${two.b.v4}:${GREEDY_PORT}` };
 }
 
 /** Two namespaces that no ztunnel knows of. */
-function startOutside(t: TestContext, folder: string): { readonly client: TestNetns; readonly ip: string } {
+async function startOutside(t: TestContext, folder: string): Promise<Asker> {
   const [client, server] = [makeNetns(t), makeNetns(t)];
   const { b } = joinNetns(client, server, 243);
-  serve(t, folder, server, [OUTSIDE_PORT]);
-  return { client, ip: `${b.v4}:${OUTSIDE_PORT}` };
+  await serve(t, folder, server, [VICTIM_PORT]);
+  return { client, at: `${b.v4}:${VICTIM_PORT}` };
 }
 
 /** A web server for each of those who ask, so that they do not meet there. */
-function serve(t: TestContext, folder: string, netns: TestNetns, ports = [VICTIM_PORT, GREEDY_PORT]): void {
+async function serve(t: TestContext, folder: string, netns: TestNetns, ports: readonly number[]): Promise<void> {
   for (const port of ports) {
     const own = join(folder, `nginx-${port}`);
     mkdirSync(own);
@@ -202,6 +234,7 @@ uwsgi_temp_path ${own}; scgi_temp_path ${own}; server { listen ${port} backlog=4
       child.kill('SIGTERM');
       await ended;
     });
+    await until(() => netns.exec('ss', '-Hltn', `sport = :${port}`) !== '');
   }
 }
 
@@ -214,6 +247,12 @@ const meshYaml = (pods: readonly Pod[]): string => `workloads:${pods
   serviceAccount: ${name}
   workloadIps: ${JSON.stringify(ips)}
   protocol: HBONE
+  trustDomain: cluster.local
+  node: ${NODE}
+  workloadName: ${name}
+  workloadType: deployment
+  canonicalName: ${name}
+  canonicalRevision: v1
   services: {}`,
   )
   .join('')}

@@ -37,10 +37,13 @@ export const bench: Bench = {
     ];
     const { TUNNEL_PEER } = process.env;
     if (TUNNEL_PEER) peers.push(await tunnel('TUNNEL_PEER', TUNNEL_PEER, await lab()));
-    const ours = await tunnel('ours', join(buildRelease(), 'bench/programs/tunnel-end.js'), await lab());
+    const ours = await ownTunnel(await lab());
     return await tunnelTable({ bench: 'tunnel', rounds: 3, seconds: 2, ours, peers, only, progress: (text) => console.error(text) });
   },
 };
+
+/** common/hbone in a process at each end, and nothing around it. */
+export const ownTunnel = (lab: Lab): Promise<Subject> => tunnel('ours', join(buildRelease(), 'bench/programs/tunnel-end.js'), lab);
 
 async function tunnel(name: string, program: string, lab: Lab): Promise<Subject> {
   const { key, chain, roots } = testAuthority().issue('spiffe://cluster.local/ns/bench/sa/bench');

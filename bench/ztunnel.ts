@@ -11,6 +11,7 @@ import { loadIdle, type Subject } from './support/load.ts';
 import { assertPerf, profile } from './support/profile.ts';
 import { ztunnelCommand } from './support/release.ts';
 import { OPEN_LOOP, requestMicros, type Targets, tunnelTable } from './support/tunnel-table.ts';
+import { ownTunnel } from './tunnel.ts';
 
 const NAMESPACE = 'bench';
 const MARK = '1337';
@@ -52,8 +53,8 @@ export const bench: Bench = {
     const targets = { peerName: PEER, ratios: RATIOS, own: OWN };
     const table = await tunnelTable({
       bench: 'ztunnel',
-      rounds: 3,
-      seconds: 3,
+      rounds: 5,
+      seconds: 2,
       ours,
       peers,
       targets,
@@ -61,19 +62,26 @@ export const bench: Bench = {
       progress: (text) => console.error(text),
     });
     const peer = peers.find(({ name }) => name === PEER);
-    const profiles = wanted && peer ? await profilesOf(table, ours, peer) : [];
+    const profiles = wanted && peer ? await profilesOf(table, ours, peer, await ownTunnel(await lab())) : [];
     return [...table, ...(IDLE_CASE.includes(only ?? '') ? [await idleRow(ours)] : []), ...profiles];
   },
 };
 
-/** For each case of requests whose processor time misses its target, where that time goes: ours beside Istio's. */
-async function profilesOf(table: readonly Row[], ours: Subject, peer: Subject): Promise<Row[]> {
+/**
+ * For each case of requests whose processor time misses its target, where that time goes: ours beside Istio's. And what is left of it without all that
+ * makes a ztunnel of a tunnel: a thread at each end, no policy, telemetry, limits and redirection.
+ */
+async function profilesOf(table: readonly Row[], ours: Subject, peer: Subject, tunnels: Subject): Promise<Row[]> {
   const rows: Row[] = [];
   for (const { case: name, metric, met } of table) {
     if (metric !== 'CPU per request' || met !== false) continue;
-    const of = (subject: Subject) => profile(subject, async () => (await requestMicros(subject, name, PROFILE_SECONDS)) ?? Number.NaN);
+    const micros = async (subject: Subject): Promise<number> => (await requestMicros(subject, name, PROFILE_SECONDS)) ?? Number.NaN;
+    const of = (subject: Subject) => profile(subject, () => micros(subject));
     const own = await of(ours);
     const theirs = await of(peer);
+    await micros(tunnels);
+    const all = { ours: await micros(tunnels), peer: await micros(peer), peerName: PEER };
+    rows.push(ratioRow({ bench: 'ztunnel', case: `profile: ${name}`, metric: 'all, tunnels alone', unit: 'us', better: 'less', ...all }));
     const parts = [...new Set([...own.keys(), ...theirs.keys()])].sort((a, b) => (own.get(b) ?? 0) - (own.get(a) ?? 0));
     for (const part of parts) {
       const both = { ours: own.get(part) ?? 0, peer: theirs.get(part) ?? 0, peerName: PEER };

@@ -1,6 +1,7 @@
 /** What both versions offer to whoever proxies: server connections that bring exchanges, client connections that take requests. */
 import type { Clock } from '../base/clock.ts';
 import type { ProxyError } from '../base/errors.ts';
+import type { Member } from '../base/roster.ts';
 import type { BodySource, ClientExchange, ClientListener, HttpLimits, RequestHead, ServerExchange } from './types.ts';
 
 export interface HttpServerOptions {
@@ -17,7 +18,7 @@ export interface HttpServerOptions {
   readonly initial?: Buffer;
 }
 
-export interface HttpServerConnection {
+export interface HttpServerConnection extends Member {
   /**
    * Tells the client to go elsewhere: GOAWAY, or Connection: close with the next answer. Over HTTP/1.1 only an answer can say so, and a
    * request may be on its way while nothing is open, so such a connection stays until it has had an answer, or `endIdle`.

@@ -20,6 +20,7 @@ const MAX_DISCARDED = 1 << 20;
 export const serveHttp1 = (pipe: Pipe, options: HttpServerOptions): HttpServerConnection => new Http1Server(endpointOf(pipe), options);
 
 class Http1Server extends Http1Connection implements HttpServerConnection {
+  place = -1;
   readonly #options: HttpServerOptions & { readonly limits: HttpLimits; readonly clock: Clock };
   #exchange: ServedExchange | undefined;
   #draining = false;

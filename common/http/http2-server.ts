@@ -20,6 +20,7 @@ const HEARD_MS = 1000;
 export const serveHttp2 = (pipe: Pipe, options: HttpServerOptions): HttpServerConnection => new Http2Server(endpointOf(pipe), options);
 
 class Http2Server extends Http2Connection implements HttpServerConnection {
+  place = -1;
   readonly #options: HttpServerOptions;
   #draining = false;
   /** Whoever has not asked anything yet is no longer waited for. */

@@ -4,6 +4,7 @@
  */
 import type { Clock } from '../../common/base/clock.ts';
 import { errorMessage, type ProxyError } from '../../common/base/errors.ts';
+import { Roster } from '../../common/base/roster.ts';
 import type { AppProtocol } from '../../common/decision/mesh-view.ts';
 import type { Pipe } from '../../common/hbone/types.ts';
 import type { HttpServerConnection, HttpServerOptions } from '../../common/http/connections.ts';
@@ -29,8 +30,8 @@ const HTTP_SNIFF_MS = 10_000;
 /** What is open: to be drained, looked at again, and ended. */
 export class Connections {
   readonly #parts: ConnectionParts;
-  readonly #http = new Set<HttpServerConnection>();
-  readonly #bytes = new Set<Passthrough>();
+  readonly #http = new Roster<HttpServerConnection>();
+  readonly #bytes = new Roster<Passthrough>();
   readonly #shedder: Shedder<HttpServerConnection>;
   #sniffing = 0;
   #draining = false;
@@ -39,7 +40,7 @@ export class Connections {
 
   constructor(parts: ConnectionParts) {
     this.#parts = parts;
-    this.#shedder = new Shedder(() => this.#http, parts);
+    this.#shedder = new Shedder(() => this.#http.all(), parts);
   }
 
   get size(): number {
@@ -69,23 +70,23 @@ export class Connections {
   /** Asks clients to go elsewhere when their requests are answered. */
   drain(): void {
     this.#draining = true;
-    for (const connection of [...this.#http]) connection.drain();
+    for (const connection of this.#http.all()) connection.drain();
   }
 
   /** Whoever has not come with a request by now is no longer waited for. */
   endIdle(): void {
     this.#draining = true;
-    for (const connection of [...this.#http]) connection.endIdle();
+    for (const connection of this.#http.all()) connection.endIdle();
   }
 
   policiesChanged(): void {
-    for (const connection of this.#bytes) connection.recheck();
+    for (const connection of this.#bytes.all()) connection.recheck();
   }
 
   abortAll(error: ProxyError): void {
     this.#ended = error;
-    for (const connection of [...this.#http]) connection.destroy(error);
-    for (const connection of [...this.#bytes]) connection.abort(error);
+    for (const connection of this.#http.all()) connection.destroy(error);
+    for (const connection of this.#bytes.all()) connection.abort(error);
   }
 
   empty(): Promise<void> {

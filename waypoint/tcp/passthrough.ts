@@ -1,6 +1,7 @@
 /** A connection that carries no HTTP: judged by what policies say of connections, and carried to one endpoint as it is. */
 import type { Clock, Timer } from '../../common/base/clock.ts';
 import { ProxyError } from '../../common/base/errors.ts';
+import type { Member } from '../../common/base/roster.ts';
 import { type ClientHello, readClientHello } from '../../common/codec/client-hello.ts';
 import { matchConnection, rulesNeedServerName } from '../../common/decision/connection-route.ts';
 import { decideHttp, policiesNeedServerName, type ServerName } from '../../common/decision/http-authorization.ts';
@@ -38,7 +39,8 @@ const HELLO_MS = 10_000;
 const NO_REQUEST = { method: '', scheme: '', authority: '', path: '', fields: [] } as const;
 
 /** One such connection, from its first decision to its end. */
-export class Passthrough {
+export class Passthrough implements Member {
+  place = -1;
   readonly #parts: PassthroughParts;
   readonly #pipe: Pipe;
   readonly #connection: Connection;

@@ -2,6 +2,7 @@
 
 import type { Clock } from '../../common/base/clock.ts';
 import { outcomes, type ProxyError } from '../../common/base/errors.ts';
+import type { Member } from '../../common/base/roster.ts';
 import type { TelemetryFacts } from '../../common/decision/telemetry-facts.ts';
 import type { EventSink } from '../../common/decision/traffic-event.ts';
 import type { Relay } from '../../common/hbone/types.ts';
@@ -41,7 +42,8 @@ interface ConnectionOfRecord {
   readonly routed?: RoutedConnection | undefined;
 }
 
-export class TcpRecord {
+export class TcpRecord implements Member {
+  place = -1;
   error: ProxyError | undefined;
   /** namespace/name of the policy that allowed it. */
   policy: string | undefined;

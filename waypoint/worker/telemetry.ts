@@ -5,6 +5,7 @@
 import type { Clock } from '../../common/base/clock.ts';
 import { outcomes, type ProxyError } from '../../common/base/errors.ts';
 import type { RefusalTally } from '../../common/base/refusal-tally.ts';
+import { Roster } from '../../common/base/roster.ts';
 import type { EventSink } from '../../common/decision/traffic-event.ts';
 import type { AccessLog } from '../../common/server/access-log.ts';
 import type { SeriesWriter } from '../../common/server/shared-series.ts';
@@ -49,7 +50,7 @@ export class Telemetry {
   readonly #options: TelemetryOptions;
   /** Another one where labels may have changed. */
   #requests = new Map<string, { readonly slots: RequestSlots; readonly period: number }>();
-  readonly #tcp = new Set<TcpRecord>();
+  readonly #tcp = new Roster<TcpRecord>();
   readonly #active: number;
   readonly #connections: number;
   readonly #retries: number;
@@ -175,7 +176,7 @@ export class Telemetry {
   }
 
   flush(): void {
-    for (const record of this.#tcp) record.flush();
+    for (const record of this.#tcp.all()) record.flush();
     this.#options.series.set(this.#overflow, this.#options.series.overflowed);
   }
 
@@ -237,7 +238,7 @@ export class Telemetry {
 
   /** Tells the journal of connections that go on, for somebody who asks it now. */
   journalRunning(): void {
-    for (const record of this.#tcp) record.journalRunning();
+    for (const record of this.#tcp.all()) record.journalRunning();
   }
 
   #armFlush(): void {
@@ -249,7 +250,7 @@ export class Telemetry {
 
   #armExpiry(): void {
     this.#options.clock.after(PERIOD_MS, () => {
-      const held = new Set([...this.#tcp].flatMap(({ slots }) => slots));
+      const held = new Set(this.#tcp.all().flatMap(({ slots }) => slots));
       this.#options.series.expire(KEEP_PERIODS, (slot) => held.has(slot));
       this.#requests = new Map();
       this.#armExpiry();
