@@ -132,7 +132,14 @@ class Measured {
         return [
           ...against(`beside ${name}`, p99s, (who) => at(name, who)),
           ...against(`beside ${name}`, times, timesIdle),
-          absoluteRow({ ...common, ...times, case: `beside ${name}`, ours: timesIdle('ours'), target: MOST_TIMES_IDLE }),
+          // Nobody waits less than for the machine.
+          absoluteRow({
+            ...common,
+            ...times,
+            case: `beside ${name}`,
+            ours: timesIdle('ours'),
+            target: Math.max(MOST_TIMES_IDLE, timesIdle(OUTSIDE)),
+          }),
         ];
       }),
     ];
