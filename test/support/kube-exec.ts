@@ -35,15 +35,18 @@ export async function execInPod(
   timeoutMs: number,
 ): Promise<Executed> {
   try {
-    return await run(api, await pathOf(api, namespace, pod), argv, timeoutMs);
+    return await run(api, await urlOf(api, namespace, pod), argv, timeoutMs);
   } catch (error) {
     return { code: 1, stdout: '', stderr: error instanceof Error ? error.message : String(error) };
   }
 }
 
-async function pathOf(api: ApiReader, namespace: string, pod: string): Promise<string> {
+/** Of the pod's first container, as kubectl chooses: the API server wants it named where there are several. */
+async function urlOf(api: ApiReader, namespace: string, pod: string): Promise<string> {
   const name = pod.startsWith('deploy/') ? await podOf(api, namespace, pod.slice('deploy/'.length)) : pod;
-  return `/api/v1/namespaces/${namespace}/pods/${name}/exec`;
+  const path = `/api/v1/namespaces/${namespace}/pods/${name}`;
+  const { spec } = (await api.read(path)) as { readonly spec: { readonly containers: readonly { readonly name: string }[] } };
+  return `${path}/exec?container=${spec.containers[0]?.name ?? ''}`;
 }
 
 /** A ready pod of a Deployment rather than one that is not, as kubectl chooses. */
@@ -62,11 +65,11 @@ async function podOf(api: ApiReader, namespace: string, deployment: string): Pro
   return chosen.metadata.name;
 }
 
-function run(api: ApiReader, path: string, argv: readonly string[], timeoutMs: number): Promise<Executed> {
+function run(api: ApiReader, url: string, argv: readonly string[], timeoutMs: number): Promise<Executed> {
   return new Promise((resolve) => {
     const output: Record<number, Buffer[]> = { [STDOUT]: [], [STDERR]: [] };
     const text = (channel: number): string => Buffer.concat(output[channel] ?? []).toString();
-    const socket = open(api, path, argv, { stdin: false, onOutput: (channel, data) => output[channel]?.push(data), onEnd: end });
+    const socket = open(api, url, argv, { stdin: false, onOutput: (channel, data) => output[channel]?.push(data), onEnd: end });
     const timer = setTimeout(() => {
       socket.terminate();
       end(1, `no end after ${timeoutMs / 1000} s`);
@@ -85,11 +88,11 @@ interface Listeners {
   onEnd(code: number, complaint: string): void;
 }
 
-function open(api: ApiReader, path: string, argv: readonly string[], { stdin, onOutput, onEnd }: Listeners): WebSocket {
+function open(api: ApiReader, url: string, argv: readonly string[], { stdin, onOutput, onEnd }: Listeners): WebSocket {
   const streams = { stdin: String(stdin), stdout: 'true', stderr: 'true' };
   const query = new URLSearchParams([...argv.map((word): [string, string] => ['command', word]), ...Object.entries(streams)]);
   const { server, ca, authorization } = api.access();
-  const socket = new WebSocket(new URL(`${path}?${query}`, server.replace(/^http/, 'ws')), PROTOCOL, { ca, headers: { authorization } });
+  const socket = new WebSocket(new URL(`${url}&${query}`, server.replace(/^http/, 'ws')), PROTOCOL, { ca, headers: { authorization } });
   let said = '';
   socket.on('message', (data: Buffer) => {
     if (data[0] === STATUS) said += data.toString('utf8', 1);
@@ -122,7 +125,7 @@ export async function startCompanion(api: ApiReader, namespace: string, pod: str
   let rest = '';
   let complaint = '';
   let ended: string | undefined;
-  const socket = open(api, await pathOf(api, namespace, pod), argv, {
+  const socket = open(api, await urlOf(api, namespace, pod), argv, {
     stdin: true,
     onOutput(channel, data) {
       if (channel === STDERR) complaint += data.toString();
