@@ -15,6 +15,11 @@ import type { BodySink, BodySource, RequestHead, ResponseHead, ServerExchange } 
 const DRAIN_PING = Buffer.from('draining', 'latin1');
 /** After the answer to that: a client's HTTP/2 layer answers before the client itself has heard, and what it asks meanwhile is not to be refused. */
 const HEARD_MS = 1000;
+/**
+ * After that time, and before anything is refused: a second on our clock says nothing of a client that was not run meanwhile, or of what it sent
+ * and has not come yet. What is answered to this one comes behind all that.
+ */
+const REFUSE_PING = Buffer.from('refusing', 'latin1');
 
 /** Serves HTTP/2 with prior knowledge on a pipe of common/hbone, which is the connection's from now on. */
 export const serveHttp2 = (pipe: Pipe, options: HttpServerOptions): HttpServerConnection => new Http2Server(endpointOf(pipe), options);
@@ -82,12 +87,12 @@ class Http2Server extends Http2Connection implements HttpServerConnection {
   protected greeted(): void {}
 
   protected pong(opaque: Buffer): void {
-    if (!this.#draining || !opaque.equals(DRAIN_PING) || this.#heard !== undefined) return;
-    this.#heard = this.clock.after(HEARD_MS, () => {
-      // Who connected to us while we were draining is about to ask something, and has nowhere else to have it answered.
-      if (this.lastPeerStream === 0 && !this.#ending) this.#heard = 'first request';
-      else this.#refuseMore();
-    });
+    if (!this.#draining) return;
+    if (opaque.equals(DRAIN_PING)) this.#heard ??= this.clock.after(HEARD_MS, () => this.sendPing(REFUSE_PING));
+    if (!opaque.equals(REFUSE_PING)) return;
+    // Who connected to us while we were draining is about to ask something, and has nowhere else to have it answered.
+    if (this.lastPeerStream === 0 && !this.#ending) this.#heard = 'first request';
+    else this.#refuseMore();
   }
 
   #refuseMore(): void {

@@ -297,7 +297,7 @@ export function pipelineWorld(
     upstreams,
     clock,
     random,
-    randomBytes: (length) => new Uint8Array(length).fill(0xab),
+    randomHex: (digits) => 'ab'.repeat(digits / 2),
     log,
     buckets: new SharedBuckets(createBuckets(1024), () => clock.monotonic() * 1000),
     checked: (policy, provider, outcome) => void world.checked.push(`${policy} ${provider} ${outcome}`),

@@ -15,6 +15,9 @@ import { serveHttp2 } from '../../../common/http/http2-server.ts';
 import { answer, Collector, echo, GivenBody, served } from '../../support/http-ends.ts';
 import { data, type Field, GET, type Http2Peer, POST, servedPeer } from '../../support/http2-peer.ts';
 
+/** The answer to a PING that the peer took. */
+const pong = (taken = ''): Buffer => frame(FrameType.PING, Flag.ACK, 0, Buffer.from(taken.split(' ')[1] ?? '', 'hex'));
+
 const with_ = (more: Field[], base = GET): Field[] => [...base, ...more];
 const without = (name: string): Field[] => GET.filter(([other]) => other !== name);
 
@@ -270,13 +273,20 @@ test('a server drains with two GOAWAYs, serves what came before, refuses what co
   assert.equal(first, 'goaway 2147483647 0 ');
   await peer.send(peer.headers(3, GET, true));
   assert.equal(exchanges.length, 2);
-  const opaque = Buffer.from(ping?.split(' ')[1] ?? '', 'hex');
-  assert.deepEqual(await peer.send(frame(FrameType.PING, Flag.ACK, 0, opaque)), []);
+  assert.deepEqual(await peer.send(pong(ping)), []);
   await peer.send(peer.headers(5, GET, true));
   assert.equal(exchanges.length, 3, 'the layer below the client has heard, the client maybe not yet');
   await clock.advance(1000);
-  assert.deepEqual(await peer.take(), ['goaway 5 0 ']);
-  assert.deepEqual(await peer.send(peer.headers(7, GET, true)), ['rst 7 7']);
+  const again = await peer.take();
+  assert.deepEqual(
+    again.map((line) => line.split(' ')[0]),
+    ['ping'],
+  );
+  await clock.advance(10_000);
+  await peer.send(peer.headers(7, GET, true));
+  assert.equal(exchanges.length, 4, 'it was sent before the client, which had not been run for long, saw the second PING');
+  assert.deepEqual(await peer.send(pong(again[0])), ['goaway 7 0 ']);
+  assert.deepEqual(await peer.send(peer.headers(9, GET, true)), ['rst 9 7']);
   for (const exchange of exchanges) answer(exchange, 200, 'ok');
   await peer.take();
   assert.ok(pipe.outputEnded);
@@ -289,9 +299,10 @@ test('a client that connects to a draining server has its first request answered
     const { peer, pipe, exchanges, connection, clock } = await servedPeer();
     connection.drain();
     const [, ping] = await peer.take();
-    await peer.send(frame(FrameType.PING, Flag.ACK, 0, Buffer.from(ping?.split(' ')[1] ?? '', 'hex')));
+    await peer.send(pong(ping));
     await clock.advance(2000);
-    assert.deepEqual(await peer.take(), []);
+    const [again] = await peer.take();
+    assert.deepEqual(await peer.send(pong(again)), []);
     if (over) {
       connection.endIdle();
       assert.deepEqual(await peer.take(), ['goaway 0 0 ']);
