@@ -3,7 +3,7 @@
  * one replica of several writes roots and statuses back to the cluster.
  */
 import { parseCidr } from '../common/base/address.ts';
-import { type Clock, seconds } from '../common/base/clock.ts';
+import { type Clock, seconds, sleep } from '../common/base/clock.ts';
 import { errorMessage } from '../common/base/errors.ts';
 import type { Log } from '../common/base/log.ts';
 import type { KubeObject } from '../common/client/kube-api.ts';
@@ -243,7 +243,6 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
     port: settings.grpcPort,
     certificate: trust.certificate,
     maxConnectionAgeMs: settings.maxConnectionAgeMs,
-    clock,
     services: [
       {
         definition: adsDefinition,
@@ -369,8 +368,10 @@ export async function startIstiod({ settings, api, clock, random, log }: IstiodO
       leaving.abort(new Error('istiod is shutting down'));
       const released = lease.release();
       // No new connections from here on; those that are open are asked to go one by one, and are told of changes until they do.
-      const ended = grpc.close(settings.drainMs + LAST_WORDS_MS);
-      await Promise.all([released, proxies.drain('istiod is shutting down; connect to another replica', settings.drainMs), ended]);
+      const drained = proxies.drain('istiod is shutting down; connect to another replica', settings.drainMs);
+      // Two waits, one after the other: a node that stands still in the first leaves the second as long as it is.
+      const patience = Promise.all([drained, sleep(clock, settings.drainMs)]).then(() => sleep(clock, LAST_WORDS_MS));
+      await Promise.all([released, grpc.close(patience)]);
       stop.abort(leaving.signal.reason);
       publisher.stop();
       keys.stop();

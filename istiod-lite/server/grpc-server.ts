@@ -1,6 +1,6 @@
 /** The TLS port that proxies use: xDS and certificates on one gRPC server. Connections age, dead ones are noticed, the end is orderly. */
 import { experimental, Server, type ServiceDefinition, type UntypedServiceImplementation } from '@grpc/grpc-js';
-import { type Clock, minutes, seconds, sleep } from '../../common/base/clock.ts';
+import { minutes, seconds } from '../../common/base/clock.ts';
 import { errorMessage } from '../../common/base/errors.ts';
 import type { ServerCertificate } from '../ca/serving-certificate.ts';
 import { anyAddress } from './listen-address.ts';
@@ -10,20 +10,19 @@ export interface GrpcServerOptions {
   readonly certificate: Pick<ServerCertificate, 'provider'>;
   readonly services: readonly { readonly definition: ServiceDefinition; readonly implementation: UntypedServiceImplementation }[];
   readonly maxConnectionAgeMs: number;
-  readonly clock: Clock;
 }
 
 export interface GrpcServer {
   /** The port that it got: of interest where 0 was asked for. */
   readonly port: number;
-  /** Takes nothing new, waits for what is open, then cuts it. */
-  close(waitMs: number): Promise<void>;
+  /** Takes nothing new, waits for what is open, but no longer than for `patience`, then cuts it. */
+  close(patience: Promise<void>): Promise<void>;
 }
 
 const MAX_REQUEST_BYTES = 4 * 2 ** 20;
 
 /** On all addresses. @throws Error where the port is taken */
-export async function serveGrpc({ port, certificate, services, maxConnectionAgeMs, clock }: GrpcServerOptions): Promise<GrpcServer> {
+export async function serveGrpc({ port, certificate, services, maxConnectionAgeMs }: GrpcServerOptions): Promise<GrpcServer> {
   const server = new Server({
     'grpc.max_receive_message_length': MAX_REQUEST_BYTES,
     'grpc.max_send_message_length': -1,
@@ -45,9 +44,9 @@ export async function serveGrpc({ port, certificate, services, maxConnectionAgeM
   });
   return {
     port: bound,
-    async close(waitMs) {
+    async close(patience) {
       const ended = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
-      await Promise.race([ended, sleep(clock, waitMs)]);
+      await Promise.race([ended, patience]);
       server.forceShutdown();
     },
   };
