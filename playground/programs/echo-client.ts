@@ -9,6 +9,7 @@ import { type ClientOptions, parseClientOptions } from './echo-options.ts';
 
 const MOST_AT_ONCE = 20;
 const CONNECT_TIMEOUT_MS = 2000;
+const CONNECT_STEP_MS = 100;
 
 interface Answer {
   /** Lines about the exchange, without the index. */
@@ -264,13 +265,18 @@ function dial({ url }: ClientOptions, defaultPort: number): net.Socket {
 
 function limitConnect(socket: net.Socket): void {
   if (!socket.connecting) return;
-  // A process that was not run for a while learns of the time first, and of what came meanwhile in the same turn, before its immediates.
-  const late = (): void => {
-    if (socket.connecting) socket.destroy(new Error(`connect timeout after ${CONNECT_TIMEOUT_MS} ms`));
-  };
-  const timer = setTimeout(() => setImmediate(late), CONNECT_TIMEOUT_MS);
-  socket.once('connect', () => clearTimeout(timer));
-  socket.once('close', () => clearTimeout(timer));
+  let waitsFor = 'the name';
+  socket.once('lookup', () => {
+    waitsFor = 'the connection';
+  });
+  // Counted in steps: while this machine stood still nobody could have answered, and that is one step, however long.
+  let left = CONNECT_TIMEOUT_MS / CONNECT_STEP_MS;
+  const timer = setInterval(() => {
+    if (--left === 0) socket.destroy(new Error(`connect timeout after ${CONNECT_TIMEOUT_MS} ms of waiting for ${waitsFor}`));
+  }, CONNECT_STEP_MS);
+  const stop = (): void => clearInterval(timer);
+  socket.once('connect', stop);
+  socket.once('close', stop);
 }
 
 const sentLines = ({ headers }: ClientOptions): string[] => headers.map(([name, value]) => `Header=${name}:${value}`);

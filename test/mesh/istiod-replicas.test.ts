@@ -9,31 +9,21 @@ import { ambientNamespace, echoPod } from '../support/echo-pods.ts';
 import { type Ran, runProgram } from '../support/kube-commands.ts';
 import { command } from '../support/netns.ts';
 import { nodeInPods, startPlayground, type TestPlayground, withoutPlayground } from '../support/playground.ts';
+import { podProgram } from '../support/pod-program.ts';
 
 const PODS =
   ambientNamespace('shop') +
   echoPod({ name: 'client', namespace: 'shop', node: 'node1' }) +
   echoPod({ name: 'server', namespace: 'shop', node: 'node2' });
 
-/** Asks every 50 ms, each time over a connection of its own, until it is told to stop; one line for each answer that is not what it should be. */
-const ASKING = `
-const http = require('node:http');
-let asked = 0, lost = 0, on = true;
-process.on('SIGTERM', () => { on = false; });
-const ask = () => new Promise((resolve) => {
-  const done = (problem) => { asked++; if (problem) { lost++; console.log(new Date().toISOString() + ' ' + problem); } resolve(); };
-  const request = http.get('http://server.shop:80/', { agent: false, timeout: 5000 }, (answer) => {
-    answer.resume(); answer.on('end', () => done(answer.statusCode === 200 ? undefined : 'status ' + answer.statusCode));
-  });
-  request.on('timeout', () => request.destroy(new Error('timeout')));
-  request.on('error', (error) => done(error.message));
-});
-(async () => {
-  const end = Date.now() + Number(process.argv[1]) * 1000;
-  while (on && Date.now() < end) { await ask(); await new Promise((resolve) => setTimeout(resolve, 50)); }
-  console.log('asked ' + asked + ', lost ' + lost);
-})();
-`;
+const asking = (seconds: number): string[] => [
+  nodeInPods,
+  '--input-type=module',
+  '-e',
+  podProgram('asking-program.mjs'),
+  'http://server.shop:80/',
+  String(seconds),
+];
 
 /** Both ways: what comes in on an open connection would be read even where no answer to it gets out. */
 const CUT = `
@@ -71,7 +61,7 @@ test('istiod of two replicas', { skip: withoutPlayground, timeout: 300_000 }, as
     'all of them replaced under traffic: nothing is lost, new pods get in, policies take effect, proxies are connected',
     async () => {
       const before = (await ready(cluster)).map(({ name }) => name);
-      const asking = cluster.exec('shop', 'client', nodeInPods, '-e', ASKING, '40');
+      const asked = cluster.exec('shop', 'client', ...asking(40));
       await cluster.kubectl('rollout', 'restart', '-n', 'istio-system', 'deploy/istiod');
       await cluster.apply(echoPod({ name: 'late', namespace: 'shop', node: 'node1' }));
       await cluster.eventually(
@@ -83,7 +73,7 @@ test('istiod of two replicas', { skip: withoutPlayground, timeout: 300_000 }, as
         120_000,
       );
       await cluster.podsReady('shop');
-      const { stdout } = await asking;
+      const { stdout } = await asked;
       assert.match(stdout, /asked \d\d+, lost 0/, stdout);
       await cluster.eventually('the new pod has no way in', async () => (await calls(cluster, 'late')).code === 0);
       const proxies = await Promise.all((await ready(cluster)).map(({ name }) => page(cluster, name, '/debug/syncz')));
@@ -105,9 +95,9 @@ spec:
   await t.test('the API server away from istiod: traffic goes on, and what changed meanwhile takes effect when it is back', async () => {
     const cut = (await ready(cluster)).map(({ name }) => processOf(name));
     for (const pid of cut) inNetwork(pid, CUT);
-    const asking = cluster.exec('shop', 'client', nodeInPods, '-e', ASKING, '15');
+    const asked = cluster.exec('shop', 'client', ...asking(15));
     await cluster.kubectl('delete', 'authorizationpolicy', '-n', 'shop', 'not-late');
-    const { stdout } = await asking;
+    const { stdout } = await asked;
     assert.match(stdout, /asked \d\d+, lost 0/, stdout);
     assert.equal((await ready(cluster)).length, 2, 'istiod stays ready');
     assert.notEqual((await calls(cluster, 'late')).code, 0, 'nobody has told ztunnel yet');

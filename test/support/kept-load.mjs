@@ -3,6 +3,7 @@
 // program's IP), and how many requests failed in all; each failure has a line of its own.
 import http from 'node:http';
 import http2 from 'node:http2';
+import { limitRun } from './run-limit.mjs';
 
 const [url, kept, everyMs] = [process.env.URL, Number(process.env.KEPT), Number(process.env.EVERY_MS)];
 // A request that takes longer than this has failed: nobody waits for it any more.
@@ -30,7 +31,7 @@ const overHttp1 = (agent) => () =>
       response.setEncoding('utf8').on('data', (text) => { body += text; });
       response.once('error', reject).once('end', () => resolve({ status: response.statusCode, body }));
     });
-    request.once('error', reject).setTimeout(PATIENCE_MS, () => request.destroy(new Error('no answer')));
+    limitRun(request.once('error', reject), PATIENCE_MS);
   });
 
 /** As gRPC's clients do: a session that was asked to go takes no more requests, and those that it has end there. */
@@ -51,7 +52,7 @@ function overHttp2() {
       stream.on('response', (head) => { status = head[':status']; });
       stream.setEncoding('utf8').on('data', (text) => { body += text; });
       stream.once('error', reject).once('end', () => resolve({ status, body }));
-      stream.setTimeout(PATIENCE_MS, () => stream.destroy(new Error('no answer')));
+      limitRun(stream, PATIENCE_MS);
     });
 }
 

@@ -1,8 +1,7 @@
 /** Clients in a pod of a playground that keep their connections (kept-load.mjs): what failed of theirs, and which addresses answered. */
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { nodeInPods, type TestPlayground } from './playground.ts';
+import { podProgram } from './pod-program.ts';
 
 export interface KeptLoad {
   /** @throws {AssertionError} with the failures, where a request failed while it lasted */
@@ -52,8 +51,7 @@ export async function startKeptLoad(
   cluster: TestPlayground,
   { namespace, url, kept, everyMs, serviceAccount = 'default' }: KeptLoadOptions,
 ): Promise<KeptLoad> {
-  // Kubernetes would take $(…) for a variable.
-  const program = readFileSync(join(import.meta.dirname, 'kept-load.mjs'), 'utf8').replaceAll('$(', '$$(');
+  const program = podProgram('kept-load.mjs');
   const env = [
     { name: 'URL', value: url },
     { name: 'KEPT', value: String(kept) },

@@ -1,6 +1,7 @@
 // Load for a pod, given to `node --input-type=module -e` there: short requests (a connection each) and long connections (a request now and
 // then on each), to every URL of TARGETS. Prints its counts so far as one line of JSON every half second, and a line for each failure.
 import http from 'node:http';
+import { limitRun } from './run-limit.mjs';
 
 const EVERY_MS = Number(process.env.EVERY_MS ?? 50);
 const LONG = Number(process.env.LONG ?? 3);
@@ -54,6 +55,6 @@ function get(url, agent) {
         else reject(new Error(`status ${response.statusCode}`));
       });
     });
-    request.once('error', reject).setTimeout(PATIENCE_MS, () => request.destroy(new Error('no answer')));
+    limitRun(request.once('error', reject), PATIENCE_MS);
   });
 }

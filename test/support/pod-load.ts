@@ -1,9 +1,8 @@
 /** Load from a pod of a cluster (load-program.mjs), and what was lost of it while something happened. */
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { KubeCommands } from './kube-commands.ts';
+import { podProgram } from './pod-program.ts';
 
 export interface Tally {
   /** Short requests, a connection each. */
@@ -37,8 +36,7 @@ const MOST_FAILURES = 20;
 
 /** Starts a pod `load` from the image of the echo program. */
 export async function startPodLoad({ cluster, namespace, serviceAccount, node, targets, tell }: PodLoadOptions): Promise<PodLoad> {
-  // Kubernetes would take $(…) for a variable.
-  const program = readFileSync(join(import.meta.dirname, 'load-program.mjs'), 'utf8').replaceAll('$(', '$$(');
+  const program = podProgram('load-program.mjs');
   await cluster.apply(`
 apiVersion: v1
 kind: Pod
