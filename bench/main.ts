@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { CHARTS, replaceSection, sectionsOf } from './report.ts';
 import type { Bench, Row } from './rows.ts';
+import { readTimes, stolenShare } from './support/stolen.ts';
 
 async function loadBenches(): Promise<Bench[]> {
   const files = readdirSync(new URL('.', import.meta.url)).filter((file) => file.endsWith('.ts') && !NOT_BENCHES.has(file));
@@ -43,9 +44,9 @@ function printTable(rows: readonly Row[]): void {
 }
 
 /** @throws {Error} where the page has no place for one of the tables; then nothing is written */
-function writeDocs(rows: readonly Row[]): void {
+function writeDocs(rows: readonly Row[], stolen: string): void {
   const page = join(docs, 'performance.md');
-  const sections = sectionsOf(rows, `${new Date().toISOString().slice(0, 10)}, ${availableParallelism()} processors`);
+  const sections = sectionsOf(rows, `${new Date().toISOString().slice(0, 10)}, ${availableParallelism()} processors, ${stolen}`);
   const text = sections.reduce(replaceSection, readFileSync(page, 'utf8'));
   mkdirSync(join(docs, CHARTS), { recursive: true });
   for (const { chart } of sections) if (chart) writeFileSync(join(docs, CHARTS, chart.file), chart.svg);
@@ -93,14 +94,17 @@ async function main(): Promise<number> {
     console.error(bench.selective ? 'bench: --docs takes whole tables, so no --only' : `bench: ${bench.name} runs all of its cases`);
     return 2;
   }
+  const before = readTimes();
   const rows = await bench.run({
     cluster,
     ...(minutes === undefined ? {} : { minutes }),
     ...(only === undefined ? {} : { only }),
     profile,
   });
+  const stolen = `of which the host took ${(100 * stolenShare(before, readTimes())).toFixed(1)} % for others`;
   printTable(rows);
-  if (values.docs) writeDocs(rows);
+  console.log(`${availableParallelism()} processors, ${stolen}`);
+  if (values.docs) writeDocs(rows, stolen);
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(rows, null, 1)}\n`);
   return 0;
 }

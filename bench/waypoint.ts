@@ -9,6 +9,7 @@ import { HTTP_PORT, Lab, type Program } from './support/lab.ts';
 import { type HttpResult, loadAtRate, loadHttp, loadHttp2, loadIdle, type Subject } from './support/load.ts';
 import { buildRelease, nodeOf } from './support/release.ts';
 import { isInstalled, startEnvoy, startHaproxy, startNginx } from './support/reverse-proxies.ts';
+import { undisturbed } from './support/stolen.ts';
 import { meshSubject, waypointConfiguration } from './support/waypoint-mesh.ts';
 
 /** Many short ones: the speed of a shared machine changes within seconds, and the median of five forgets two bad ones. */
@@ -177,9 +178,10 @@ async function atSevenTenths(
   if (!ours || !envoy || !isInstalled('h2load')) return [];
   const most = [ours, envoy].map(({ name }) => median((kept.get(name) ?? []).map(({ perSecond }) => perSecond)));
   const rate = 0.7 * Math.min(...most);
+  const alone = undisturbed();
   const p99: Record<string, number[]> = { ours: [], envoy: [] };
   for (let round = 0; round < ROUNDS; round++)
-    for (const subject of [ours, envoy]) p99[subject.name]?.push(await loadAtRate(subject, rate, SECONDS, '/1k'));
+    for (const subject of [ours, envoy]) p99[subject.name]?.push(await alone(() => loadAtRate(subject, rate, SECONDS, '/1k')));
   return [
     ratioRow({
       bench: 'waypoint',
@@ -212,11 +214,12 @@ async function compare(group: Group, subjects: readonly Subject[], wanted: (name
       if (measured.kind === 'new' || measured.path === '/1m')
         await loadHttp(subject, measured.connections, WARM_SECONDS, measured.kind === 'kept', measured.path);
   }
+  const alone = undisturbed();
   for (let round = 1; round <= ROUNDS; round++) {
     for (const [measured, row] of results) {
       for (const subject of subjects) {
         if (measured.kind === 'http2' && !speaksHttp2(group, subject)) continue;
-        row.set(subject.name, [...(row.get(subject.name) ?? []), await load(subject, measured)]);
+        row.set(subject.name, [...(row.get(subject.name) ?? []), await alone(() => load(subject, measured))]);
       }
       console.error(`${group}, round ${round}: ${measured.name}`);
     }

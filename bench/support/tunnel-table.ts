@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { absoluteRow, median, type Row, ratioRow } from '../rows.ts';
 import type { Subject } from './load.ts';
 import { type BulkResult, type HttpResult, loadBulk, loadHttp, loadOpenLoop } from './load.ts';
+import { undisturbed } from './stolen.ts';
 
 /** By case, and within it by metric. */
 export type Targets = Readonly<Record<string, Readonly<Record<string, number>>>>;
@@ -64,6 +65,7 @@ const METRICS: Readonly<Record<string, { unit: string; better: 'less' | 'more' }
 /** One row for each case, metric and peer; what cannot be compared (processor time of a direct connection) is left out. */
 export async function tunnelTable({ bench, rounds, seconds, ours, peers, targets, only = '', progress }: TableOptions): Promise<Row[]> {
   const subjects = [ours, ...peers];
+  const alone = undisturbed();
   const wanted = ({ name }: { readonly name: string }): boolean => name.includes(only);
   // Its rate is made from another case.
   const openLoopWanted = wanted({ name: OPEN_LOOP });
@@ -87,15 +89,15 @@ export async function tunnelTable({ bench, rounds, seconds, ours, peers, targets
   for (let round = 0; round <= rounds; round++) {
     for (const { name, connections, keepAlive } of httpCases) {
       for (const subject of subjects) {
-        const result = await loadHttp(subject, connections, round === 0 && !keepAlive ? WARM_UP_SECONDS : seconds, keepAlive);
-        if (round > 0) recordHttp(subject, name, result);
+        if (round === 0) await loadHttp(subject, connections, keepAlive ? seconds : WARM_UP_SECONDS, keepAlive);
+        else recordHttp(subject, name, await alone(() => loadHttp(subject, connections, seconds, keepAlive)));
       }
       progress(`round ${round}: ${name}`);
     }
     for (const { name, streams } of bulkCases) {
       for (const subject of subjects) {
-        const result = await loadBulk(subject, streams, seconds);
-        if (round > 0) recordBulk(subject, name, result);
+        if (round === 0) await loadBulk(subject, streams, seconds);
+        else recordBulk(subject, name, await alone(() => loadBulk(subject, streams, seconds)));
       }
       progress(`round ${round}: ${name}`);
     }
@@ -111,7 +113,7 @@ export async function tunnelTable({ bench, rounds, seconds, ours, peers, targets
     const perSecond = 0.7 * slowest;
     for (let round = 1; round <= rounds; round++) {
       for (const subject of subjects) {
-        const { p50Micros, p99Micros } = await loadOpenLoop(subject, { connections: 64, perSecond, seconds });
+        const { p50Micros, p99Micros } = await alone(() => loadOpenLoop(subject, { connections: 64, perSecond, seconds }));
         record(subject, `${OPEN_LOOP}\np50`, p50Micros);
         record(subject, `${OPEN_LOOP}\np99`, p99Micros);
       }
