@@ -37,11 +37,17 @@ const programs: Readonly<Record<string, string>> = {
 const CNI_PLUGIN = `node_modules/.cache/cni-plugin/istio-cni-${process.arch === 'arm64' ? 'arm64' : 'amd64'}`;
 
 /**
- * V8's nursery in MiB: what is larger stays resident after load. The garbage collector in the program's own hand; or without threads of its own,
- * which cost a small heap more than they save it.
+ * As in images/components.json. V8's nursery in MiB: what is larger stays resident after load. The garbage collector in the program's own hand; or without
+ * threads of its own, which cost a small heap more than they save it. Code and places that outlast a pause or another load: ARCHITECTURE.md, decision 22.
  */
 const NODE_FLAGS: Readonly<Record<string, readonly string[]>> = {
-  'ztunnel/main.ts': ['--max-semi-space-size=2', '--no-parallel-scavenge', '--expose-gc'],
+  'ztunnel/main.ts': [
+    '--max-semi-space-size=2',
+    '--no-parallel-scavenge',
+    '--no-memory-reducer',
+    '--no-allocation-site-pretenuring',
+    '--expose-gc',
+  ],
   'waypoint/main.ts': ['--max-semi-space-size=8', '--single-threaded-gc'],
 };
 
@@ -54,7 +60,6 @@ export function resolveImage(container: Container, node: string, checkout: strin
     if (container.command?.length) return { argv: [...container.command, ...args], env: {}, scripts: {} };
     throw new Error(`image ${JSON.stringify(image)} is none of the playground's, and container ${container.name} has no command`);
   }
-  // As in the images (images/components.json).
   const flags = ['--disable-sigusr1', ...(NODE_FLAGS[program] ?? [])];
   const run = [node, ...flags, '--import', `${CHECKOUT}/playground/programs/keep-compiled.ts`, `${CHECKOUT}/${program}`];
   const argv = container.command?.length ? [...container.command, ...args] : [...run, ...args];
