@@ -22,6 +22,8 @@ export interface PodSpec {
   readonly netnsFd: number | undefined;
   /** `pod`: all three listeners. `self`: HBONE only, for this process's own endpoints (Istio's ztunnel, src/proxyfactory.rs). */
   readonly kind: 'pod' | 'self';
+  /** What its workers know together of its new connections: `sharedGathering()`. */
+  readonly gathering: SharedArrayBuffer;
 }
 
 export interface WorkerStart {

@@ -27,6 +27,14 @@ export function formatSocketAddress({ ip, port }: SocketAddress): string {
 
 /** @returns undefined where the text is no `ip:port` or `[ip]:port`. */
 export function parseSocketAddress(text: string): SocketAddress | undefined {
+  if (text !== last.text) last = { text, address: readSocketAddress(text) };
+  return last.address;
+}
+
+/** The next text is the same one more often than not: a tunnel's peer asks for the same application (bench ztunnel, new connections). */
+let last: { readonly text: string; readonly address: SocketAddress | undefined } = { text: '', address: undefined };
+
+function readSocketAddress(text: string): SocketAddress | undefined {
   const colon = text.lastIndexOf(':');
   if (colon < 1) return undefined;
   const port = parsePort(text.slice(colon + 1));

@@ -125,11 +125,8 @@ export function parseForwardedHost(headers: readonly string[]): string | undefin
 
 const TRACEPARENT = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
 
-/** A fresh W3C `traceparent`, not sampled, from 24 random bytes. */
-export function formatTraceparent(random: Uint8Array): string {
-  const hex = Buffer.from(random.buffer, random.byteOffset, random.byteLength).toString('hex');
-  return `00-${hex.slice(0, 32)}-${hex.slice(32, 48)}-00`;
-}
+/** A W3C `traceparent` of version 00, not sampled, of 32 and 16 hexadecimal digits. */
+export const formatTraceparent = (traceId: string, parentId: string): string => `00-${traceId}-${parentId}-00`;
 
 /** The trace id of a `traceparent` of version 00; undefined for anything else. */
 export function traceIdOf(traceparent: string): string | undefined {

@@ -63,14 +63,22 @@ export function resolveInbound(view: MeshView, request: InboundRequest): Inbound
  * to it, else the first whose target is this port.
  */
 export function inboundService(view: MeshView, local: Workload, port: number, forwardedHost?: string): Service | undefined {
-  const own = [...local.services].flatMap(([key, ports]) => {
+  let first: Service | undefined;
+  // Without lists: each connection asks (bench ztunnel, new connections).
+  for (const [key, ports] of local.services) {
     const slash = key.indexOf('/');
     const service = view.serviceByKey(key.slice(0, slash), key.slice(slash + 1));
-    return service ? [{ service, ports }] : [];
-  });
-  const named = own.find(({ service }) => service.hostname === forwardedHost);
-  if (named) return named.service;
-  return own.find(({ service, ports }) => [...service.ports].some(([from, to]) => (ports.get(from) ?? to) === port))?.service;
+    if (!service) continue;
+    if (service.hostname === forwardedHost) return service;
+    if (!first && leadsTo(service, ports, port)) first = service;
+  }
+  return first;
+}
+
+/** @param ports the service's, by which of them the workload serves otherwise than the service says */
+function leadsTo(service: Service, ports: ReadonlyMap<number, number>, port: number): boolean {
+  for (const [from, to] of service.ports) if ((ports.get(from) ?? to) === port) return true;
+  return false;
 }
 
 /**

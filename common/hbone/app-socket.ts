@@ -14,14 +14,17 @@ import { handling, holderOf, keepUnlessHeld } from './receive-buffers.ts';
 import { Lane, type Resting, TurnShares } from './turn-shares.ts';
 import type { SocketPipe } from './types.ts';
 
-export interface AppConnectOptions {
-  readonly timeoutMs: number;
-  readonly clock: Clock;
-  readonly signal?: CancelSignal;
+interface ReadOptions {
   /** Whose share of a turn it uses. */
   readonly lane?: Lane;
   /** A server may answer and end: see TcpStream.expectEnd. */
   readonly expectEnd?: boolean;
+}
+
+export interface AppConnectOptions extends ReadOptions {
+  readonly timeoutMs: number;
+  readonly clock: Clock;
+  readonly signal?: CancelSignal;
 }
 
 /**
@@ -34,11 +37,15 @@ const SLICE_LIMIT = 4 << 20;
 const BACKLOG_FROM = 4096;
 /** From here on a slice is a piece of a bulk transfer: its turn will bring more, so it waits for them. */
 const BULK_SLICE = 8 << 10;
+/** About a millisecond of a turn. */
+const CONNECTIONS = 8;
 /** What ends a connection without being a failure of it (Istio's ztunnel, src/proxy/h2.rs). */
 const RESETS: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'ENOTCONN', 'ECONNABORTED']);
 
 /** Of this thread. */
 const shares = new TurnShares(setImmediate);
+/** Connections that a turn takes of a listener. */
+export const mostConnectionsInTurn = (): number => (shares.shared ? 1 : CONNECTIONS);
 /** Of whoever is nobody's pod. */
 const NO_LANE = new Lane();
 
@@ -86,6 +93,18 @@ export class AppSocket implements SocketPipe, Endpoint, TcpStreamOwner, Resting 
   }
 
   /**
+   * Connects to a listener of the socket's own namespace.
+   * @param fd as for `connect`
+   * @returns undefined where the kernel does not do so at once; then the descriptor is of no more use
+   * @throws the system's Error
+   */
+  static connectedAtOnce(fd: number, to: SocketAddress, { lane, expectEnd = false }: ReadOptions): AppSocket | undefined {
+    const tcp = TcpStream.connectedAtOnce(fd, to);
+    if (expectEnd) tcp?.expectEnd();
+    return tcp && new AppSocket(tcp, lane);
+  }
+
+  /**
    * Connects.
    * @param fd an unconnected socket of common/linux/sockets.ts, which is ours from now on; undefined makes one
    * @throws the system's Error; ProxyError UPSTREAM_TIMEOUT after `timeoutMs`; the signal's reason
@@ -96,7 +115,7 @@ export class AppSocket implements SocketPipe, Endpoint, TcpStreamOwner, Resting 
     { timeoutMs, clock, signal, lane, expectEnd = false }: AppConnectOptions,
   ): Promise<AppSocket> {
     return new Promise((resolve, reject) => {
-      const tcp = fd === undefined ? TcpStream.unconnected() : TcpStream.fromFd(fd, true);
+      const tcp = fd === undefined ? TcpStream.unconnected() : TcpStream.fromFd(fd);
       if (expectEnd) tcp.expectEnd();
       const app = new AppSocket(tcp, lane);
       let settled = false;

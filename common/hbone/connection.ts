@@ -91,7 +91,8 @@ export class TunnelConnection implements FrameHandler, StreamCarrier {
   readonly #receiveWindow: ReceiveWindow;
   readonly #keepalive: Keepalive;
   readonly #roomAwaited = new Set<TunnelStream>();
-  readonly #recentResets = new Set<number>();
+  /** Streams that we reset, and in which run of the outbox. */
+  readonly #recentResets = new Map<number, number>();
   #greetingTimer: Timer | undefined;
   #headerTimer: Timer | undefined;
   #closeTimer: Timer | undefined;
@@ -278,12 +279,15 @@ export class TunnelConnection implements FrameHandler, StreamCarrier {
   rstStream(streamId: number, code: number): void {
     const stream = this.streams.get(streamId);
     if (stream) {
-      if (stream.waiting && this.#side === 'server') this.guard.count('reset');
+      // Who does not wait for the answer is counted, whether it is still made or has not left yet.
+      if (this.#side === 'server' && (stream.waiting || stream.answeredIn === this.outbox.runs)) this.guard.count('reset');
       stream.resetByPeer(code);
       return;
     }
-    // A stream may end on both sides at once; a reset that comes late is no offence.
+    // A stream may end on both sides at once; a reset that comes late is no offence, and whoever sent it sends nothing after it.
     if (this.#isIdle(streamId)) throw idle('RST_STREAM', streamId);
+    if (this.#side === 'server' && this.#recentResets.get(streamId) === this.outbox.runs) this.guard.count('reset');
+    this.#recentResets.delete(streamId);
   }
 
   settings(entries: SettingEntries): void {
@@ -368,9 +372,9 @@ export class TunnelConnection implements FrameHandler, StreamCarrier {
   }
 
   #excuse(streamId: number): void {
-    this.#recentResets.add(streamId);
+    this.#recentResets.set(streamId, this.outbox.runs);
     if (this.#recentResets.size <= MAX_RECENT_RESETS) return;
-    for (const oldest of this.#recentResets) {
+    for (const oldest of this.#recentResets.keys()) {
       this.#recentResets.delete(oldest);
       return;
     }

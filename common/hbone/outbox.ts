@@ -4,6 +4,7 @@
  * into memory that lies in one piece, which TLS would do otherwise; what was read into a buffer with room for the header goes as it is.
  */
 import type { Duplex } from 'node:stream';
+import { SOON } from '../base/soon.ts';
 import { FRAME_HEADER_BYTES, FrameType, writeFrameHeader } from '../codec/http2/frames.ts';
 import { type ReadBuffer, returnReadBuffer } from './read-buffers.ts';
 import { SendRun } from './send-slabs.ts';
@@ -15,12 +16,11 @@ const BULK = 8 << 10;
 /** Bytes that may wait in the TLS socket before streams are asked to pause. */
 const WRITE_LIMIT = 1 << 20;
 
-/** A microtask, at a fifth of what queueMicrotask costs. */
-const SOON = Promise.resolve();
-
 export class Outbox {
   /** Whether small frames leave at once instead of at the turn's end. */
   eager = true;
+  /** Counts what has left. */
+  runs = 0;
   readonly #socket: Duplex;
   readonly #flush = (): void => this.flush();
   readonly #run = new SendRun();
@@ -112,6 +112,7 @@ export class Outbox {
 
   #writeRun(): void {
     if (this.#run.length === 0) return;
+    this.runs++;
     const { bytes, slab } = this.#run.take();
     if (this.#socket.writable) this.#socket.write(bytes, slab.release);
     else slab.release();

@@ -151,5 +151,6 @@ class IncomingConnect implements ConnectRequest {
     if (this.#answered) throw new Error('this CONNECT has been answered already');
     this.#answered = true;
     this.#stream.waiting = undefined;
+    this.#stream.answeredIn = this.#connection.outbox.runs;
   }
 }

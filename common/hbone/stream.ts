@@ -52,6 +52,8 @@ export class TunnelStream implements StreamPipe, Endpoint, DataReceiver {
   readonly id: number;
   readonly sendWindow: SendWindow;
   headers: Headers = [];
+  /** Which run of the outbox its answer is a part of. */
+  answeredIn = -1;
   /** Not a CONNECT, so that what follows its head is a message's and not a tunnel's. */
   refusedMethod = false;
   /** Set until the CONNECT is answered. */

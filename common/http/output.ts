@@ -4,6 +4,7 @@
  */
 
 import { writeLatin1 } from '../base/latin1.ts';
+import { SOON } from '../base/soon.ts';
 import { type HeadText, writeHead } from '../codec/http1/write.ts';
 import { Flag, FRAME_HEADER_BYTES, FrameType, writeFrameHeader } from '../codec/http2/frames.ts';
 import type { Endpoint } from '../hbone/endpoint.ts';
@@ -16,7 +17,6 @@ const COPY_LIMIT = 8192;
 const FLAGS_AT = 4;
 /** Bytes that may wait in the pipe before its writers are asked to pause. */
 const WAITING_LIMIT = 256 << 10;
-const SOON = Promise.resolve();
 
 export class Output {
   /** Whether what is written leaves with the event that wrote it, rather than with the turn of the loop (for many streams at once). */

@@ -15,10 +15,12 @@ export const libc = {
   listen: library.func('int listen(int fd, int backlog)') as (fd: number, backlog: number) => number,
   accept4: library.func('int accept4(int fd, void *addr, void *len, int flags)') as (
     fd: number,
-    address: null,
-    length: null,
+    address: Buffer | null,
+    length: Buffer | null,
     flags: number,
   ) => number,
+  getsockname: library.func('int getsockname(int fd, void *addr, void *len)') as (fd: number, address: Buffer, length: Buffer) => number,
+  getpeername: library.func('int getpeername(int fd, void *addr, void *len)') as (fd: number, address: Buffer, length: Buffer) => number,
   setsockopt: library.func('int setsockopt(int fd, int level, int name, const void *value, uint32_t len)') as (
     fd: number,
     level: number,
@@ -111,6 +113,9 @@ export const SO_KEEPALIVE = 9;
 export const SO_REUSEPORT = 15;
 export const SO_PEERCRED = 17;
 export const SO_MARK = 36;
+/** Of those that share a port by SO_REUSEPORT: a classic BPF program says which of them has a connection. */
+export const SO_ATTACH_REUSEPORT_CBPF = 51;
+export const SO_DETACH_REUSEPORT_BPF = 68;
 /** Read of the address that a REDIRECT replaced; the same number at level SOL_IP and SOL_IPV6. */
 export const SO_ORIGINAL_DST = 80;
 export const SOL_TCP = 6;
@@ -133,6 +138,8 @@ const EINTR = 4;
 export const ENOENT = 2;
 export const EAGAIN = 11;
 export const ENOTCONN = 107;
+export const EALREADY = 114;
+export const EINPROGRESS = 115;
 export const ENOPROTOOPT = 92;
 export const EOPNOTSUPP = 95;
 
@@ -174,6 +181,15 @@ export function tryCall(syscall: string, about: string | undefined, answers: Rea
     const errno = koffi.errno();
     if (answers.has(errno)) return undefined;
     if (errno !== EINTR) throw new LinuxError(syscall, errno, about);
+  }
+}
+
+/** As `call`, for those whose errors are answers. @returns 0 where the result is not negative, else the errno */
+export function errnoOf(run: () => number): number {
+  for (;;) {
+    if (run() >= 0) return 0;
+    const errno = koffi.errno();
+    if (errno !== EINTR) return errno;
   }
 }
 

@@ -27,15 +27,22 @@ export function encodeSocketAddress(ip: IpAddress, port: number, family: 4 | 6):
   return sockaddr;
 }
 
-/** @returns undefined where the bytes are no sockaddr_in or sockaddr_in6 */
-export function decodeSocketAddress(sockaddr: Uint8Array): SocketAddress | undefined {
-  const bytes = Buffer.from(sockaddr.buffer, sockaddr.byteOffset, sockaddr.byteLength);
-  if (bytes.length < 16) return undefined;
-  const family = bytes.readUInt16LE(0);
-  const address = family === AF_INET ? bytes.subarray(4, 8) : family === AF_INET6 && bytes.length >= 24 ? bytes.subarray(8, 24) : undefined;
-  const ip = address && ipFromBytes(address);
-  return ip === undefined ? undefined : { ip, port: bytes.readUInt16BE(2) };
+/** @param length of the address, which may lie in a larger buffer @returns undefined where the bytes are no sockaddr_in or sockaddr_in6 */
+export function decodeSocketAddress(sockaddr: Buffer, length = sockaddr.length): SocketAddress | undefined {
+  if (length < 16) return undefined;
+  const family = sockaddr.readUInt16LE(0);
+  const port = sockaddr.readUInt16BE(2);
+  // No view of the four bytes: each connection has addresses (bench ztunnel, new connections).
+  if (family === AF_INET) return { ip: dotted(sockaddr, 4), port };
+  if (family !== AF_INET6 || length < 24) return undefined;
+  // IPv4 on a dual-stack socket.
+  if (sockaddr.readUInt32BE(16) === 0xffff && sockaddr.readUInt32LE(8) === 0 && sockaddr.readUInt32LE(12) === 0)
+    return { ip: dotted(sockaddr, 20), port };
+  const ip = ipFromBytes(sockaddr.subarray(8, 24));
+  return ip === undefined ? undefined : { ip, port };
 }
+
+const dotted = (bytes: Buffer, at: number): IpAddress => `${bytes[at]}.${bytes[at + 1]}.${bytes[at + 2]}.${bytes[at + 3]}`;
 
 /** @throws {RangeError} where the path does not fit into the kernel's 108 bytes */
 export function encodeUnixAddress(path: string): Buffer {

@@ -8,12 +8,15 @@ import { closeFd } from './descriptor.ts';
 import {
   AF_INET,
   AF_INET6,
+  addressOf,
   call,
   EAGAIN,
+  EINPROGRESS,
   ENOENT,
   ENOPROTOOPT,
   ENOTCONN,
   EOPNOTSUPP,
+  errnoOf,
   IP_BIND_ADDRESS_NO_PORT,
   IP_FREEBIND,
   IP_TRANSPARENT,
@@ -25,6 +28,8 @@ import {
   MSG_DONTWAIT,
   MSG_PEEK,
   SHUT_WR,
+  SO_ATTACH_REUSEPORT_CBPF,
+  SO_DETACH_REUSEPORT_BPF,
   SO_KEEPALIVE,
   SO_MARK,
   SO_ORIGINAL_DST,
@@ -76,12 +81,12 @@ export interface Keepalive {
 }
 
 export interface DialOptions {
-  readonly netns?: Netns;
+  readonly netns?: Netns | undefined;
   readonly family: 4 | 6;
-  readonly mark?: number;
+  readonly mark?: number | undefined;
   /** Binds to an address that need not be the machine's own. Port 0: any, chosen at connect, so that ports are shared by destinations. */
-  readonly source?: SocketAddress;
-  readonly keepalive?: Keepalive;
+  readonly source?: SocketAddress | undefined;
+  readonly keepalive?: Keepalive | undefined;
 }
 
 export interface UdpOptions {
@@ -143,6 +148,33 @@ export function originalDestination(fd: number): SocketAddress | undefined {
   return originalAt(fd, SOL_IP) ?? originalAt(fd, SOL_IPV6);
 }
 
+/** Takes a connection that waits. @returns its descriptor and who it is from; undefined where there is none, or where it cannot be taken */
+export function acceptAtOnce(listener: number): { readonly fd: number; readonly remote: SocketAddress | undefined } | undefined {
+  optionValue.writeUInt32LE(address.length);
+  const fd = libc.accept4(listener, address, optionValue, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  return fd < 0 ? undefined : { fd, remote: decodeSocketAddress(address, optionValue.readUInt32LE()) };
+}
+
+/** Who a connected socket's peer is; undefined where it is connected no more. */
+export const peerAddress = (fd: number): SocketAddress | undefined => nameOf(() => libc.getpeername(fd, address, optionValue));
+
+/** A socket's own address; undefined where the descriptor is none. */
+export const ownAddress = (fd: number): SocketAddress | undefined => nameOf(() => libc.getsockname(fd, address, optionValue));
+
+/**
+ * Connects, where that is over before the call returns: so it is with a listener of the same namespace, whose answer the kernel handles as it lets
+ * go of the socket.
+ * @param fd of tcpSocket
+ * @returns 0 when it is connected, EALREADY where it takes longer (it goes on), another errno where it has failed
+ */
+export function connectAtOnce(fd: number, { ip, port }: SocketAddress): number {
+  const sockaddr = lastDialled.encode(ip, port, isIpv6(ip) ? 6 : 4);
+  const connect = (): number => errnoOf(() => libc.connect(fd, sockaddr, sockaddr.length));
+  const errno = connect();
+  // The second call says what has come of the first one.
+  return errno === EINPROGRESS ? connect() : errno;
+}
+
 /**
  * Whether the peer of a connected socket has ended its direction and everything before that was read. Takes nothing away but an error.
  * @throws {LinuxError} the socket's, ECONNRESET above all
@@ -152,6 +184,31 @@ export const hasEnded = (fd: number): boolean =>
 
 /** Ends our direction of a connected socket, with FIN. @returns false where it is connected no more */
 export const endSending = (fd: number): boolean => tryCall('shutdown', undefined, GONE, () => libc.shutdown(fd, SHUT_WR)) === 0;
+
+/**
+ * Has the kernel give new connections to one of the listeners that share a port by SO_REUSEPORT, for all of them (socket(7)).
+ * @param index which, in the order in which they began; where there are fewer, all have connections as before
+ * @throws {LinuxError} EINVAL where the port is not shared; ENOPROTOOPT where the kernel has no such programs
+ */
+export function gatherConnections(fd: number, index: number): void {
+  // struct sock_filter: BPF_RET | BPF_K, no jumps, the value.
+  const program = Buffer.alloc(8);
+  program.writeUInt16LE(BPF_RETURN);
+  program.writeUInt32LE(index, 4);
+  // struct sock_fprog: how many instructions, and where.
+  const programs = Buffer.alloc(16);
+  programs.writeUInt16LE(1);
+  programs.writeBigUInt64LE(addressOf(program), 8);
+  const name = 'SO_ATTACH_REUSEPORT_CBPF';
+  call('setsockopt', name, () => libc.setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, programs, programs.length));
+}
+
+/** Undoes gatherConnections. @throws {LinuxError} EINVAL, ENOPROTOOPT */
+export function spreadConnections(fd: number): void {
+  optionValue.writeUInt32LE(0);
+  const name = 'SO_DETACH_REUSEPORT_BPF';
+  tryCall('setsockopt', name, NOTHING_ATTACHED, () => libc.setsockopt(fd, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, optionValue, 4));
+}
 
 /** Sets SO_MARK. @throws {LinuxError} EPERM without CAP_NET_ADMIN */
 export function setMark(fd: number, mark: number): void {
@@ -200,7 +257,7 @@ function open(type: number, family: 4 | 6, prepare: (fd: number) => void): numbe
 }
 
 function bind(fd: number, family: 4 | 6, address: SocketAddress): void {
-  const sockaddr = encodeSocketAddress(address.ip, address.port, family);
+  const sockaddr = lastBound.encode(address.ip, address.port, family);
   call('bind', formatSocketAddress(address), () => libc.bind(fd, sockaddr, sockaddr.length));
 }
 
@@ -219,19 +276,47 @@ function setOption(fd: number, level: number, option: number, value: number, nam
 }
 
 function originalAt(fd: number, level: number): SocketAddress | undefined {
-  optionValue.writeUInt32LE(originalAddress.length);
+  optionValue.writeUInt32LE(address.length);
   const found = tryCall('getsockopt', 'SO_ORIGINAL_DST', NO_ORIGINAL, () =>
-    libc.getsockopt(fd, level, SO_ORIGINAL_DST, originalAddress, optionValue),
+    libc.getsockopt(fd, level, SO_ORIGINAL_DST, address, optionValue),
   );
-  return found === undefined ? undefined : decodeSocketAddress(originalAddress.subarray(0, optionValue.readUInt32LE()));
+  return found === undefined ? undefined : decodeSocketAddress(address, optionValue.readUInt32LE());
 }
 
 // EOPNOTSUPP: the level is not the socket's family. The others: no connection tracking in this namespace, or not for this connection.
 const NO_ORIGINAL: ReadonlySet<number> = new Set([ENOENT, ENOPROTOOPT, EOPNOTSUPP]);
+
+const BPF_RETURN = 0x06;
+const NOTHING_ATTACHED: ReadonlySet<number> = new Set([ENOENT]);
 
 const GONE: ReadonlySet<number> = new Set([ENOTCONN]);
 const NOTHING_YET: ReadonlySet<number> = new Set([EAGAIN]);
 
 /** Each connection asks several of these; the kernel is done with the memory when it has answered. */
 const optionValue = Buffer.alloc(4);
-const originalAddress = Buffer.alloc(28);
+const address = Buffer.alloc(28);
+
+function nameOf(ask: () => number): SocketAddress | undefined {
+  optionValue.writeUInt32LE(address.length);
+  return ask() < 0 ? undefined : decodeSocketAddress(address, optionValue.readUInt32LE());
+}
+
+/** The last address of its kind: whoever is dialled next, or dials, is the same one more often than not. */
+class LastAddress {
+  #ip: IpAddress | undefined;
+  #port = 0;
+  #family: 4 | 6 = 4;
+  #sockaddr: Buffer = Buffer.alloc(0);
+
+  encode(ip: IpAddress, port: number, family: 4 | 6): Buffer {
+    if (ip === this.#ip && port === this.#port && family === this.#family) return this.#sockaddr;
+    this.#sockaddr = encodeSocketAddress(ip, port, family);
+    this.#ip = ip;
+    this.#port = port;
+    this.#family = family;
+    return this.#sockaddr;
+  }
+}
+
+const lastDialled = new LastAddress();
+const lastBound = new LastAddress();

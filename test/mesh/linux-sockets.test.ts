@@ -7,7 +7,15 @@ import { test } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import { Netns } from '../../common/linux/netns.ts';
 import { fdOf, socketFromFd } from '../../common/linux/node.ts';
-import { closeFd, listenTcp, originalDestination, tcpSocket, udpSocket } from '../../common/linux/sockets.ts';
+import {
+  closeFd,
+  gatherConnections,
+  listenTcp,
+  originalDestination,
+  spreadConnections,
+  tcpSocket,
+  udpSocket,
+} from '../../common/linux/sockets.ts';
 import { openDescriptors } from '../support/descriptors.ts';
 import { joinNetns, makeNetns, withoutNamespaces } from '../support/netns.ts';
 
@@ -26,6 +34,44 @@ test('a listener and a connection made inside namespaces meet there, and nowhere
   }
   await assert.rejects(echo(tcpSocket({ family: 4 }), '127.0.0.1', 7000), { code: 'ECONNREFUSED' });
 });
+
+test(
+  'connections to a shared port are gathered at one listener, spread again, and spread where there is none of that number',
+  options,
+  async (t) => {
+    const a = makeNetns(t);
+    const listen = (): number => listenTcp({ netns: a.netns, address: '::', port: 7000, reusePort: true });
+    const fds = [listen(), listen(), listen()];
+    const taken = fds.map(() => 0);
+    for (const [i, fd] of fds.entries()) {
+      const server = echoServer(fd, () => {
+        taken[i] = (taken[i] ?? 0) + 1;
+      });
+      t.after(() => server.close());
+    }
+    /** How many of 48 connections each listener has. */
+    const shares = async (): Promise<number[]> => {
+      taken.fill(0);
+      for (let i = 0; i < 48; i++) assert.equal(await echo(tcpSocket({ netns: a.netns, family: 4 }), '127.0.0.1', 7000), 'hello');
+      return [...taken];
+    };
+    const all = async (): Promise<void> => assert.ok((await shares()).every((share) => share > 0));
+    await all();
+    gatherConnections(fds[0] ?? -1, 1);
+    assert.deepEqual(await shares(), [0, 48, 0]);
+    gatherConnections(fds[2] ?? -1, 0);
+    assert.deepEqual(await shares(), [48, 0, 0]);
+    gatherConnections(fds[2] ?? -1, 3);
+    await all();
+    gatherConnections(fds[2] ?? -1, 2);
+    spreadConnections(fds[0] ?? -1);
+    await all();
+    spreadConnections(fds[0] ?? -1);
+    const alone = listenTcp({ netns: a.netns, address: '::', port: 7001 });
+    t.after(() => closeFd(alone));
+    assert.throws(() => gatherConnections(alone, 0), { code: 'EINVAL', syscall: 'setsockopt' });
+  },
+);
 
 test('a source address that nobody has is used when the routes lead back', options, async (t) => {
   const [a, b] = [makeNetns(t), makeNetns(t)];

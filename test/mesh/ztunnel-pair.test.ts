@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { type TestNetns, withoutNamespaces } from '../support/netns.ts';
 import { makePair, NAMESPACE, type Pair, SERVICE_VIP } from '../support/pair.ts';
 import { call, capture, get, holdOpen, podInfo, startDedicated, startEcho, startShared } from '../support/pair-programs.ts';
+import { runScript, startProgram } from '../support/programs.ts';
 
 const options = { skip: withoutNamespaces ?? false, timeout: 120_000 };
 const METRICS = 'http://127.0.0.1:15020/metrics';
@@ -99,6 +100,31 @@ for (const mode of ['dedicated', 'shared'] as const) {
     },
   );
 }
+
+test('an application that is too busy to accept gets its connections when it has time', options, async (t) => {
+  const pair = await makePair(t);
+  await start(t, 'dedicated', pair);
+  // Its queue has room for two.
+  const busy = startProgram(t, pair.server.netns, '-e', [
+    `const server = require('node:net').createServer((socket) => socket.on('error', () => undefined).pipe(socket));
+    server.listen({ port: 8080, host: '::', backlog: 1 }, () => {
+      console.log('listening');
+      const until = Date.now() + 1500;
+      while (Date.now() < until);
+    });`,
+  ]);
+  await busy.line(/^listening/);
+  const output = await runScript(
+    pair.client.netns,
+    `import net from 'node:net';
+    const call = () => new Promise((resolve) => {
+      const socket = net.connect(8080, '${pair.server.v4}').on('error', (error) => resolve(error.message));
+      socket.on('data', (data) => { resolve(String(data)); socket.destroy(); }).write('x');
+    });
+    console.log((await Promise.all(Array.from({ length: 8 }, call))).join(''));`,
+  );
+  assert.equal(output.trim(), 'xxxxxxxx');
+});
 
 test('a policy that refuses the caller is a 401 whose reason the caller of the same namespace learns', options, async (t) => {
   const pair = await makePair(t, { policies: DENY_CLIENT(`cluster.local/ns/${NAMESPACE}/sa/client`) });

@@ -147,6 +147,26 @@ test('a log that nobody reads holds up no connection', options, async (t) => {
   assert.equal(child.stdout.readableLength > 0 || child.stdout.readableFlowing === null, true, 'nobody has read');
 });
 
+test('many short connections of a pod are gathered at one data worker, and spread when they are over', options, async (t) => {
+  const { pair, client } = await startPair(t, { RUST_LOG: 'debug,access=error' });
+  // Sixteen at a time, as long as it takes.
+  const load = startProgram(t, pair.client.netns, '-e', [
+    `const net = require('node:net');
+    let answered = 0;
+    const next = () => {
+      const socket = net.connect(8080, '${pair.server.v4}').on('error', () => undefined).on('close', next);
+      socket.once('data', () => { answered++; socket.destroy(); }).write('x');
+    };
+    for (let i = 0; i < 16; i++) next();
+    process.on('SIGTERM', () => { console.log('answered', answered); process.exit(); });`,
+  ]);
+  await client.line(/new connections go to one worker/, 60_000);
+  load.kill('SIGTERM');
+  assert.doesNotMatch(await load.line(/^answered/), /^answered 0$/);
+  await client.line(/new connections go to all workers/);
+  assert.equal((await call(pair.client.netns, pair.server.v4, 8080)).received, ANSWER);
+});
+
 /** The client's ztunnel under another program. @param read false leaves its standard output unread: a pipe is full after 64 KiB */
 function spawnZtunnel(t: TestContext, pair: Pair, prefix: readonly string[], env: Record<string, string>, read = true) {
   const argv = [`--net=${pair.client.netns.path}`, '--', ...prefix, process.execPath, 'ztunnel/main.ts', 'proxy', 'ztunnel'];

@@ -26,7 +26,7 @@ export interface DialerOptions {
   readonly certificates: WorkerCertificates;
   readonly clock: Clock;
   readonly resolver: Pick<HostnameResolver, 'resolve'>;
-  randomBytes(length: number): Uint8Array;
+  randomHex(digits: number): string;
   readonly limits: HboneLimits;
   readonly maxStreamsPerConnection: number;
   readonly unusedReleaseMs: number;
@@ -42,10 +42,6 @@ export interface DialedFor {
   /** Trace id of its own connection, which goes on with this one. */
   readonly id?: string;
 }
-
-/** The same trace, with a span of its own. */
-const continued = (id: string, randomBytes: (length: number) => Uint8Array): string =>
-  `00-${id}-${Buffer.from(randomBytes(8)).toString('hex')}-00`;
 
 export class Dialer {
   readonly #options: DialerOptions;
@@ -91,7 +87,7 @@ export class Dialer {
   }
 
   async #reach(endpoint: PickedEndpoint, signal: AbortSignal, from: DialedFor | undefined): Promise<Pipe> {
-    const { identity, self, randomBytes } = this.#options;
+    const { identity, self, randomHex } = this.#options;
     const to = await this.#address(endpoint);
     if (!endpoint.peers) return this.#plain(to, signal);
     const own = self();
@@ -99,7 +95,7 @@ export class Dialer {
     const headers = [
       ['baggage', formatBaggage(from?.workload ?? own)],
       ['forwarded', formatForwarded(from?.address ?? { ip: sourceIp, port: 0 }, endpoint.service?.hostname)],
-      ['traceparent', from?.id === undefined ? formatTraceparent(randomBytes(24)) : continued(from.id, randomBytes)],
+      ['traceparent', formatTraceparent(from?.id ?? randomHex(32), randomHex(16))],
     ] as const;
     try {
       return await this.#tunnels.connect(

@@ -9,20 +9,18 @@ import type { Fields } from '../../common/http/types.ts';
 import { startSpan } from '../telemetry/start-span.ts';
 import type { Configuration } from '../worker/configuration.ts';
 import type { Caller, Stage } from './context.ts';
-import { hexSource } from './random-hex.ts';
 
 export interface AuthenticateParts {
   /** `spiffe://…` of the waypoint. */
   readonly identity: string;
-  /** Fresh random bytes. */
-  randomBytes(length: number): Uint8Array;
+  /** Fresh random hexadecimal digits. */
+  randomHex(digits: number): string;
   /** From 0 to 1. */
   readonly random: () => number;
   readonly configuration: Pick<Configuration, 'telemetryOf'>;
 }
 
-export function authenticate({ identity, randomBytes, random, configuration }: AuthenticateParts): Stage {
-  const randomHex = hexSource(randomBytes);
+export function authenticate({ identity, randomHex, random, configuration }: AuthenticateParts): Stage {
   return (next) => (request) => {
     const { received, connection } = request;
     const fields: Fields = [];

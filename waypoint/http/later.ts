@@ -2,6 +2,7 @@
  * An answer that is told to whoever waits for it in the turn in which it comes. A promise tells it microtasks later, one for each stage: by then
  * the first bytes of its body have been copied away, because what they were read into is used again (bench waypoint: kept connections).
  */
+import { SOON } from '../../common/base/soon.ts';
 import type { Answer } from './context.ts';
 
 type Next = (answer: Answer) => Answer | PromiseLike<Answer>;
@@ -45,8 +46,6 @@ export class Later implements PromiseLike<Answer> {
     return new Promise<Answer>((resolve, reject) => this.whenSettled(resolve, reject)).then(next, otherwise);
   }
 }
-
-const SOON = Promise.resolve();
 
 /** As `then` and `catch` of a promise. What the callbacks throw is what the result fails with. */
 export function follow(answer: PromiseLike<Answer>, next: Next | undefined, otherwise: Otherwise | undefined): PromiseLike<Answer> {

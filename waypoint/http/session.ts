@@ -9,8 +9,8 @@ import type { HashKey } from '../../common/decision/traffic-model.ts';
 import type { RequestContext } from './context.ts';
 
 export interface HashParts {
-  /** Fresh random bytes. */
-  randomBytes(length: number): Uint8Array;
+  /** Fresh random hexadecimal digits. */
+  randomHex(digits: number): string;
 }
 
 /** undefined where the request has nothing to go by: it goes to any endpoint. */
@@ -33,12 +33,12 @@ function hashedText(parts: HashParts, key: HashKey, request: RequestContext): st
 }
 
 /** A client without the cookie gets one, where the settings say for how long. */
-function freshCookie({ randomBytes }: HashParts, cookie: HashCookie, request: RequestContext): string | undefined {
+function freshCookie({ randomHex }: HashParts, cookie: HashCookie, request: RequestContext): string | undefined {
   if (cookie.ttlS === undefined) return undefined;
   // Once for each request: a further attempt is of the same session.
   const before = request.answerFields?.[1]?.split(';', 1)[0];
   if (before?.startsWith(`${cookie.name}=`)) return before.slice(cookie.name.length + 1);
-  const value = Buffer.from(randomBytes(16)).toString('hex');
+  const value = randomHex(32);
   request.answerFields = ['set-cookie', cookieText(cookie, value)];
   return value;
 }

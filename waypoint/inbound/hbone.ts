@@ -38,7 +38,7 @@ export interface HboneInboundOptions {
   readonly limits: HboneLimits;
   readonly maxConnections: number;
   readonly random: () => number;
-  randomBytes(length: number): Uint8Array;
+  randomHex(digits: number): string;
 }
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
@@ -195,7 +195,7 @@ export class HboneInbound {
   async #connect(peer: Peer, request: ConnectRequest): Promise<void> {
     const { view, network, waypoint, self, connections, telemetry, maxConnections } = this.#options;
     const received = request.headers.find(([name]) => name === 'traceparent')?.[1];
-    const id = (received === undefined ? undefined : traceIdOf(received)) ?? Buffer.from(this.#options.randomBytes(16)).toString('hex');
+    const id = (received === undefined ? undefined : traceIdOf(received)) ?? this.#options.randomHex(32);
     const principal = formatSpiffeId(peer.identity);
     const binding: Binding =
       request.method === 'CONNECT'

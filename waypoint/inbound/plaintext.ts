@@ -3,7 +3,7 @@ import { formatSocketAddress, type IpAddress } from '../../common/base/address.t
 import { errorMessage, ProxyError } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
 import type { MeshView } from '../../common/decision/mesh-view.ts';
-import { AppSocket } from '../../common/hbone/app-socket.ts';
+import { AppSocket, mostConnectionsInTurn } from '../../common/hbone/app-socket.ts';
 import { listenAt, type TcpListener } from '../../common/linux/tcp-stream.ts';
 import type { PlaintextListener } from '../settings.ts';
 import type { Telemetry } from '../worker/telemetry.ts';
@@ -17,7 +17,7 @@ export interface PlaintextOptions {
   readonly telemetry: Pick<Telemetry, 'connectionRefused'>;
   readonly log: Log;
   readonly maxConnections: number;
-  randomBytes(length: number): Uint8Array;
+  randomHex(digits: number): string;
 }
 
 export class PlaintextInbound {
@@ -48,6 +48,7 @@ export class PlaintextInbound {
               }
             },
             onError: (error) => log.error({ port, error: error.message }, 'listener failed'),
+            mostInTurn: mostConnectionsInTurn,
           },
         ),
       );
@@ -61,7 +62,7 @@ export class PlaintextInbound {
   }
 
   #accept(socket: AppSocket, { namespace, hostname, servicePort }: PlaintextListener): void {
-    const { view, network, connections, telemetry, maxConnections, randomBytes } = this.#options;
+    const { view, network, connections, telemetry, maxConnections, randomHex } = this.#options;
     const { ends } = socket;
     const service = view.serviceByKey(namespace, hostname);
     if (!ends) {
@@ -84,7 +85,7 @@ export class PlaintextInbound {
       baggage: undefined,
     };
     const target = targetOf({ service, port: servicePort, ip: undefined });
-    const id = Buffer.from(randomBytes(16)).toString('hex');
+    const id = randomHex(32);
     connections.serve(socket, { caller, target, local: ends.local }, id);
   }
 }

@@ -2,11 +2,11 @@
  * A data worker: it listens, and carries requests over state that the supervisor keeps. Nothing here reads a file or talks to a control
  * plane; what it needs comes by message or lies in shared memory.
  */
-import { randomFillSync } from 'node:crypto';
 import { type Clock, systemClock, threadsMicroseconds } from '../../common/base/clock.ts';
 import { errorMessage, ProxyError } from '../../common/base/errors.ts';
 import { descriptorSink, LineWriter } from '../../common/base/line-writer.ts';
 import type { Log, LogRoot } from '../../common/base/log.ts';
+import { randomHexSource } from '../../common/base/random-hex.ts';
 import { RefusalTally } from '../../common/base/refusal-tally.ts';
 import { HostnameResolver, systemLookup } from '../../common/client/hostname-resolver.ts';
 import { Journal, NO_ANSWER, SLOW_REQUEST_MS } from '../../common/decision/journal.ts';
@@ -40,7 +40,6 @@ import { WaypointJournal } from './journal.ts';
 import { Telemetry } from './telemetry.ts';
 
 const HEARTBEAT_MS = 500;
-const RANDOM_POOL_BYTES = 4096;
 const UPSTREAM_IDLE_MS = 60_000;
 
 export interface WorkerWorld {
@@ -79,7 +78,7 @@ export class DataWorker {
     const { settings } = start;
     const clock = this.#clock;
     const random = Math.random;
-    const randomBytes = pooledRandomBytes();
+    const randomHex = randomHexSource();
     this.#send = send;
     this.#settings = settings;
     this.#logs = logs;
@@ -145,7 +144,7 @@ export class DataWorker {
       certificates,
       clock,
       resolver: new HostnameResolver({ lookup: systemLookup, clock }),
-      randomBytes,
+      randomHex,
       limits: { ...defaultClientLimits, ...windows },
       maxStreamsPerConnection: settings.poolMaxStreams,
       unusedReleaseMs: settings.poolUnusedMs,
@@ -174,7 +173,7 @@ export class DataWorker {
       upstreams,
       clock,
       random,
-      randomBytes,
+      randomHex,
       log,
       buckets,
       checked: (policy, provider, outcome) => telemetry.checked(policy, provider, outcome),
@@ -214,9 +213,9 @@ export class DataWorker {
       limits: { ...defaultServerLimits, ...windows },
       maxConnections,
       random,
-      randomBytes,
+      randomHex,
     });
-    this.#plaintext = new PlaintextInbound({ view, network, connections, telemetry, log, maxConnections, randomBytes });
+    this.#plaintext = new PlaintextInbound({ view, network, connections, telemetry, log, maxConnections, randomHex });
 
     this.#series = series;
     this.#shedSlot = series.slot(metrics.connectionsShed, []);
@@ -398,17 +397,3 @@ const workloadOf = (settings: WaypointSettings): Workload => ({
   capacity: 1,
   services: new Map(),
 });
-
-/** Random bytes from a pool: one call into the generator for a hundred requests. */
-function pooledRandomBytes(): (length: number) => Uint8Array {
-  const pool = Buffer.alloc(RANDOM_POOL_BYTES);
-  let used = pool.length;
-  return (length) => {
-    if (used + length > pool.length) {
-      randomFillSync(pool);
-      used = 0;
-    }
-    used += length;
-    return pool.subarray(used - length, used);
-  };
-}

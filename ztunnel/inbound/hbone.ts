@@ -8,7 +8,7 @@ import { formatSocketAddress, type IpAddress, type SocketAddress } from '../../c
 import { errorMessage, outcomes, ProxyError } from '../../common/base/errors.ts';
 import { socketEnds } from '../../common/base/socket-ends.ts';
 import { formatSpiffeId, type SpiffeId } from '../../common/base/spiffe.ts';
-import { formatBaggage, formatTraceparent, parseBaggage, parseForwardedHost, traceIdOf } from '../../common/decision/headers.ts';
+import { formatBaggage, parseBaggage, parseForwardedHost, traceIdOf } from '../../common/decision/headers.ts';
 import { inboundService, resolveInbound } from '../../common/decision/inbound.ts';
 import type { MeshView, Workload } from '../../common/decision/mesh-view.ts';
 import { refusalHeaders } from '../../common/hbone/refusal-header.ts';
@@ -252,7 +252,7 @@ async function serveConnect(pod: PodContext, peer: Peer, request: ConnectRequest
   telemetry.socketOpened('inbound');
   const received = field(request.headers, 'traceparent');
   // Any other length is no traceparent that ztunnel would take over.
-  const id = (received?.length === TRACEPARENT_LENGTH ? traceIdOf(received) : undefined) ?? freshId(pod);
+  const id = (received?.length === TRACEPARENT_LENGTH ? traceIdOf(received) : undefined) ?? pod.parts.randomHex(32);
   const context: Context = { pod, peer, request, live, id, opened: undefined };
   try {
     await deliver(context);
@@ -326,7 +326,9 @@ async function deliver(context: Context): Promise<void> {
   const onLoopback = route.tunnel && settings.loopbackAppTunnel;
   const to = onLoopback ? { ip: peer.local.ip.includes(':') ? '::1' : '127.0.0.1', port: route.to.port } : route.to;
   const header = route.tunnel && proxyHeader(peer.remote, route.tunnel.target, formatSpiffeId(peer.identity));
-  const app = await dialApplication(pod, { to, ...(onLoopback ? {} : { source: peer.remote }), signal: live.cancelled, lane: peer.lane });
+  const source = onLoopback ? {} : { source: peer.remote };
+  const dialled = dialApplication(pod, { to, own: true, ...source, signal: live.cancelled, lane: peer.lane });
+  const app = dialled instanceof Promise ? await dialled : dialled;
   if (request.signal.aborted) {
     app.destroy();
     throw request.signal.reason;
@@ -357,7 +359,6 @@ function refuse({ request, id, peer, pod }: Context, error: ProxyError): void {
 
 const TRACEPARENT_LENGTH = 55;
 const MAX_HOSTNAME = 253;
-const freshId = (pod: PodContext): string => traceIdOf(formatTraceparent(pod.parts.randomBytes(24))) ?? '';
 
 const fields = (headers: Headers, name: string): string[] => headers.filter(([key]) => key === name).map(([, value]) => value);
 const field = (headers: Headers, name: string): string | undefined => headers.find(([key]) => key === name)?.[1];

@@ -4,7 +4,6 @@
  */
 import { formatSocketAddress, type SocketAddress } from '../../common/base/address.ts';
 import { ProxyError } from '../../common/base/errors.ts';
-import { formatTraceparent, traceIdOf } from '../../common/decision/headers.ts';
 import { inboundService } from '../../common/decision/inbound.ts';
 import { OWN_PORTS } from '../../common/decision/ports.ts';
 import type { AppSocket } from '../../common/hbone/app-socket.ts';
@@ -42,8 +41,8 @@ async function carry(
   source: SocketAddress,
   destination: SocketAddress,
 ): Promise<void> {
-  const { telemetry, view, settings, randomBytes } = pod.parts;
-  const id = traceIdOf(formatTraceparent(randomBytes(24))) ?? '';
+  const { telemetry, view, settings, randomHex } = pod.parts;
+  const id = randomHex(32);
   let record: ConnectionRecord | undefined;
   try {
     if (OWN_PORTS.has(destination.port)) throw new ProxyError('SELF_CALL', 'attempted recursive call to ourselves');
@@ -73,7 +72,7 @@ async function carry(
       recheck: () => recheck(pod, subject),
     };
     record.policy = enforce(pod, local, subject);
-    const upstream = await dialApplication(pod, { to: destination, source, signal: live.cancelled });
+    const upstream = await dialApplication(pod, { to: destination, own: true, source, signal: live.cancelled });
     const running = relay(app, upstream);
     record.running(running);
     live.relaying(running);

@@ -5,7 +5,7 @@
 import { formatSocketAddress, type SocketAddress } from '../../common/base/address.ts';
 import { type OutcomeCode, ProxyError } from '../../common/base/errors.ts';
 import { formatSpiffeId } from '../../common/base/spiffe.ts';
-import { formatBaggage, formatForwarded, formatTraceparent, traceIdOf } from '../../common/decision/headers.ts';
+import { formatBaggage, formatForwarded, formatTraceparent } from '../../common/decision/headers.ts';
 import type { Workload } from '../../common/decision/mesh-view.ts';
 import { type DoubleTunnel, type OutboundRoute, type Refusal, routeOutbound, type Tunnel } from '../../common/decision/outbound.ts';
 import type { AppSocket } from '../../common/hbone/app-socket.ts';
@@ -55,9 +55,9 @@ export async function carryOutbound(
   from: SocketAddress,
   destination: SocketAddress,
 ): Promise<void> {
-  const { telemetry, randomBytes } = pod.parts;
-  const traceparent = formatTraceparent(randomBytes(24));
-  const id = traceIdOf(traceparent) ?? '';
+  const { telemetry, randomHex } = pod.parts;
+  const id = randomHex(32);
+  const traceparent = formatTraceparent(id, randomHex(16));
   let record: ConnectionRecord | undefined;
   let leave: (() => void) | undefined;
   try {

@@ -9,6 +9,7 @@ import type { SeriesWriter } from '../../common/server/shared-series.ts';
 import { metrics } from '../metrics.ts';
 import type { PodSpec } from '../protocol.ts';
 import type { PodInfo } from '../settings.ts';
+import { sharedGathering } from '../worker/gathering.ts';
 
 /** A pod's network namespace, as far as this table is concerned. */
 export interface PodNetns {
@@ -150,7 +151,7 @@ export class PodTable {
   #start(pod: Pod): Promise<void> {
     pod.state = 'starting';
     const { netns, uid, info } = pod;
-    pod.started = this.#options.start({ uid, info, netnsFd: netns.fd, kind: 'pod' }).then(
+    pod.started = this.#options.start({ uid, info, netnsFd: netns.fd, kind: 'pod', gathering: sharedGathering() }).then(
       () => {
         if (this.#pods.get(uid) !== pod) return;
         pod.state = 'up';

@@ -26,13 +26,15 @@ export interface WorkerParts {
   readonly changes: StateChanges;
   readonly clock: Clock;
   readonly random: () => number;
-  /** Fresh random bytes. */
-  randomBytes(length: number): Uint8Array;
+  /** Fresh random hexadecimal digits. */
+  randomHex(digits: number): string;
   readonly log: Log;
   readonly certificates: WorkerCertificates;
   readonly connections: ConnectionTable;
   readonly telemetry: Telemetry;
   readonly admission: Admission;
+  /** How much of a processor this worker used lately, 0 to 1. */
+  readonly load: () => number;
   readonly gatewayLoad: GatewayLoad;
   readonly revocations: Revocations;
   /** Only where the control plane is asked for what is needed instead of for everything. */

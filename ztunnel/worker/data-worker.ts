@@ -2,12 +2,12 @@
  * A data worker: its pods' proxies over shared state, told by the supervisor what to serve. Nothing here reads a file or talks to a
  * control plane; what it needs comes by message or lies in shared memory.
  */
-import { randomFillSync } from 'node:crypto';
 import { getHeapStatistics } from 'node:v8';
 import { type Clock, systemClock } from '../../common/base/clock.ts';
 import { errorMessage, ProxyError } from '../../common/base/errors.ts';
 import { IdleHeap } from '../../common/base/heap.ts';
 import type { Log, LogRoot } from '../../common/base/log.ts';
+import { randomHexSource } from '../../common/base/random-hex.ts';
 import { RefusalTally } from '../../common/base/refusal-tally.ts';
 import { HostnameResolver, systemLookup } from '../../common/client/hostname-resolver.ts';
 import { Journal, NO_ANSWER, SLOW_REQUEST_MS } from '../../common/decision/journal.ts';
@@ -31,7 +31,6 @@ import { PodProxy } from './pod.ts';
 import { Telemetry } from './telemetry.ts';
 
 const HEARTBEAT_MS = 250;
-const RANDOM_POOL_BYTES = 4096;
 
 export class DataWorker {
   readonly #send: (message: FromWorker) => void;
@@ -47,6 +46,7 @@ export class DataWorker {
   readonly #tap: EventTap;
   readonly #journal: Journal | undefined;
   #announced: SeriesAnnouncement[] = [];
+  #load = 0;
 
   constructor(start: WorkerStart, logs: LogRoot, send: (message: FromWorker) => void) {
     const { settings } = start;
@@ -73,7 +73,7 @@ export class DataWorker {
       changes: this.#changes,
       clock: this.#clock,
       random: Math.random,
-      randomBytes: pooledRandomBytes(),
+      randomHex: randomHexSource(),
       log: this.#log,
       certificates: new WorkerCertificates({
         tls: { postQuantumOnly: settings.compliance === 'pqc', tls12: settings.tls12 },
@@ -94,6 +94,7 @@ export class DataWorker {
         connectionsOf: (uid) => connections.countOf(uid),
         waiting: () => connections.waiting(),
       }),
+      load: () => this.#load,
       gatewayLoad: new GatewayLoad(),
       onDemand: settings.xdsOnDemand
         ? new OnDemand({ view: this.#reader, clock: this.#clock, want: (name) => send({ type: 'address-wanted', name }) })
@@ -107,6 +108,7 @@ export class DataWorker {
     const journalDropped = series.slot(metrics.journalDropped, []);
     const heartbeat = new Int32Array(start.heartbeat);
     const idle = new IdleHeap(() => this.#clock.monotonic());
+    const load = measureLoad(this.#clock);
     // Not unreferenced: it also keeps an idle worker alive.
     setInterval(() => {
       Atomics.add(heartbeat, 0, 1);
@@ -114,6 +116,7 @@ export class DataWorker {
       series.set(journalBytes, this.#journal?.bytes ?? 0);
       series.set(journalDropped, this.#journal?.dropped ?? 0);
       runtime();
+      this.#load = load();
       idle.look(connections.size);
       const usage = this.#parts.admission.measure((uid) => this.#pods.get(uid)?.spec.info);
       if (usage) send({ type: 'usage', pods: usage });
@@ -256,16 +259,16 @@ function measureRuntime(series: SeriesWriter, worker: number, open: () => number
   };
 }
 
-/** Random bytes from a pool: one call into the generator for a hundred connections. */
-function pooledRandomBytes(): (length: number) => Uint8Array {
-  const pool = Buffer.alloc(RANDOM_POOL_BYTES);
-  let used = pool.length;
-  return (length) => {
-    if (used + length > pool.length) {
-      randomFillSync(pool);
-      used = 0;
-    }
-    used += length;
-    return pool.subarray(used - length, used);
+/** @returns to be called now and then: how much of a processor this thread has used since the last call */
+function measureLoad(clock: Clock): () => number {
+  let used = process.threadCpuUsage();
+  let at = clock.monotonic();
+  return () => {
+    const now = clock.monotonic();
+    const { user, system } = process.threadCpuUsage(used);
+    const share = (user + system) / 1000 / Math.max(1, now - at);
+    used = { user: used.user + user, system: used.system + system };
+    at = now;
+    return share;
   };
 }

@@ -18,12 +18,26 @@ export interface ApplicationDial {
   /** The caller's address, which the application shall see. */
   readonly source?: SocketAddress;
   readonly signal: CancelSignal;
+  /** It is the pod's own, and listens in its namespace. */
+  readonly own?: boolean;
   /** Whose share of a turn it uses; the pod's own where it is not given. */
   readonly lane?: Lane;
 }
 
 /** @throws {ProxyError} UPSTREAM_CONNECT naming the address and why; the signal's reason */
-export async function dialApplication(pod: PodContext, { to, source, signal, lane = pod.lane }: ApplicationDial): Promise<AppSocket> {
+export function dialApplication(pod: PodContext, dial: ApplicationDial): AppSocket | Promise<AppSocket> {
+  if (!dial.own) return dialElsewhere(pod, dial);
+  const { to, source, signal, lane = pod.lane } = dial;
+  if (signal.aborted) throw dialError(signal.reason, to, signal, 'UPSTREAM_CONNECT', 'connection');
+  try {
+    const app = AppSocket.connectedAtOnce(openSocket(pod, to, source), to, { lane, expectEnd: true });
+    return app ?? dialElsewhere(pod, dial);
+  } catch (error) {
+    throw dialError(error, to, signal, 'UPSTREAM_CONNECT', 'connection');
+  }
+}
+
+async function dialElsewhere(pod: PodContext, { to, source, signal, lane = pod.lane }: ApplicationDial): Promise<AppSocket> {
   try {
     const fd = openSocket(pod, to, source);
     return await AppSocket.connect(fd, to, { timeoutMs: CONNECT_TIMEOUT_MS, clock: pod.parts.clock, signal, lane, expectEnd: true });
@@ -75,21 +89,16 @@ function connected(pod: PodContext, socket: Socket, to: SocketAddress, signal: A
  */
 function openSocket(pod: PodContext, to: SocketAddress, source: SocketAddress | undefined): number {
   const family = isIpv6(to.ip) ? 6 : 4;
-  const options = {
-    ...(pod.netns ? { netns: pod.netns } : {}),
-    family,
-    ...(pod.mark !== undefined ? { mark: pod.mark } : {}),
-    ...(pod.keepalive ? { keepalive: pod.keepalive } : {}),
-  } as const;
+  const { netns, mark, keepalive } = pod;
   const wanted = pod.parts.settings.originalSource;
   if (!source || wanted === false || pod.spec.kind === 'self' || source.ip === to.ip || isIpv6(source.ip) !== isIpv6(to.ip)) {
-    return tcpSocket(options);
+    return tcpSocket({ netns, family, mark, keepalive });
   }
   try {
-    return tcpSocket({ ...options, source: { ip: source.ip, port: 0 } });
+    return tcpSocket({ netns, family, mark, keepalive, source: { ip: source.ip, port: 0 } });
   } catch (error) {
     if (wanted === true || !(error instanceof LinuxError) || error.code !== 'EPERM') throw error;
-    return tcpSocket(options);
+    return tcpSocket({ netns, family, mark, keepalive });
   }
 }
 

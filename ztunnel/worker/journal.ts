@@ -4,7 +4,8 @@ import type { ProxyError } from '../../common/base/errors.ts';
 import { type Decision, type Ending, type Journal, verdictOf } from '../../common/decision/journal.ts';
 import type { Service, Workload } from '../../common/decision/mesh-view.ts';
 
-export interface JournaledConnection {
+/** What is known of a connection when it begins. */
+export interface JournaledFacts {
   readonly direction: 'inbound' | 'outbound';
   readonly id: string;
   readonly source: SocketAddress;
@@ -15,6 +16,10 @@ export interface JournaledConnection {
   readonly destinationWorkload: Workload | undefined;
   readonly service: Pick<Service, 'hostname' | 'namespace'> | undefined;
   readonly mutualTls: boolean;
+}
+
+/** What has become of it. */
+export interface JournaledEnd {
   /** That allowed it. */
   readonly policy: string | undefined;
   readonly error: ProxyError | undefined;
@@ -40,47 +45,72 @@ export class ConnectionJournal {
     message: '',
   };
 
+  /** The next connection is like this one more often than not, and keys are long. */
+  #last: Keyed | undefined;
+
   constructor(journal: Journal, now: () => number) {
     this.#journal = journal;
     this.#now = now;
   }
 
-  record(made: JournaledConnection): void {
-    const { destinationWorkload: to, error } = made;
-    const policy = error?.policy ?? made.policy ?? '';
-    const uid = uidOf(made);
-    const key = keyOf(made, uid, policy);
+  record(facts: JournaledFacts, end: JournaledEnd): void {
+    const { destinationWorkload: to } = facts;
+    const { error } = end;
+    const policy = error?.policy ?? end.policy ?? '';
+    const uid = uidOf(facts);
+    if (!this.#last || !sameKey(this.#last, facts, error, policy))
+      this.#last = { facts, error, policy, key: keyOf(facts, error, uid, policy) };
+    const { key } = this.#last;
     const ending = this.#ending;
-    ending.id = made.id;
+    ending.id = facts.id;
     ending.nowMs = this.#now();
-    ending.durationMs = made.durationMs;
+    ending.durationMs = end.durationMs;
     ending.endpoint = to ? `${to.namespace}/${to.name}` : '';
-    ending.sent = made.sent;
-    ending.received = made.received;
+    ending.sent = end.sent;
+    ending.received = end.received;
     ending.message = error?.message ?? '';
-    this.#journal.count(key, ending, () => decisionOf(made, uid, policy));
+    this.#journal.count(key, ending, () => decisionOf(facts, error, uid, policy));
   }
 
   /** A connection that goes on: what it was allowed by is to be seen before it ends. */
-  running(made: JournaledConnection): void {
-    const { policy = '' } = made;
-    const uid = uidOf(made);
-    this.#journal.touch(keyOf(made, uid, policy), this.#now(), () => decisionOf(made, uid, policy));
+  running(facts: JournaledFacts, policy = ''): void {
+    const uid = uidOf(facts);
+    this.#journal.touch(keyOf(facts, undefined, uid, policy), this.#now(), () => decisionOf(facts, undefined, uid, policy));
   }
 }
 
-const uidOf = ({ direction, service, destinationWorkload: to }: JournaledConnection): string =>
+const uidOf = ({ direction, service, destinationWorkload: to }: JournaledFacts): string =>
   direction === 'inbound' || !service ? (to?.uid ?? '') : '';
 
 const keyOf = (
-  { direction, source, target, sourceIdentity = '', service, error }: JournaledConnection,
+  { direction, source, target, sourceIdentity = '', service }: JournaledFacts,
+  error: ProxyError | undefined,
   uid: string,
   policy: string,
 ): string =>
   `${direction} ${source.ip} ${sourceIdentity} ${uid} ${target.ip} ${target.port} ${service?.hostname ?? ''} ${error?.code ?? ''} ${policy}`;
 
-function decisionOf(made: JournaledConnection, uid: string, policy: string): Decision {
-  const { direction, source, sourceWorkload: from, sourceIdentity, target, service, destinationWorkload: to, mutualTls, error } = made;
+interface Keyed {
+  readonly facts: JournaledFacts;
+  readonly error: ProxyError | undefined;
+  readonly policy: string;
+  readonly key: string;
+}
+
+/** Whether the key of these is that one. By identity where the view or a header says the same object twice. */
+const sameKey = (of: Keyed, facts: JournaledFacts, error: ProxyError | undefined, policy: string): boolean =>
+  of.facts.direction === facts.direction &&
+  of.facts.source.ip === facts.source.ip &&
+  of.facts.sourceIdentity === facts.sourceIdentity &&
+  of.facts.destinationWorkload === facts.destinationWorkload &&
+  of.facts.service === facts.service &&
+  of.facts.target.ip === facts.target.ip &&
+  of.facts.target.port === facts.target.port &&
+  of.error?.code === error?.code &&
+  of.policy === policy;
+
+function decisionOf(facts: JournaledFacts, error: ProxyError | undefined, uid: string, policy: string): Decision {
+  const { direction, source, sourceWorkload: from, sourceIdentity, target, service, destinationWorkload: to, mutualTls } = facts;
   return {
     at: direction,
     source: from ? `${from.namespace}/${from.name}` : '',

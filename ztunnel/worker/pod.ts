@@ -7,12 +7,12 @@ import type { SocketAddress } from '../../common/base/address.ts';
 import { errorMessage, type ProxyError } from '../../common/base/errors.ts';
 import { socketEnds } from '../../common/base/socket-ends.ts';
 import { HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT, SOCKS5_PORT } from '../../common/decision/ports.ts';
-import { AppSocket } from '../../common/hbone/app-socket.ts';
+import { AppSocket, mostConnectionsInTurn } from '../../common/hbone/app-socket.ts';
 import { HbonePool } from '../../common/hbone/pool.ts';
 import { Lane } from '../../common/hbone/turn-shares.ts';
 import { Netns } from '../../common/linux/netns.ts';
 import { fdOf } from '../../common/linux/node.ts';
-import { closeFd, type Keepalive, listenTcp, setKeepalive } from '../../common/linux/sockets.ts';
+import { closeFd, gatherConnections, type Keepalive, listenTcp, setKeepalive, spreadConnections } from '../../common/linux/sockets.ts';
 import { listenOn } from '../../common/linux/tcp-stream.ts';
 import { DnsServer } from '../dns/server.ts';
 import { HboneInbound } from '../inbound/hbone.ts';
@@ -25,6 +25,7 @@ import type { PodSpec } from '../protocol.ts';
 import type { ZtunnelSettings } from '../settings.ts';
 import { LimitReached } from './admission.ts';
 import type { PodContext, WorkerParts } from './context.ts';
+import { Gathering, MOST_GATHERED } from './gathering.ts';
 import { LocalWorkload } from './local-workload.ts';
 
 export class PodProxy implements PodContext {
@@ -183,15 +184,48 @@ export class PodProxy implements PodContext {
 
   /** Applications' connections, which redirection brings. */
   #listen(port: number, serve: (app: AppSocket) => Promise<void>, address?: string): void {
-    const listener = listenOn(this.#bind(port, address), {
+    const fd = this.#bind(port, address);
+    const gathering = port === OUTBOUND_PORT ? this.#gathering(fd) : undefined;
+    const listener = listenOn(fd, {
       onConnection: (stream) => {
+        gathering?.connection();
         const app = new AppSocket(stream, this.lane);
         const arrival = { fd: stream.fd, ends: () => app.ends, reset: () => app.destroy() };
         if (this.#admits(arrival, port)) serve(app).catch((error: unknown) => this.#handlerFailed(port, error, () => app.destroy()));
       },
       onError: (error) => this.#listenerFailed(port, error),
+      mostInTurn: mostConnectionsInTurn,
     });
+    if (gathering) this.#listeners.push({ close: () => gathering.stop() });
     this.#listeners.push(listener);
+  }
+
+  #gathering(fd: number): Gathering | undefined {
+    const { settings, clock, load, connections, log } = this.parts;
+    const { uid, gathering: shared } = this.spec;
+    const { workers, portReuse, podMaxConnections } = settings;
+    if (workers === 1 || !portReuse || podMaxConnections < workers * MOST_GATHERED) return undefined;
+    // Not every pod's to the same worker.
+    const index = Buffer.from(uid).reduce((sum, byte) => sum + byte, 0) % workers;
+    const attempt = (what: string, run: () => void): boolean => {
+      try {
+        run();
+        log.debug({ pod: this.name }, what);
+        return true;
+      } catch (error) {
+        log.debug({ pod: this.name, error: errorMessage(error) }, `${what}: not possible`);
+        return false;
+      }
+    };
+    return new Gathering({
+      shared,
+      workers,
+      clock,
+      open: () => connections.countOf(uid),
+      load,
+      gather: () => attempt('new connections go to one worker', () => gatherConnections(fd, index)),
+      spread: () => attempt('new connections go to all workers', () => spreadConnections(fd)),
+    });
   }
 
   /** Peers' connections, for Node's TLS. */

@@ -88,16 +88,10 @@ export class Telemetry {
     const { events, clock } = this.#options;
     if (events.wanted) events.take(refusedEvent(failure, clock.now()));
     if (id !== undefined)
-      this.#options.journal?.record({
-        ...NOTHING_KNOWN,
-        direction,
-        id,
-        source,
-        target: destination,
-        sourceWorkload: client,
-        service,
-        error,
-      });
+      this.#options.journal?.record(
+        { ...NOTHING_KNOWN, direction, id, source, target: destination, sourceWorkload: client, service },
+        { policy: undefined, error, durationMs: 0, sent: 0, received: 0 },
+      );
     this.#options.access.write('warn', 'connection failed', () => [
       ['src.addr', formatSocketAddress(source), 'bare'],
       ['dst.addr', formatSocketAddress(destination), 'bare'],
@@ -211,10 +205,6 @@ const NOTHING_KNOWN = {
   sourceIdentity: undefined,
   destinationWorkload: undefined,
   mutualTls: false,
-  policy: undefined,
-  durationMs: 0,
-  sent: 0,
-  received: 0,
 } as const;
 
 const nameOf = (workload: Workload | undefined, address: SocketAddress): string =>
@@ -282,9 +272,7 @@ export class ConnectionRecord implements Member {
 
   journalRunning(): void {
     if (!this.#relay) return;
-    const { forward: sent, backward: received } = this.#relay;
-    const { journal } = this.#options;
-    journal?.running({ ...this.facts, policy: this.policy, error: undefined, durationMs: 0, sent, received });
+    this.#options.journal?.running(this.facts, this.policy);
   }
 
   /** Exactly once. */
@@ -292,8 +280,7 @@ export class ConnectionRecord implements Member {
     this.error = error;
     this.flush();
     const { series, access, clock, journal } = this.#options;
-    journal?.record({
-      ...this.facts,
+    journal?.record(this.facts, {
       policy: this.policy,
       error,
       durationMs: clock.monotonic() - this.#startedAt,

@@ -1,4 +1,5 @@
 /** Header fields to header blocks (RFC 7541). What repeats from block to block goes into the dynamic table and costs a byte from then on. */
+import { writeLatin1 } from '../../base/latin1.ts';
 import { DEFAULT_TABLE_SIZE, DynamicTable, fieldSize, type HeaderField, STATIC_TABLE } from './header-tables.ts';
 import { huffmanEncode, huffmanLength } from './huffman.ts';
 
@@ -14,10 +15,12 @@ export interface HpackEncoderOptions {
 }
 
 const NOTHING: ReadonlySet<string> = new Set();
-const staticFields = new Map<string, number>();
+/** By name and then by value: a name with its value in one string would have to be made and hashed for each field (bench ztunnel, new connections). */
+type FieldNumbers = Map<string, Map<string, number>>;
+const staticFields: FieldNumbers = new Map();
 const staticNames = new Map<string, number>();
 STATIC_TABLE.forEach(([name, value], i) => {
-  if (value !== '') staticFields.set(key(name, value), i + 1);
+  if (value !== '') setField(staticFields, name, value, i + 1);
   if (!staticNames.has(name)) staticNames.set(name, i + 1);
 });
 
@@ -29,7 +32,7 @@ export class HpackEncoder {
   readonly #ownLimit: number;
   readonly #table: DynamicTable;
   /** Serial numbers of the newest dynamic field with this name and value, or with this name. */
-  readonly #fields = new Map<string, number>();
+  readonly #fields: FieldNumbers = new Map();
   readonly #names = new Map<string, number>();
   /** Smallest and last table size since the last block, where they must be announced (section 4.2). */
   #pendingSize: { smallest: number; last: number } | undefined;
@@ -42,8 +45,9 @@ export class HpackEncoder {
     this.#huffman = options.huffman ?? false;
     this.#ownLimit = options.maxTableSize ?? DEFAULT_TABLE_SIZE;
     this.#table = new DynamicTable(DEFAULT_TABLE_SIZE, ([name, value], serial) => {
-      const fieldKey = key(name, value);
-      if (this.#fields.get(fieldKey) === serial) this.#fields.delete(fieldKey);
+      const values = this.#fields.get(name);
+      if (values?.get(value) === serial) values.delete(value);
+      if (values?.size === 0) this.#fields.delete(name);
       if (this.#names.get(name) === serial) this.#names.delete(name);
     });
     if (this.#ownLimit < DEFAULT_TABLE_SIZE) this.setPeerTableSize(DEFAULT_TABLE_SIZE);
@@ -82,17 +86,17 @@ export class HpackEncoder {
   #field(name: string, value: string): void {
     // A coded string may be longer than the text (30 bits for a byte); it is used only where it is not.
     this.#room(name.length + value.length + 24);
-    const fieldKey = key(name, value);
-    const known = staticFields.get(fieldKey) ?? this.#dynamicIndex(this.#fields.get(fieldKey));
+    const unindexed = this.#unindexed.has(name);
+    const known = staticFields.get(name)?.get(value) ?? (unindexed ? undefined : this.#dynamicIndex(this.#fields.get(name)?.get(value)));
     if (this.#sensitive.has(name)) this.#literal(name, value, 4, 0x10);
     else if (known !== undefined) this.#integer(known, 7, 0x80);
     // One field that would empty half the table is not worth it.
-    else if (this.#unindexed.has(name) || fieldSize(name, value) * 2 > this.#table.maxSize) this.#literal(name, value, 4, 0);
+    else if (unindexed || fieldSize(name, value) * 2 > this.#table.maxSize) this.#literal(name, value, 4, 0);
     else {
       this.#literal(name, value, 6, 0x40);
       const serial = this.#table.added;
       this.#table.add([name, value]);
-      this.#fields.set(fieldKey, serial);
+      setField(this.#fields, name, value, serial);
       this.#names.set(name, serial);
     }
   }
@@ -116,7 +120,7 @@ export class HpackEncoder {
       return;
     }
     this.#integer(text.length, 7, 0);
-    this.#at += this.#out.write(text, this.#at, 'latin1');
+    this.#at += writeLatin1(this.#out, text, this.#at);
   }
 
   /** Section 5.1. */
@@ -143,7 +147,8 @@ export class HpackEncoder {
   }
 }
 
-/** No name has a NUL in it, so no two fields share a key. */
-function key(name: string, value: string): string {
-  return `${name}\0${value}`;
+function setField(fields: FieldNumbers, name: string, value: string, number: number): void {
+  const values = fields.get(name);
+  if (values) values.set(value, number);
+  else fields.set(name, new Map([[value, number]]));
 }

@@ -39,7 +39,7 @@ interface Fixture {
 }
 
 /** Our server, and a client whose frames are written by hand. */
-async function serverFixture(limits: Partial<HboneLimits> = {}): Promise<Fixture> {
+async function serverFixture(limits: Partial<HboneLimits> = {}, asked?: (request: ConnectRequest) => unknown): Promise<Fixture> {
   const [near, far] = duplexPair({ highWaterMark: 1 << 20 });
   const clock = new FakeClock();
   const requests: ConnectRequest[] = [];
@@ -47,7 +47,10 @@ async function serverFixture(limits: Partial<HboneLimits> = {}): Promise<Fixture
   const server = new HboneServerConnection(far, {
     clock,
     limits: { ...defaultServerLimits, ...limits },
-    onConnect: (request) => requests.push(request),
+    onConnect: (request) => {
+      requests.push(request);
+      asked?.(request);
+    },
     onClose: (error) => closed.push({ error }),
   });
   const peer = new RawPeer(near, 'client');
@@ -283,6 +286,16 @@ test('frames that were under way when we reset a stream are excused', async () =
   assert.deepEqual(peer.take(), []);
 });
 
+test('a peer that has reset a stream too is not excused for what it sends after that', async () => {
+  const { peer, requests, headers } = await serverFixture();
+  await peer.send(headers(1));
+  requests[0]?.refuse(401, []);
+  await settle();
+  peer.take();
+  await peer.send(rstStreamFrame(1, ErrorCode.CANCEL), headers(1));
+  assert.match(peer.take().at(-1) ?? '', new RegExp(`^goaway \\d+ ${ErrorCode.STREAM_CLOSED} `));
+});
+
 test('DATA on a stream that ended long ago is a stream error', async () => {
   const { peer, requests, headers } = await serverFixture();
   await peer.send(headers(1));
@@ -338,6 +351,27 @@ for (const [name, frames, reason] of FLOODS) {
     assert.match(fixture.closed[0]?.error?.message ?? '', reason);
   });
 }
+
+for (const [how, answer] of [
+  ['accepted', (request: ConnectRequest) => request.accept([])],
+  ['refused', (request: ConnectRequest) => request.refuse(503, [])],
+] as const) {
+  test(`a flood of rapid reset is one where requests are ${how} at once, too`, async () => {
+    const { peer, headers, closed } = await serverFixture({}, answer);
+    await peer.send(...Array.from({ length: 501 }, (_, i) => [headers(2 * i + 1), rstStreamFrame(2 * i + 1, 8)]).flat());
+    assert.match(closed[0]?.error?.message ?? '', /^ENHANCE_YOUR_CALM: .*reset before they were answered/);
+  });
+}
+
+test('tunnels that are reset after their answer has left are no flood', async () => {
+  const { peer, headers, closed } = await serverFixture({}, (request) => request.accept([]));
+  for (let i = 0; i < 501; i++) {
+    await peer.send(headers(2 * i + 1));
+    await settle();
+    await peer.send(rstStreamFrame(2 * i + 1, 8));
+  }
+  assert.deepEqual(closed, []);
+});
 
 test('what would be a flood in ten seconds is none in a longer time', async () => {
   const { peer, clock, closed } = await serverFixture();

@@ -5,8 +5,9 @@ import net from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { libc, SOL_TCP, TCP_NODELAY } from '../../../common/linux/libc.ts';
 import { fdOf } from '../../../common/linux/node.ts';
-import { hasEnded } from '../../../common/linux/sockets.ts';
+import { hasEnded, tcpSocket } from '../../../common/linux/sockets.ts';
 import { listenAt, TcpStream, type TcpStreamOwner } from '../../../common/linux/tcp-stream.ts';
+import { openDescriptors } from '../../support/descriptors.ts';
 import { until } from '../../support/until.ts';
 
 class Recorder implements TcpStreamOwner {
@@ -206,6 +207,7 @@ test('two may listen on one port, and a port that is taken otherwise is refused 
   const take = (streams: TcpStream[]) => ({
     onConnection: (stream: TcpStream) => void streams.push(stream),
     onError: (error: Error) => assert.ifError(error),
+    mostInTurn: () => 1,
   });
   const taken: TcpStream[] = [];
   const one = listenAt({ ip: '127.0.0.1', port: 0 }, take(taken));
@@ -262,14 +264,82 @@ test('memory of writes that never left is given back when the stream is closed',
   assert.equal(written, 33);
 });
 
-test('a connection that nobody takes is refused by name', async () => {
+/** A port of this machine that nobody listens on. */
+async function freePort(): Promise<number> {
   const probe = net.createServer().listen(0, '127.0.0.1');
   await once(probe, 'listening');
   const { port } = probe.address() as net.AddressInfo;
   probe.close();
   await once(probe, 'close');
+  return port;
+}
+
+test('a connection that nobody takes is refused by name', async () => {
+  const port = await freePort();
   const stream = TcpStream.unconnected();
   const error = await new Promise<Error | undefined>((resolve) => stream.connect({ ip: '127.0.0.1', port }, resolve));
   assert.equal(error?.message, `connect ECONNREFUSED 127.0.0.1:${port}`);
   stream.close();
+});
+
+test('a listener of the same machine is connected to at once, or refuses at once, or takes longer because it is busy', async (t) => {
+  const dial = (port: number): TcpStream | undefined => TcpStream.connectedAtOnce(tcpSocket({ family: 4 }), { ip: '127.0.0.1', port });
+  const server = net.createServer((socket) => socket.on('error', () => undefined).pipe(socket));
+  server.listen({ port: 0, host: '127.0.0.1', backlog: 1 });
+  await once(server, 'listening');
+  t.after(() => server.close());
+  const { port } = server.address() as net.AddressInfo;
+  const stream = dial(port);
+  assert.ok(stream);
+  const ours = new Recorder(stream);
+  stream.startReading();
+  stream.write(Buffer.from('hello'));
+  stream.end();
+  await ours.has('ended');
+  assert.equal(ours.text, 'hello');
+
+  const unused = await freePort();
+  const before = openDescriptors();
+  assert.throws(() => dial(unused), { message: `connect ECONNREFUSED 127.0.0.1:${unused}`, code: 'ECONNREFUSED' });
+  assert.equal(openDescriptors(), before, 'a descriptor that is of no use is closed');
+
+  // This thread does not accept while it dials.
+  const queued: TcpStream[] = [];
+  for (let next = dial(port); next; next = dial(port)) assert.ok(queued.push(next) < 8, 'the queue is full at last');
+  assert.equal(openDescriptors(), before + queued.length);
+  for (const one of queued) one.close();
+});
+
+test('a turn takes as many connections as it may, and the others have the turns after it', async (t) => {
+  let most = 3;
+  let turn = 0;
+  const takenIn: number[] = [];
+  const listener = listenAt(
+    { ip: '127.0.0.1', port: 0 },
+    {
+      onConnection: (stream) => {
+        takenIn.push(turn);
+        stream.close();
+      },
+      onError: (error) => assert.ifError(error),
+      mostInTurn: () => most,
+    },
+  );
+  t.after(() => listener.close());
+  /** How many of eight that wait each turn takes. */
+  const taken = async (): Promise<number[]> => {
+    takenIn.length = 0;
+    const clients = Array.from({ length: 8 }, () =>
+      TcpStream.connectedAtOnce(tcpSocket({ family: 4 }), { ip: '127.0.0.1', port: listener.port }),
+    );
+    while (takenIn.length < clients.length) {
+      await new Promise(setImmediate);
+      turn++;
+    }
+    for (const client of clients) client?.close();
+    return [...Map.groupBy(takenIn, (one) => one).values()].map((some) => some.length);
+  };
+  assert.deepEqual(await taken(), [3, 3, 2]);
+  most = 1;
+  assert.deepEqual(await taken(), [1, 1, 1, 1, 1, 1, 1, 1]);
 });

@@ -138,7 +138,7 @@ class World {
     const parts = { identity: principal, view, configuration, picker, upstreams, clock, random, log: silentLog, buckets };
     const handler = pipeline({
       ...parts,
-      randomBytes: (length) => new Uint8Array(length).fill(1),
+      randomHex: (digits) => '01'.repeat(digits / 2),
       mirror: unused,
       hasOthers: () => false,
     });

@@ -109,7 +109,7 @@ function sender(t: TestContext, port: number, environment: Record<string, string
     certificates: new WorkerCertificates({ tls: { postQuantumOnly: false }, clock, want: () => undefined }),
     clock,
     resolver: new HostnameResolver({ lookup: async () => [], clock }),
-    randomBytes: (length) => new Uint8Array(length),
+    randomHex: (digits) => '00'.repeat(digits / 2),
     limits: defaultClientLimits,
     maxStreamsPerConnection: 100,
     unusedReleaseMs: 1000,

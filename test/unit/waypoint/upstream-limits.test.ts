@@ -169,7 +169,7 @@ test('a connection that does not come about is given up after connectTimeout', a
     } as unknown as WorkerCertificates,
     clock,
     resolver: { resolve: () => Promise.resolve([]) },
-    randomBytes: (length) => new Uint8Array(length),
+    randomHex: (digits) => '00'.repeat(digits / 2),
     limits: defaultClientLimits,
     maxStreamsPerConnection: 100,
     unusedReleaseMs: 1000,

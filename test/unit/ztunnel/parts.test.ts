@@ -41,9 +41,11 @@ test('a dedicated proxy serves its one workload; a node’s proxy serves itself 
     POD_NAMESPACE: 'y',
     SERVICE_ACCOUNT: 'z',
   });
-  assert.deepEqual(ownPods(dedicated), [
-    { uid: 'dedicated', info: { namespace: 'shop', name: 'a', serviceAccount: 'b' }, netnsFd: undefined, kind: 'pod' },
-  ]);
+  const info = { namespace: 'shop', name: 'a', serviceAccount: 'b' };
+  assert.deepEqual(
+    ownPods(dedicated).map(({ gathering, ...pod }) => pod),
+    [{ uid: 'dedicated', info, netnsFd: undefined, kind: 'pod' }],
+  );
   const self = { POD_NAME: 'ztunnel-1', POD_NAMESPACE: 'istio-system', SERVICE_ACCOUNT: 'ztunnel' };
   assert.equal(ownPods(readZtunnelSettings(self))[0]?.kind, 'self');
   for (const name of Object.keys(self)) assert.deepEqual(ownPods(readZtunnelSettings({ ...self, [name]: '' })), []);

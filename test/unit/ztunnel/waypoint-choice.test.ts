@@ -51,7 +51,7 @@ function mesh(pods: number, fails: (ip: string) => Error | undefined) {
       gatewayLoad,
       connections,
       random: Math.random,
-      randomBytes: (length: number) => new Uint8Array(length).fill(7),
+      randomHex: (digits: number) => '07'.repeat(digits / 2),
       settings: { network: '', outboundTrafficPolicy: 'ALLOW_ANY' },
       telemetry: {
         opened: (first: ConnectionFacts) => {

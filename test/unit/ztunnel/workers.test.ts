@@ -6,6 +6,7 @@ import { metricFamilies, metrics } from '../../../ztunnel/metrics.ts';
 import type { FromWorker, PodSpec, ToWorker, WorkerStart } from '../../../ztunnel/protocol.ts';
 import { readZtunnelSettings } from '../../../ztunnel/settings.ts';
 import { WorkerFleet, type WorkerThread } from '../../../ztunnel/supervisor/workers.ts';
+import { sharedGathering } from '../../../ztunnel/worker/gathering.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
 class FakeThread implements WorkerThread {
@@ -103,7 +104,13 @@ async function fleetOf(workers: number) {
   return { fleet, clock, threads, thread, wanted, ended, reader, seconds, cpu, stuck: () => stuck };
 }
 
-const pod: PodSpec = { uid: 'a', info: { name: 'a', namespace: 'shop', serviceAccount: 'a' }, netnsFd: 7, kind: 'pod' };
+const pod: PodSpec = {
+  uid: 'a',
+  info: { name: 'a', namespace: 'shop', serviceAccount: 'a' },
+  netnsFd: 7,
+  kind: 'pod',
+  gathering: sharedGathering(),
+};
 const certificate = { identity: 'spiffe://cluster.local/ns/shop/sa/a', key: 'key', chain: 'chain', roots: 'roots' };
 
 test('a pod is served when every worker listens for it', async () => {
