@@ -2,7 +2,7 @@
 // HTTP/2, and requests with a connection each. Every second one line of JSON says how many answers came by way of which address (the echo
 // program's IP), and how many requests failed in all; each failure has a line of its own.
 import http from 'node:http';
-import http2 from 'node:http2';
+import { keptHttp2 } from './kept-http2.mjs';
 import { limitRun } from './run-limit.mjs';
 
 const [url, kept, everyMs] = [process.env.URL, Number(process.env.KEPT), Number(process.env.EVERY_MS)];
@@ -34,28 +34,6 @@ const overHttp1 = (agent) => () =>
     limitRun(request.once('error', reject), PATIENCE_MS);
   });
 
-/** As gRPC's clients do: a session that was asked to go takes no more requests, and those that it has end there. */
-function overHttp2() {
-  let session;
-  const open = () => {
-    const one = http2.connect(url);
-    totals.fresh++;
-    const leave = () => { if (session === one) session = undefined; };
-    one.on('goaway', leave).on('close', leave).on('error', leave);
-    return one;
-  };
-  return () =>
-    new Promise((resolve, reject) => {
-      session ??= open();
-      const stream = session.request({ ':path': '/' });
-      let [status, body] = [0, ''];
-      stream.on('response', (head) => { status = head[':status']; });
-      stream.setEncoding('utf8').on('data', (text) => { body += text; });
-      stream.once('error', reject).once('end', () => resolve({ status, body }));
-      limitRun(stream, PATIENCE_MS);
-    });
-}
-
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 async function keepAsking(kind, ask) {
   await pause(Math.random() * everyMs);
@@ -66,7 +44,7 @@ async function keepAsking(kind, ask) {
 }
 for (let i = 0; i < kept; i++) {
   if (i % 2 === 0) void keepAsking('http1', overHttp1(new http.Agent({ keepAlive: true, maxSockets: 1 })));
-  else void keepAsking('http2', overHttp2());
+  else void keepAsking('http2', keptHttp2(url, () => totals.fresh++, (stream) => limitRun(stream, PATIENCE_MS)));
 }
 void keepAsking('new', overHttp1(false));
 setInterval(() => {
