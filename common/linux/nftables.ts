@@ -13,7 +13,8 @@ export interface Nftables {
   listTable(family: string, name: string): string | undefined;
 }
 
-const STATELESS = 1 << 1;
+/** NFT_CTX_OUTPUT_STATELESS: without counters, which differ from one reading to the next. */
+const STATELESS = 1 << 2;
 
 /** @returns undefined where libnftables is not there */
 export function openNftables(): Nftables | undefined {

@@ -209,6 +209,10 @@ test('the story, on Kubernetes with two nodes', { skip: withoutCluster ?? false,
       const caller = (await podNames(cluster)).find((name) => name.includes('frontend'))?.slice('pod/'.length) ?? '';
       await everyCommandWorks(cluster.kubeconfig, { caller, served: 'orders', guarded: 'stock', policy: 'only-frontend', folder });
       assert.equal((await calling).code, 0);
+      // They look once a minute whether somebody has changed the rules, which count packets by now.
+      const agents = await cluster.kubectl('logs', '-n', 'istio-system', '-l', 'k8s-app=istio-cni-node', '--tail=-1');
+      assert.match(agents, /the pod is in the mesh/);
+      assert.doesNotMatch(agents, /not as the agent had written them|what it cannot have/);
     } finally {
       rmSync(folder, { recursive: true });
     }

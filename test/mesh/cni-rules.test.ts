@@ -251,6 +251,7 @@ for (const { name, backend } of BACKENDS) {
       const taken = ztunnel.seen.length;
       await ToyClient.open(t, pod.netns, at.peer.v4, 8080);
       assert.equal(ztunnel.seen.length, taken + 1);
+      assert.equal(await network.mend(inside, config), 'wanted', 'after traffic, which the rules count');
     },
   );
 
