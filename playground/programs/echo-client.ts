@@ -9,6 +9,8 @@ import { type ClientOptions, parseClientOptions } from './echo-options.ts';
 
 const MOST_AT_ONCE = 20;
 const CONNECT_TIMEOUT_MS = 2000;
+/** The resolver of glibc asks again after five seconds. */
+const NAME_TIMEOUT_MS = 8000;
 const CONNECT_STEP_MS = 100;
 
 interface Answer {
@@ -128,7 +130,7 @@ function askHttp(options: ClientOptions, signal: AbortSignal, request: typeof ht
         });
       },
     );
-    outgoing.on('socket', (socket) => limitConnect(socket));
+    outgoing.on('socket', (socket) => limitConnect(socket, bare(options.url.hostname)));
     outgoing.on('error', reject);
     outgoing.end();
   });
@@ -259,20 +261,21 @@ function dial({ url }: ClientOptions, defaultPort: number): net.Socket {
     allowHalfOpen: true,
     noDelay: true,
   });
-  limitConnect(socket);
+  limitConnect(socket, bare(url.hostname));
   return socket;
 }
 
-function limitConnect(socket: net.Socket): void {
+function limitConnect(socket: net.Socket, host: string): void {
   if (!socket.connecting) return;
-  let waitsFor = 'the name';
-  socket.once('lookup', () => {
-    waitsFor = 'the connection';
-  });
   // Counted in steps: while this machine stood still nobody could have answered, and that is one step, however long.
-  let left = CONNECT_TIMEOUT_MS / CONNECT_STEP_MS;
+  const waiting = { for: '', limitMs: 0, steps: 0 };
+  const begin = (what: string, limitMs: number): void => void Object.assign(waiting, { for: what, limitMs, steps: 0 });
+  if (net.isIP(host) === 0) begin('its name', NAME_TIMEOUT_MS);
+  else begin('the connection', CONNECT_TIMEOUT_MS);
+  socket.once('lookup', () => begin('the connection', CONNECT_TIMEOUT_MS));
   const timer = setInterval(() => {
-    if (--left === 0) socket.destroy(new Error(`connect timeout after ${CONNECT_TIMEOUT_MS} ms of waiting for ${waitsFor}`));
+    if (++waiting.steps * CONNECT_STEP_MS < waiting.limitMs) return;
+    socket.destroy(new Error(`connect timeout: ${host}, after ${waiting.limitMs} ms of waiting for ${waiting.for}`));
   }, CONNECT_STEP_MS);
   const stop = (): void => clearInterval(timer);
   socket.once('connect', stop);
