@@ -1,17 +1,28 @@
 /**
- * TCP as libuv has it, without a `net.Socket` around it. A socket object of Node's costs each connection three times what the kernel does for
- * it, and each read and write passes two stream machines; a relay needs neither. What lies under `node:net` is not documented, so it is used in
- * this file only, and its tests run on every Node that we support (bench ztunnel: new connections and kept ones).
+ * A TCP connection without a `net.Socket` around it. A socket object of Node's costs each connection three times what the kernel does for it, and
+ * each read and write passes two stream machines; a relay needs neither (bench ztunnel: new connections and kept ones).
  *
  * No function is written where it is assigned to a property: V8's parser takes it for a method then and allocates it in the old generation, and
  * all that it knows of, which is the whole connection, is copied by each young collection until a full one (bench ztunnel, new connections).
  */
-import { getSystemErrorName } from 'node:util';
 import type { SocketAddress } from '../base/address.ts';
 import { SOON } from '../base/soon.ts';
 import { closeFd } from './descriptor.ts';
 import { EALREADY } from './libc.ts';
-import { acceptAtOnce, connectAtOnce, endSending, hasEnded, ownAddress, peerAddress } from './sockets.ts';
+import { connectAtOnce, endSending, hasEnded, ownAddress, peerAddress } from './sockets.ts';
+import {
+  constants,
+  isHandle,
+  kLastWriteWasAsync,
+  kReadBytesOrError,
+  streamState,
+  systemError,
+  TCP,
+  TCPConnectWrap,
+  type TcpHandle,
+  type WriteRequest,
+  WriteWrap,
+} from './tcp-handle.ts';
 
 /** Whoever is told what happens to a stream; nothing is told after `closed`. */
 export interface TcpStreamOwner {
@@ -247,7 +258,7 @@ export class TcpStream {
 
   /** @returns the buffer of the next read where it is another one */
   #onRead(): Uint8Array | undefined {
-    const length = state[kReadBytesOrError] ?? 0;
+    const length = streamState[kReadBytesOrError] ?? 0;
     if (length === 0 || this.#closing) return undefined;
     if (length < 0) {
       this.#readEnd(length);
@@ -312,7 +323,7 @@ export class TcpStream {
       this.close(systemError('write', status));
       return true;
     }
-    if (!state[kLastWriteWasAsync]) {
+    if (!streamState[kLastWriteWasAsync]) {
       spareWrite = request;
       return true;
     }
@@ -380,130 +391,9 @@ export class TcpStream {
   }
 }
 
-/** Connections that arrive at a listener's descriptor, as streams. */
-export interface TcpListener {
-  readonly port: number;
-  /** Takes no more; the descriptor is closed. */
-  close(): void;
-}
-
-export interface TcpListenerOptions {
-  onConnection(stream: TcpStream): void;
-  /** A connection could not be taken (EMFILE and its kin); others still can. */
-  onError(error: Error): void;
-  /**
-   * How many connections a turn of the event loop takes. libuv takes one; several in one turn leave together wherever they go, which a tenth of what each
-   * costs hangs on (bench ztunnel, new connections), and make the turn longer for all others.
-   */
-  mostInTurn(): number;
-}
-
-/** Listens on a bound descriptor, which is ours from here on. @throws {Error} where that fails; then it has been closed */
-export function listenOn(fd: number, options: TcpListenerOptions): TcpListener {
-  const handle = new TCP(constants.SERVER);
-  const status = handle.open(fd);
-  if (status === 0) return listening(handle, '', options);
-  closeFd(fd);
-  throw systemError('listen', status);
-}
-
-/**
- * Listens on an address, with SO_REUSEPORT: the kernel spreads connections over those who listen there.
- * @param at `::` takes IPv4 as well
- * @throws {Error} the system's, where that fails
- */
-export function listenAt({ ip, port }: SocketAddress, options: TcpListenerOptions): TcpListener {
-  const handle = new TCP(constants.SERVER);
-  const flags = constants.UV_TCP_REUSEPORT;
-  const status = ip.includes(':') ? handle.bind6(ip, port, flags) : handle.bind(ip, port, flags);
-  if (status === 0) return listening(handle, `${ip}:${port}`, options);
-  handle.close();
-  throw systemError('bind', status, `${ip}:${port}`);
-}
-
-function listening(handle: TcpHandle, about: string, { onConnection, onError, mostInTurn }: TcpListenerOptions): TcpListener {
-  handle.onconnection = (failed, accepted) => {
-    if (!accepted) {
-      onError(systemError('accept', failed));
-      return;
-    }
-    onConnection(new TcpStream(accepted, true));
-    const most = mostInTurn();
-    for (let taken = 1; taken < most; taken++) {
-      const next = acceptAtOnce(handle.fd);
-      // What cannot be taken is libuv's to find, in the next turn.
-      if (!next) return;
-      onConnection(TcpStream.fromFd(next.fd, next.remote));
-    }
-  };
-  // Linux hands it down to what is accepted.
-  handle.setNoDelay(true);
-  const status = handle.listen(BACKLOG);
-  if (status !== 0) {
-    handle.close();
-    throw systemError('listen', status, about);
-  }
-  return { port: ownAddress(handle.fd)?.port ?? 0, close: () => handle.close() };
-}
-
-/** As `net.Server` asks for; the kernel's own limit (somaxconn) holds too. */
-const BACKLOG = 511;
 /** Of those who keep a connection, so many answers tell. */
 const END_LOOKS = 2;
 /** Where a read goes when nobody wants it any more. */
 const NOWHERE = Buffer.allocUnsafeSlow(1 << 10);
 /** Most writes are over when they return, so one request serves them all. */
 let spareWrite: WriteRequest | undefined;
-
-function systemError(syscall: string, status: number, about = ''): Error {
-  const code = getSystemErrorName(status);
-  return Object.assign(new Error(`${syscall} ${code}${about && ` ${about}`}`), { code, errno: status, syscall });
-}
-
-interface Request<Complete> {
-  oncomplete?: Complete;
-}
-interface WriteRequest extends Request<(status: number) => void> {
-  kept?: unknown;
-}
-
-interface TcpHandle {
-  readonly fd: number;
-  onread: () => Uint8Array | undefined;
-  onconnection: (status: number, accepted: TcpHandle | undefined) => void;
-  open(fd: number): number;
-  bind(ip: string, port: number, flags: number): number;
-  bind6(ip: string, port: number, flags: number): number;
-  listen(backlog: number): number;
-  connect(request: Request<(status: number) => void>, ip: string, port: number): number;
-  connect6(request: Request<(status: number) => void>, ip: string, port: number): number;
-  readStart(): number;
-  readStop(): number;
-  useUserBuffer(bytes: Uint8Array): void;
-  writeBuffer(request: WriteRequest, bytes: Uint8Array): number;
-  writev(request: WriteRequest, chunks: readonly Uint8Array[], allBuffers: true): number;
-  setNoDelay(on: boolean): number;
-  reset(done: () => void): number;
-  close(done?: () => void): void;
-}
-
-const isHandle = (value: unknown): value is TcpHandle => typeof value === 'object' && value !== null && 'useUserBuffer' in value;
-
-interface Bindings {
-  tcp_wrap: {
-    readonly TCP: new (kind: number) => TcpHandle;
-    readonly TCPConnectWrap: new () => Request<(status: number) => void>;
-    readonly constants: { readonly SOCKET: number; readonly SERVER: number; readonly UV_TCP_REUSEPORT: number };
-  };
-  stream_wrap: {
-    readonly WriteWrap: new () => WriteRequest;
-    readonly kReadBytesOrError: number;
-    readonly kLastWriteWasAsync: number;
-    readonly streamBaseState: Int32Array;
-  };
-}
-
-// What Node's own types leave out: its bindings are documented as deprecated for new code, and have had these names since version 12.
-const node = process as unknown as { binding<Name extends keyof Bindings>(name: Name): Bindings[Name] };
-const { TCP, TCPConnectWrap, constants } = node.binding('tcp_wrap');
-const { WriteWrap, kReadBytesOrError, kLastWriteWasAsync, streamBaseState: state } = node.binding('stream_wrap');

@@ -4,7 +4,7 @@ import { errorMessage, ProxyError } from '../../common/base/errors.ts';
 import type { Log } from '../../common/base/log.ts';
 import type { MeshView } from '../../common/decision/mesh-view.ts';
 import { AppSocket, mostConnectionsInTurn } from '../../common/hbone/app-socket.ts';
-import { listenAt, type TcpListener } from '../../common/linux/tcp-stream.ts';
+import { listenAt, type TcpListener } from '../../common/linux/tcp-listener.ts';
 import type { PlaintextListener } from '../settings.ts';
 import type { Telemetry } from '../worker/telemetry.ts';
 import type { Connections } from './connection.ts';

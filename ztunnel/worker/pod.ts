@@ -13,7 +13,7 @@ import { Lane } from '../../common/hbone/turn-shares.ts';
 import { Netns } from '../../common/linux/netns.ts';
 import { fdOf } from '../../common/linux/node.ts';
 import { closeFd, gatherConnections, type Keepalive, listenTcp, setKeepalive, spreadConnections } from '../../common/linux/sockets.ts';
-import { listenOn } from '../../common/linux/tcp-stream.ts';
+import { listenOn } from '../../common/linux/tcp-listener.ts';
 import { DnsServer } from '../dns/server.ts';
 import { HboneInbound } from '../inbound/hbone.ts';
 import { servePlaintext } from '../inbound/plaintext.ts';

@@ -6,7 +6,8 @@ import { type TestContext, test } from 'node:test';
 import { libc, SOL_TCP, TCP_NODELAY } from '../../../common/linux/libc.ts';
 import { fdOf } from '../../../common/linux/node.ts';
 import { hasEnded, tcpSocket } from '../../../common/linux/sockets.ts';
-import { listenAt, TcpStream, type TcpStreamOwner } from '../../../common/linux/tcp-stream.ts';
+import { listenAt } from '../../../common/linux/tcp-listener.ts';
+import { TcpStream, type TcpStreamOwner } from '../../../common/linux/tcp-stream.ts';
 import { openDescriptors } from '../../support/descriptors.ts';
 import { until } from '../../support/until.ts';
 
