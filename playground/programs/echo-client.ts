@@ -8,9 +8,13 @@ import { http } from '../../common/base/node-http.ts';
 import { type ClientOptions, parseClientOptions } from './echo-options.ts';
 
 const MOST_AT_ONCE = 20;
-const CONNECT_TIMEOUT_MS = 2000;
+interface Wait {
+  readonly what: string;
+  readonly limitMs: number;
+}
 /** The resolver of glibc asks again after five seconds. */
-const NAME_TIMEOUT_MS = 8000;
+const NAME: Wait = { what: 'its name', limitMs: 8000 };
+const CONNECTION: Wait = { what: 'the connection', limitMs: 2000 };
 const CONNECT_STEP_MS = 100;
 
 interface Answer {
@@ -268,14 +272,15 @@ function dial({ url }: ClientOptions, defaultPort: number): net.Socket {
 function limitConnect(socket: net.Socket, host: string): void {
   if (!socket.connecting) return;
   // Counted in steps: while this machine stood still nobody could have answered, and that is one step, however long.
-  const waiting = { for: '', limitMs: 0, steps: 0 };
-  const begin = (what: string, limitMs: number): void => void Object.assign(waiting, { for: what, limitMs, steps: 0 });
-  if (net.isIP(host) === 0) begin('its name', NAME_TIMEOUT_MS);
-  else begin('the connection', CONNECT_TIMEOUT_MS);
-  socket.once('lookup', () => begin('the connection', CONNECT_TIMEOUT_MS));
+  let steps = 0;
+  let wait = net.isIP(host) === 0 ? NAME : CONNECTION;
+  socket.once('lookup', () => {
+    wait = CONNECTION;
+    steps = 0;
+  });
   const timer = setInterval(() => {
-    if (++waiting.steps * CONNECT_STEP_MS < waiting.limitMs) return;
-    socket.destroy(new Error(`connect timeout: ${host}, after ${waiting.limitMs} ms of waiting for ${waiting.for}`));
+    if (++steps * CONNECT_STEP_MS < wait.limitMs) return;
+    socket.destroy(new Error(`connect timeout: ${host}, after ${wait.limitMs} ms of waiting for ${wait.what}`));
   }, CONNECT_STEP_MS);
   const stop = (): void => clearInterval(timer);
   socket.once('connect', stop);
