@@ -186,6 +186,7 @@ export async function startZtunnel(settings: ZtunnelSettings, logs: LogRoot, qui
     if (settings.mode === 'shared') zds.start();
     log.info('ztunnel serves');
     memoryReturn.soon();
+    memoryReturn.watch();
     void pruneCertificates(source, kept, () => keeper.states().map(({ identity }) => identity), clock);
   };
   serve().catch((error: unknown) => {

@@ -44,6 +44,8 @@ const RESETS: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'ENOTCONN', 
 
 /** Of this thread. */
 const shares = new TurnShares(setImmediate);
+/** Whether several pods have been busy on this thread lately. */
+export const turnsAreShared = (): boolean => shares.shared;
 /** Connections that a turn takes of a listener. */
 export const mostConnectionsInTurn = (): number => (shares.shared ? 1 : CONNECTIONS);
 /** Of whoever is nobody's pod. */

@@ -4,7 +4,7 @@
  */
 import type { Socket } from 'node:net';
 import { createServer, type Server, type TLSSocket } from 'node:tls';
-import { formatSocketAddress, type IpAddress, type SocketAddress } from '../../common/base/address.ts';
+import { formatSocketAddress, type SocketAddress } from '../../common/base/address.ts';
 import { errorMessage, outcomes, ProxyError } from '../../common/base/errors.ts';
 import { socketEnds } from '../../common/base/socket-ends.ts';
 import { formatSpiffeId, type SpiffeId } from '../../common/base/spiffe.ts';
@@ -14,7 +14,7 @@ import type { MeshView, Workload } from '../../common/decision/mesh-view.ts';
 import { refusalHeaders } from '../../common/hbone/refusal-header.ts';
 import { relay } from '../../common/hbone/relay.ts';
 import { HboneServerConnection } from '../../common/hbone/server.ts';
-import { Lane } from '../../common/hbone/turn-shares.ts';
+import type { Lane } from '../../common/hbone/turn-shares.ts';
 import type { ConnectRequest, HboneLimits, Headers } from '../../common/hbone/types.ts';
 import { defaultServerLimits } from '../../common/hbone/types.ts';
 import { belongsToTrustDomain, firstSpiffeId, MESH_ALPN, peerUris } from '../../common/tls/mesh-tls.ts';
@@ -41,8 +41,6 @@ interface Peer {
 export class HboneInbound {
   readonly #pod: PodContext;
   readonly #connections = new Set<HboneServerConnection>();
-  /** By the peer's address, with how many connections it has. */
-  readonly #lanes = new Map<string, { readonly lane: Lane; connections: number }>();
   /** By the peer's address, with what to call when the handshake is over. */
   readonly #handshaking = new Map<string, { readonly socket: Socket; over(): void }>();
   #tls: { readonly identity: string; readonly server: Server; readonly unwatch: () => void } | undefined;
@@ -183,7 +181,8 @@ export class HboneInbound {
       this.#refusePeer(tls, ProxyError.from(error, 'CERT_REVOKED', 'revoked'));
       return;
     }
-    const peer: Peer = { remote: ends.remote, local: ends.local, identity, lane: this.#joinLane(ends.remote.ip) };
+    const { lanes } = this.#pod.parts;
+    const peer: Peer = { remote: ends.remote, local: ends.local, identity, lane: lanes.join(ends.remote.ip) };
     const connection: HboneServerConnection = new HboneServerConnection(tls, {
       limits: serverLimits(this.#pod),
       clock: this.#pod.parts.clock,
@@ -195,25 +194,13 @@ export class HboneInbound {
       },
       onClose: (error) => {
         this.#connections.delete(connection);
-        this.#leaveLane(peer.remote.ip);
+        lanes.leave(peer.remote.ip, peer.lane);
         this.#lookEmpty();
         if (error?.code === 'HTTP2_FAILURE' || error?.code === 'CERT_REVOKED') this.#logPeer(peer, error);
       },
     });
     this.#connections.add(connection);
     if (this.#draining) connection.drain();
-  }
-
-  #joinLane(ip: IpAddress): Lane {
-    const entry = this.#lanes.get(ip) ?? { lane: new Lane(), connections: 0 };
-    entry.connections++;
-    this.#lanes.set(ip, entry);
-    return entry.lane;
-  }
-
-  #leaveLane(ip: IpAddress): void {
-    const entry = this.#lanes.get(ip);
-    if (entry && --entry.connections === 0) this.#lanes.delete(ip);
   }
 
   #handshaken(remote: SocketAddress): void {

@@ -15,6 +15,7 @@ import type { ZtunnelSettings } from '../settings.ts';
 import type { Admission } from './admission.ts';
 import type { ConnectionTable } from './connections.ts';
 import type { GatewayLoad } from './gateway-load.ts';
+import type { Lanes } from './lanes.ts';
 import type { LocalWorkload, StateChanges } from './local-workload.ts';
 import type { OnDemand } from './on-demand.ts';
 import type { Telemetry } from './telemetry.ts';
@@ -36,6 +37,7 @@ export interface WorkerParts {
   /** How much of a processor this worker used lately, 0 to 1. */
   readonly load: () => number;
   readonly gatewayLoad: GatewayLoad;
+  readonly lanes: Lanes;
   readonly revocations: Revocations;
   /** Only where the control plane is asked for what is needed instead of for everything. */
   readonly onDemand: OnDemand | undefined;

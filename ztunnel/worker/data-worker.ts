@@ -24,6 +24,7 @@ import { Admission } from './admission.ts';
 import { ConnectionTable } from './connections.ts';
 import type { WorkerParts } from './context.ts';
 import { GatewayLoad } from './gateway-load.ts';
+import { Lanes } from './lanes.ts';
 import { ConnectionJournal } from './journal.ts';
 import { StateChanges } from './local-workload.ts';
 import { OnDemand } from './on-demand.ts';
@@ -96,6 +97,7 @@ export class DataWorker {
       }),
       load: () => this.#load,
       gatewayLoad: new GatewayLoad(),
+      lanes: new Lanes((ip) => this.#pods.values().find(({ local }) => local.get()?.addresses.includes(ip))?.lane),
       onDemand: settings.xdsOnDemand
         ? new OnDemand({ view: this.#reader, clock: this.#clock, want: (name) => send({ type: 'address-wanted', name }) })
         : undefined,

@@ -2,7 +2,7 @@
  * Which data worker takes a pod's new connections. The kernel spreads them over all workers, which is right for connections that last. Where a pod
  * opens many short ones, a few at a time, each worker's turns serve one or two of them and cost more than what they do for these: one worker
  * alone takes a fifth less of the processor (bench ztunnel, new connections). So a worker that sees such a pod has the kernel give all of its new
- * connections to one worker, and has them spread again when they come seldom, last, or are more than one worker can take.
+ * connections to one worker, and has them spread again when they come seldom, last, are more than one worker can take, or keep other pods waiting there.
  */
 import type { Clock } from '../../common/base/clock.ts';
 
@@ -15,12 +15,14 @@ export interface GatheringOptions {
   open(): number;
   /** How much of a processor this worker used lately, 0 to 1. */
   load(): number;
+  /** Whether other pods' connections are busy in this worker as well: they would wait for what only one worker works off. */
+  crowded(): boolean;
   /** Has the kernel give all new connections to one of the workers, always the same one. @returns false where it cannot */
   gather(): boolean;
   spread(): void;
 }
 
-/** Three Int32: connections that all workers have taken, whether they are gathered, and how often that was too much for one worker. */
+/** Three Int32: connections that all workers have taken, whether they are gathered, and how often that was too much for one worker or its pods. */
 export const sharedGathering = (): SharedArrayBuffer => new SharedArrayBuffer(3 * Int32Array.BYTES_PER_ELEMENT);
 
 const TAKEN = 0;
@@ -82,7 +84,7 @@ export class Gathering {
   }
 
   #look(): void {
-    const { clock, workers, open, load } = this.#options;
+    const { clock, workers, open, load, crowded } = this.#options;
     const now = clock.monotonic();
     const often = now - this.#since <= WINDOW_MS;
     const opened = open();
@@ -92,7 +94,7 @@ export class Gathering {
     this.#openSince = opened;
     if (this.gathered) {
       this.#openGathered ??= opened;
-      const overload = load() > SPREAD_ABOVE;
+      const overload = load() > SPREAD_ABOVE || crowded();
       if (overload) Atomics.add(this.#shared, OVERLOADS, 1);
       if (overload || opened - this.#openGathered > MOST_GROWTH) this.#spread();
     } else {
@@ -102,7 +104,7 @@ export class Gathering {
       const overloads = Atomics.load(this.#shared, OVERLOADS);
       if (overloads !== this.#overloads) this.#notBefore = now + HOLD_MS;
       this.#overloads = overloads;
-      if (often && !lasting && now >= this.#notBefore && load() * workers < GATHER_BELOW) this.#gather();
+      if (often && !lasting && now >= this.#notBefore && load() * workers < GATHER_BELOW && !crowded()) this.#gather();
     }
   }
 

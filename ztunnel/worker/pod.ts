@@ -7,7 +7,7 @@ import type { SocketAddress } from '../../common/base/address.ts';
 import { errorMessage, type ProxyError } from '../../common/base/errors.ts';
 import { socketEnds } from '../../common/base/socket-ends.ts';
 import { HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT, SOCKS5_PORT } from '../../common/decision/ports.ts';
-import { AppSocket, mostConnectionsInTurn } from '../../common/hbone/app-socket.ts';
+import { AppSocket, mostConnectionsInTurn, turnsAreShared } from '../../common/hbone/app-socket.ts';
 import { HbonePool } from '../../common/hbone/pool.ts';
 import { Lane } from '../../common/hbone/turn-shares.ts';
 import { Netns } from '../../common/linux/netns.ts';
@@ -223,6 +223,7 @@ export class PodProxy implements PodContext {
       clock,
       open: () => connections.countOf(uid),
       load,
+      crowded: turnsAreShared,
       gather: () => attempt('new connections go to one worker', () => gatherConnections(fd, index)),
       spread: () => attempt('new connections go to all workers', () => spreadConnections(fd)),
     });

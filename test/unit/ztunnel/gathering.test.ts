@@ -10,13 +10,14 @@ function twoWorkers({ possible = true } = {}) {
   const shared = sharedGathering();
   const said: string[] = [];
   const worker = (name: string, itsClock = clock) => {
-    const state = { open: 0, load: 0.2 };
+    const state = { open: 0, load: 0.2, crowded: false };
     const gathering = new Gathering({
       shared,
       workers: 2,
       clock: itsClock,
       open: () => state.open,
       load: () => state.load,
+      crowded: () => state.crowded,
       gather: () => {
         said.push(`${name} gathers`);
         return possible;
@@ -69,10 +70,12 @@ test('connections that come seldom, or last, are not gathered', async () => {
   assert.deepEqual(said, ['other spreads']);
 });
 
-test('what would be more than one worker can take is not gathered', () => {
-  const { said, home } = twoWorkers();
+test('what would be more than one worker can take, or would keep others waiting, is not gathered', () => {
+  const { said, home, other } = twoWorkers();
   home.state.load = 0.5;
   home.take(320);
+  other.state.crowded = true;
+  other.take(320);
   assert.deepEqual(said, []);
 });
 
@@ -88,21 +91,23 @@ test('the worker that takes them all spreads them when many stay open, and gathe
   assert.deepEqual(said, ['other gathers']);
 });
 
-test('the worker that takes them all spreads them when it has no processor left, and they are left alone for a while', async () => {
-  const { clock, said, home, other } = await gathered();
-  home.state.load = 0.95;
-  home.take(32);
-  assert.deepEqual(said.splice(0), ['home spreads']);
-  home.state.load = 0.2;
-  for (let passed = 0; passed < 5000; passed += 250) {
+for (const [why, state] of Object.entries({ 'has no processor left': { load: 0.95 }, 'has other busy pods': { crowded: true } })) {
+  test(`the worker that takes them all spreads them when it ${why}, and they are left alone for a while`, async () => {
+    const { clock, said, home, other } = await gathered();
+    Object.assign(home.state, state);
     home.take(32);
-    other.take(32);
-    assert.deepEqual(said, []);
-    await clock.advance(250);
-  }
-  home.take(32);
-  assert.deepEqual(said, ['home gathers']);
-});
+    assert.deepEqual(said.splice(0), ['home spreads']);
+    Object.assign(home.state, { load: 0.2, crowded: false });
+    for (let passed = 0; passed < 5000; passed += 250) {
+      home.take(32);
+      other.take(32);
+      assert.deepEqual(said, []);
+      await clock.advance(250);
+    }
+    home.take(32);
+    assert.deepEqual(said, ['home gathers']);
+  });
+}
 
 test('one that stops listening leaves nothing behind', async () => {
   const { clock, said, other } = await gathered();
