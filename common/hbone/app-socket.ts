@@ -44,6 +44,8 @@ const RESETS: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'ENOTCONN', 
 
 /** Of this thread. */
 const shares = new TurnShares(setImmediate);
+/** Begins a connection that a tunnel asks for: now, or where several pods are busy, when its lane's turn comes (bench neighbours). */
+export const beginInTurn = (lane: Lane, run: () => void): void => shares.begin(lane, run);
 /** Whether several pods have been busy on this thread lately. */
 export const turnsAreShared = (): boolean => shares.shared;
 /** Connections that a turn takes of a listener. */

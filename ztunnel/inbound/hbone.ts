@@ -11,6 +11,7 @@ import { formatSpiffeId, type SpiffeId } from '../../common/base/spiffe.ts';
 import { formatBaggage, parseBaggage, parseForwardedHost, traceIdOf } from '../../common/decision/headers.ts';
 import { inboundService, resolveInbound } from '../../common/decision/inbound.ts';
 import type { MeshView, Workload } from '../../common/decision/mesh-view.ts';
+import { beginInTurn } from '../../common/hbone/app-socket.ts';
 import { refusalHeaders } from '../../common/hbone/refusal-header.ts';
 import { relay } from '../../common/hbone/relay.ts';
 import { HboneServerConnection } from '../../common/hbone/server.ts';
@@ -186,12 +187,13 @@ export class HboneInbound {
     const connection: HboneServerConnection = new HboneServerConnection(tls, {
       limits: serverLimits(this.#pod),
       clock: this.#pod.parts.clock,
-      onConnect: (request) => {
-        serveConnect(this.#pod, peer, request).catch((error: unknown) => {
-          // A fault of ours, not the peer's: this tunnel is lost, the worker goes on.
-          this.#pod.parts.log.error({ pod: this.#pod.name, error: errorMessage(error) }, 'tunnel handler failed');
-        });
-      },
+      onConnect: (request) =>
+        beginInTurn(peer.lane, () => {
+          serveConnect(this.#pod, peer, request).catch((error: unknown) => {
+            // A fault of ours, not the peer's: this tunnel is lost, the worker goes on.
+            this.#pod.parts.log.error({ pod: this.#pod.name, error: errorMessage(error) }, 'tunnel handler failed');
+          });
+        }),
       onClose: (error) => {
         this.#connections.delete(connection);
         lanes.leave(peer.remote.ip, peer.lane);
@@ -235,7 +237,9 @@ async function serveConnect(pod: PodContext, peer: Peer, request: ConnectRequest
   const { connections, telemetry } = pod.parts;
   const live = connections.add(pod.spec.uid);
   const abandoned = (): void => live.abort(new ProxyError('CONNECTION_LOST', 'the peer gave the tunnel up before it was open'));
-  request.signal.addEventListener('abort', abandoned, { once: true });
+  // It may have waited for its turn.
+  if (request.signal.aborted) abandoned();
+  else request.signal.addEventListener('abort', abandoned, { once: true });
   telemetry.socketOpened('inbound');
   const received = field(request.headers, 'traceparent');
   // Any other length is no traceparent that ztunnel would take over.

@@ -76,6 +76,27 @@ describe('a turn', () => {
     assert.ok(written.filter((name) => name === 'large').length <= 2);
   });
 
+  test('begins few connections of one pod where another one is busy, and all of them, in order, of one that is alone', () => {
+    const { shares, endTurn } = turns();
+    const { written, write } = writers(shares);
+    const [greedy, victim] = [new Lane(), new Lane()];
+    const begun: number[] = [];
+    const all = Array.from({ length: 20 }, (_, i) => i);
+    const begin = (): void => {
+      for (const i of all) shares.begin(greedy, () => void begun.push(i));
+    };
+    begin();
+    assert.deepEqual(begun.splice(0), all);
+    write(victim, 'victim');
+    begin();
+    assert.ok(begun.length > 0 && begun.length < 5, `${begun.length} in one turn`);
+    for (let before = begun.length; endTurn() && begun.length < all.length; before = begun.length) {
+      write(victim, 'victim');
+      assert.ok(begun.length - before < 5, `${begun.length - before} in one turn`);
+    }
+    assert.deepEqual(begun, all);
+  });
+
   test('is nobody else’s again a while after the other one has gone', () => {
     const { shares, endTurn } = turns();
     const { written, write } = writers(shares);
