@@ -78,7 +78,7 @@ describe('a turn', () => {
 
   test('begins few connections of one pod where another one is busy, and all of them, in order, of one that is alone', () => {
     const { shares, endTurn } = turns();
-    const { written, write } = writers(shares);
+    const { write } = writers(shares);
     const [greedy, victim] = [new Lane(), new Lane()];
     const begun: number[] = [];
     const all = Array.from({ length: 20 }, (_, i) => i);
