@@ -42,6 +42,23 @@ export function threadsMicroseconds(): number {
   return whole * 1e6 + nano / 1e3;
 }
 
+const STEPS = 5;
+
+/**
+ * As `clock.after`, for what somebody else is given time for: while this process stood still it could not see what they did. So time is counted in
+ * fifths, and however long it stood still in one, that is one.
+ */
+export function afterSteps(clock: Clock, ms: number, run: () => void): Timer {
+  let timer: Timer;
+  let left = STEPS;
+  const arm = (): void => {
+    left--;
+    timer = clock.after(ms / STEPS, left > 0 ? arm : run);
+  };
+  arm();
+  return { cancel: () => timer.cancel() };
+}
+
 /** Resolves after `ms`; rejects with the signal's reason as soon as it is aborted. */
 export function sleep(clock: Clock, ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {

@@ -3,7 +3,7 @@
  * slow proxy costs names, not messages, and gets the newest state when it is ready. A proxy that takes nothing, or answers nothing, for too
  * long is let go. No I/O here: the transport is given.
  */
-import type { Clock, Timer } from '../../common/base/clock.ts';
+import { afterSteps, type Clock, type Timer } from '../../common/base/clock.ts';
 import type { DeltaDiscoveryRequest } from '../../common/codec/gen/discovery.ts';
 import { waypointTypes } from '../model/resources.ts';
 import type { PushThrottle, Slot } from './push-throttle.ts';
@@ -224,7 +224,7 @@ export class DeltaStream {
 
   #watch(ms: number, run: () => void): void {
     this.#watchdog?.cancel();
-    this.#watchdog = this.#options.clock.after(ms, run);
+    this.#watchdog = afterSteps(this.#options.clock, ms, run);
   }
 
   #giveUp(message: string): void {

@@ -4,7 +4,7 @@
  * nothing but a mark. No I/O here: the transport is given.
  * @see Envoy: xDS protocol, "state of the world"; Istio: pilot/pkg/xds/ads.go
  */
-import type { Timer } from '../../common/base/clock.ts';
+import { afterSteps, type Timer } from '../../common/base/clock.ts';
 import { type DiscoveryRequest, DiscoveryResponse } from '../../common/codec/gen/discovery.ts';
 import type { Any } from '../../common/codec/gen/google/protobuf/any.ts';
 import type { DebugType } from './debug-types.ts';
@@ -176,7 +176,7 @@ export class SotwStream {
 
   #watch(ms: number, run: () => void): void {
     this.#watchdog?.cancel();
-    this.#watchdog = this.#options.clock.after(ms, run);
+    this.#watchdog = afterSteps(this.#options.clock, ms, run);
   }
 
   #giveUp(message: string): void {

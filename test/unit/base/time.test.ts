@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Backoff } from '../../../common/base/backoff.ts';
-import { sleep, systemClock } from '../../../common/base/clock.ts';
+import { afterSteps, sleep, systemClock } from '../../../common/base/clock.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
 test('a back-off doubles up to its limit, and starts again after a success', () => {
@@ -51,4 +51,34 @@ test('the system clock takes waits beyond what setTimeout can', (t) => {
   assert.equal(fired, 0);
   t.mock.timers.tick(1);
   assert.equal(fired, 1);
+});
+
+test('time that others are given is counted in steps: standing still is one of them', async (t) => {
+  const standStill = (ms: number): void => {
+    const until = performance.now() + ms;
+    while (performance.now() < until);
+  };
+  let over = false;
+  const timer = afterSteps(systemClock, 250, () => {
+    over = true;
+  });
+  t.after(() => timer.cancel());
+  // Due by any clock.
+  standStill(400);
+  await new Promise(setImmediate);
+  await new Promise(setImmediate);
+  assert.equal(over, false);
+  const clock = new FakeClock();
+  let ended = 0;
+  afterSteps(clock, 1000, () => ended++);
+  await clock.advance(999);
+  assert.equal(ended, 0);
+  await clock.advance(1);
+  assert.equal(ended, 1);
+  const cancelled = afterSteps(clock, 1000, () => ended++);
+  await clock.advance(500);
+  cancelled.cancel();
+  assert.equal(clock.pending, 0);
+  await clock.advance(1000);
+  assert.equal(ended, 1);
 });
