@@ -16,7 +16,7 @@ export interface Resting {
   rested(): void;
 }
 
-/** Writes of one pod in a turn: about a tenth of a millisecond of it. With 24 a neighbour waited twice as long, with 4 no less (bench neighbours). */
+/** Writes of one pod in a turn: about a tenth of a millisecond of it. With 24 a neighbour waited longer, with 4 no less (docs/performance.md). */
 const WRITES = 8;
 /** Waiting bytes that count as one write more. */
 const WRITE_BYTES = 48 << 10;
