@@ -4,6 +4,7 @@
  * connections); a socket that fills it borrows buffers of its own until it stops.
  */
 import { FRAME_HEADER_BYTES } from '../codec/http2/frames.ts';
+import { Spares } from './spares.ts';
 
 /** Bytes of one read. Header and payload together fill four TLS records exactly. */
 export const READ_BYTES = (64 << 10) - FRAME_HEADER_BYTES;
@@ -44,14 +45,14 @@ export class ReadBuffer {
 /** Whoever is handed this one takes what it wants before it returns. */
 export const sharedReadBuffer = new ReadBuffer();
 
-const spare: ReadBuffer[] = [];
+const spares = new Spares<ReadBuffer>(MAX_SPARE);
 let lent = 0;
 
 /** A buffer of one's own, to be given back once; undefined when too many are lent. */
 export function borrowReadBuffer(): ReadBuffer | undefined {
   if (lent >= MAX_LENT) return undefined;
   lent++;
-  return spare.pop() ?? new ReadBuffer();
+  return spares.take() ?? new ReadBuffer();
 }
 
 /** Gives back a borrowed buffer; the shared one may be given back too, which does nothing. */
@@ -61,7 +62,7 @@ export function returnReadBuffer(buffer: ReadBuffer): void {
 
 function putBack(buffer: ReadBuffer): void {
   lent--;
-  if (spare.length < MAX_SPARE) spare.push(buffer);
+  spares.put(buffer);
 }
 
 /** Ends a loan without giving the buffer back, because pieces of it are still being written. */

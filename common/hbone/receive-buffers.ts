@@ -4,6 +4,7 @@
  * borrows a buffer, and whoever keeps bytes of it holds the buffer until they are written. Where Node does not let us, its own are used.
  */
 import type { Duplex } from 'node:stream';
+import { Spares } from './spares.ts';
 
 const BYTES = 64 << 10;
 /** Node hands decrypted bytes on in pieces of this size at most. */
@@ -42,7 +43,7 @@ export class ReceiveBuffer implements Holder {
   /** A function and no method, so that it can be a write's callback as it is. */
   readonly release = (): void => {
     this.#holders--;
-    if (this.#holders === 0 && !this.#lent) putBack(this);
+    if (this.#holders === 0 && !this.#lent) spares.put(this);
   };
 
   lend(): void {
@@ -53,23 +54,19 @@ export class ReceiveBuffer implements Holder {
   /** The connection reads into it no more. */
   giveBack(): void {
     this.#lent = false;
-    if (this.#holders === 0) putBack(this);
+    if (this.#holders === 0) spares.put(this);
   }
 }
 
 const shared = Buffer.allocUnsafeSlow(LARGEST_PIECE);
-const spare: ReceiveBuffer[] = [];
+const spares = new Spares<ReceiveBuffer>(MAX_SPARE);
 /** What the piece that is being handled lies in, where that is a borrowed buffer. */
 let current: Holder | undefined;
 
 function borrow(): ReceiveBuffer {
-  const buffer = spare.pop() ?? new ReceiveBuffer();
+  const buffer = spares.take() ?? new ReceiveBuffer();
   buffer.lend();
   return buffer;
-}
-
-function putBack(buffer: ReceiveBuffer): void {
-  if (spare.length < MAX_SPARE) spare.push(buffer);
 }
 
 /** The buffer that has to be held for these bytes to stay as they are; undefined where there is none. */

@@ -4,6 +4,7 @@
  * the copying: it counts as much as any object, and makes it look through all the others.
  */
 import type { Holder } from './receive-buffers.ts';
+import { Spares } from './spares.ts';
 
 /**
  * What a turn of a bulk transfer writes should lie in few pieces: Node's TLS encrypts one piece from where it is, and copies several together
@@ -29,17 +30,17 @@ class Slab implements Holder {
   /** A function and no method, so that it can be a write's callback as it is. */
   readonly release = (): void => {
     this.#holders--;
-    if (this.#holders === 0 && this.bytes.length === SLAB_BYTES && spare.length < MAX_SPARE) spare.push(this);
+    if (this.#holders === 0 && this.bytes.length === SLAB_BYTES) spares.put(this);
   };
 }
 
-const spare: Slab[] = [];
+const spares = new Spares<Slab>(MAX_SPARE);
 let current = new Slab(SLAB_BYTES);
 let currentAt = 0;
 
 function nextSlab(bytes: number): void {
   current.release();
-  const again = bytes <= SLAB_BYTES ? spare.pop() : undefined;
+  const again = bytes <= SLAB_BYTES ? spares.take() : undefined;
   again?.hold();
   current = again ?? new Slab(Math.max(SLAB_BYTES, bytes));
   currentAt = 0;
