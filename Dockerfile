@@ -41,7 +41,7 @@ LABEL org.opencontainers.image.title="Warren ztunnel" org.opencontainers.image.d
 COPY --from=build /out/ztunnel/dependencies /
 COPY --from=build /out/ztunnel/program /
 USER 0:1337
-ENTRYPOINT ["/usr/local/bin/node", "--disable-sigusr1", "--max-semi-space-size=2", "--no-parallel-scavenge", "--no-memory-reducer", "--no-allocation-site-pretenuring", "--expose-gc", "/app/ztunnel/main.js"]
+ENTRYPOINT ["/usr/local/bin/node", "--disable-sigusr1", "--max-semi-space-size=2", "--no-parallel-scavenge", "--no-memory-reducer", "--incremental-marking-soft-trigger=25", "--no-allocation-site-pretenuring", "--expose-gc", "/app/ztunnel/main.js"]
 CMD ["proxy", "ztunnel"]
 
 FROM base AS cni

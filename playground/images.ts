@@ -45,6 +45,7 @@ const NODE_FLAGS: Readonly<Record<string, readonly string[]>> = {
     '--max-semi-space-size=2',
     '--no-parallel-scavenge',
     '--no-memory-reducer',
+    '--incremental-marking-soft-trigger=25',
     '--no-allocation-site-pretenuring',
     '--expose-gc',
   ],
