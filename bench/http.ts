@@ -4,6 +4,7 @@ import { type Bench, median, type Row, ratioRow } from './rows.ts';
 import { HTTP_PORT, Lab } from './support/lab.ts';
 import { type HttpResult, loadHttp, type Subject } from './support/load.ts';
 import { startNginx } from './support/reverse-proxies.ts';
+import { unwindable } from './support/unwinding.ts';
 
 const OURS_PORT = 9001;
 const NGINX_PORT = 9002;
@@ -28,7 +29,8 @@ export const bench: Bench = {
   name: 'http',
   doc: 'HTTP/1.1 connections alone (common/http) as a reverse proxy, against nginx',
   async run() {
-    await using lab = new Lab();
+    await using labs = unwindable();
+    const lab = labs.use(new Lab());
     await lab.startServers();
     const program = fileURLToPath(new URL('programs/http-proxy.ts', import.meta.url));
     const ours = lab.start(lab.near, 'http-proxy', [process.execPath, program, String(OURS_PORT), lab.far.ip, String(HTTP_PORT)]);

@@ -17,6 +17,7 @@ import { applyPodRules } from '../test/support/pod-rules.ts';
 import { until } from '../test/support/until.ts';
 import { absoluteRow, type Bench, median, type Row, ratioRow } from './rows.ts';
 import { ztunnelCommand } from './support/release.ts';
+import { testContext, unwindable } from './support/unwinding.ts';
 
 const NAMESPACE = 'bench';
 const NODE = 'node';
@@ -39,9 +40,8 @@ export const bench: Bench = {
   name: 'neighbours',
   doc: "a pod's request latency while another pod of the node saturates their ztunnel, against the same pod alone, a pair outside, and ZTUNNEL_BIN",
   async run() {
-    await using stack = new AsyncDisposableStack();
-    // As much of a test's context as the fixtures want.
-    const t = { after: (end: () => unknown) => stack.defer(async () => void (await end())) } as unknown as TestContext;
+    await using stack = unwindable();
+    const t = testContext(stack);
     const folderFor = (name: string): string => {
       const folder = mkdtempSync(join(tmpdir(), `warren-bench-${name}-`));
       stack.defer(() => rmSync(folder, { recursive: true, force: true }));
@@ -57,7 +57,7 @@ export const bench: Bench = {
         if (asker) measured.add(ALONE, who, await p99(asker.client, asker.at));
       for (const { name, args } of LOADS) {
         const beside = (mesh: Mesh, askers: Record<string, Asker>): Promise<void> =>
-          besideLoad(mesh, args, async () => {
+          besideLoad(t, mesh, args, async () => {
             for (const [who, asker] of Object.entries(askers)) measured.add(name, who, await p99(asker.client, asker.at));
           });
         await beside(ours, { ours, [OUTSIDE]: outside });
@@ -93,10 +93,16 @@ interface Mesh extends Asker {
 }
 
 /** The greedy pod sends as much as it can until the measurement is over. */
-async function besideLoad({ greedy, greedyAt }: Mesh, args: readonly string[], measure: () => Promise<void>): Promise<void> {
+async function besideLoad(
+  t: TestContext,
+  { greedy, greedyAt }: Mesh,
+  args: readonly string[],
+  measure: () => Promise<void>,
+): Promise<void> {
   const load = ['wrk', '-t1', `-d${LONGEST_SECONDS}s`, ...args, `http://${greedyAt}/`];
   const child = spawn('nsenter', [`--net=${greedy.path}`, '--', ...load], { stdio: 'ignore' });
   const ended = new Promise((resolve) => child.once('close', resolve));
+  t.after(() => child.kill('SIGKILL'));
   try {
     await sleep(WARM_UP_MS);
     await measure();

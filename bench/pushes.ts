@@ -14,6 +14,7 @@ import type { ProbeOrder } from './programs/connection-probe.ts';
 import type { PushOrder } from './programs/push-source.ts';
 import { absoluteRow, type Bench, type Row } from './rows.ts';
 import { ztunnelCommand } from './support/release.ts';
+import { testContext, unwindable } from './support/unwinding.ts';
 
 const PORT = 8080;
 /** Enough that the 99th percentile is not the worst of all. */
@@ -49,9 +50,8 @@ export const bench: Bench = {
   name: 'pushes',
   doc: `from an xDS push to its effect, and what a push of ${WORKLOADS} workloads does to an open connection and to memory`,
   async run() {
-    await using stack = new AsyncDisposableStack();
-    // As much of a test's context as the fixtures want.
-    const t = { after: (end: () => unknown) => stack.defer(async () => void (await end())) } as unknown as TestContext;
+    await using stack = unwindable();
+    const t = testContext(stack);
     const pair = await makePair(t);
     const home = makeNetns(t);
     await startEcho(t, pair.server.netns, PORT);

@@ -6,6 +6,7 @@ import { absoluteRow, type Bench, type Row } from './rows.ts';
 import { Lab, type Place } from './support/lab.ts';
 import { loadBulk, loadHttp, type Subject } from './support/load.ts';
 import { ztunnelCommand } from './support/release.ts';
+import { unwindable } from './support/unwinding.ts';
 import { ztunnelPair } from './ztunnel.ts';
 
 const DEFAULT_MINUTES = 10;
@@ -28,7 +29,7 @@ export const bench: Bench = {
   timed: true,
   doc: 'minutes of requests, new connections and bulk through a pair of ztunnels: the slope of their memory (--minutes, 10 by default)',
   async run({ minutes = DEFAULT_MINUTES }) {
-    await using labs = new AsyncDisposableStack();
+    await using labs = unwindable();
     const lab = labs.use(new Lab());
     await lab.startServers();
     const pair = await ztunnelPair('ours', ztunnelCommand(), lab);

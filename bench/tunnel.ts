@@ -10,6 +10,7 @@ import { BULK_PORT, HTTP_PORT, Lab, type Program } from './support/lab.ts';
 import type { Subject } from './support/load.ts';
 import { buildRelease } from './support/release.ts';
 import { tunnelTable } from './support/tunnel-table.ts';
+import { unwindable } from './support/unwinding.ts';
 
 const NEAR_HTTP = 9001;
 const NEAR_BULK = 9002;
@@ -19,7 +20,7 @@ export const bench: Bench = {
   doc: 'tunnels alone (common/hbone): two processes, against direct and against TUNNEL_PEER',
   selective: true,
   async run({ only }) {
-    await using labs = new AsyncDisposableStack();
+    await using labs = unwindable();
     const lab = async (): Promise<Lab> => {
       const made = labs.use(new Lab());
       await made.startServers();

@@ -10,6 +10,7 @@ import { type HttpResult, loadAtRate, loadHttp, loadHttp2, loadIdle, type Subjec
 import { buildRelease, nodeOf } from './support/release.ts';
 import { isInstalled, startEnvoy, startHaproxy, startNginx } from './support/reverse-proxies.ts';
 import { undisturbed } from './support/stolen.ts';
+import { unwindable } from './support/unwinding.ts';
 import { meshSubject, waypointConfiguration } from './support/waypoint-mesh.ts';
 
 /** Many short ones: the speed of a shared machine changes within seconds, and the median of five forgets two bad ones. */
@@ -58,14 +59,14 @@ export const bench: Bench = {
     const envoy = process.env.ENVOY_BIN !== undefined && process.env.ENVOY_BIN !== '';
     const rows: Row[] = [];
     if (casesOf('plaintext', wanted).length > 0 || CROWDED.some(wanted)) {
-      await using labs = new AsyncDisposableStack();
+      await using labs = unwindable();
       const lab = labs.use(new Lab());
       await lab.startServers();
       if (casesOf('plaintext', wanted).length > 0) rows.push(...(await compare('plaintext', await plaintextSubjects(lab), wanted)));
       if (CROWDED.some(wanted)) rows.push(...(await crowded(lab)));
     }
     if (casesOf('mesh', wanted).length > 0) {
-      await using labs = new AsyncDisposableStack();
+      await using labs = unwindable();
       const subjects: Subject[] = [];
       for (const kind of envoy ? (['ours', 'envoy'] as const) : (['ours', 'none'] as const)) {
         const lab = labs.use(new Lab());

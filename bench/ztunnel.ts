@@ -11,6 +11,7 @@ import { loadIdle, type Subject } from './support/load.ts';
 import { assertPerf, profile } from './support/profile.ts';
 import { ztunnelCommand } from './support/release.ts';
 import { OPEN_LOOP, requestMicros, type Targets, tunnelTable } from './support/tunnel-table.ts';
+import { unwindable } from './support/unwinding.ts';
 import { ownTunnel } from './tunnel.ts';
 
 const NAMESPACE = 'bench';
@@ -39,7 +40,7 @@ export const bench: Bench = {
   profiled: true,
   async run({ only, profile: wanted = false }) {
     if (wanted) assertPerf();
-    await using labs = new AsyncDisposableStack();
+    await using labs = unwindable();
     const lab = async (): Promise<Lab> => {
       const made = labs.use(new Lab());
       await made.startServers();
