@@ -4,6 +4,7 @@ import type { ClientHttp2Session } from 'node:http2';
 import net from 'node:net';
 import type { Writable } from 'node:stream';
 import { setTimeout as pause } from 'node:timers/promises';
+import { afterSteps, systemClock, type Timer } from '../../common/base/clock.ts';
 import { http } from '../../common/base/node-http.ts';
 import { type ClientOptions, parseClientOptions } from './echo-options.ts';
 
@@ -15,7 +16,6 @@ interface Wait {
 /** The resolver of glibc asks again after five seconds. */
 const NAME: Wait = { what: 'its name', limitMs: 8000 };
 const CONNECTION: Wait = { what: 'the connection', limitMs: 2000 };
-const CONNECT_STEP_MS = 100;
 
 interface Answer {
   /** Lines about the exchange, without the index. */
@@ -271,18 +271,17 @@ function dial({ url }: ClientOptions, defaultPort: number): net.Socket {
 
 function limitConnect(socket: net.Socket, host: string): void {
   if (!socket.connecting) return;
-  // Counted in steps: while this machine stood still nobody could have answered, and that is one step, however long.
-  let steps = 0;
-  let wait = net.isIP(host) === 0 ? NAME : CONNECTION;
+  // While this machine stood still nobody could have answered.
+  const limited = ({ what, limitMs }: Wait): Timer =>
+    afterSteps(systemClock, limitMs, () =>
+      socket.destroy(new Error(`connect timeout: ${host}, after ${limitMs} ms of waiting for ${what}`)),
+    );
+  let timer = limited(net.isIP(host) === 0 ? NAME : CONNECTION);
   socket.once('lookup', () => {
-    wait = CONNECTION;
-    steps = 0;
+    timer.cancel();
+    timer = limited(CONNECTION);
   });
-  const timer = setInterval(() => {
-    if (++steps * CONNECT_STEP_MS < wait.limitMs) return;
-    socket.destroy(new Error(`connect timeout: ${host}, after ${wait.limitMs} ms of waiting for ${wait.what}`));
-  }, CONNECT_STEP_MS);
-  const stop = (): void => clearInterval(timer);
+  const stop = (): void => timer.cancel();
   socket.once('connect', stop);
   socket.once('close', stop);
 }
