@@ -10,7 +10,6 @@ import { parseArgs } from 'node:util';
 import { CHARTS, replaceSection, sectionsOf } from './report.ts';
 import type { Bench, Row } from './rows.ts';
 import { readTimes, stolenShare } from './support/stolen.ts';
-import { unwindOnSignals } from './support/unwinding.ts';
 
 async function loadBenches(): Promise<Bench[]> {
   const files = readdirSync(new URL('.', import.meta.url)).filter((file) => file.endsWith('.ts') && !NOT_BENCHES.has(file));
@@ -95,7 +94,6 @@ async function main(): Promise<number> {
     console.error(bench.selective ? 'bench: --docs takes whole tables, so no --only' : `bench: ${bench.name} runs all of its cases`);
     return 2;
   }
-  unwindOnSignals();
   const before = readTimes();
   const rows = await bench.run({
     cluster,
