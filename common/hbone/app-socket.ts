@@ -46,6 +46,9 @@ const RESETS: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'ENOTCONN', 
 const shares = new TurnShares(setImmediate);
 /** Begins a connection that a tunnel asks for: now, or where several pods are busy, when its lane's turn comes (bench neighbours). */
 export const beginInTurn = (lane: Lane, run: () => void): void => shares.begin(lane, run);
+/** For a connection that was taken already: where several pods are busy, resolves when its lane's turn comes. */
+export const turnToBegin = (lane: Lane): Promise<void> | undefined =>
+  shares.shared ? new Promise((resolve) => shares.begin(lane, resolve)) : undefined;
 /** Whether several pods have been busy on this thread lately. */
 export const turnsAreShared = (): boolean => shares.shared;
 /** Connections that a turn takes of a listener. */

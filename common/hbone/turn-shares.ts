@@ -22,8 +22,8 @@ const WRITES = 8;
 const WRITE_BYTES = 48 << 10;
 /** Large reads of one socket in a turn, of the 32 that libuv would do. */
 const READS = 8;
-/** What beginning a connection counts as. */
-const BEGIN_WRITES = 4;
+/** What beginning a connection counts as: a lane's whole turn, of a quarter of a millisecond. With two in a turn a neighbour waited longer. */
+const BEGIN_WRITES = WRITES;
 /** Turns in which the thread counts as shared after two pods were busy at once. */
 const SHARED_TURNS = 256;
 

@@ -6,7 +6,7 @@ import { formatSocketAddress, type SocketAddress } from '../../common/base/addre
 import { ProxyError } from '../../common/base/errors.ts';
 import { inboundService } from '../../common/decision/inbound.ts';
 import { OWN_PORTS } from '../../common/decision/ports.ts';
-import type { AppSocket } from '../../common/hbone/app-socket.ts';
+import { type AppSocket, turnToBegin } from '../../common/hbone/app-socket.ts';
 import { relay } from '../../common/hbone/relay.ts';
 import { originalDestination } from '../../common/linux/sockets.ts';
 import type { LiveConnection } from '../worker/connections.ts';
@@ -46,6 +46,7 @@ async function carry(
   let record: ConnectionRecord | undefined;
   try {
     if (OWN_PORTS.has(destination.port)) throw new ProxyError('SELF_CALL', 'attempted recursive call to ourselves');
+    await turnToBegin(pod.lane);
     const local = await pod.local.wait(live.signal);
     const subject = { source, destination, identity: undefined };
     record = telemetry.opened({

@@ -8,7 +8,7 @@ import { formatSpiffeId } from '../../common/base/spiffe.ts';
 import { formatBaggage, formatForwarded, formatTraceparent } from '../../common/decision/headers.ts';
 import type { Workload } from '../../common/decision/mesh-view.ts';
 import { type DoubleTunnel, type OutboundRoute, type Refusal, routeOutbound, type Tunnel } from '../../common/decision/outbound.ts';
-import type { AppSocket } from '../../common/hbone/app-socket.ts';
+import { type AppSocket, turnToBegin } from '../../common/hbone/app-socket.ts';
 import { TunnelRefused } from '../../common/hbone/refusal.ts';
 import { relay } from '../../common/hbone/relay.ts';
 import type { Headers, Pipe } from '../../common/hbone/types.ts';
@@ -61,6 +61,8 @@ export async function carryOutbound(
   let record: ConnectionRecord | undefined;
   let leave: (() => void) | undefined;
   try {
+    const turn = turnToBegin(pod.lane);
+    if (turn) await turn;
     // Where everything is known nothing is waited for: each turn of the microtasks costs objects (bench ztunnel, new connections).
     const source = pod.local.get() ?? (await pod.local.wait(live.signal));
     const first = decideAtOnce(pod, source, from, destination) ?? (await decide(pod, live, source, from, destination, NOBODY));
