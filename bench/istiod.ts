@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KubeApi } from '../common/client/kube-api.ts';
 import { absoluteRow, type Bench, type Row, ratioRow } from './rows.ts';
+import { usageOf } from './support/process-usage.ts';
 import { buildRelease } from './support/release.ts';
 
 const BENCH = 'istiod';
@@ -130,7 +131,7 @@ async function measure(of: Case, { process: cluster, folder, token, services, po
     const istiod = startProgram(children, folder, argv, { grpc, monitoring, http });
     await until('ready', async () => (await fetch(`http://127.0.0.1:${http}/ready`)).status === 200);
     const startToReadyMs = performance.now() - begun;
-    const { rssMb: rssReadyMb, cpuSeconds: startCpuSeconds } = usage(istiod);
+    const { rssMegabytes: rssReadyMb, cpuSeconds: startCpuSeconds } = usageOf(istiod);
     say(`ready after ${Math.round(startToReadyMs)} ms, ${Math.round(rssReadyMb)} MB`);
     const roots = join(folder, 'root.pem');
     await until('the root', async () => {
@@ -141,7 +142,7 @@ async function measure(of: Case, { process: cluster, folder, token, services, po
       XDS_TOKEN: token,
     });
     const storm = await message<{ synced: number; refused: number }>(clients, 'synced', PATIENCE_MS);
-    const { rssMb: rssConnectedMb, cpuSeconds } = usage(istiod);
+    const { rssMegabytes: rssConnectedMb, cpuSeconds } = usageOf(istiod);
     say(
       `${ztunnels} ztunnels have everything after ${Math.round(storm.synced)} ms, ${storm.refused} refused, ${Math.round(rssConnectedMb)} MB`,
     );
@@ -157,7 +158,7 @@ async function measure(of: Case, { process: cluster, folder, token, services, po
       say(`${perSecond} changes a second: p50 ${Math.round(rate.p50)} ms, p99 ${Math.round(rate.p99)} ms, ${rate.cores.toFixed(2)} cores`);
       rates.push(rate);
     }
-    const rssAfterMb = usage(istiod).rssMb;
+    const rssAfterMb = usageOf(istiod).rssMegabytes;
     return {
       startToReadyMs,
       startCpuSeconds,
@@ -201,7 +202,7 @@ async function changes(o: { cluster: ChildProcess; clients: ChildProcess; istiod
   };
   cluster.on('message', onCreated);
   clients.on('message', onReached);
-  const before = { ...usage(istiod), at: performance.now() };
+  const before = { ...usageOf(istiod), at: performance.now() };
   cluster.send({ perSecond, seconds: SECONDS, prefix });
   const all = perSecond * SECONDS;
   await until(
@@ -209,7 +210,7 @@ async function changes(o: { cluster: ChildProcess; clients: ChildProcess; istiod
     async () => reached.size === all,
     SECONDS * 1000 + PATIENCE_MS,
   );
-  const after = { ...usage(istiod), at: performance.now() };
+  const after = { ...usageOf(istiod), at: performance.now() };
   cluster.off('message', onCreated);
   clients.off('message', onReached);
   // The next one begins with the same cluster.
@@ -376,14 +377,6 @@ async function until(what: string | (() => string), holds: () => Promise<boolean
     if (performance.now() > deadline) throw new Error(`no ${typeof what === 'string' ? what : what()} within ${patienceMs / 1000} s`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-}
-
-function usage(pid: number): { readonly cpuSeconds: number; readonly rssMb: number } {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  const rss = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
-  // utime and stime, in hundredths of a second (proc(5)).
-  return { cpuSeconds: (Number(fields[11]) + Number(fields[12])) / 100, rssMb: Number(rss) / 1024 };
 }
 
 function freePort(): Promise<number> {

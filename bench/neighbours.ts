@@ -6,7 +6,7 @@
  * which then has everybody wait, in the mesh and outside.
  */
 import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -18,6 +18,7 @@ import { joinNetns, makeNetns, type TestNetns } from '../test/support/netns.ts';
 import { applyPodRules } from '../test/support/pod-rules.ts';
 import { until } from '../test/support/until.ts';
 import { absoluteRow, type Bench, median, type Row, ratioRow } from './rows.ts';
+import { usageOf } from './support/process-usage.ts';
 import { ztunnelCommand } from './support/release.ts';
 import { undisturbed } from './support/stolen.ts';
 import { testContext, unwindable } from './support/unwinding.ts';
@@ -54,21 +55,20 @@ interface Layout {
   place(role: Role): readonly string[];
 }
 
-const layouts = (): Layout[] => {
+/** @throws Error on a machine with one processor */
+function ownProcessor(role: Role): readonly string[] {
   const last = availableParallelism() - 1;
   if (last === 0) throw new Error('one processor is too few: the ztunnel has one of its own here');
-  const others = `0-${last - 1}`;
-  const places: Record<Role, readonly string[]> = {
-    ztunnel: ['taskset', '-c', String(last)],
-    // They have what is left (SCHED_IDLE), so that the victim's ends do not wait for them: as if there were one more processor.
-    load: ['taskset', '-c', others, 'chrt', '--idle', '0'],
-    victim: ['taskset', '-c', others],
-  };
-  return [
-    { name: 'own processor', workers: 1, rounds: 5, target: MOST_TIMES_IDLE, place: (role) => places[role] },
-    { name: 'shared processors', workers: 2, rounds: 3, place: () => [] },
-  ];
-};
+  const others = ['taskset', '-c', `0-${last - 1}`];
+  if (role === 'ztunnel') return ['taskset', '-c', String(last)];
+  // The load has what is left (SCHED_IDLE), so that the victim's ends do not wait for it: as if there were one more processor.
+  return role === 'load' ? [...others, 'chrt', '--idle', '0'] : others;
+}
+
+const LAYOUTS: readonly Layout[] = [
+  { name: 'own processor', workers: 1, rounds: 5, target: MOST_TIMES_IDLE, place: ownProcessor },
+  { name: 'shared processors', workers: 2, rounds: 3, place: () => [] },
+];
 
 export const bench: Bench = {
   name: 'neighbours',
@@ -76,7 +76,7 @@ export const bench: Bench = {
   selective: true,
   async run({ only = '' }) {
     const rows: Row[] = [];
-    for (const layout of layouts()) if (layout.name.includes(only)) rows.push(...(await measureIn(layout)));
+    for (const layout of LAYOUTS) if (layout.name.includes(only)) rows.push(...(await measureIn(layout)));
     return rows;
   },
 };
@@ -187,29 +187,25 @@ class Measured {
     const at = (when: string, who: string): number => median(this.#values.get(`${when} ${who}`) ?? []);
     const common = { bench: 'neighbours', better: 'less' } as const;
     const peers = [OUTSIDE, PEER].filter((who) => this.#values.has(`${ALONE} ${who}`));
-    const against = (name: string, about: { metric: string; unit: string }, of: (who: string) => number, among = peers): Row[] =>
-      among.map((peerName) =>
+    const against = (name: string, about: { metric: string; unit: string }, of: (who: string) => number): Row[] =>
+      peers.map((peerName) =>
         ratioRow({ ...common, ...about, case: `${layout}: ${name}`, ours: of('ours'), peerName, peer: of(peerName) }),
       );
     const p99s = { metric: 'p99 of one connection', unit: 'ms' };
     const times = { metric: 'times idle', unit: 'x' };
-    const use = { metric: 'ztunnel uses', unit: 'processors' };
     return [
       ...against(ALONE, p99s, (who) => at(ALONE, who)),
       ...LOADS.flatMap(({ name }) => {
         const timesIdle = (who: string): number => at(name, who) / at(ALONE, who);
         const beside = `beside ${name}`;
         const ours = { ...common, ...times, case: `${layout}: ${beside}`, ours: timesIdle('ours') };
+        // That the ztunnel is what is saturated.
+        const used = { ...ours, metric: 'ztunnel uses', unit: 'processors', ours: at(`${name}: use`, 'ours') };
         return [
           ...against(beside, p99s, (who) => at(name, who)),
           ...against(beside, times, timesIdle),
           absoluteRow(target === undefined ? ours : { ...ours, target }),
-          ...against(
-            beside,
-            use,
-            (who) => at(`${name}: use`, who),
-            peers.filter((who) => who === PEER),
-          ),
+          peers.includes(PEER) ? ratioRow({ ...used, peerName: PEER, peer: at(`${name}: use`, PEER) }) : absoluteRow(used),
         ];
       }),
     ];
@@ -218,17 +214,9 @@ class Measured {
 
 /** @returns tells how many processors the process has used since */
 function processorUse(pid: number): () => number {
-  const ticks = (): number => {
-    const [, rest = ''] = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ');
-    const fields = rest.split(' ');
-    return Number(fields[11]) + Number(fields[12]);
-  };
-  const [before, since] = [ticks(), performance.now()];
-  return () => (ticks() - before) / TICKS_PER_SECOND / ((performance.now() - since) / 1000);
+  const [before, since] = [usageOf(pid).cpuSeconds, performance.now()];
+  return () => (1000 * (usageOf(pid).cpuSeconds - before)) / (performance.now() - since);
 }
-
-/** USER_HZ, the same on every Linux that this runs on. */
-const TICKS_PER_SECOND = 100;
 
 /** Milliseconds. */
 async function p99(layout: Layout, { client, at }: Asker): Promise<number> {

@@ -6,6 +6,7 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { type Usage, usageOf } from './process-usage.ts';
 
 export const HTTP_PORT = 8080;
 export const BULK_PORT = 5201;
@@ -19,12 +20,6 @@ export interface Place {
 export interface Program {
   readonly pid: number;
   readonly name: string;
-}
-
-export interface Usage {
-  /** User and system time of all threads, in seconds, since the start. */
-  readonly cpuSeconds: number;
-  readonly rssMegabytes: number;
 }
 
 let labs = 0;
@@ -123,11 +118,7 @@ server { listen ${HTTP_PORT} backlog=4096; location = / { return 200 "ok"; } loc
   usage(programs: readonly Program[]): Usage {
     const each = programs.map(({ pid, name }) => {
       if (!existsSync(`/proc/${pid}`)) throw new Error(`${name} has ended${this.logs()}`);
-      const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-      const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-      const rss = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
-      // utime and stime, in hundredths of a second (proc(5)).
-      return { cpuSeconds: (Number(fields[11]) + Number(fields[12])) / 100, rssMegabytes: Number(rss) / 1024 };
+      return usageOf(pid);
     });
     return {
       cpuSeconds: each.reduce((sum, { cpuSeconds }) => sum + cpuSeconds, 0),

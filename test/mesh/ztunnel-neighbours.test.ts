@@ -26,7 +26,7 @@ function keepAsking(t: TestContext, netns: TestNetns, ip: string): Program {
   ]);
 }
 
-/** Opens so many connections, 64 at a time, and says \`ANSWERED of ENDED\` at the end. */
+/** Opens so many connections, 64 at a time, and says `ANSWERED of ENDED` at the end. */
 function openMany(t: TestContext, netns: TestNetns, ip: string, count: number): Program {
   return startProgram(t, netns, '-e', [
     `const net = require('node:net');
